@@ -1,0 +1,126 @@
+//! What the API server needs to know of a kind.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use meta::{Faults, Names};
+use serde_json::Value;
+
+/// One column of kubectl's tables (`metav1.TableColumnDefinition`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    pub name: String,
+    /// `string`, `integer`, `number`, `boolean` or `date`.
+    pub kind: String,
+    /// `name` for the name column, else mostly empty.
+    pub format: String,
+    pub description: String,
+    /// 0 is always shown, above only with `-o wide`.
+    pub priority: i32,
+}
+
+/// The cells of one table row, one per column.
+pub type Cells = Vec<Value>;
+
+/// Which verbs a kind answers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verbs {
+    /// create, delete, deletecollection, get, list, patch, update, watch.
+    All,
+    /// The same without delete of collections (such as namespaces and services have none).
+    NoDeleteCollection,
+    /// A question that is answered and not kept, such as SubjectAccessReview.
+    CreateOnly,
+}
+
+/// Where `autoscaling/v1 Scale` reads and writes; JSON pointers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScalePaths {
+    /// Such as `/spec/replicas`.
+    pub spec_replicas: String,
+    /// Such as `/status/replicas`.
+    pub status_replicas: String,
+    /// Such as `/spec/selector`: a LabelSelector, or a text.
+    pub selector: Option<String>,
+}
+
+/// Everything the generic path knows of one kind.
+#[derive(Clone)]
+pub struct Row {
+    pub names: Names,
+    pub verbs: Verbs,
+    /// Whether there is a `/status` subresource: plain writes then leave `status` alone,
+    /// and writes to `/status` leave all but `status` (and metadata's bookkeeping) alone.
+    pub has_status: bool,
+    pub scale: Option<ScalePaths>,
+    /// Whether `metadata.generation` counts changes of the specification.
+    pub has_generation: bool,
+    /// Whether an update may create the object (as for leases and endpoints).
+    pub create_on_update: bool,
+    pub columns: Arc<[Column]>,
+    pub strategy: Arc<dyn Strategy>,
+}
+
+impl std::fmt::Debug for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Row")
+            .field("names", &self.names)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The behaviour of one kind on trees that already have the schema's shape
+/// (unknown fields gone, types right). Every method has a default, so that a
+/// plain kind overrides little. None may panic on any tree of that shape.
+pub trait Strategy: Send + Sync + 'static {
+    /// Fills what the user left out, as upstream's defaulting does. Idempotent.
+    fn default(&self, _object: &mut Value) {}
+
+    /// Clears and sets what a creator may not choose. `status` is already cleared when the kind
+    /// has a status subresource.
+    fn prepare_create(&self, _object: &mut Value) {}
+
+    /// The same for an update; `status` is already taken from `old`.
+    fn prepare_update(&self, _object: &mut Value, _old: &Value) {}
+
+    /// Faults of a new object, beyond those of `metadata`, which the generic path finds.
+    fn validate_create(&self, _object: &Value, _faults: &mut Faults) {}
+
+    /// Faults of a changed object.
+    fn validate_update(&self, object: &Value, _old: &Value, faults: &mut Faults) {
+        self.validate_create(object, faults);
+    }
+
+    /// Faults of a changed `status`.
+    fn validate_status(&self, _object: &Value, _old: &Value, _faults: &mut Faults) {}
+
+    /// Rules broken by a name of this kind.
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        meta::naming::dns1123_subdomain(name)
+    }
+
+    /// Fields that selectors may name besides `metadata.name` and `metadata.namespace`.
+    /// Always the same fields for a kind, whatever the object.
+    fn selectable_fields(&self, _object: &Value) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
+    /// Names of [`Strategy::selectable_fields`].
+    fn selectable_field_names(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Warnings for the user who wrote the object.
+    fn warnings(&self, _object: &Value) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The cells of [`Row::columns`].
+    fn cells(&self, object: &Value, now: Timestamp) -> Cells;
+
+    /// Seconds between the request to delete and the removal; `None`: removed at once.
+    /// `asked` is what the request says. (Pods answer their grace period.)
+    fn grace_period_seconds(&self, _object: &Value, _asked: Option<i64>) -> Option<i64> {
+        None
+    }
+}
