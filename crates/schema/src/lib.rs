@@ -1,3 +1,17 @@
-//! The schema table: per kind and field its JSON name, protobuf tag, type,
-//! list and map semantics, patch strategy and documentation; and all that is
-//! driven by it: shape checks, patches, server-side apply, OpenAPI.
+//! The shape of every kind as data, and what follows from it: strict decoding, patches,
+//! server-side apply and the published OpenAPI documents.
+
+pub mod apply;
+pub mod check;
+pub mod openapi;
+pub mod parse;
+pub mod patch;
+pub mod table;
+pub mod types;
+
+pub use apply::{ApplyError, ApplyOptions, Conflict, UpdateOptions, apply, update_managed_fields};
+pub use check::{TypeError, check};
+pub use parse::{ParseError, Parsed, parse_json};
+pub use patch::{PatchError, json_patch, merge_patch, strategic_merge_patch};
+pub use table::{builtin, named};
+pub use types::{Field, Kind, ListKind, MapKind, PatchStrategy, Presence, Shape, Type, TypeRef};

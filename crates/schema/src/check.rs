@@ -1,0 +1,366 @@
+//! Brings a tree into the shape of its type, as upstream's decoder and encoder would together:
+//! wrong types are refused, unknown fields pruned, empty values dropped, quantities and times
+//! written in their one form.
+
+use std::fmt::Write;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value};
+
+use crate::types::{Presence, Shape, Type};
+
+/// Unknown fields beyond this many are not reported.
+const MAX_UNKNOWN: usize = 100;
+
+/// A value does not fit its field; the text is upstream's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TypeError {
+    /// The JSON type is not what the field holds.
+    #[error("json: cannot unmarshal {value} into Go {place} of type {go_type}")]
+    Mismatch {
+        /// Such as `string` or `number 1.5`.
+        value: String,
+        /// `struct field DeploymentSpec.spec.replicas` or `value`.
+        place: String,
+        /// Such as `int32`.
+        go_type: String,
+    },
+    /// The text of a field is not what it should be.
+    #[error("{0}")]
+    Format(String),
+}
+
+/// Checks and cleans a tree, and returns the paths of fields that the type does not have
+/// (`spec.containers[0].foo`), now removed.
+pub fn check(ty: &Type, tree: &mut Value) -> Result<Vec<String>, TypeError> {
+    let mut unknown = Vec::new();
+    let root = Path {
+        parent: None,
+        step: Step::Root,
+        ty,
+    };
+    match tree {
+        Value::Object(map) => structure(ty, map, &root, &mut unknown)?,
+        other => return Err(root.mismatch(other, &format!("{}.{}", ty.package(), ty.short_name()))),
+    }
+    Ok(unknown)
+}
+
+/// The way from the root, on the stack.
+struct Path<'up> {
+    parent: Option<&'up Path<'up>>,
+    step: Step<'up>,
+    /// The innermost struct.
+    ty: &'up Type,
+}
+
+enum Step<'up> {
+    Root,
+    Field(&'up str),
+    Key(&'up str),
+    Item(usize),
+}
+
+impl<'up> Path<'up> {
+    fn down(&'up self, step: Step<'up>) -> Path<'up> {
+        Path {
+            parent: Some(self),
+            step,
+            ty: self.ty,
+        }
+    }
+
+    fn steps(&self) -> Vec<&Step<'up>> {
+        let ways = std::iter::successors(Some(self), |path| path.parent);
+        let mut steps: Vec<&Step<'up>> = ways.map(|path| &path.step).collect();
+        steps.reverse();
+        steps
+    }
+
+    /// `spec.containers[0].image`, as strict decoding words it.
+    fn strict(&self) -> String {
+        let mut text = String::new();
+        for step in self.steps() {
+            match step {
+                Step::Root => {}
+                Step::Item(index) => {
+                    let _ = write!(text, "[{index}]");
+                }
+                Step::Field(name) | Step::Key(name) => {
+                    text.push_str(if text.is_empty() { "" } else { "." });
+                    text.push_str(name);
+                }
+            }
+        }
+        text
+    }
+
+    fn mismatch(&self, value: &Value, go_type: &str) -> TypeError {
+        let fields: Vec<&str> = self
+            .steps()
+            .iter()
+            .filter_map(|step| match step {
+                Step::Field(name) => Some(*name),
+                _ => None,
+            })
+            .collect();
+        TypeError::Mismatch {
+            value: match value {
+                Value::Null => "null".into(),
+                Value::Bool(_) => "bool".into(),
+                Value::Number(number) if go_type.contains("int") => format!("number {number}"),
+                Value::Number(_) => "number".into(),
+                Value::String(_) => "string".into(),
+                Value::Array(_) => "array".into(),
+                Value::Object(_) => "object".into(),
+            },
+            place: match fields.as_slice() {
+                [] => "value".into(),
+                fields => format!("struct field {}.{}", self.ty.short_name(), fields.join(".")),
+            },
+            go_type: go_type.into(),
+        }
+    }
+}
+
+fn structure(
+    ty: &Type,
+    map: &mut Map<String, Value>,
+    path: &Path<'_>,
+    unknown: &mut Vec<String>,
+) -> Result<(), TypeError> {
+    let here = Path {
+        parent: path.parent,
+        step: path.step.copy(),
+        ty,
+    };
+    let mut fault = None;
+    map.retain(|key, value| {
+        if fault.is_some() {
+            return true;
+        }
+        let at = here.down(Step::Field(key));
+        let Some(field) = ty.field(key) else {
+            if !ty.keep_unknown && unknown.len() < MAX_UNKNOWN {
+                unknown.push(at.strict());
+            }
+            return ty.keep_unknown;
+        };
+        if value.is_null() {
+            return false;
+        }
+        match walk(&field.shape, value, &at, unknown) {
+            Ok(()) => !(field.presence == Presence::OmitEmpty && is_empty(value)),
+            Err(error) => {
+                fault = Some(error);
+                true
+            }
+        }
+    });
+    match fault {
+        Some(error) => Err(error),
+        None => {
+            fill(ty, map);
+            Ok(())
+        }
+    }
+}
+
+impl<'up> Step<'up> {
+    fn copy(&self) -> Step<'up> {
+        match self {
+            Step::Root => Step::Root,
+            Step::Field(name) => Step::Field(name),
+            Step::Key(name) => Step::Key(name),
+            Step::Item(index) => Step::Item(*index),
+        }
+    }
+}
+
+/// Adds the structs that an encoder always writes.
+fn fill(ty: &Type, map: &mut Map<String, Value>) {
+    for field in &ty.fields {
+        if let (Presence::Always, Shape::Struct(inner)) = (field.presence, &field.shape)
+            && !map.contains_key(&*field.json)
+        {
+            let mut empty = Map::new();
+            fill(inner.get(), &mut empty);
+            map.insert(field.json.to_string(), Value::Object(empty));
+        }
+    }
+}
+
+/// Whether Go's `omitempty` leaves the value out.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(set) => !set,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+    }
+}
+
+fn walk(
+    shape: &Shape,
+    value: &mut Value,
+    path: &Path<'_>,
+    unknown: &mut Vec<String>,
+) -> Result<(), TypeError> {
+    let fits = match (shape, &mut *value) {
+        (Shape::Json | Shape::Raw | Shape::FieldsV1, _) => true,
+        (Shape::Bool, Value::Bool(_)) | (Shape::Text | Shape::Duration, Value::String(_)) => true,
+        (Shape::Double, Value::Number(_)) => true,
+        (Shape::Int32 | Shape::IntOrString, Value::Number(_)) => {
+            integer(value, i32::MIN.into(), i32::MAX.into())
+        }
+        (Shape::IntOrString, Value::String(_)) => true,
+        (Shape::Int64, Value::Number(_)) => integer(value, i64::MIN, i64::MAX),
+        (Shape::Quantity, Value::String(_) | Value::Number(_)) => return quantity(value),
+        (Shape::Bytes, Value::String(text)) => return bytes(text),
+        (Shape::Time, Value::String(text)) => return time(text, meta::time::rfc3339),
+        (Shape::MicroTime, Value::String(text)) => return time(text, meta::time::rfc3339_micro),
+        (Shape::Struct(ty), Value::Object(map)) => return structure(ty.get(), map, path, unknown),
+        (Shape::List(item, _), Value::Array(items)) => {
+            for (index, value) in items.iter_mut().enumerate() {
+                entry(item, value, &path.down(Step::Item(index)), unknown)?;
+            }
+            return Ok(());
+        }
+        (Shape::Map(item, _), Value::Object(map)) => {
+            for (key, value) in map.iter_mut() {
+                entry(item, value, &path.down(Step::Key(key)), unknown)?;
+            }
+            return Ok(());
+        }
+        (Shape::OneOf(shapes), _) => {
+            let fitting = shapes.iter().find(|shape| may_hold(shape, value));
+            return match fitting.or(shapes.first()) {
+                Some(shape) => walk(shape, value, path, unknown),
+                None => Ok(()),
+            };
+        }
+        _ => false,
+    };
+    match fits {
+        true => Ok(()),
+        false => Err(path.mismatch(value, &go_type(shape))),
+    }
+}
+
+/// An item or a map's value: `null` there is the type's empty value.
+fn entry(
+    shape: &Shape,
+    value: &mut Value,
+    path: &Path<'_>,
+    unknown: &mut Vec<String>,
+) -> Result<(), TypeError> {
+    if value.is_null() {
+        *value = match shape {
+            Shape::Bool => false.into(),
+            Shape::Int32 | Shape::Int64 | Shape::Double | Shape::IntOrString => 0.into(),
+            Shape::Text | Shape::Bytes | Shape::Duration => "".into(),
+            Shape::Quantity => "0".into(),
+            Shape::Struct(_) | Shape::Map(..) => Map::new().into(),
+            Shape::List(..) => Vec::<Value>::new().into(),
+            _ => return Ok(()),
+        };
+    }
+    walk(shape, value, path, unknown)
+}
+
+fn may_hold(shape: &Shape, value: &Value) -> bool {
+    match shape {
+        Shape::Bool => value.is_boolean(),
+        Shape::Struct(_) | Shape::Map(..) => value.is_object(),
+        Shape::List(..) => value.is_array(),
+        _ => true,
+    }
+}
+
+/// Makes a whole number of the value; false when it is none within the limits.
+fn integer(value: &mut Value, least: i64, most: i64) -> bool {
+    let whole = match value.as_i64() {
+        Some(whole) => Some(whole),
+        // Beyond 2^53 a float does not tell which integer was meant.
+        None => value
+            .as_f64()
+            .filter(|float| float.fract() == 0.0 && float.abs() < 9.0e15)
+            .map(|float| float as i64),
+    };
+    match whole.filter(|whole| (least..=most).contains(whole)) {
+        Some(whole) => {
+            *value = whole.into();
+            true
+        }
+        None => false,
+    }
+}
+
+fn quantity(value: &mut Value) -> Result<(), TypeError> {
+    let parsed = match &*value {
+        Value::String(text) => meta::Quantity::parse(text),
+        other => meta::Quantity::parse(&other.to_string()),
+    };
+    let canonical = parsed
+        .map_err(|error| TypeError::Format(error.to_string()))?
+        .to_string();
+    if value.as_str() != Some(&canonical) {
+        *value = canonical.into();
+    }
+    Ok(())
+}
+
+/// Base64 with line breaks is read, and written without.
+fn bytes(text: &mut String) -> Result<(), TypeError> {
+    if text.contains(['\n', '\r']) {
+        text.retain(|character| character != '\n' && character != '\r');
+    }
+    match STANDARD.decode(&*text) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(TypeError::Format(format!(
+            "illegal base64 data at input byte {}",
+            fault_at(text, &error)
+        ))),
+    }
+}
+
+fn fault_at(text: &str, error: &base64::DecodeError) -> usize {
+    match error {
+        base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => {
+            *at
+        }
+        // Go names the start of the quantum that is not whole.
+        _ => text.trim_end_matches('=').len() / 4 * 4,
+    }
+}
+
+fn time(text: &mut String, write: fn(jiff::Timestamp) -> String) -> Result<(), TypeError> {
+    const LAYOUT: &str = "2006-01-02T15:04:05Z07:00";
+    let at = meta::time::parse(text).ok_or_else(|| {
+        TypeError::Format(format!(
+            "parsing time {text:?} as {LAYOUT:?}: cannot parse {text:?} as \"2006\""
+        ))
+    })?;
+    *text = write(at);
+    Ok(())
+}
+
+/// The type's name in Go.
+fn go_type(shape: &Shape) -> String {
+    match shape {
+        Shape::Bool => "bool".into(),
+        Shape::Int32 | Shape::IntOrString => "int32".into(),
+        Shape::Int64 => "int64".into(),
+        Shape::Double => "float64".into(),
+        Shape::Bytes => "[]uint8".into(),
+        Shape::Struct(ty) => format!("{}.{}", ty.get().package(), ty.get().short_name()),
+        Shape::List(item, _) => format!("[]{}", go_type(item)),
+        Shape::Map(item, _) => format!("map[string]{}", go_type(item)),
+        Shape::Quantity => "resource.Quantity".into(),
+        Shape::OneOf(shapes) => shapes.first().map(go_type).unwrap_or_default(),
+        _ => "string".into(),
+    }
+}
