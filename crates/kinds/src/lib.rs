@@ -2,6 +2,69 @@
 //! printer columns. A kind is a [`Row`]: data plus a [`Strategy`]. Verbs know
 //! no kinds and kinds know no verbs; custom resources make rows at run time.
 
+mod admissionregistration;
+mod apiextensions;
+mod apps;
+mod authentication;
+mod authorization;
+mod autoscaling;
+mod batch;
+mod certificates;
+mod coordination;
+mod core;
+mod discovery;
+mod events;
+mod flowcontrol;
+pub mod metadata;
+mod networking;
+mod node;
+mod plain;
+mod policy;
+mod rbac;
 pub mod row;
+mod scheduling;
+mod storage;
+mod table;
+mod tree;
+
+use std::sync::LazyLock;
 
 pub use row::{Cells, Column, Row, ScalePaths, Strategy, Verbs};
+
+static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
+    let groups = [
+        core::rows(),
+        apps::rows(),
+        events::rows(),
+        authentication::rows(),
+        authorization::rows(),
+        autoscaling::rows(),
+        batch::rows(),
+        certificates::rows(),
+        networking::rows(),
+        policy::rows(),
+        rbac::rows(),
+        storage::rows(),
+        admissionregistration::rows(),
+        apiextensions::rows(),
+        scheduling::rows(),
+        coordination::rows(),
+        node::rows(),
+        discovery::rows(),
+        flowcontrol::rows(),
+    ];
+    groups.into_iter().flatten().collect()
+});
+
+/// All built-in kinds, in the order in which discovery shows groups.
+pub fn rows() -> &'static [Row] {
+    &ROWS
+}
+
+/// The built-in kind of that group (empty for the core group) and name, such as `Pod`.
+/// The preferred version comes first where there are several.
+pub fn row(group: &str, kind: &str) -> Option<&'static Row> {
+    rows()
+        .iter()
+        .find(|row| row.names.group == group && row.names.kind == kind)
+}

@@ -61,6 +61,59 @@ pub struct Row {
     pub strategy: Arc<dyn Strategy>,
 }
 
+impl Row {
+    /// A kind with all verbs and nothing special. `columns` reads as in `table::columns`.
+    pub(crate) fn new(names: Names, columns: &str, strategy: impl Strategy) -> Row {
+        Row {
+            names,
+            verbs: Verbs::All,
+            has_status: false,
+            scale: None,
+            has_generation: false,
+            create_on_update: false,
+            columns: crate::table::columns(columns).into(),
+            strategy: Arc::new(strategy),
+        }
+    }
+
+    pub(crate) fn verbs(self, verbs: Verbs) -> Row {
+        Row { verbs, ..self }
+    }
+
+    pub(crate) fn status(self) -> Row {
+        Row {
+            has_status: true,
+            ..self
+        }
+    }
+
+    pub(crate) fn generation(self) -> Row {
+        Row {
+            has_generation: true,
+            ..self
+        }
+    }
+
+    pub(crate) fn create_on_update(self) -> Row {
+        Row {
+            create_on_update: true,
+            ..self
+        }
+    }
+
+    /// `/scale` on `spec.replicas` and `status.replicas`, with `spec.selector`.
+    pub(crate) fn scale(self) -> Row {
+        Row {
+            scale: Some(ScalePaths {
+                spec_replicas: "/spec/replicas".into(),
+                status_replicas: "/status/replicas".into(),
+                selector: Some("/spec/selector".into()),
+            }),
+            ..self
+        }
+    }
+}
+
 impl std::fmt::Debug for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Row")

@@ -1,0 +1,60 @@
+//! The group `admissionregistration.k8s.io`: webhooks and policies.
+
+use jiff::Timestamp;
+use meta::Names;
+use serde_json::Value;
+
+use crate::plain::Plain;
+use crate::row::{Cells, Row};
+use crate::table::{age, cells, name};
+use crate::tree::Tree;
+
+#[rustfmt::skip]
+pub(crate) fn rows() -> Vec<Row> {
+    let names = |kind, plural| Names::cluster("admissionregistration.k8s.io", "v1", kind, plural).categories(&["api-extensions"]);
+    let rows = [
+        Row::new(names("MutatingAdmissionPolicy", "mutatingadmissionpolicies"), "Name, Mutations:integer, ParamKind, Age", Plain::new(mutating_policy)),
+        Row::new(names("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings"), BINDING, Plain::new(binding)),
+        Row::new(names("MutatingWebhookConfiguration", "mutatingwebhookconfigurations"), WEBHOOKS, Plain::new(webhooks)),
+        Row::new(names("ValidatingAdmissionPolicy", "validatingadmissionpolicies"), "Name, Validations:integer, ParamKind, Age", Plain::new(validating_policy)).status(),
+        Row::new(names("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings"), BINDING, Plain::new(binding)),
+        Row::new(names("ValidatingWebhookConfiguration", "validatingwebhookconfigurations"), WEBHOOKS, Plain::new(webhooks)),
+    ];
+    rows.into_iter().map(Row::generation).collect()
+}
+
+const WEBHOOKS: &str = "Name, Webhooks:integer, Age";
+const BINDING: &str = "Name, PolicyName, ParamRef, Age";
+
+fn webhooks(object: &Value, now: Timestamp) -> Cells {
+    cells![name(object), object.count("webhooks"), age(object, now)]
+}
+
+fn validating_policy(object: &Value, now: Timestamp) -> Cells {
+    policy(object, "spec.validations", now)
+}
+
+fn mutating_policy(object: &Value, now: Timestamp) -> Cells {
+    policy(object, "spec.mutations", now)
+}
+
+fn policy(object: &Value, rules: &str, now: Timestamp) -> Cells {
+    let kind = object.at("spec.paramKind");
+    let kind = match kind {
+        Value::Null => "<unset>".to_owned(),
+        kind => format!("{}/{}", kind.text("apiVersion"), kind.text("kind")),
+    };
+    cells![name(object), object.count(rules), kind, age(object, now)]
+}
+
+fn binding(object: &Value, now: Timestamp) -> Cells {
+    let reference = object.at("spec.paramRef");
+    let parameter = match (reference.text("namespace"), reference.text("name")) {
+        ("", "") if reference.has("selector") => crate::table::selector(reference, "selector"),
+        (_, "") => "<unset>".to_owned(),
+        ("", name) => format!("*/{name}"),
+        (namespace, name) => format!("{namespace}/{name}"),
+    };
+    let policy = object.text("spec.policyName");
+    cells![name(object), policy, parameter, age(object, now)]
+}

@@ -1,0 +1,59 @@
+//! Pod.
+
+mod cells;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::row::{Cells, Strategy};
+use crate::tree::Tree;
+
+pub(crate) const COLUMNS: &str = "Name, Ready, Status, Restarts, Age, IP*, Node*, \
+     Nominated Node*, Readiness Gates*";
+
+const SELECTABLE: &[&str] = &[
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "spec.hostNetwork",
+    "status.phase",
+    "status.podIP",
+    "status.nominatedNodeName",
+];
+
+pub(crate) struct Pod;
+
+impl Strategy for Pod {
+    fn selectable_field_names(&self) -> &'static [&'static str] {
+        SELECTABLE
+    }
+
+    fn selectable_fields(&self, pod: &Value) -> Vec<(&'static str, String)> {
+        let value = |field: &str| match field {
+            "spec.hostNetwork" => pod.flag(field).to_string(),
+            "status.podIP" => cells::first_ip(pod).to_owned(),
+            path => pod.text(path).to_owned(),
+        };
+        let fields = SELECTABLE.iter();
+        fields.map(|field| (*field, value(field))).collect()
+    }
+
+    fn cells(&self, pod: &Value, now: Timestamp) -> Cells {
+        cells::cells(pod, now)
+    }
+
+    fn grace_period_seconds(&self, pod: &Value, asked: Option<i64>) -> Option<i64> {
+        let own = pod.maybe_int("spec.terminationGracePeriodSeconds");
+        let finished = matches!(pod.text("status.phase"), "Failed" | "Succeeded");
+        // No kubelet knows of a pod that has no node, and none runs a finished one.
+        if pod.text("spec.nodeName").is_empty() || finished {
+            return Some(0);
+        }
+        match asked.or(own).unwrap_or(0) {
+            // Upstream's smallest period: 0 is only what the kubelet itself may ask for.
+            negative if negative < 0 => Some(1),
+            seconds => Some(seconds),
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! PodTemplate.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::row::{Cells, Strategy};
+use crate::table::{cells, containers, labels, name};
+
+pub(crate) const COLUMNS: &str = "Name, Containers, Images, Pod Labels";
+
+pub(crate) struct PodTemplate;
+
+impl Strategy for PodTemplate {
+    fn cells(&self, object: &Value, _now: Timestamp) -> Cells {
+        let [names, images] = containers(object, "template.spec");
+        cells![
+            name(object),
+            names,
+            images,
+            labels(object, "template.metadata.labels"),
+        ]
+    }
+}

@@ -1,0 +1,79 @@
+//! Service.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::row::{Cells, Strategy};
+use crate::table::{age, cells, labels, name, or};
+use crate::tree::Tree;
+
+pub(crate) const COLUMNS: &str =
+    "Name, Type, Cluster-IP, External-IP, Port(s), Age, Selector*";
+
+pub(crate) struct Service;
+
+impl Strategy for Service {
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        meta::naming::dns1035_label(name)
+    }
+
+    fn selectable_field_names(&self) -> &'static [&'static str] {
+        &["spec.clusterIP", "spec.type"]
+    }
+
+    fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+        vec![
+            ("spec.clusterIP", object.text("spec.clusterIP").into()),
+            ("spec.type", object.text("spec.type").into()),
+        ]
+    }
+
+    fn cells(&self, service: &Value, now: Timestamp) -> Cells {
+        let cluster_ip = service.texts("spec.clusterIPs").next();
+        cells![
+            name(service),
+            service.text("spec.type"),
+            cluster_ip.unwrap_or("<none>"),
+            external_ip(service),
+            ports(service),
+            age(service, now),
+            labels(service, "spec.selector"),
+        ]
+    }
+}
+
+fn external_ip(service: &Value) -> String {
+    let external = || service.texts("spec.externalIPs").map(str::to_owned);
+    let found = match service.text("spec.type") {
+        "ClusterIP" | "NodePort" => external().collect::<Vec<_>>(),
+        "LoadBalancer" => {
+            let balanced = balancers(service, "status.loadBalancer.ingress");
+            let all: Vec<_> = balanced.into_iter().chain(external()).collect();
+            return or(&all.join(","), "<pending>").to_owned();
+        }
+        "ExternalName" => return service.text("spec.externalName").to_owned(),
+        _ => return "<unknown>".into(),
+    };
+    or(&found.join(","), "<none>").to_owned()
+}
+
+/// Addresses (or host names) of load balancers, sorted, each once.
+pub(crate) fn balancers(object: &Value, path: &str) -> BTreeSet<String> {
+    let address = |one: &Value| or(one.text("ip"), one.text("hostname")).to_owned();
+    let addresses = object.list(path).iter().map(address);
+    addresses.filter(|address| !address.is_empty()).collect()
+}
+
+fn ports(service: &Value) -> String {
+    let port = |port: &Value| {
+        let (number, protocol) = (port.int("port"), port.text("protocol"));
+        match port.int("nodePort") {
+            node_port if node_port > 0 => format!("{number}:{node_port}/{protocol}"),
+            _ => format!("{number}/{protocol}"),
+        }
+    };
+    let ports: Vec<_> = service.list("spec.ports").iter().map(port).collect();
+    or(&ports.join(","), "<none>").to_owned()
+}

@@ -1,0 +1,217 @@
+//! The rules for `metadata` that all kinds share. The generic path calls these
+//! beside the kind's own validation.
+
+use std::collections::BTreeSet;
+
+use meta::{Faults, Names, naming};
+use serde_json::Value;
+
+use crate::row::Strategy;
+use crate::tree::Tree;
+
+/// What upstream says of every field that may not change.
+pub(crate) const IMMUTABLE: &str = "field is immutable";
+/// All annotations of an object together, in bytes.
+const ANNOTATIONS_BYTES_MAX: usize = 256 << 10;
+/// Names that are generated end in this many random characters.
+const GENERATED_SUFFIX: &str = "xxxxx";
+
+/// Faults in the metadata of a new object; its name has been generated already.
+pub fn validate_create(
+    names: &Names,
+    object: &Value,
+    strategy: &dyn Strategy,
+    faults: &mut Faults,
+) {
+    validate_name(object.at("metadata"), strategy, faults);
+    validate_namespace(names, object.text("metadata.namespace"), faults);
+    if object.int("metadata.generation") < 0 {
+        let generation = object.at("metadata.generation").clone();
+        let rule = "must be greater than or equal to 0";
+        faults.invalid("metadata.generation", generation, rule);
+    }
+    validate_common(object.at("metadata"), faults);
+    validate_finalizers(object.at("metadata"), faults);
+}
+
+/// Faults in the metadata of a changed object. The generic path carries bookkeeping
+/// (uid, times) over from `old` when the request leaves it out.
+pub fn validate_update(
+    names: &Names,
+    object: &Value,
+    old: &Value,
+    strategy: &dyn Strategy,
+    faults: &mut Faults,
+) {
+    // Upstream validates a changed object's name and namespace again, as part of the object.
+    validate_name(object.at("metadata"), strategy, faults);
+    validate_namespace(names, object.text("metadata.namespace"), faults);
+    let (new, old) = (object.at("metadata"), old.at("metadata"));
+    if old.has("deletionTimestamp") {
+        validate_no_new_finalizers(new, old, faults);
+    }
+    if new.int("generation") < old.int("generation") {
+        let generation = new.at("generation").clone();
+        faults.invalid("metadata.generation", generation, "must not be decremented");
+    }
+    let fixed = [
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ];
+    for field in fixed {
+        if !same(new.at(field), old.at(field)) {
+            let value = new.at(field).clone();
+            faults.invalid(format!("metadata.{field}"), value, IMMUTABLE);
+        }
+    }
+    validate_common(new, faults);
+    validate_finalizers(new, faults);
+}
+
+/// Whether two fields are equal; an empty text is as good as an absent one.
+fn same(new: &Value, old: &Value) -> bool {
+    let empty = |value: &Value| value.is_null() || value == "";
+    new == old || (empty(new) && empty(old))
+}
+
+fn validate_name(metadata: &Value, strategy: &dyn Strategy, faults: &mut Faults) {
+    let prefix = metadata.text("generateName");
+    if !prefix.is_empty() {
+        // A prefix may end in what the generated part will follow.
+        let sample = format!("{prefix}{GENERATED_SUFFIX}");
+        let limited = strategy.validate_name(&sample);
+        for rule in limited.into_iter().filter(|rule| !is_length(rule)) {
+            faults.invalid("metadata.generateName", prefix, rule);
+        }
+    }
+    let name = metadata.text("name");
+    if name.is_empty() {
+        faults.required("metadata.name", "name or generateName is required");
+        return;
+    }
+    for rule in strategy.validate_name(name) {
+        faults.invalid("metadata.name", name, rule);
+    }
+}
+
+/// Prefixes that are too long are cut before the random part is added.
+fn is_length(rule: &str) -> bool {
+    rule.starts_with("must be no more than")
+}
+
+fn validate_namespace(names: &Names, namespace: &str, faults: &mut Faults) {
+    match (names.is_namespaced(), namespace) {
+        (true, "") => faults.required("metadata.namespace", ""),
+        (true, namespace) => {
+            for rule in naming::dns1123_label(namespace) {
+                faults.invalid("metadata.namespace", namespace, rule);
+            }
+        }
+        (false, "") => {}
+        (false, _) => faults.forbidden("metadata.namespace", "not allowed on this type"),
+    }
+}
+
+fn validate_common(metadata: &Value, faults: &mut Faults) {
+    validate_labels(metadata.at("labels"), "metadata.labels", faults);
+    validate_annotations(metadata.at("annotations"), "metadata.annotations", faults);
+    validate_owners(metadata, faults);
+}
+
+/// Faults in a map of labels at `path`.
+pub(crate) fn validate_labels(labels: &Value, path: &str, faults: &mut Faults) {
+    for (key, value) in labels.fields("") {
+        for rule in naming::qualified_name(key) {
+            faults.invalid(path, key, rule);
+        }
+        let value = value.as_str().unwrap_or("");
+        for rule in naming::label_value(value) {
+            faults.invalid(path, value, rule);
+        }
+    }
+}
+
+/// Faults in a map of annotations at `path`.
+pub(crate) fn validate_annotations(annotations: &Value, path: &str, faults: &mut Faults) {
+    let mut bytes = 0;
+    for (key, value) in annotations.fields("") {
+        bytes += key.len() + value.as_str().map_or(0, str::len);
+        // Case does not matter here, unlike in labels.
+        for rule in naming::qualified_name(&key.to_lowercase()) {
+            faults.invalid(path, key, rule);
+        }
+    }
+    if bytes > ANNOTATIONS_BYTES_MAX {
+        faults.too_long(path, ANNOTATIONS_BYTES_MAX);
+    }
+}
+
+fn validate_owners(metadata: &Value, faults: &mut Faults) {
+    const PATH: &str = "metadata.ownerReferences";
+    let mut controller: Option<String> = None;
+    for owner in metadata.list("ownerReferences") {
+        let version = owner.text("apiVersion");
+        if version.is_empty() || version.ends_with('/') {
+            let rule = "version must not be empty";
+            faults.invalid(format!("{PATH}.apiVersion"), version, rule);
+        }
+        for field in ["kind", "name", "uid"] {
+            if owner.text(field).is_empty() {
+                faults.invalid(format!("{PATH}.{field}"), "", "must not be empty");
+            }
+        }
+        if version == "v1" && owner.text("kind") == "Event" {
+            let rule = "/v1, Kind=Event is disallowed from being an owner";
+            faults.invalid(PATH, owner.clone(), rule);
+        }
+        if !owner.flag("controller") {
+            continue;
+        }
+        let this = format!("{}/{}", owner.text("kind"), owner.text("name"));
+        match &controller {
+            None => controller = Some(this),
+            Some(first) => {
+                let rule = format!(
+                    "Only one reference can have Controller set to true. Found \"true\" in \
+                     references for {first} and {this}"
+                );
+                faults.invalid(PATH, metadata.at("ownerReferences").clone(), rule);
+            }
+        }
+    }
+}
+
+fn validate_finalizers(metadata: &Value, faults: &mut Faults) {
+    const PATH: &str = "metadata.finalizers";
+    for finalizer in metadata.texts("finalizers") {
+        for rule in naming::qualified_name(finalizer) {
+            faults.invalid(PATH, finalizer, rule);
+        }
+    }
+    let holds = |name: &str| metadata.texts("finalizers").any(|one| one == name);
+    if holds("orphan") && holds("foregroundDeletion") {
+        let rule = "finalizer orphan and foregroundDeletion cannot be both set";
+        faults.invalid(PATH, metadata.at("finalizers").clone(), rule);
+    }
+}
+
+fn validate_no_new_finalizers(new: &Value, old: &Value, faults: &mut Faults) {
+    let had: BTreeSet<_> = old.texts("finalizers").collect();
+    let has: BTreeSet<_> = new.texts("finalizers").collect();
+    let added: Vec<_> = has
+        .difference(&had)
+        .map(|one| format!("\"{one}\""))
+        .collect();
+    if !added.is_empty() {
+        let rule = format!(
+            "no new finalizers can be added if the object is being deleted, found new \
+             finalizers []string{{{}}}",
+            added.join(", ")
+        );
+        faults.forbidden("metadata.finalizers", rule);
+    }
+}

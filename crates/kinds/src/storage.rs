@@ -1,0 +1,35 @@
+//! The group `storage.k8s.io`.
+
+mod csi_driver;
+mod csi_node;
+mod csi_storage_capacity;
+mod storage_class;
+mod volume_attachment;
+
+use jiff::Timestamp;
+use meta::Names;
+use serde_json::Value;
+
+use crate::plain::Plain;
+use crate::row::{Cells, Row};
+use crate::table::{age, cells, name};
+use crate::tree::Tree;
+
+const GROUP: &str = "storage.k8s.io";
+
+#[rustfmt::skip]
+pub(crate) fn rows() -> Vec<Row> {
+    let cluster = |kind, plural| Names::cluster(GROUP, "v1", kind, plural);
+    vec![
+        Row::new(cluster("CSIDriver", "csidrivers"), csi_driver::COLUMNS, csi_driver::CsiDriver),
+        Row::new(cluster("CSINode", "csinodes"), csi_node::COLUMNS, csi_node::CsiNode),
+        Row::new(Names::namespaced(GROUP, "v1", "CSIStorageCapacity", "csistoragecapacities"), csi_storage_capacity::COLUMNS, csi_storage_capacity::CsiStorageCapacity),
+        Row::new(cluster("StorageClass", "storageclasses").short(&["sc"]), storage_class::COLUMNS, storage_class::StorageClass),
+        Row::new(cluster("VolumeAttachment", "volumeattachments"), volume_attachment::COLUMNS, volume_attachment::VolumeAttachment).status(),
+        Row::new(cluster("VolumeAttributesClass", "volumeattributesclasses").short(&["vac"]), "Name, DriverName, Age", Plain::new(attributes_class)),
+    ]
+}
+
+fn attributes_class(object: &Value, now: Timestamp) -> Cells {
+    cells![name(object), object.text("driverName"), age(object, now)]
+}
