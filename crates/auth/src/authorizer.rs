@@ -1,0 +1,233 @@
+//! May you: superusers, then nodes, then roles.
+
+use meta::{Names, Object, Reason, Status};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::identity::{Attributes, Decision, Identity};
+use crate::node::NodeGraph;
+use crate::rbac::{GROUP, Rbac, RoleRef, Rule, rules_of, rules_review};
+
+/// Members may do anything, whatever roles say.
+pub const SUPERUSERS: &str = "system:masters";
+
+/// The chain of authorizers, and the memory they decide from.
+#[derive(Default)]
+pub struct Authorizer {
+    pub rbac: Rbac,
+    pub nodes: NodeGraph,
+}
+
+impl Authorizer {
+    /// What [`Authorizer::set`] and [`Authorizer::remove`] must be told about.
+    pub const WATCHES: [&'static str; 6] = [
+        "roles.rbac.authorization.k8s.io",
+        "clusterroles.rbac.authorization.k8s.io",
+        "rolebindings.rbac.authorization.k8s.io",
+        "clusterrolebindings.rbac.authorization.k8s.io",
+        "pods",
+        "persistentvolumes",
+    ];
+
+    /// Knows nothing yet: only superusers get in.
+    pub fn new() -> Authorizer {
+        Authorizer::default()
+    }
+
+    /// A new or changed object of one of [`Authorizer::WATCHES`].
+    pub fn set(&self, group_resource: &str, object: &Object) {
+        self.rbac.set(group_resource, object);
+        self.nodes.set(group_resource, object);
+    }
+
+    /// An object of one of [`Authorizer::WATCHES`] is gone.
+    pub fn remove(&self, group_resource: &str, namespace: &str, name: &str) {
+        self.rbac.remove(group_resource, namespace, name);
+        self.nodes.remove(group_resource, namespace, name);
+    }
+
+    /// Whether anybody allows it. [`crate::forbidden`] makes the answer when nobody does.
+    pub fn authorize(&self, identity: &Identity, asked: &Attributes) -> Decision {
+        if identity.is_in(SUPERUSERS) {
+            return Decision::Allow(String::new());
+        }
+        let node = match self.nodes.authorize(identity, asked) {
+            Decision::NoOpinion(reason) => reason,
+            allowed => return allowed,
+        };
+        match self.rbac.authorize(identity, asked) {
+            Decision::NoOpinion(reason) => {
+                let reasons = [node, reason];
+                let said: Vec<String> = reasons
+                    .into_iter()
+                    .filter(|text| !text.is_empty())
+                    .collect();
+                Decision::NoOpinion(said.join(", "))
+            }
+            allowed => allowed,
+        }
+    }
+
+    /// The same as a result: the 403 when nobody allows it.
+    pub fn require(&self, identity: &Identity, asked: &Attributes) -> Result<(), Status> {
+        match self.authorize(identity, asked) {
+            Decision::Allow(_) => Ok(()),
+            Decision::NoOpinion(reason) => Err(crate::forbidden(identity, asked, &reason)),
+        }
+    }
+
+    /// The `status` of a SelfSubjectRulesReview.
+    pub fn rules_review(&self, identity: &Identity, namespace: &str) -> Value {
+        let rules = self.rbac.rules_for(identity, namespace);
+        match self.nodes.is_node(identity) {
+            true => rules_review(
+                &rules,
+                true,
+                "node authorizer does not support user rule resolution",
+            ),
+            false => rules_review(&rules, false, ""),
+        }
+    }
+
+    /// Refuses a write to a role or binding that would hand out permissions which the writer does
+    /// not hold. Call it for creations and updates of the four kinds, after authorization.
+    pub fn check_escalation(
+        &self,
+        identity: &Identity,
+        names: &Names,
+        namespace: &str,
+        object: &Object,
+        old: Option<&Object>,
+    ) -> Result<(), Status> {
+        if names.group != GROUP || identity.is_in(SUPERUSERS) || only_housekeeping(object, old) {
+            return Ok(());
+        }
+        match names.plural.as_str() {
+            "roles" | "clusterroles" => self.check_role(identity, names, namespace, object, old),
+            "rolebindings" | "clusterrolebindings" => {
+                self.check_binding(identity, names, namespace, object)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_role(
+        &self,
+        identity: &Identity,
+        names: &Names,
+        namespace: &str,
+        object: &Object,
+        old: Option<&Object>,
+    ) -> Result<(), Status> {
+        // A creation's URL names nothing, and so does its right to escalate.
+        let name = old.map(Object::name).unwrap_or_default();
+        if self.may(identity, "escalate", &names.plural, namespace, name) {
+            return Ok(());
+        }
+        let refused = |why: String| Status::forbidden(names, object.name(), &why);
+        self.rbac
+            .confirm_held(identity, namespace, &rules_of(object))
+            .map_err(refused)?;
+        if aggregates(object) || old.is_some_and(aggregates) {
+            let everything = self
+                .rbac
+                .confirm_held(identity, namespace, &full_authority());
+            everything.map_err(|_| {
+                refused("must have cluster-admin privileges to use the aggregationRule".into())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn check_binding(
+        &self,
+        identity: &Identity,
+        names: &Names,
+        namespace: &str,
+        object: &Object,
+    ) -> Result<(), Status> {
+        let role_ref = object.fields().get("roleRef").unwrap_or(&Value::Null);
+        let role_ref = RoleRef::deserialize(role_ref).unwrap_or_default();
+        let plural = match role_ref.kind.as_str() {
+            "ClusterRole" => "clusterroles",
+            "Role" => "roles",
+            // Validation has the better words for it.
+            _ => return Ok(()),
+        };
+        if self.may(identity, "bind", plural, namespace, &role_ref.name) {
+            return Ok(());
+        }
+        let Some(rules) = self.rbac.role(&role_ref, namespace) else {
+            let message = format!("{plural}.{GROUP} \"{}\" not found", role_ref.name);
+            let mut status = Status::new(Reason::NotFound, message);
+            status.name = role_ref.name;
+            status.group = GROUP.into();
+            status.kind = plural.into();
+            return Err(status);
+        };
+        let held = self.rbac.confirm_held(identity, namespace, &rules);
+        held.map_err(|why| Status::forbidden(names, object.name(), &why))
+    }
+
+    fn may(
+        &self,
+        identity: &Identity,
+        verb: &str,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+    ) -> bool {
+        let asked = Attributes {
+            verb: verb.into(),
+            namespace: namespace.into(),
+            group: GROUP.into(),
+            version: "*".into(),
+            resource: resource.into(),
+            name: name.into(),
+            ..Attributes::default()
+        };
+        matches!(self.authorize(identity, &asked), Decision::Allow(_))
+    }
+}
+
+/// Whether an update touches nothing but owners and finalizers, which the garbage collector must
+/// be able to change on roles stronger than itself.
+fn only_housekeeping(object: &Object, old: Option<&Object>) -> bool {
+    let bare = |object: &Object| {
+        let mut object = object.clone();
+        for field in [
+            "ownerReferences",
+            "finalizers",
+            "managedFields",
+            "resourceVersion",
+        ] {
+            object.metadata_mut().remove(field);
+        }
+        object
+    };
+    old.is_some_and(|old| bare(old) == bare(object))
+}
+
+fn aggregates(role: &Object) -> bool {
+    let selectors = role.0.pointer("/aggregationRule/clusterRoleSelectors");
+    selectors
+        .and_then(Value::as_array)
+        .is_some_and(|list| !list.is_empty())
+}
+
+fn full_authority() -> [Rule; 2] {
+    let all = || vec!["*".to_owned()];
+    [
+        Rule {
+            verbs: all(),
+            api_groups: all(),
+            resources: all(),
+            ..Rule::default()
+        },
+        Rule {
+            verbs: all(),
+            non_resource_urls: all(),
+            ..Rule::default()
+        },
+    ]
+}

@@ -1,0 +1,429 @@
+//! Service account tokens: signing, verifying, and the documents that let strangers verify them.
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, UnparsedPublicKey,
+};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::{SignedDuration, Timestamp};
+use rcgen::{KeyPair, PublicKeyData};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Value, json};
+
+use crate::identity::Identity;
+
+/// The issuer unless configured otherwise; also the API server's audience.
+pub const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+/// The lifetime that admission asks for in `kube-api-access` volumes; such tokens live longer
+/// than they say, for clients that never read the file again.
+pub const PROJECTED_SECONDS: i64 = 3607;
+const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
+/// The bounds of `spec.expirationSeconds` of a TokenRequest.
+pub const MIN_SECONDS: i64 = 600;
+pub const MAX_SECONDS: i64 = 1 << 32;
+/// Longer texts are no tokens of ours.
+const MAX_TOKEN_BYTES: usize = 16 * 1024;
+/// How far clocks may differ, and how long a deleted object's tokens remain good.
+const LEEWAY: SignedDuration = SignedDuration::from_secs(60);
+
+/// A token that cannot be made or does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    #[error("the signing key must be an ECDSA P-256 key in PKCS #8 PEM")]
+    Key,
+    #[error("signing failed")]
+    Sign,
+    /// Not a token that we issue; another authenticator may know it.
+    #[error("invalid bearer token")]
+    Foreign,
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Name and uid of an object that a token mentions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ref {
+    #[serde(default)]
+    pub name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+}
+
+/// The object that a token dies with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// With the node it runs on, if it does.
+    Pod {
+        pod: Ref,
+        node: Option<Ref>,
+    },
+    Secret(Ref),
+    Node(Ref),
+}
+
+/// What a TokenRequest asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenSpec {
+    pub namespace: String,
+    pub service_account: Ref,
+    /// Empty: the API server.
+    pub audiences: Vec<String>,
+    pub expiration_seconds: i64,
+    pub bound: Option<Bound>,
+}
+
+/// The payload of a token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub aud: Vec<String>,
+    #[serde(default)]
+    pub exp: i64,
+    #[serde(default)]
+    pub iat: i64,
+    pub iss: String,
+    #[serde(default)]
+    pub jti: String,
+    #[serde(rename = "kubernetes.io")]
+    pub kubernetes: Private,
+    #[serde(default)]
+    pub nbf: i64,
+    #[serde(default)]
+    pub sub: String,
+}
+
+/// The `kubernetes.io` claim.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Private {
+    #[serde(default)]
+    pub namespace: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<Ref>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Ref>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Ref>,
+    #[serde(default)]
+    pub serviceaccount: Ref,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warnafter: Option<i64>,
+}
+
+/// An object as [`TokenLookup`] finds it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    pub uid: String,
+    /// When it was asked to go, if it was.
+    pub deleted_at: Option<Timestamp>,
+}
+
+/// Whether the objects that tokens mention are still there; answered from caches, never waits.
+pub trait TokenLookup: Send + Sync {
+    /// `resource` is `serviceaccounts`, `pods`, `secrets` or `nodes` (then without namespace).
+    fn find(&self, resource: &str, namespace: &str, name: &str) -> Option<Found>;
+}
+
+/// Signs tokens, and verifies the ones it signed.
+pub struct TokenSigner {
+    key: EcdsaKeyPair,
+    random: SystemRandom,
+    issuer: String,
+    key_id: String,
+    /// The uncompressed point: 4, x, y.
+    public: Vec<u8>,
+}
+
+impl TokenSigner {
+    /// From a private key in PEM; `issuer` also is the default audience.
+    pub fn new(key_pem: &str, issuer: &str) -> Result<TokenSigner, TokenError> {
+        let pair = KeyPair::from_pem(key_pem).map_err(|_| TokenError::Key)?;
+        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pair.serialized_der())
+            .map_err(|_| TokenError::Key)?;
+        // Upstream's key id: a one-way function of the public key.
+        let digest =
+            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &pair.subject_public_key_info());
+        Ok(TokenSigner {
+            key,
+            random: SystemRandom::new(),
+            issuer: issuer.into(),
+            key_id: URL_SAFE_NO_PAD.encode(digest),
+            public: pair.public_key_raw().to_vec(),
+        })
+    }
+
+    /// The issuer, which also is the API server's audience.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// A token, and when it ends as `status.expirationTimestamp` has it.
+    pub fn sign(
+        &self,
+        spec: &TokenSpec,
+        now: Timestamp,
+    ) -> Result<(String, Timestamp), TokenError> {
+        let claims = self.claims(spec, now);
+        let header = json!({"alg": "ES256", "kid": self.key_id});
+        let payload = serde_json::to_vec(&claims).map_err(|_| TokenError::Sign)?;
+        let mut token = URL_SAFE_NO_PAD.encode(header.to_string());
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(payload, &mut token);
+        let signature = self
+            .key
+            .sign(&self.random, token.as_bytes())
+            .map_err(|_| TokenError::Sign)?;
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        Ok((token, later(now, spec.expiration_seconds)))
+    }
+
+    fn claims(&self, spec: &TokenSpec, now: Timestamp) -> Claims {
+        let audiences = match spec.audiences.is_empty() {
+            true => vec![self.issuer.clone()],
+            false => spec.audiences.clone(),
+        };
+        let (mut pod, mut secret, mut node) = (None, None, None);
+        match spec.bound.clone() {
+            Some(Bound::Pod { pod: of, node: on }) => (pod, node) = (Some(of), on),
+            Some(Bound::Secret(of)) => secret = Some(of),
+            Some(Bound::Node(of)) => node = Some(of),
+            None => {}
+        }
+        let seconds = spec.expiration_seconds;
+        let ours = audiences.iter().all(|audience| *audience == self.issuer);
+        let extended = pod.is_some() && ours && seconds == PROJECTED_SECONDS;
+        let lifetime = if extended { EXTENDED_SECONDS } else { seconds };
+        let account = &spec.service_account.name;
+        Claims {
+            aud: audiences,
+            exp: later(now, lifetime).as_second(),
+            iat: now.as_second(),
+            iss: self.issuer.clone(),
+            jti: uuid::Uuid::new_v4().to_string(),
+            kubernetes: Private {
+                namespace: spec.namespace.clone(),
+                node,
+                pod,
+                secret,
+                serviceaccount: spec.service_account.clone(),
+                warnafter: extended.then(|| later(now, seconds).as_second()),
+            },
+            nbf: now.as_second(),
+            sub: format!("system:serviceaccount:{}:{account}", spec.namespace),
+        }
+    }
+
+    /// The payload of a token that bears our signature. Says nothing of time, audience or objects.
+    pub fn open(&self, token: &str) -> Result<Claims, TokenError> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(TokenError::Foreign);
+        }
+        let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Foreign)?;
+        let (header, payload) = signed.split_once('.').ok_or(TokenError::Foreign)?;
+        let decoded = |part: &str| {
+            URL_SAFE_NO_PAD
+                .decode(part)
+                .map_err(|_| TokenError::Foreign)
+        };
+        let claims: Claims =
+            serde_json::from_slice(&decoded(payload)?).map_err(|_| TokenError::Foreign)?;
+        if claims.iss != self.issuer {
+            return Err(TokenError::Foreign);
+        }
+        let header: Value =
+            serde_json::from_slice(&decoded(header)?).map_err(|_| TokenError::Foreign)?;
+        let kid = header
+            .get("kid")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        if !kid.is_empty() && kid != self.key_id {
+            return Err(refused("invalid signature, no keys found"));
+        }
+        // One key, one algorithm: what the header claims about it does not matter.
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &self.public)
+            .verify(signed.as_bytes(), &decoded(signature)?)
+            .map_err(|_| refused("invalid signature"))?;
+        Ok(claims)
+    }
+
+    /// Who the bearer of opened claims is, and for which of `audiences` (empty: the API server).
+    pub fn check(
+        &self,
+        claims: &Claims,
+        audiences: &[String],
+        lookup: &dyn TokenLookup,
+        now: Timestamp,
+    ) -> Result<(Identity, Vec<String>), TokenError> {
+        let own = [self.issuer.clone()];
+        let wanted = if audiences.is_empty() {
+            &own
+        } else {
+            audiences
+        };
+        let held = if claims.aud.is_empty() {
+            &own[..]
+        } else {
+            &claims.aud
+        };
+        let both: Vec<String> = held
+            .iter()
+            .filter(|one| wanted.contains(one))
+            .cloned()
+            .collect();
+        if both.is_empty() {
+            return Err(refused(format!(
+                "token audiences {held:?} is invalid for the target audiences {wanted:?}"
+            )));
+        }
+        in_time(claims, now)?;
+        Ok((bearer(claims, lookup, now)?, both))
+    }
+
+    /// [`TokenSigner::open`] and [`TokenSigner::check`] in one.
+    pub fn verify(
+        &self,
+        token: &str,
+        audiences: &[String],
+        lookup: &dyn TokenLookup,
+        now: Timestamp,
+    ) -> Result<(Identity, Vec<String>), TokenError> {
+        self.check(&self.open(token)?, audiences, lookup, now)
+    }
+
+    /// `/openid/v1/jwks`.
+    pub fn key_set(&self) -> Value {
+        let coordinate = |range: std::ops::Range<usize>| {
+            URL_SAFE_NO_PAD.encode(self.public.get(range).unwrap_or_default())
+        };
+        json!({"keys": [{
+            "use": "sig", "kty": "EC", "kid": self.key_id, "crv": "P-256", "alg": "ES256",
+            "x": coordinate(1..33), "y": coordinate(33..65),
+        }]})
+    }
+
+    /// `/.well-known/openid-configuration`; `server` is the external address, `host:port`.
+    pub fn discovery(&self, server: &str) -> Value {
+        json!({
+            "issuer": self.issuer,
+            "jwks_uri": format!("https://{server}/openid/v1/jwks"),
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["ES256"],
+        })
+    }
+}
+
+fn in_time(claims: &Claims, now: Timestamp) -> Result<(), TokenError> {
+    let (now, leeway) = (now.as_second(), LEEWAY.as_secs());
+    if now - leeway > claims.exp {
+        return Err(refused("service account token has expired"));
+    }
+    if now + leeway < claims.nbf {
+        return Err(refused("service account token is not valid yet"));
+    }
+    if now + leeway < claims.iat {
+        return Err(refused("service account token is issued in the future"));
+    }
+    Ok(())
+}
+
+/// The service account that the claims name, provided that it and what the token is bound to are
+/// still there.
+fn bearer(
+    claims: &Claims,
+    lookup: &dyn TokenLookup,
+    now: Timestamp,
+) -> Result<Identity, TokenError> {
+    let Private {
+        namespace,
+        serviceaccount: account,
+        pod,
+        node,
+        secret,
+        ..
+    } = &claims.kubernetes;
+    let full = format!("{namespace}/{}", account.name);
+    let found = lookup
+        .find("serviceaccounts", namespace, &account.name)
+        .ok_or_else(|| refused(format!("serviceaccounts \"{}\" not found", account.name)))?;
+    if found.uid != account.uid {
+        return Err(refused(format!(
+            "service account UID ({}) does not match claim ({})",
+            found.uid, account.uid
+        )));
+    }
+    if is_gone(&found, now) {
+        return Err(refused(format!("service account {full} has been deleted")));
+    }
+    let still_there = |resource: &str, word: &str, namespace: &str, claim: &Ref| {
+        let found = lookup.find(resource, namespace, &claim.name);
+        let gone = || refused("service account token has been invalidated");
+        let found = found
+            .filter(|found| !is_gone(found, now))
+            .ok_or_else(gone)?;
+        if found.uid == claim.uid {
+            return Ok(());
+        }
+        let kind = word.to_lowercase();
+        Err(refused(format!(
+            "{word} UID ({}) does not match service account {kind} ref claim ({})",
+            found.uid, claim.uid
+        )))
+    };
+    if let Some(secret) = secret {
+        still_there("secrets", "secret", namespace, secret)?;
+    }
+    if let Some(pod) = pod {
+        still_there("pods", "pod", namespace, pod)?;
+    } else if let Some(node) = node {
+        still_there("nodes", "node", "", node)?;
+    }
+    let mut identity = Identity::service_account(namespace, &account.name, &account.uid);
+    let mut tell = |key: &str, value: &str| {
+        if !value.is_empty() {
+            let key = format!("authentication.kubernetes.io/{key}");
+            identity.extra.insert(key, vec![value.to_owned()]);
+        }
+    };
+    if let Some(pod) = pod {
+        tell("pod-name", &pod.name);
+        tell("pod-uid", &pod.uid);
+    }
+    if let Some(node) = node {
+        tell("node-name", &node.name);
+        tell("node-uid", &node.uid);
+    }
+    if !claims.jti.is_empty() {
+        tell("credential-id", &format!("JTI={}", claims.jti));
+    }
+    Ok(identity)
+}
+
+fn is_gone(found: &Found, now: Timestamp) -> bool {
+    found
+        .deleted_at
+        .is_some_and(|at| now.duration_since(at) > LEEWAY)
+}
+
+fn later(now: Timestamp, seconds: i64) -> Timestamp {
+    now.checked_add(SignedDuration::from_secs(seconds))
+        .unwrap_or(Timestamp::MAX)
+}
+
+fn refused(why: impl Into<String>) -> TokenError {
+    TokenError::Refused(why.into())
+}
+
+fn one_or_many<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Audience {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match Audience::deserialize(input)? {
+        Audience::One(one) => vec![one],
+        Audience::Many(many) => many,
+    })
+}
