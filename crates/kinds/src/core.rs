@@ -18,6 +18,8 @@ mod service_account;
 
 use meta::Names;
 
+pub(crate) use persistent_volume_claim::default_spec as default_claim_spec;
+pub(crate) use pod::defaults::default_spec_at as default_pod_spec;
 pub(crate) use service::balancers;
 
 use crate::row::{Row, Verbs};

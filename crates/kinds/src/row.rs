@@ -122,6 +122,13 @@ impl std::fmt::Debug for Row {
     }
 }
 
+/// What a kind says beyond metadata and status.
+fn content(tree: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    let aside = ["metadata", "status", "apiVersion", "kind"];
+    let fields = tree.as_object().into_iter().flatten();
+    fields.filter(move |(field, _)| !aside.contains(&field.as_str()))
+}
+
 /// The behaviour of one kind on trees that already have the schema's shape
 /// (unknown fields gone, types right). Every method has a default, so that a
 /// plain kind overrides little. None may panic on any tree of that shape.
@@ -166,6 +173,16 @@ pub trait Strategy: Send + Sync + 'static {
     /// Warnings for the user who wrote the object.
     fn warnings(&self, _object: &Value) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Whether the change counts in `metadata.generation`: any but of metadata and status.
+    fn moves_generation(&self, object: &Value, old: &Value) -> bool {
+        !content(object).eq(content(old))
+    }
+
+    /// Whether a deletion that does not say what happens to dependents leaves them alone.
+    fn orphans_dependents(&self) -> bool {
+        false
     }
 
     /// The cells of [`Row::columns`].

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::core::default_pod_spec;
 use crate::row::{Cells, Strategy};
 use crate::table::{age, cells, containers, labels, name, selector};
 use crate::tree::Tree;
@@ -13,6 +14,16 @@ pub(crate) const COLUMNS: &str = "Name, Desired:integer, Current:integer, Ready:
 pub(crate) struct DaemonSet;
 
 impl Strategy for DaemonSet {
+    fn default(&self, object: &mut Value) {
+        object.fill_text("spec.updateStrategy.type", "RollingUpdate");
+        if object.text("spec.updateStrategy.type") == "RollingUpdate" {
+            object.fill("spec.updateStrategy.rollingUpdate.maxUnavailable", 1);
+            object.fill("spec.updateStrategy.rollingUpdate.maxSurge", 0);
+        }
+        object.fill("spec.revisionHistoryLimit", 10);
+        default_pod_spec(object, "spec.template.spec");
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         let [names, images] = containers(object, "spec.template.spec");
         cells![

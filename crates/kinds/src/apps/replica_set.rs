@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::core::default_pod_spec;
 use crate::row::{Cells, Strategy};
 use crate::table::{age, cells, containers, name, selector};
 use crate::tree::Tree;
@@ -13,6 +14,11 @@ pub(crate) const COLUMNS: &str = "Name, Desired:integer, Current:integer, Ready:
 pub(crate) struct ReplicaSet;
 
 impl Strategy for ReplicaSet {
+    fn default(&self, object: &mut Value) {
+        object.fill("spec.replicas", 1);
+        default_pod_spec(object, "spec.template.spec");
+    }
+
     fn selectable_field_names(&self) -> &'static [&'static str] {
         &["status.replicas"]
     }

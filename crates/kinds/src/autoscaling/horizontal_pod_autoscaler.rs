@@ -1,7 +1,7 @@
 //! HorizontalPodAutoscaler.
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::row::{Cells, Strategy};
 use crate::table::{age, cells, name, plain, quantity};
@@ -12,9 +12,30 @@ pub(crate) const COLUMNS: &str =
 /// As many metrics a cell shows.
 const SHOWN_MAX: usize = 2;
 
+/// What is aimed at when the user names no metric.
+const CPU_PERCENT: i64 = 80;
+/// How fast the number of pods may change; kind and amount per [`PERIOD_SECONDS`].
+const UP_POLICIES: &[(&str, i64)] = &[("Pods", 4), ("Percent", 100)];
+const DOWN_POLICIES: &[(&str, i64)] = &[("Percent", 100)];
+const PERIOD_SECONDS: i64 = 15;
+
 pub(crate) struct HorizontalPodAutoscaler;
 
 impl Strategy for HorizontalPodAutoscaler {
+    fn default(&self, object: &mut Value) {
+        object.fill("spec.minReplicas", 1);
+        if object.count("spec.metrics") == 0 {
+            let target = json!({"type": "Utilization", "averageUtilization": CPU_PERCENT});
+            let resource = json!({"name": "cpu", "target": target});
+            object.set("spec.metrics", json!([{"type": "Resource", "resource": resource}]));
+        }
+        if object.has("spec.behavior") {
+            default_rules(object, "spec.behavior.scaleUp", UP_POLICIES);
+            object.fill("spec.behavior.scaleUp.stabilizationWindowSeconds", 0);
+            default_rules(object, "spec.behavior.scaleDown", DOWN_POLICIES);
+        }
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         let target = object.at("spec.scaleTargetRef");
         let min = match object.at("spec.minReplicas") {
@@ -102,4 +123,11 @@ fn metric(spec: &Value, status: &Value) -> String {
             )
         }
     }
+}
+
+fn default_rules(object: &mut Value, path: &str, policies: &[(&str, i64)]) {
+    object.fill(&format!("{path}.selectPolicy"), "Max");
+    let policy = |(kind, value): &(&str, i64)| json!({"type": kind, "value": value, "periodSeconds": PERIOD_SECONDS});
+    let policies: Vec<_> = policies.iter().map(policy).collect();
+    object.fill(&format!("{path}.policies"), policies);
 }

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::core::default_pod_spec;
 use crate::row::{Cells, Strategy};
 use crate::table::{age, cells, containers, name, or, selector, since};
 use crate::tree::Tree;
@@ -13,6 +14,18 @@ pub(crate) const COLUMNS: &str = "Name, Schedule, Timezone, Suspend:boolean, Act
 pub(crate) struct CronJob;
 
 impl Strategy for CronJob {
+    fn default(&self, object: &mut Value) {
+        object.fill_text("spec.concurrencyPolicy", "Allow");
+        object.fill("spec.suspend", false);
+        object.fill("spec.successfulJobsHistoryLimit", 3);
+        object.fill("spec.failedJobsHistoryLimit", 1);
+        default_pod_spec(object, "spec.jobTemplate.spec.template.spec");
+    }
+
+    fn orphans_dependents(&self) -> bool {
+        true
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         let [names, images] = containers(object, "spec.jobTemplate.spec.template.spec");
         let suspend = match object.at("spec.suspend").as_bool() {

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::core::default_pod_spec;
 use crate::row::{Cells, Strategy};
 use crate::table::{age, cells, containers, name, selector};
 use crate::tree::Tree;
@@ -13,6 +14,20 @@ pub(crate) const COLUMNS: &str = "Name, Status, Completions, Duration, Age, Cont
 pub(crate) struct Job;
 
 impl Strategy for Job {
+    fn default(&self, object: &mut Value) {
+        default_job(object);
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        if !object.flag("spec.manualSelector") {
+            generate_selector(object);
+        }
+    }
+
+    fn orphans_dependents(&self) -> bool {
+        true
+    }
+
     fn selectable_field_names(&self) -> &'static [&'static str] {
         &["status.successful"]
     }
@@ -77,5 +92,61 @@ fn status(job: &Value) -> &'static str {
         "SuccessCriteriaMet"
     } else {
         "Running"
+    }
+}
+
+/// Pods may fail this often before the job fails.
+const BACKOFF_LIMIT: i64 = 6;
+/// Labels that tie pods to their job: today's names and the old ones.
+const CONTROLLER_UID: [&str; 2] = ["batch.kubernetes.io/controller-uid", "controller-uid"];
+const JOB_NAME: [&str; 2] = ["batch.kubernetes.io/job-name", "job-name"];
+
+fn default_job(job: &mut Value) {
+    if !job.has("spec.completions") && !job.has("spec.parallelism") {
+        job.set("spec.completions", 1);
+    }
+    job.fill("spec.parallelism", 1);
+    let limit = match job.has("spec.backoffLimitPerIndex") {
+        true => i64::from(i32::MAX),
+        false => BACKOFF_LIMIT,
+    };
+    job.fill("spec.backoffLimit", limit);
+    if job.count("metadata.labels") == 0 && job.has("spec.template.metadata.labels") {
+        let labels = job.at("spec.template.metadata.labels").clone();
+        job.set("metadata.labels", labels);
+    }
+    job.fill("spec.completionMode", "NonIndexed");
+    job.fill("spec.suspend", false);
+    let replacement = match job.has("spec.podFailurePolicy") {
+        true => "Failed",
+        false => "TerminatingOrFailed",
+    };
+    job.fill("spec.podReplacementPolicy", replacement);
+    job.fill("spec.manualSelector", false);
+    for rule in job.list_mut("spec.podFailurePolicy.rules") {
+        for pattern in rule.list_mut("onPodConditions") {
+            pattern.fill_text("status", "True");
+        }
+    }
+    default_pod_spec(job, "spec.template.spec");
+}
+
+/// Selects the job's pods by the job's uid, which nobody else can have.
+fn generate_selector(job: &mut Value) {
+    let name = job.at("metadata.name").clone();
+    let uid = job.at("metadata.uid").clone();
+    job.fill_map("spec.template.metadata.labels");
+    if let Some(Value::Object(labels)) = job.at_mut("spec.template.metadata.labels") {
+        let [new, old] = JOB_NAME;
+        // Labels of the user's own that differ are a fault that validation finds.
+        labels.entry(old).or_insert(name.clone());
+        labels.entry(new).or_insert(name);
+        for key in CONTROLLER_UID {
+            labels.entry(key).or_insert(uid.clone());
+        }
+    }
+    job.fill_map("spec.selector.matchLabels");
+    if let Some(Value::Object(labels)) = job.at_mut("spec.selector.matchLabels") {
+        labels.entry(CONTROLLER_UID[0]).or_insert(uid);
     }
 }

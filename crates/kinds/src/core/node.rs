@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::pod::defaults::canonical_quantities;
 use crate::row::{Cells, Strategy};
 use crate::table::{age, cells, name, or};
 use crate::tree::Tree;
@@ -15,6 +16,18 @@ pub(crate) const COLUMNS: &str = "Name, Status, Roles, Age, Version, Internal-IP
 pub(crate) struct Node;
 
 impl Strategy for Node {
+    fn default(&self, object: &mut Value) {
+        for path in ["status.capacity", "status.allocatable"] {
+            if let Some(list) = object.at_mut(path) {
+                canonical_quantities(list);
+            }
+        }
+        if !object.has("status.allocatable") && object.has("status.capacity") {
+            let capacity = object.at("status.capacity").clone();
+            object.set("status.allocatable", capacity);
+        }
+    }
+
     fn selectable_field_names(&self) -> &'static [&'static str] {
         &["spec.unschedulable"]
     }

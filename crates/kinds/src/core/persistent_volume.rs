@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::pod::defaults::canonical_quantities;
 use crate::row::{Cells, Strategy};
 use crate::table::{age, cells, name, or, quantity};
 use crate::tree::Tree;
@@ -17,6 +18,12 @@ impl Strategy for PersistentVolume {
         object.fill_text("status.phase", "Pending");
         object.fill_text("spec.persistentVolumeReclaimPolicy", "Retain");
         object.fill("spec.volumeMode", "Filesystem");
+        if let Some(capacity) = object.at_mut("spec.capacity") {
+            canonical_quantities(capacity);
+        }
+        if let Some(path) = object.at_mut("spec.hostPath").filter(|path| path.is_object()) {
+            path.fill("type", "");
+        }
     }
 
     fn prepare_create(&self, object: &mut Value) {

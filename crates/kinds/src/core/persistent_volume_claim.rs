@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::persistent_volume::{access_modes, class, phase};
+use super::pod::defaults::canonical_quantities;
 use crate::row::{Cells, Strategy};
 use crate::table::{age, cells, name, or, quantity};
 use crate::tree::Tree;
@@ -16,7 +17,10 @@ pub(crate) struct PersistentVolumeClaim;
 impl Strategy for PersistentVolumeClaim {
     fn default(&self, object: &mut Value) {
         object.fill_text("status.phase", "Pending");
-        default_spec(object);
+        object.fill_map("spec");
+        if let Some(spec) = object.at_mut("spec") {
+            default_spec(spec);
+        }
     }
 
     fn prepare_create(&self, object: &mut Value) {
@@ -53,7 +57,12 @@ impl Strategy for PersistentVolumeClaim {
     }
 }
 
-/// Defaults of a claim's (or a claim template's) specification.
+/// Defaults of the specification of a claim or of a claim template.
 pub(crate) fn default_spec(claim: &mut Value) {
-    claim.fill("spec.volumeMode", "Filesystem");
+    claim.fill("volumeMode", "Filesystem");
+    for path in ["resources.requests", "resources.limits"] {
+        if let Some(list) = claim.at_mut(path) {
+            canonical_quantities(list);
+        }
+    }
 }

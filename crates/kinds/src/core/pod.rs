@@ -1,6 +1,8 @@
 //! Pod.
 
 mod cells;
+pub(crate) mod defaults;
+mod prepare;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -25,6 +27,18 @@ const SELECTABLE: &[&str] = &[
 pub(crate) struct Pod;
 
 impl Strategy for Pod {
+    fn default(&self, pod: &mut Value) {
+        defaults::default_pod(pod);
+    }
+
+    fn prepare_create(&self, pod: &mut Value) {
+        prepare::prepare_create(pod);
+    }
+
+    fn prepare_update(&self, pod: &mut Value, _old: &Value) {
+        prepare::prepare_update(pod);
+    }
+
     fn selectable_field_names(&self) -> &'static [&'static str] {
         SELECTABLE
     }

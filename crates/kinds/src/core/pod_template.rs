@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::core::default_pod_spec;
 use crate::row::{Cells, Strategy};
 use crate::table::{cells, containers, labels, name};
 
@@ -11,6 +12,10 @@ pub(crate) const COLUMNS: &str = "Name, Containers, Images, Pod Labels";
 pub(crate) struct PodTemplate;
 
 impl Strategy for PodTemplate {
+    fn default(&self, object: &mut Value) {
+        default_pod_spec(object, "template.spec");
+    }
+
     fn cells(&self, object: &Value, _now: Timestamp) -> Cells {
         let [names, images] = containers(object, "template.spec");
         cells![

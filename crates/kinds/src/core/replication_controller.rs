@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::core::default_pod_spec;
 use crate::row::{Cells, Strategy};
 use crate::table::{age, cells, containers, labels, name};
 use crate::tree::Tree;
@@ -13,6 +14,26 @@ pub(crate) const COLUMNS: &str = "Name, Desired:integer, Current:integer, Ready:
 pub(crate) struct ReplicationController;
 
 impl Strategy for ReplicationController {
+    fn default(&self, object: &mut Value) {
+        object.fill("spec.replicas", 1);
+        if object.count("spec.template.metadata.labels") > 0 {
+            let labels = object.at("spec.template.metadata.labels").clone();
+            if object.count("spec.selector") == 0 {
+                object.set("spec.selector", labels.clone());
+            }
+            if object.count("metadata.labels") == 0 {
+                object.set("metadata.labels", labels);
+            }
+        }
+        if object.has("spec.template") {
+            default_pod_spec(object, "spec.template.spec");
+        }
+    }
+
+    fn orphans_dependents(&self) -> bool {
+        true
+    }
+
     fn selectable_field_names(&self) -> &'static [&'static str] {
         &["status.replicas"]
     }

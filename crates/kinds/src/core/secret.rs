@@ -1,5 +1,7 @@
 //! Secret.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -7,11 +9,17 @@ use crate::row::{Cells, Strategy};
 use crate::table::{age, cells, name};
 use crate::tree::Tree;
 
+
 pub(crate) const COLUMNS: &str = "Name, Type, Data, Age";
 
 pub(crate) struct Secret;
 
 impl Strategy for Secret {
+    fn default(&self, object: &mut Value) {
+        object.fill_text("type", "Opaque");
+        merge_plain_texts(object);
+    }
+
     fn selectable_field_names(&self) -> &'static [&'static str] {
         &["type"]
     }
@@ -28,4 +36,18 @@ impl Strategy for Secret {
             age(object, now),
         ]
     }
+}
+
+/// `stringData` is for writing only: it joins `data`, encoded.
+fn merge_plain_texts(secret: &mut Value) {
+    if let Value::Object(plain) = secret.at("stringData").clone() {
+        secret.fill_map("data");
+        if let Some(Value::Object(data)) = secret.at_mut("data") {
+            for (key, text) in plain {
+                let text = text.as_str().unwrap_or("");
+                data.insert(key, BASE64.encode(text).into());
+            }
+        }
+    }
+    secret.drop_field("stringData");
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::row::{Cells, Strategy};
-use crate::table::{age, cells, labels, name, or};
+use crate::table::{age, cells, labels, name, or, plain};
 use crate::tree::Tree;
 
 pub(crate) const COLUMNS: &str =
@@ -15,6 +15,10 @@ pub(crate) const COLUMNS: &str =
 pub(crate) struct Service;
 
 impl Strategy for Service {
+    fn default(&self, object: &mut Value) {
+        default_service(object);
+    }
+
     fn validate_name(&self, name: &str) -> Vec<String> {
         meta::naming::dns1035_label(name)
     }
@@ -76,4 +80,48 @@ fn ports(service: &Value) -> String {
     };
     let ports: Vec<_> = service.list("spec.ports").iter().map(port).collect();
     or(&ports.join(","), "<none>").to_owned()
+}
+
+/// How long a client sticks to one pod.
+const AFFINITY_SECONDS: i64 = 10_800;
+
+fn default_service(service: &mut Value) {
+    service.fill_map("spec");
+    let Some(spec) = service.at_mut("spec") else {
+        return;
+    };
+    spec.fill_text("sessionAffinity", "None");
+    match spec.text("sessionAffinity") {
+        "None" => spec.drop_field("sessionAffinityConfig"),
+        "ClientIP" => spec.fill(
+            "sessionAffinityConfig.clientIP.timeoutSeconds",
+            AFFINITY_SECONDS,
+        ),
+        _ => {}
+    }
+    spec.fill_text("type", "ClusterIP");
+    for port in spec.list_mut("ports") {
+        port.fill_text("protocol", "TCP");
+        if matches!(plain(port.at("targetPort")).as_str(), "" | "0") {
+            let number = port.at("port").clone();
+            port.set("targetPort", number);
+        }
+    }
+    let kind = spec.text("type").to_owned();
+    let balanced = kind == "LoadBalancer";
+    let external_ips = kind == "ClusterIP" && spec.count("externalIPs") > 0;
+    if balanced || kind == "NodePort" || external_ips {
+        spec.fill_text("externalTrafficPolicy", "Cluster");
+    }
+    if balanced || kind == "NodePort" || kind == "ClusterIP" {
+        spec.fill("internalTrafficPolicy", "Cluster");
+    }
+    if balanced {
+        spec.fill("allocateLoadBalancerNodePorts", true);
+    }
+    for address in service.list_mut("status.loadBalancer.ingress") {
+        if balanced && !address.text("ip").is_empty() {
+            address.fill("ipMode", "VIP");
+        }
+    }
 }

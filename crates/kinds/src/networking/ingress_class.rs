@@ -12,6 +12,12 @@ pub(crate) const COLUMNS: &str = "Name, Controller, Parameters, Age";
 pub(crate) struct IngressClass;
 
 impl Strategy for IngressClass {
+    fn default(&self, object: &mut Value) {
+        if object.has("spec.parameters") {
+            object.fill("spec.parameters.scope", "Cluster");
+        }
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         let mut name = object.text("metadata.name").to_owned();
         let annotations = object.at("metadata.annotations");
