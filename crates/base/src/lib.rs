@@ -1,9 +1,11 @@
 //! What the standard library forgot: supervised tasks, back-off, durable file
-//! writes. Knows nothing of Kubernetes.
+//! writes, address ranges. Knows nothing of Kubernetes.
 
 pub mod backoff;
+pub mod cidr;
 pub mod crew;
 pub mod files;
 
 pub use backoff::Backoff;
+pub use cidr::Ipv4Cidr;
 pub use crew::{Crew, Stop};
