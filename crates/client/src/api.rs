@@ -307,6 +307,22 @@ impl<K: Kind> Api<K> {
             .map(drop)
     }
 
+    /// Deletes an object and returns what is left of it: the object with its deletion timestamp
+    /// while finalizers or a grace period hold it, `None` when it is gone.
+    pub async fn delete_gracefully(
+        &self,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Option<K>, Status> {
+        let path = self.path(Some(name), None);
+        let answer = self
+            .client
+            .delete_value(&path, Some(options.to_value()))
+            .await?;
+        let terminating = answer.pointer("/metadata/deletionTimestamp").is_some();
+        Ok(serde_json::from_value(answer).ok().filter(|_| terminating))
+    }
+
     async fn patch_at(
         &self,
         mut path: String,

@@ -116,6 +116,8 @@ impl Hub {
 type IndexFn<K> = fn(&K) -> Vec<String>;
 
 struct State<K> {
+    /// Resource version up to which the watch has been seen.
+    version: u64,
     objects: BTreeMap<Key, Arc<K>>,
     indexes: HashMap<&'static str, (IndexFn<K>, BTreeMap<String, BTreeSet<Key>>)>,
     subscribers: Vec<std::sync::Weak<Backlog<K>>>,
@@ -154,6 +156,7 @@ impl<K> Clone for Informer<K> {
 impl<K: Kind> Informer<K> {
     fn start(client: &Client, selection: Selection, crew: &Crew) -> Informer<K> {
         let state = State {
+            version: 0,
             objects: BTreeMap::new(),
             indexes: HashMap::new(),
             subscribers: Vec::new(),
@@ -248,6 +251,17 @@ impl<K: Kind> Informer<K> {
         found.cloned().collect()
     }
 
+    /// Puts the answer of a write of one's own into the cache, so that the next look sees it
+    /// before the watch delivers it. Resource versions decide, so this can never bring back an
+    /// older state: what the watch has seen already is ignored here, and what the watch delivers
+    /// later of an older version is ignored there.
+    pub fn absorb(&self, object: K) {
+        let mut state = self.shared.state.write();
+        if number_of(&object) > state.version {
+            state.put_newer(object);
+        }
+    }
+
     /// All changes from now on, after one change for every object that exists now.
     pub fn subscribe(&self) -> Subscription<K> {
         let mut state = self.shared.state.write();
@@ -303,7 +317,7 @@ impl<K: Kind> Informer<K> {
         };
         let list = api.list(&options).await?;
         let mut version = list.metadata.resource_version;
-        self.replace(list.items);
+        self.replace(list.items, version.parse().unwrap_or(0));
         self.shared.synced.send_replace(true);
         loop {
             options.resource_version = Some(version.clone());
@@ -335,38 +349,42 @@ impl<K: Kind> Informer<K> {
             match event? {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     *version = version_of(&object);
-                    let key = Key::of(&object);
-                    self.shared.state.write().put(key, Some(Arc::new(object)));
+                    let mut state = self.shared.state.write();
+                    state.version = number_of(&object);
+                    state.put_newer(object);
                 }
                 WatchEvent::Deleted(object) => {
                     *version = version_of(&object);
-                    self.shared.state.write().put(Key::of(&object), None);
+                    let mut state = self.shared.state.write();
+                    state.version = number_of(&object);
+                    state.remove_older(&object);
                 }
-                WatchEvent::Bookmark(newer) => *version = newer,
+                WatchEvent::Bookmark(newer) => {
+                    self.shared.state.write().version = newer.parse().unwrap_or(0);
+                    *version = newer;
+                }
             }
         }
         Ok(())
     }
 
-    fn replace(&self, items: Vec<K>) {
+    fn replace(&self, items: Vec<K>, version: u64) {
         let mut state = self.shared.state.write();
         let fresh: BTreeMap<Key, K> = items.into_iter().map(|k| (Key::of(&k), k)).collect();
-        let gone: Vec<Key> = state
-            .objects
-            .keys()
-            .filter(|key| !fresh.contains_key(*key))
-            .cloned()
+        let stale =
+            |key: &Key, object: &K| !fresh.contains_key(key) && number_of(object) <= version;
+        let known = state.objects.iter();
+        let gone: Vec<Key> = known
+            .filter(|(key, object)| stale(key, object))
+            .map(|(key, _)| key.clone())
             .collect();
         for key in gone {
             state.put(key, None);
         }
-        for (key, object) in fresh {
-            let known = state.objects.get(&key);
-            let same = known.is_some_and(|known| version_of(known.as_ref()) == version_of(&object));
-            if !same {
-                state.put(key, Some(Arc::new(object)));
-            }
+        for object in fresh.into_values() {
+            state.put_newer(object);
         }
+        state.version = version;
     }
 }
 
@@ -382,7 +400,39 @@ fn version_of<K: Kind>(object: &K) -> String {
         .unwrap_or_default()
 }
 
+/// A resource version as a number, which it is in every store we know; 0 when it is not.
+fn number_of<K: Kind>(object: &K) -> u64 {
+    object
+        .metadata()
+        .resource_version
+        .as_deref()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(0)
+}
+
 impl<K: Kind> State<K> {
+    fn put_newer(&mut self, object: K) {
+        let key = Key::of(&object);
+        let known = self
+            .objects
+            .get(&key)
+            .map(|known| number_of(known.as_ref()));
+        if known.is_none_or(|known| known < number_of(&object)) {
+            self.put(key, Some(Arc::new(object)));
+        }
+    }
+
+    fn remove_older(&mut self, object: &K) {
+        let key = Key::of(object);
+        let known = self
+            .objects
+            .get(&key)
+            .map(|known| number_of(known.as_ref()));
+        if known.is_none_or(|known| known <= number_of(object)) {
+            self.put(key, None);
+        }
+    }
+
     fn put(&mut self, key: Key, new: Option<Arc<K>>) {
         let old = match &new {
             Some(object) => self.objects.insert(key.clone(), object.clone()),

@@ -1,1 +1,37 @@
-//! controllers
+//! The controllers of `kube-controller-manager`: each brings one aspect of the
+//! cluster to what the objects say. They are strangers to each other and meet
+//! only at the API; what they share is a hub of caches.
+
+pub mod cluster;
+pub mod context;
+pub mod network;
+mod patch;
+pub mod pods;
+pub mod workloads;
+
+use base::Crew;
+
+pub use context::{Config, Context};
+
+/// Every controller: upstream's name and how to start it. A new controller is a file and a line.
+pub const CONTROLLERS: &[(&str, fn(&Context))] = &[
+    ("deployment-controller", workloads::deployment::start),
+    ("replicaset-controller", workloads::replicaset::start),
+    ("endpointslice-controller", network::endpointslice::start),
+    ("endpoints-controller", network::endpoints::start),
+    ("namespace-controller", cluster::namespace::start),
+    ("serviceaccount-controller", cluster::serviceaccount::start),
+    (
+        "root-ca-certificate-publisher-controller",
+        cluster::root_ca::start,
+    ),
+];
+
+/// Starts all controllers in `crew`; they run until it stops.
+pub fn run(config: Config, crew: &Crew) {
+    let context = Context::new(config, crew);
+    for (name, start) in CONTROLLERS {
+        tracing::debug!(controller = name, "starting");
+        start(&context);
+    }
+}

@@ -1,0 +1,5 @@
+//! Controllers behind services.
+
+pub mod endpoints;
+pub mod endpointslice;
+pub(crate) mod service_pods;
