@@ -1,1 +1,16 @@
-//! linux
+//! Everything that must speak to the kernel below the standard library, and
+//! the only crate with `unsafe` code. Each module offers safe functions; what
+//! makes them safe is stated where the `unsafe` block stands.
+
+pub mod attributes;
+pub mod capability;
+pub mod cgroup;
+pub mod mount;
+pub mod namespace;
+pub mod process;
+pub mod root;
+pub mod seccomp;
+pub mod socket;
+pub mod terminal;
+
+pub use nix::sched::CloneFlags;

@@ -1,0 +1,392 @@
+//! Control groups, version 1, version 2 and both side by side, as files. Which
+//! controller lives where is read once from the mount table; after that a
+//! [`Cgroup`] is one path in every hierarchy that matters to us.
+
+mod devices;
+mod limits;
+mod usage;
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+pub use devices::DeviceRule;
+pub use limits::Limits;
+pub use usage::Usage;
+
+/// The controllers we use; other hierarchies are left alone.
+const WANTED: [&str; 7] = [
+    "cpu", "cpuacct", "cpuset", "memory", "pids", "devices", "hugetlb",
+];
+/// How often a round of kills may find new processes before we give up.
+const KILL_ROUNDS: usize = 64;
+/// A removed group can stay busy for a moment while the kernel lets go of the last process.
+const BUSY_RETRIES: u32 = 20;
+const BUSY_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
+
+/// One mounted hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// Version 1: what is attached to it. Version 2: empty, the files tell.
+    pub controllers: Vec<String>,
+    pub folder: PathBuf,
+    /// Version 2.
+    pub unified: bool,
+}
+
+/// All hierarchies of this machine that matter to us.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hierarchies(pub Vec<Hierarchy>);
+
+impl Hierarchies {
+    /// Reads them from our own mount table.
+    pub fn of_this_machine() -> io::Result<Hierarchies> {
+        Ok(Hierarchies::from_mountinfo(&fs::read_to_string(
+            "/proc/self/mountinfo",
+        )?))
+    }
+
+    /// Reads them from the text of a `mountinfo` file.
+    pub fn from_mountinfo(text: &str) -> Hierarchies {
+        let mut found: Vec<Hierarchy> = Vec::new();
+        for line in text.lines() {
+            let Some((left, right)) = line.split_once(" - ") else {
+                continue;
+            };
+            let Some(folder) = left.split(' ').nth(4) else {
+                continue;
+            };
+            let mut right = right.split(' ');
+            let (kind, options) = (right.next(), right.nth(1).unwrap_or(""));
+            let controllers: Vec<String> = options
+                .split(',')
+                .filter(|option| WANTED.contains(option))
+                .map(str::to_owned)
+                .collect();
+            let unified = kind == Some("cgroup2");
+            let wanted = unified || (kind == Some("cgroup") && !controllers.is_empty());
+            let known = |h: &Hierarchy| h.unified == unified && h.controllers == controllers;
+            if wanted && !found.iter().any(known) {
+                found.push(Hierarchy {
+                    controllers,
+                    folder: folder.into(),
+                    unified,
+                });
+            }
+        }
+        Hierarchies(found)
+    }
+
+    /// The group at `path` (`/pods/x`), whether it exists or not. `..` is refused.
+    pub fn group(&self, path: &str) -> io::Result<Cgroup> {
+        let clean = path.trim_matches('/');
+        let bad = |part: &str| part.is_empty() || part == "." || part == "..";
+        if clean.split('/').any(bad) {
+            let message = format!("cgroup path {path:?} is not a plain path below the root");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        Ok(Cgroup {
+            hierarchies: self.clone(),
+            path: clean.to_owned(),
+        })
+    }
+}
+
+/// One path in every hierarchy.
+#[derive(Clone, Debug)]
+pub struct Cgroup {
+    hierarchies: Hierarchies,
+    path: String,
+}
+
+impl Cgroup {
+    /// Creates it and its parents, ready to be limited and joined.
+    pub fn create(&self) -> io::Result<()> {
+        for hierarchy in &self.hierarchies.0 {
+            let mut folder = hierarchy.folder.clone();
+            for part in self.path.split('/') {
+                if hierarchy.unified {
+                    enable_controllers(&folder);
+                }
+                let parent = folder.clone();
+                folder.push(part);
+                match fs::create_dir(&folder) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                    Err(error) => return Err(explain(error, "create", &folder)),
+                }
+                if hierarchy.controllers.iter().any(|name| name == "cpuset") {
+                    inherit_cpuset(&parent, &folder)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it exists in any hierarchy.
+    pub fn exists(&self) -> bool {
+        self.folders().any(|(_, folder)| folder.exists())
+    }
+
+    /// The version 2 folder to start a process in, if there is one.
+    pub fn unified_handle(&self) -> io::Result<Option<OwnedFd>> {
+        let Some((_, folder)) = self.folders().find(|(h, _)| h.unified) else {
+            return Ok(None);
+        };
+        Ok(Some(fs::File::open(folder)?.into()))
+    }
+
+    /// Moves a process into it; `with_unified` is false when it was started in its version 2 part.
+    pub fn join(&self, pid: Pid, with_unified: bool) -> io::Result<()> {
+        for (hierarchy, folder) in self.folders() {
+            if !hierarchy.unified || with_unified {
+                write(&folder, "cgroup.procs", &pid.to_string())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The processes in it, not counting those of groups below.
+    pub fn processes(&self) -> Vec<Pid> {
+        let mut pids = Vec::new();
+        for (_, folder) in self.folders() {
+            let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+            let parsed = text.lines().filter_map(|line| line.parse().ok());
+            pids.extend(parsed.map(Pid::from_raw));
+        }
+        pids.sort_unstable();
+        pids.dedup();
+        pids
+    }
+
+    /// Kills every process in it and below it.
+    pub fn kill(&self) -> io::Result<()> {
+        for group in self.below() {
+            group.kill()?;
+        }
+        for (hierarchy, folder) in self.folders() {
+            if hierarchy.unified && folder.join("cgroup.kill").exists() {
+                write(&folder, "cgroup.kill", "1")?;
+            }
+        }
+        // Version 1 has no such file, and on both side by side a process may be in one part only.
+        let mut killed = std::collections::BTreeSet::new();
+        for _ in 0..KILL_ROUNDS {
+            let fresh: Vec<Pid> = self
+                .processes()
+                .into_iter()
+                .filter(|pid| pid.as_raw() > 0 && killed.insert(pid.as_raw()))
+                .collect();
+            if fresh.is_empty() {
+                return Ok(());
+            }
+            for pid in fresh {
+                // It may have ended by itself meanwhile.
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+        }
+        Err(io::Error::other("processes keep appearing in the cgroup"))
+    }
+
+    /// Removes it with all groups below; what is not there is no error.
+    pub fn remove(&self) -> io::Result<()> {
+        for (_, folder) in self.folders() {
+            remove_tree(&folder)?;
+        }
+        Ok(())
+    }
+
+    /// Removes it only where it is empty.
+    pub fn remove_if_empty(&self) {
+        for (_, folder) in self.folders() {
+            // Busy means in use by somebody else, which is what we ask.
+            let _ = fs::remove_dir(folder);
+        }
+    }
+
+    /// Where each controller's files of this group are, for mounting: name and folder.
+    pub fn mounts(&self) -> Vec<(String, PathBuf)> {
+        let name = |h: &Hierarchy| {
+            if h.unified {
+                return String::new();
+            }
+            h.folder
+                .file_name()
+                .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+        };
+        self.folders()
+            .map(|(hierarchy, folder)| (name(hierarchy), folder))
+            .collect()
+    }
+
+    /// Whether version 2 manages resources here, not only stands by.
+    pub fn is_pure_unified(&self) -> bool {
+        self.hierarchies.0.iter().all(|h| h.unified)
+    }
+
+    fn below(&self) -> Vec<Cgroup> {
+        let mut names = std::collections::BTreeSet::new();
+        for (_, folder) in self.folders() {
+            let Ok(entries) = fs::read_dir(folder) else {
+                continue;
+            };
+            for entry in entries.flatten() {
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    names.insert(entry.file_name().to_string_lossy().into_owned());
+                }
+            }
+        }
+        let child = |name| Cgroup {
+            hierarchies: self.hierarchies.clone(),
+            path: format!("{}/{name}", self.path),
+        };
+        names.into_iter().map(child).collect()
+    }
+
+    fn folders(&self) -> impl Iterator<Item = (&Hierarchy, PathBuf)> {
+        let join = |hierarchy| (hierarchy, Hierarchy::folder(hierarchy).join(&self.path));
+        self.hierarchies.0.iter().map(join)
+    }
+
+    /// The folder of a version 1 controller.
+    fn v1(&self, controller: &str) -> Option<PathBuf> {
+        let has = |h: &Hierarchy| h.controllers.iter().any(|name| name == controller);
+        let hierarchy = self.hierarchies.0.iter().find(|h| has(h))?;
+        Some(hierarchy.folder.join(&self.path))
+    }
+
+    /// The version 2 folder.
+    fn v2(&self) -> Option<PathBuf> {
+        let (_, folder) = self.folders().find(|(h, _)| h.unified)?;
+        Some(folder)
+    }
+}
+
+impl Hierarchy {
+    fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+/// Hands down what the parent has; a controller that cannot be enabled shows when a limit is set.
+fn enable_controllers(folder: &Path) {
+    let available = fs::read_to_string(folder.join("cgroup.controllers")).unwrap_or_default();
+    let enabled = fs::read_to_string(folder.join("cgroup.subtree_control")).unwrap_or_default();
+    let enabled: Vec<&str> = enabled.split_whitespace().collect();
+    for name in available.split_whitespace() {
+        if WANTED.contains(&name) && !enabled.contains(&name) {
+            let file = folder.join("cgroup.subtree_control");
+            if let Err(error) = fs::write(&file, format!("+{name}")) {
+                tracing::debug!(%error, name, folder = %folder.display(), "controller not enabled");
+            }
+        }
+    }
+}
+
+/// A new version 1 cpuset is empty and takes no process until it names processors and memory.
+fn inherit_cpuset(parent: &Path, folder: &Path) -> io::Result<()> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let own = fs::read_to_string(folder.join(file)).unwrap_or_default();
+        if own.trim().is_empty() {
+            let value = fs::read_to_string(parent.join(file)).unwrap_or_default();
+            write(folder, file, value.trim())?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_tree(folder: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path())?;
+        }
+    }
+    for _ in 0..BUSY_RETRIES {
+        match fs::remove_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => return other.map_err(|error| explain(error, "remove", folder)),
+        }
+    }
+    Err(explain(
+        io::ErrorKind::ResourceBusy.into(),
+        "remove",
+        folder,
+    ))
+}
+
+fn write(folder: &Path, file: &str, value: &str) -> io::Result<()> {
+    let path = folder.join(file);
+    fs::write(&path, value).map_err(|error| explain(error, &format!("write {value:?} to"), &path))
+}
+
+fn explain(error: io::Error, what: &str, path: &Path) -> io::Error {
+    io::Error::new(error.kind(), format!("{what} {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIXED: &str = "\
+30 20 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw
+31 30 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+32 30 0:28 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+33 30 0:29 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd
+34 30 0:30 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+35 30 0:28 / /elsewhere/memory rw - cgroup cgroup rw,memory
+";
+
+    #[test]
+    fn the_mount_table_tells_which_controller_is_where() {
+        let found = Hierarchies::from_mountinfo(MIXED);
+        let folders: Vec<_> = found.0.iter().map(|h| h.folder.display().to_string()).collect();
+        assert_eq!(
+            folders,
+            [
+                "/sys/fs/cgroup/cpu,cpuacct",
+                "/sys/fs/cgroup/memory",
+                "/sys/fs/cgroup/unified"
+            ]
+        );
+        let group = found.group("/a/b").unwrap();
+        assert_eq!(
+            group.v1("cpuacct").unwrap(),
+            Path::new("/sys/fs/cgroup/cpu,cpuacct/a/b")
+        );
+        assert!(group.v1("pids").is_none());
+    }
+
+    #[test]
+    fn paths_that_climb_are_refused() {
+        for wrong in ["", "/", "/a/../b", "..", "a//b", "/a/./b"] {
+            assert!(Hierarchies::default().group(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn version_2_parents_hand_controllers_down() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("cgroup.controllers"), "cpu io memory").unwrap();
+        fs::write(folder.path().join("cgroup.subtree_control"), "cpu").unwrap();
+        let all = Hierarchies(vec![Hierarchy {
+            controllers: Vec::new(),
+            folder: folder.path().into(),
+            unified: true,
+        }]);
+        all.group("/pods/x").unwrap().create().unwrap();
+        assert!(folder.path().join("pods/x").is_dir());
+        let control = fs::read_to_string(folder.path().join("cgroup.subtree_control")).unwrap();
+        assert_eq!(control, "+memory", "the one wanted and missing was enabled");
+    }
+}

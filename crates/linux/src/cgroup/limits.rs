@@ -1,0 +1,218 @@
+//! Limits written to a control group, in the words of both versions.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use super::{Cgroup, write};
+
+/// What may be limited. Zero or an empty text means: leave as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Limits {
+    pub cpu_period: i64,
+    pub cpu_quota: i64,
+    pub cpu_shares: i64,
+    pub memory_bytes: i64,
+    pub pids: i64,
+    pub cpus: String,
+    pub memory_nodes: String,
+    /// By page size, such as `2MB`.
+    pub huge_pages: BTreeMap<String, i64>,
+}
+
+impl Cgroup {
+    /// Writes every limit that is set. A controller the machine does not have is no error
+    /// but named in the returned list.
+    pub fn limit(&self, limits: &Limits) -> io::Result<Vec<String>> {
+        let mut missing = Vec::new();
+        let mut on = |controller: &str, wanted: bool, v1: Writer<'_>, v2: Writer<'_>| {
+            if !wanted {
+                return Ok(());
+            }
+            if let Some(folder) = self.v1(controller) {
+                return v1(&folder);
+            }
+            match self.v2().filter(|folder| has_controller(folder, controller)) {
+                Some(folder) => v2(&folder),
+                None => {
+                    missing.push(controller.to_owned());
+                    Ok(())
+                }
+            }
+        };
+        on(
+            "cpu",
+            limits.cpu_shares > 0 || limits.cpu_quota != 0,
+            &|folder| cpu_v1(folder, limits),
+            &|folder| cpu_v2(folder, limits),
+        )?;
+        on(
+            "memory",
+            limits.memory_bytes != 0,
+            &|folder| memory_v1(folder, limits.memory_bytes),
+            &|folder| memory_v2(folder, limits.memory_bytes),
+        )?;
+        let pids = |folder: &Path| write(folder, "pids.max", &or_max(limits.pids));
+        on("pids", limits.pids != 0, &pids, &pids)?;
+        let cpuset = |folder: &Path| cpuset(folder, limits);
+        let wanted = !limits.cpus.is_empty() || !limits.memory_nodes.is_empty();
+        on("cpuset", wanted, &cpuset, &cpuset)?;
+        on(
+            "hugetlb",
+            !limits.huge_pages.is_empty(),
+            &|folder| huge_pages(folder, limits, "limit_in_bytes"),
+            &|folder| huge_pages(folder, limits, "max"),
+        )?;
+        Ok(missing)
+    }
+}
+
+type Writer<'a> = &'a dyn Fn(&Path) -> io::Result<()>;
+
+/// In version 2 the files of a controller are there only when the parent hands it down.
+fn has_controller(folder: &Path, controller: &str) -> bool {
+    let text = std::fs::read_to_string(folder.join("cgroup.controllers")).unwrap_or_default();
+    text.split_whitespace().any(|name| name == controller)
+}
+
+fn cpu_v1(folder: &Path, limits: &Limits) -> io::Result<()> {
+    if limits.cpu_shares > 0 {
+        write(folder, "cpu.shares", &limits.cpu_shares.to_string())?;
+    }
+    if limits.cpu_quota != 0 {
+        if limits.cpu_period > 0 {
+            write(folder, "cpu.cfs_period_us", &limits.cpu_period.to_string())?;
+        }
+        let quota = limits.cpu_quota.max(-1).to_string();
+        write(folder, "cpu.cfs_quota_us", &quota)?;
+    }
+    Ok(())
+}
+
+fn cpu_v2(folder: &Path, limits: &Limits) -> io::Result<()> {
+    if limits.cpu_shares > 0 {
+        write(folder, "cpu.weight", &weight(limits.cpu_shares).to_string())?;
+    }
+    if limits.cpu_quota != 0 {
+        let period = if limits.cpu_period > 0 {
+            limits.cpu_period
+        } else {
+            100_000
+        };
+        write(folder, "cpu.max", &format!("{} {period}", or_max(limits.cpu_quota)))?;
+    }
+    Ok(())
+}
+
+/// Maps shares (2 to 262144) linearly to weights (1 to 10000).
+fn weight(shares: i64) -> i64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+}
+
+fn memory_v1(folder: &Path, bytes: i64) -> io::Result<()> {
+    let value = bytes.max(-1).to_string();
+    let swap = "memory.memsw.limit_in_bytes";
+    // Memory may never exceed memory plus swap, so growing starts with the sum, shrinking ends with it.
+    if folder.join(swap).exists() && write(folder, swap, &value).is_ok() {
+        return write(folder, "memory.limit_in_bytes", &value);
+    }
+    write(folder, "memory.limit_in_bytes", &value)?;
+    if folder.join(swap).exists() {
+        write(folder, swap, &value)?;
+    }
+    Ok(())
+}
+
+fn memory_v2(folder: &Path, bytes: i64) -> io::Result<()> {
+    write(folder, "memory.max", &or_max(bytes))?;
+    for (file, value) in [("memory.swap.max", "0"), ("memory.oom.group", "1")] {
+        if folder.join(file).exists() {
+            write(folder, file, value)?;
+        }
+    }
+    Ok(())
+}
+
+fn cpuset(folder: &Path, limits: &Limits) -> io::Result<()> {
+    if !limits.cpus.is_empty() {
+        write(folder, "cpuset.cpus", &limits.cpus)?;
+    }
+    if !limits.memory_nodes.is_empty() {
+        write(folder, "cpuset.mems", &limits.memory_nodes)?;
+    }
+    Ok(())
+}
+
+fn huge_pages(folder: &Path, limits: &Limits, suffix: &str) -> io::Result<()> {
+    for (size, bytes) in &limits.huge_pages {
+        write(folder, &format!("hugetlb.{size}.{suffix}"), &bytes.to_string())?;
+    }
+    Ok(())
+}
+
+fn or_max(value: i64) -> String {
+    if value < 0 {
+        return "max".to_owned();
+    }
+    value.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::super::{Hierarchies, Hierarchy};
+    use super::*;
+
+    fn limits() -> Limits {
+        Limits {
+            cpu_quota: 50_000,
+            cpu_period: 100_000,
+            cpu_shares: 1024,
+            memory_bytes: 64 << 20,
+            pids: 100,
+            cpus: "0-1".to_owned(),
+            ..Limits::default()
+        }
+    }
+
+    fn group(folder: &Path, controllers: &[&str], unified: bool) -> (Cgroup, PathBuf) {
+        let all = Hierarchies(vec![Hierarchy {
+            controllers: controllers.iter().map(|c| (*c).to_owned()).collect(),
+            folder: folder.into(),
+            unified,
+        }]);
+        let group = all.group("/x").unwrap();
+        let own = folder.join("x");
+        fs::create_dir(&own).unwrap();
+        (group, own)
+    }
+
+    #[test]
+    fn version_1_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let (group, own) = group(folder.path(), &["cpu", "memory", "pids", "cpuset"], false);
+        assert!(group.limit(&limits()).unwrap().is_empty());
+        let read = |file: &str| fs::read_to_string(own.join(file)).unwrap();
+        assert_eq!(read("cpu.shares"), "1024");
+        assert_eq!(read("cpu.cfs_quota_us"), "50000");
+        assert_eq!(read("memory.limit_in_bytes"), "67108864");
+        assert_eq!(read("pids.max"), "100");
+        assert_eq!(read("cpuset.cpus"), "0-1");
+    }
+
+    #[test]
+    fn version_2_files_and_a_missing_controller() {
+        let folder = tempfile::tempdir().unwrap();
+        let (group, own) = group(folder.path(), &[], true);
+        fs::write(own.join("cgroup.controllers"), "cpu memory cpuset").unwrap();
+        fs::write(own.join("memory.swap.max"), "max").unwrap();
+        assert_eq!(group.limit(&limits()).unwrap(), ["pids"]);
+        let read = |file: &str| fs::read_to_string(own.join(file)).unwrap();
+        assert_eq!(read("cpu.weight"), "39");
+        assert_eq!(read("cpu.max"), "50000 100000");
+        assert_eq!(read("memory.max"), "67108864");
+        assert_eq!(read("memory.swap.max"), "0");
+    }
+}

@@ -1,0 +1,101 @@
+//! What a control group has used.
+
+use std::fs;
+use std::path::Path;
+
+use super::Cgroup;
+
+/// Figures of one moment; what the machine does not count is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub cpu_nanos: u64,
+    pub memory_bytes: u64,
+    /// Memory that cannot be given back by dropping clean file pages.
+    pub working_set_bytes: u64,
+    pub rss_bytes: u64,
+    pub processes: u64,
+}
+
+impl Cgroup {
+    /// Reads the figures.
+    pub fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        if let Some(folder) = self.v1("cpuacct") {
+            usage.cpu_nanos = number(&folder, "cpuacct.usage");
+        } else if let Some(folder) = self.v2() {
+            usage.cpu_nanos = field(&folder, "cpu.stat", "usage_usec") * 1000;
+        }
+        let (folder, current, inactive, rss) = if let Some(folder) = self.v1("memory") {
+            (Some(folder), "memory.usage_in_bytes", "total_inactive_file", "total_rss")
+        } else {
+            (self.v2(), "memory.current", "inactive_file", "anon")
+        };
+        if let Some(folder) = folder {
+            usage.memory_bytes = number(&folder, current);
+            let inactive = field(&folder, "memory.stat", inactive);
+            usage.working_set_bytes = usage.memory_bytes.saturating_sub(inactive);
+            usage.rss_bytes = field(&folder, "memory.stat", rss);
+        }
+        if let Some(folder) = self.v1("pids").or_else(|| self.v2()) {
+            usage.processes = number(&folder, "pids.current");
+        }
+        usage
+    }
+
+    /// How many processes the kernel has killed in it for want of memory.
+    pub fn out_of_memory_kills(&self) -> u64 {
+        if let Some(folder) = self.v1("memory") {
+            return field(&folder, "memory.oom_control", "oom_kill");
+        }
+        self.v2()
+            .map_or(0, |folder| field(&folder, "memory.events", "oom_kill"))
+    }
+}
+
+fn number(folder: &Path, file: &str) -> u64 {
+    let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
+}
+
+fn field(folder: &Path, file: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
+    let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok();
+    text.lines().find_map(value).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Hierarchies, Hierarchy};
+    use super::*;
+
+    #[test]
+    fn version_2_figures() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("x");
+        fs::create_dir(&own).unwrap();
+        for (file, text) in [
+            ("cpu.stat", "usage_usec 12\nuser_usec 7\n"),
+            ("memory.current", "5000\n"),
+            ("memory.stat", "anon 3000\ninactive_file 1500\n"),
+            ("pids.current", "3\n"),
+            ("memory.events", "oom 2\noom_kill 1\n"),
+        ] {
+            fs::write(own.join(file), text).unwrap();
+        }
+        let all = Hierarchies(vec![Hierarchy {
+            controllers: Vec::new(),
+            folder: folder.path().into(),
+            unified: true,
+        }]);
+        let group = all.group("x").unwrap();
+        let expected = Usage {
+            cpu_nanos: 12_000,
+            memory_bytes: 5000,
+            working_set_bytes: 3500,
+            rss_bytes: 3000,
+            processes: 3,
+        };
+        assert_eq!(group.usage(), expected);
+        assert_eq!(group.out_of_memory_kills(), 1);
+    }
+}

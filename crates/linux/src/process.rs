@@ -1,0 +1,204 @@
+//! Starting processes by `clone3`, and the life and death of processes.
+//!
+//! Rules of this file. A forked child of a multi-threaded process may call
+//! only async-signal-safe functions until `execve`, for another thread may
+//! have held any lock at the moment of the fork. We escape that rule instead
+//! of following it: [`clone_process`] refuses to fork unless the calling
+//! process has exactly one thread. Then nobody holds a lock, and the child may
+//! allocate, open files and use the whole standard library as if nothing had
+//! happened. The two things it must not do are to return into code that owns
+//! the parent's state (the caller ends the child with [`exit_now`] or
+//! `execve`) and to rely on `Drop` of what it inherited.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::sched::CloneFlags;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+/// Which side of a fork we are on.
+#[derive(Debug)]
+pub enum Forked {
+    /// The new process.
+    Child,
+    /// The caller, with a handle of the child that cannot be confused by reuse of process ids.
+    Parent { pid: Pid, pidfd: OwnedFd },
+}
+
+/// `clone3` flag of Linux 5.7: start the child in a cgroup of version 2.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Forks into new `namespaces` and, when given, into a version 2 cgroup.
+/// Fails with `Deadlock` when the process has more than one thread.
+pub fn clone_process(
+    namespaces: CloneFlags,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> io::Result<Forked> {
+    if thread_count()? != 1 {
+        return Err(io::Error::new(
+            io::ErrorKind::Deadlock,
+            "fork refused: the process has several threads",
+        ));
+    }
+    let mut pidfd: libc::c_int = -1;
+    // SAFETY: `clone_args` is plain data for which all zeroes is a valid value.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    // The bits are kept, not the sign: the highest namespace flag is bit 31.
+    arguments.flags = u64::from(namespaces.bits() as u32) | libc::CLONE_PIDFD as u64;
+    arguments.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: without CLONE_VM and with no stack given this behaves as fork(2);
+    // there is one thread only, so no lock can stay held in the child.
+    // `arguments` and `pidfd` outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            std::ptr::from_mut(&mut arguments),
+            size_of::<libc::clone_args>(),
+        )
+    };
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Forked::Child),
+        pid => Ok(Forked::Parent {
+            pid: Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?),
+            // SAFETY: on success the kernel stored a fresh descriptor that nobody else owns.
+            pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+        }),
+    }
+}
+
+fn thread_count() -> io::Result<usize> {
+    Ok(std::fs::read_dir("/proc/self/task")?.count())
+}
+
+/// Ends the process at once: no destructors, no exit handlers.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` takes any value and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Gives every signal its default action and unblocks all, as a program expects them at its start.
+pub fn reset_signals() -> io::Result<()> {
+    for signal in 1..=libc::SIGRTMAX() {
+        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
+            continue;
+        }
+        // SAFETY: setting SIG_DFL installs no handler. Numbers reserved by the C library fail, harmlessly.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    nix::sys::signal::SigSet::empty().thread_set_mask()?;
+    Ok(())
+}
+
+/// Ignores `signal` from now on.
+pub fn ignore_signal(signal: Signal) {
+    // SAFETY: SIG_IGN installs no handler.
+    unsafe { libc::signal(signal as libc::c_int, libc::SIG_IGN) };
+}
+
+/// Makes descriptors from `first` on close at the next `execve`.
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    close_range(first, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+/// Closes all descriptors from `first` on. Only for the start of a process,
+/// before anything owns a descriptor.
+pub fn close_from(first: u32) -> io::Result<()> {
+    close_range(first, 0)
+}
+
+fn close_range(first: u32, flags: u32) -> io::Result<()> {
+    // SAFETY: takes numbers only. Closing what others own is excluded by the callers' contract.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// A handle of a running process.
+pub fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers only.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    let fd = i32::try_from(result).map_err(io::Error::other)?;
+    // SAFETY: the kernel returned a fresh descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sends a signal by number (real-time signals too) to the process behind the handle.
+pub fn signal_pidfd(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: no signal information is passed, all else are numbers.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::c_void>(),
+            0,
+        )
+    };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// The number of a signal given as `SIGTERM`, `TERM`, `15` or `SIGRTMIN+3`.
+pub fn signal_number(name: &str) -> Option<i32> {
+    if let Ok(number) = name.parse::<i32>() {
+        return (1..=64).contains(&number).then_some(number);
+    }
+    let upper = name.to_ascii_uppercase();
+    let short = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(rest) = short.strip_prefix("RTMIN") {
+        let offset: i32 = rest.strip_prefix('+').map_or(Some(0), |n| n.parse().ok())?;
+        return (0..=30).contains(&offset).then_some(34 + offset);
+    }
+    if let Some(rest) = short.strip_prefix("RTMAX") {
+        let offset: i32 = rest.strip_prefix('-').map_or(Some(0), |n| n.parse().ok())?;
+        return (0..=30).contains(&offset).then_some(64 - offset);
+    }
+    let signal: Signal = format!("SIG{short}").parse().ok()?;
+    Some(signal as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_by_every_spelling() {
+        for (name, number) in [
+            ("SIGTERM", 15),
+            ("term", 15),
+            ("9", 9),
+            ("SIGRTMIN+3", 37),
+            ("RTMAX-1", 63),
+        ] {
+            assert_eq!(signal_number(name), Some(number), "{name}");
+        }
+        for wrong in ["", "SIGNOPE", "0", "65", "SIGRTMIN+99"] {
+            assert_eq!(signal_number(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_process_with_threads_may_not_fork() {
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || receiver.recv());
+        let fault = clone_process(CloneFlags::empty(), None).unwrap_err();
+        assert_eq!(fault.kind(), io::ErrorKind::Deadlock);
+        drop(sender);
+        assert!(other.join().unwrap().is_err());
+    }
+}

@@ -1,0 +1,239 @@
+//! Bringing one image in: all of it, or nothing.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::digest::{Digest, Tee};
+use crate::error::{Context, ImageError};
+use crate::manifest::{DOCUMENT_LIMIT, Descriptor, ImageConfig, LAYER_LIMIT};
+use crate::reference::Reference;
+use crate::store::{ImageRecord, LayerRecord, Store, move_tag, remove_any};
+use crate::unpack;
+
+/// A compressed layer larger than this is refused.
+const BLOB_LIMIT: u64 = 64 << 30;
+/// An unpacked layer larger than this is refused, however well it compresses.
+const UNPACKED_LIMIT: u64 = 256 << 30;
+const BUFFER: usize = 128 << 10;
+
+/// Layers and documents on their way in. Dropping it uncommitted leaves nothing behind.
+#[derive(Debug)]
+pub struct Ingest {
+    store: Store,
+    folder: PathBuf,
+    lock_path: PathBuf,
+    /// Held as long as the ingest lives: whoever can take it knows that we are dead.
+    _lock: File,
+    next: AtomicU64,
+    /// Finished pieces: where they are, and where they belong.
+    moves: Mutex<Vec<(PathBuf, PathBuf)>>,
+}
+
+/// A layer that came in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer(pub LayerRecord);
+
+impl Ingest {
+    pub(crate) fn begin(store: &Store) -> Result<Ingest, ImageError> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let moment = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
+        let id = format!("{}-{count}-{moment:x}", std::process::id());
+        let folder = store.root().join("tmp").join(&id);
+        let lock_path = store.root().join("tmp").join(format!("{id}.lock"));
+        let lock = File::create_new(&lock_path).at(&lock_path)?;
+        lock.lock().at(&lock_path)?;
+        fs::create_dir(&folder).at(&folder)?;
+        Ok(Ingest {
+            store: store.clone(),
+            folder,
+            lock_path,
+            _lock: lock,
+            next: AtomicU64::new(0),
+            moves: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Takes a small document whose digest is known or not; returns its descriptor.
+    pub fn document(
+        &self,
+        bytes: &[u8],
+        media_type: &str,
+        expected: Option<&Digest>,
+    ) -> Result<Descriptor, ImageError> {
+        if bytes.len() as u64 > DOCUMENT_LIMIT {
+            return Err(ImageError::Hostile("document too large".to_owned()));
+        }
+        let digest = Digest::of(bytes);
+        if let Some(expected) = expected {
+            expected.check(&digest, "document")?;
+        }
+        let path = self.fresh_path();
+        fs::write(&path, bytes).at(&path)?;
+        self.planned(path, self.store.blob_path(&digest));
+        Ok(Descriptor::new(media_type, digest, bytes.len() as u64))
+    }
+
+    /// A layer that is in the store already.
+    pub fn present_layer(&self, blob: &Descriptor, diff_id: &Digest) -> Option<Layer> {
+        if !self.store.layer_folder(diff_id).is_dir() || !self.store.blob_path(&blob.digest).is_file() {
+            return None;
+        }
+        let images = self.store.read().ok()?;
+        let mut layers = images.into_values().flat_map(|image| image.layers);
+        let known = layers.find(|l| l.diff_id == *diff_id && l.blob.digest == blob.digest)?;
+        Some(Layer(known))
+    }
+
+    /// Takes a layer: hashes, keeps and unpacks it in one pass. `expected` is the digest of the
+    /// bytes as they come, `diff_id` that of the archive inside; both are checked where given.
+    pub fn layer(
+        &self,
+        reader: impl Read,
+        media_type: &str,
+        expected: Option<&Digest>,
+        diff_id: Option<&Digest>,
+    ) -> Result<Layer, ImageError> {
+        let blob_path = self.fresh_path();
+        let blob_file = File::create_new(&blob_path).at(&blob_path)?;
+        let tree = self.fresh_path();
+        fs::create_dir(&tree).at(&tree)?;
+        let mut outer = Tee::new(reader, Some(blob_file), BLOB_LIMIT);
+        let (inner_digest, unpacked) = {
+            let mut buffered = BufReader::with_capacity(BUFFER, &mut outer);
+            let plain = decompress(&mut buffered)?;
+            let mut inner = Tee::new(plain, None, UNPACKED_LIMIT);
+            let unpacked = unpack::unpack(&mut inner, &tree)?;
+            let (digest, _, _) = inner.finish().context("layer")?;
+            (digest, unpacked)
+        };
+        let (digest, size, _) = outer.finish().context("layer")?;
+        if let Some(expected) = expected {
+            expected.check(&digest, "layer")?;
+        }
+        if let Some(diff_id) = diff_id {
+            diff_id.check(&inner_digest, "uncompressed layer")?;
+        }
+        self.planned(blob_path, self.store.blob_path(&digest));
+        self.planned(tree, self.store.layer_folder(&inner_digest));
+        Ok(Layer(LayerRecord {
+            diff_id: inner_digest,
+            blob: Descriptor::new(media_type, digest, size),
+            unpacked,
+        }))
+    }
+
+    /// Makes the image visible under `names`, durably. `config` and `manifest` must have been
+    /// taken as documents, the layers be in the order of the configuration.
+    pub fn commit(
+        self,
+        config_bytes: &[u8],
+        manifest: &Digest,
+        layers: Vec<Layer>,
+        names: &[Reference],
+    ) -> Result<ImageRecord, ImageError> {
+        let config: ImageConfig = serde_json::from_slice(config_bytes)
+            .map_err(|error| ImageError::Corrupt(format!("configuration: {error}")))?;
+        let layers: Vec<LayerRecord> = layers.into_iter().map(|Layer(record)| record).collect();
+        if layers.len() > LAYER_LIMIT {
+            return Err(ImageError::Hostile(format!("{} layers", layers.len())));
+        }
+        if !layers.iter().map(|l| &l.diff_id).eq(config.rootfs.diff_ids.iter()) {
+            let message = "the layers are not those of the configuration".to_owned();
+            return Err(ImageError::Corrupt(message));
+        }
+        // Contents first, names after: a record never points at what a crash could undo.
+        let folder = File::open(&self.folder).at(&self.folder)?;
+        nix::unistd::syncfs(&folder).context("flushing the image")?;
+        self.store.change(|images| {
+            self.move_all()?;
+            for layer in &layers {
+                if !self.store.layer_folder(&layer.diff_id).is_dir() {
+                    let message = format!("layer {} was removed meanwhile", layer.diff_id);
+                    return Err(ImageError::Conflict(message));
+                }
+            }
+            let id = Digest::of(config_bytes);
+            let fresh = ImageRecord {
+                id: id.clone(),
+                manifest: manifest.clone(),
+                repo_tags: Default::default(),
+                repo_digests: Default::default(),
+                layers,
+                config,
+            };
+            let record = images.entry(id.clone()).or_insert(fresh);
+            for name in names {
+                record.repo_digests.insert(name.with_digest(manifest));
+            }
+            for tag in names.iter().filter_map(Reference::tagged) {
+                move_tag(images, &id, &tag);
+            }
+            images.get(&id).cloned().ok_or_else(|| ImageError::NotFound(id.to_string()))
+        })
+    }
+
+    fn move_all(&self) -> Result<(), ImageError> {
+        let moves = std::mem::take(&mut *self.lock_moves());
+        for (from, to) in moves {
+            if to.exists() {
+                // Same name, same content; ours goes with the temporary folder.
+                continue;
+            }
+            fs::rename(&from, &to).at(&to)?;
+        }
+        for folder in [self.store.layers_folder(), self.store.root().join("blobs/sha256")] {
+            File::open(&folder).and_then(|folder| folder.sync_all()).at(&folder)?;
+        }
+        Ok(())
+    }
+
+    fn fresh_path(&self) -> PathBuf {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.folder.join(number.to_string())
+    }
+
+    fn planned(&self, from: PathBuf, to: PathBuf) {
+        self.lock_moves().push((from, to));
+    }
+
+    fn lock_moves(&self) -> std::sync::MutexGuard<'_, Vec<(PathBuf, PathBuf)>> {
+        self.moves.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Drop for Ingest {
+    fn drop(&mut self) {
+        for path in [&self.folder, &self.lock_path] {
+            if let Err(error) = remove_any(path) {
+                tracing::warn!(%error, path = %path.display(), "temporary image folder not removed");
+            }
+        }
+    }
+}
+
+/// Looks at the first bytes, not at the media type: archives lie about it more often.
+fn decompress<'a, R: BufRead + 'a>(reader: &'a mut R) -> Result<Box<dyn Read + 'a>, ImageError> {
+    let start = reader.fill_buf().context("layer")?;
+    if start.starts_with(&[0x1f, 0x8b]) {
+        return Ok(Box::new(flate2::bufread::MultiGzDecoder::new(reader)));
+    }
+    if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        let decoder = zstd::stream::read::Decoder::with_buffer(reader);
+        return Ok(Box::new(decoder.context("zstd layer")?));
+    }
+    Ok(Box::new(reader))
+}
+
+/// Reads a whole small document.
+pub(crate) fn read_document(reader: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader.take(DOCUMENT_LIMIT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > DOCUMENT_LIMIT {
+        return Err(ImageError::Hostile("document too large".to_owned()).into());
+    }
+    Ok(bytes)
+}

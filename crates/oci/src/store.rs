@@ -1,0 +1,336 @@
+//! The image store of one machine: a folder several processes may use at once.
+//!
+//! ```text
+//! blobs/sha256/<hex>   content as it came            layers/<hex of diff id>/  unpacked, ready for overlayfs
+//! images.json          what is an image              leases/<name>             layers a container stands on
+//! tmp/<id>/, <id>.lock a running ingest              lock                      held while images.json changes
+//! ```
+//!
+//! `images.json` is the truth; it is replaced whole. Content is flushed to disk
+//! before a record names it, so after a crash there is only surplus, and
+//! [`Store::open`] and [`Store::collect`] take that away.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::error::{Context, ImageError};
+use crate::ingest::Ingest;
+use crate::manifest::{Descriptor, ImageConfig};
+use crate::reference::Reference;
+
+/// An image in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRecord {
+    /// Digest of the configuration.
+    pub id: Digest,
+    pub manifest: Digest,
+    pub repo_tags: BTreeSet<String>,
+    pub repo_digests: BTreeSet<String>,
+    /// Lowest first.
+    pub layers: Vec<LayerRecord>,
+    pub config: ImageConfig,
+}
+
+/// A layer of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerRecord {
+    /// Digest of the uncompressed archive.
+    pub diff_id: Digest,
+    /// The archive as it came.
+    pub blob: Descriptor,
+    /// Bytes unpacked.
+    pub unpacked: u64,
+}
+
+impl ImageRecord {
+    /// Bytes on disk, unpacked.
+    pub fn size(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.unpacked).sum()
+    }
+}
+
+/// By id.
+type Images = BTreeMap<Digest, ImageRecord>;
+
+/// Shortest beginning of an id that is looked up.
+const SHORTEST_ID: usize = 6;
+
+/// A handle of the folder; cheap, holds nothing open.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    /// Opens the store, creates it where missing, and removes what crashed ingests left.
+    pub fn open(root: &Path) -> Result<Store, ImageError> {
+        let store = Store { root: root.into() };
+        for folder in ["blobs/sha256", "layers", "tmp", "leases"] {
+            let path = root.join(folder);
+            fs::create_dir_all(&path).at(&path)?;
+        }
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(root, fs::Permissions::from_mode(0o700)).at(root)?;
+        store.remove_leftovers()?;
+        Ok(store)
+    }
+
+    /// All images, in the order of their ids.
+    pub fn list(&self) -> Result<Vec<ImageRecord>, ImageError> {
+        Ok(self.read()?.into_values().collect())
+    }
+
+    /// The image of this id (or its beginning), tag or digest.
+    pub fn find(&self, name: &str) -> Result<Option<ImageRecord>, ImageError> {
+        Ok(find(&self.read()?, name).cloned())
+    }
+
+    /// As [`Store::find`], but absence is an error.
+    pub fn get(&self, name: &str) -> Result<ImageRecord, ImageError> {
+        self.find(name)?
+            .ok_or_else(|| ImageError::NotFound(name.to_owned()))
+    }
+
+    /// Gives an image one more tag, taking it from another image if need be.
+    pub fn tag(&self, source: &str, target: &str) -> Result<(), ImageError> {
+        let target: Reference = target.parse()?;
+        let tag = target
+            .tagged()
+            .ok_or_else(|| ImageError::Reference(target.to_string(), "a tag is needed"))?;
+        self.change(|images| {
+            let id = find(images, source)
+                .ok_or_else(|| ImageError::NotFound(source.to_owned()))?
+                .id
+                .clone();
+            move_tag(images, &id, &tag);
+            Ok(())
+        })
+    }
+
+    /// Removes a tag, or with an id or digest the image; content nobody needs goes too.
+    /// Returns what was untagged and whether the image itself is gone.
+    pub fn remove(&self, name: &str) -> Result<bool, ImageError> {
+        let gone = self.change(|images| {
+            let record = find(images, name).ok_or_else(|| ImageError::NotFound(name.to_owned()))?;
+            let id = record.id.clone();
+            let tag = name.parse::<Reference>().ok().and_then(|name| name.tagged());
+            let by_tag = tag.filter(|tag| record.repo_tags.contains(tag));
+            if let (Some(tag), Some(record)) = (by_tag, images.get_mut(&id)) {
+                record.repo_tags.remove(&tag);
+                if !record.repo_tags.is_empty() {
+                    return Ok(false);
+                }
+            }
+            images.remove(&id);
+            Ok(true)
+        })?;
+        self.collect()?;
+        Ok(gone)
+    }
+
+    /// Keeps an image's layers on disk for a container, whatever happens to the image.
+    pub fn lease(&self, name: &str, image: &ImageRecord) -> Result<(), ImageError> {
+        let _lock = self.lock()?;
+        for layer in &image.layers {
+            if !self.layer_folder(&layer.diff_id).is_dir() {
+                let message = format!("layer {} of {} is gone", layer.diff_id, image.id);
+                return Err(ImageError::Conflict(message));
+            }
+        }
+        let diff_ids: Vec<&str> = image.layers.iter().map(|l| l.diff_id.as_str()).collect();
+        let path = self.root.join("leases").join(name);
+        fs::write(&path, diff_ids.join("\n")).at(&path)
+    }
+
+    /// Ends a lease; unknown names are no error. Layers go with the next [`Store::collect`].
+    pub fn release(&self, name: &str) -> Result<(), ImageError> {
+        let path = self.root.join("leases").join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.at(&path),
+        }
+    }
+
+    /// Names of all leases.
+    pub fn leases(&self) -> Result<Vec<String>, ImageError> {
+        names_in(&self.root.join("leases"))
+    }
+
+    /// Removes blobs and layers that no image and no lease needs.
+    pub fn collect(&self) -> Result<(), ImageError> {
+        let _lock = self.lock()?;
+        let (mut blobs, mut layers) = (BTreeSet::new(), BTreeSet::new());
+        for image in self.read()?.into_values() {
+            blobs.insert(image.id.hex().to_owned());
+            blobs.insert(image.manifest.hex().to_owned());
+            for layer in image.layers {
+                blobs.insert(layer.blob.digest.hex().to_owned());
+                layers.insert(layer.diff_id.hex().to_owned());
+            }
+        }
+        for lease in self.leases()? {
+            let path = self.root.join("leases").join(lease);
+            let text = fs::read_to_string(&path).at(&path)?;
+            let parsed = text.lines().filter_map(|line| line.parse::<Digest>().ok());
+            layers.extend(parsed.map(|digest| digest.hex().to_owned()));
+        }
+        self.sweep("blobs/sha256", &blobs)?;
+        self.sweep("layers", &layers)
+    }
+
+    /// Where an unpacked layer is, or would be.
+    pub fn layer_folder(&self, diff_id: &Digest) -> PathBuf {
+        self.root.join("layers").join(diff_id.hex())
+    }
+
+    /// Where content is, or would be.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.root.join("blobs/sha256").join(digest.hex())
+    }
+
+    /// The folder of all layers, which overlayfs' paths may be relative to.
+    pub fn layers_folder(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    /// Bytes of all unpacked layers and of all content.
+    pub fn disk_bytes(&self) -> Result<u64, ImageError> {
+        let mut bytes = 0;
+        let mut seen = BTreeSet::new();
+        for image in self.read()?.into_values() {
+            for layer in image.layers {
+                if seen.insert(layer.diff_id.clone()) {
+                    bytes += layer.unpacked + layer.blob.size;
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Starts to bring an image in.
+    pub fn ingest(&self) -> Result<Ingest, ImageError> {
+        Ingest::begin(self)
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn read(&self) -> Result<Images, ImageError> {
+        let path = self.root.join("images.json");
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Images::new()),
+            other => other.at(&path)?,
+        };
+        let fault = |error| ImageError::Corrupt(format!("{}: {error}", path.display()));
+        serde_json::from_slice(&bytes).map_err(fault)
+    }
+
+    /// Changes the records under the lock; the new state is durable on return.
+    pub(crate) fn change<T>(
+        &self,
+        change: impl FnOnce(&mut Images) -> Result<T, ImageError>,
+    ) -> Result<T, ImageError> {
+        let _lock = self.lock()?;
+        let mut images = self.read()?;
+        let result = change(&mut images)?;
+        let bytes = serde_json::to_vec(&images).map_err(io::Error::other).context("images.json")?;
+        let path = self.root.join("images.json");
+        base::files::write_atomic(&path, &bytes, 0o600).at(&path)?;
+        Ok(result)
+    }
+
+    fn lock(&self) -> Result<File, ImageError> {
+        let path = self.root.join("lock");
+        let file = File::create(&path).at(&path)?;
+        file.lock().at(&path)?;
+        Ok(file)
+    }
+
+    fn sweep(&self, folder: &str, keep: &BTreeSet<String>) -> Result<(), ImageError> {
+        let folder = self.root.join(folder);
+        for name in names_in(&folder)? {
+            if keep.contains(&name) {
+                continue;
+            }
+            let path = folder.join(name);
+            remove_any(&path).at(&path)?;
+        }
+        Ok(())
+    }
+
+    /// A temporary folder whose lock nobody holds belongs to a process that is no more.
+    fn remove_leftovers(&self) -> Result<(), ImageError> {
+        let tmp = self.root.join("tmp");
+        for name in names_in(&tmp)? {
+            let Some(id) = name.strip_suffix(".lock") else {
+                continue;
+            };
+            let lock = File::open(tmp.join(&name)).at(&tmp)?;
+            if lock.try_lock().is_ok() {
+                remove_any(&tmp.join(id)).at(&tmp)?;
+                remove_any(&tmp.join(&name)).at(&tmp)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gives `tag` to the image `id` alone.
+pub(crate) fn move_tag(images: &mut Images, id: &Digest, tag: &str) {
+    for record in images.values_mut() {
+        if record.id == *id {
+            record.repo_tags.insert(tag.to_owned());
+        } else {
+            record.repo_tags.remove(tag);
+        }
+    }
+}
+
+fn find<'a>(images: &'a Images, name: &str) -> Option<&'a ImageRecord> {
+    if let Ok(id) = name.parse::<Digest>() {
+        let by_manifest = || images.values().find(|image| image.manifest == id);
+        return images.get(&id).or_else(by_manifest);
+    }
+    if let Ok(reference) = name.parse::<Reference>() {
+        let by_digest = reference.digest.as_ref().map(|d| reference.with_digest(d));
+        let tag = reference.tagged();
+        let found = images.values().find(|image| match &by_digest {
+            Some(digest) => image.repo_digests.contains(digest),
+            None => tag.as_ref().is_some_and(|tag| image.repo_tags.contains(tag)),
+        });
+        if found.is_some() {
+            return found;
+        }
+    }
+    let mut candidates = images.values().filter(|image| image.id.hex().starts_with(name));
+    let first = candidates.next().filter(|_| name.len() >= SHORTEST_ID)?;
+    // An ambiguous beginning names nothing.
+    candidates.next().is_none().then_some(first)
+}
+
+fn names_in(folder: &Path) -> Result<Vec<String>, ImageError> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).at(folder)? {
+        names.push(entry.at(folder)?.file_name().to_string_lossy().into_owned());
+    }
+    Ok(names)
+}
+
+/// Removes a file or a whole folder; absence is no error.
+pub(crate) fn remove_any(path: &Path) -> io::Result<()> {
+    let result = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
