@@ -1,0 +1,145 @@
+//! Moves recent versions from memory into the checkpoint, behind the writers.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::embedded::Shared;
+use crate::engine::{Change, Engine};
+use crate::state::State;
+
+/// Active versions beyond this many bytes make writers wait for the
+/// checkpoint, or refuse them when it has no room.
+pub(crate) const ACTIVE_BYTES_MAX: usize = 64 << 20;
+
+/// Disk space that a checkpoint leaves free, and how much more than the plain
+/// bytes it may need while old and new pages exist side by side.
+const SPACE_KEPT: u64 = 4 << 20;
+const SPACE_FACTOR: u64 = 3;
+
+/// When a checkpoint is due.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) changes: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Limits {
+    pub(crate) fn reached(&self, state: &State) -> bool {
+        state.active.len().max(state.dropped.len()) >= self.changes
+            || state.active_bytes >= self.bytes
+    }
+}
+
+/// What the sequencer knows of the checkpoint thread.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    busy: Mutex<bool>,
+    idle: Condvar,
+    /// Number of the last record of the log that is in the checkpoint.
+    applied: AtomicU64,
+}
+
+impl Progress {
+    pub(crate) fn starting_at(applied: u64) -> Progress {
+        let progress = Progress::default();
+        progress.applied.store(applied, Ordering::Release);
+        progress
+    }
+
+    pub(crate) fn applied(&self) -> u64 {
+        self.applied.load(Ordering::Acquire)
+    }
+
+    /// Asks for a checkpoint unless one is under way.
+    pub(crate) fn request(&self, thread: &SyncSender<()>) {
+        let mut busy = self.busy.lock();
+        if !*busy && thread.try_send(()).is_ok() {
+            *busy = true;
+        }
+    }
+
+    /// Waits until no checkpoint is under way.
+    pub(crate) fn wait(&self) {
+        let mut busy = self.busy.lock();
+        while *busy {
+            self.idle.wait(&mut busy);
+        }
+    }
+
+    fn done(&self) {
+        *self.busy.lock() = false;
+        self.idle.notify_all();
+    }
+}
+
+/// The checkpoint thread: works each time it is asked to, until nobody can ask.
+pub(crate) fn run(shared: &Shared, engine: &Engine, dir: &Path, requests: &Receiver<()>) {
+    while requests.recv().is_ok() {
+        write(shared, engine, dir);
+        shared.checkpoints.done();
+    }
+}
+
+/// Writes one checkpoint, if the disk has room for it. A failure beyond that
+/// ends the process: the log still has everything.
+pub(crate) fn write(shared: &Shared, engine: &Engine, dir: &Path) {
+    let pending = shared.state.read().active_bytes as u64;
+    if !has_room(dir, pending) {
+        tracing::warn!(dir = %dir.display(), "disk is full, checkpoint postponed");
+        return;
+    }
+    let (standing, frozen, dropped, leases) = {
+        let mut state = shared.state.write();
+        let frozen = Arc::new(std::mem::take(&mut state.active));
+        state.active_bytes = 0;
+        state.depths.frozen = frozen.clone();
+        let dropped = std::mem::take(&mut state.dropped);
+        let leases = std::mem::take(&mut state.lease_changes);
+        (state.standing, frozen, dropped, leases)
+    };
+    let mut versions = frozen.iter().map(|recent| (recent.rev, &recent.event.kv));
+    let change = Change {
+        standing,
+        versions: &mut versions,
+        dropped: &dropped,
+        leases: &leases,
+    };
+    let view = match engine.write(change).and_then(|()| engine.view()) {
+        Ok(view) => Arc::new(view),
+        Err(error) => {
+            tracing::error!(%error, dir = %dir.display(), "checkpoint failed, aborting");
+            std::process::abort()
+        }
+    };
+    let mut state = shared.state.write();
+    state.depths.view = view;
+    state.depths.frozen = Arc::default();
+    drop(state);
+    shared
+        .checkpoints
+        .applied
+        .store(standing.applied, Ordering::Release);
+}
+
+fn has_room(dir: &Path, pending: u64) -> bool {
+    match nix::sys::statvfs::statvfs(dir) {
+        Ok(space) => {
+            let free = space.blocks_available() * space.fragment_size();
+            free >= pending * SPACE_FACTOR + SPACE_KEPT
+        }
+        Err(error) => {
+            tracing::warn!(%error, dir = %dir.display(), "free space unknown");
+            true
+        }
+    }
+}
+
+/// Everything the checkpoint thread owns.
+pub(crate) struct Keeper {
+    pub(crate) engine: Engine,
+    pub(crate) dir: PathBuf,
+}
