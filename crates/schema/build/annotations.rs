@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::Fallible;
 
 /// One protobuf message.
+#[derive(Clone, Default)]
 pub(crate) struct Message {
     /// Marks of the message itself.
     pub(crate) marks: Marks,
@@ -15,16 +16,18 @@ pub(crate) struct Message {
 }
 
 /// One protobuf field.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Annotated {
-    pub(crate) tag: u32,
+    /// As text; `2.1` for a field with tag 1 of a message that JSON has inline and tag 2 holds.
+    pub(crate) tag: String,
     pub(crate) marks: Marks,
 }
 
 /// `name` → values, of the lines `+name=value`.
 pub(crate) type Marks = BTreeMap<String, Vec<String>>;
 
-/// All messages below a folder, by full name (`io.k8s.api.apps.v1.Deployment`).
+/// All messages below a folder, by full name in lower case (`io.k8s.api.apps.v1.deployment`):
+/// prost writes `GrpcAction` where the API has `GRPCAction`.
 pub(crate) fn read(folder: &Path) -> Fallible<BTreeMap<String, Message>> {
     let mut messages = BTreeMap::new();
     let mut folders = vec![(folder.to_owned(), String::from("io.k8s"))];
@@ -47,7 +50,7 @@ pub(crate) fn read(folder: &Path) -> Fallible<BTreeMap<String, Message>> {
 
 fn read_file(text: &str, module: &str, messages: &mut BTreeMap<String, Message>) {
     let mut marks: Marks = BTreeMap::new();
-    let mut tag = 0;
+    let mut tag = String::new();
     let mut message: Option<(String, Message)> = None;
     for line in text.lines().map(str::trim) {
         if let Some(mark) = line.strip_prefix("/// +") {
@@ -64,14 +67,14 @@ fn read_file(text: &str, module: &str, messages: &mut BTreeMap<String, Message>)
                 marks: std::mem::take(&mut marks),
                 fields: BTreeMap::new(),
             };
-            message = Some((format!("{module}.{name}"), start));
+            message = Some((format!("{module}.{name}").to_lowercase(), start));
             if rest.ends_with("{}") {
                 messages.extend(message.take());
             }
         } else if let (Some((_, message)), Some(rest)) = (&mut message, line.strip_prefix("pub ")) {
             let name = rest.split(':').next().unwrap_or(rest);
             let field = Annotated {
-                tag,
+                tag: std::mem::take(&mut tag),
                 marks: std::mem::take(&mut marks),
             };
             message.fields.insert(plain(name), field);
@@ -88,10 +91,11 @@ pub(crate) fn plain(name: &str) -> String {
         .to_lowercase()
 }
 
-fn tag_of(attribute: &str) -> u32 {
+fn tag_of(attribute: &str) -> String {
     let rest = attribute
         .split_once("tag = \"")
         .map_or("", |(_, rest)| rest);
-    let digits = rest.split_once('"').map_or("", |(digits, _)| digits);
-    digits.parse().unwrap_or(0)
+    rest.split_once('"')
+        .map_or("", |(digits, _)| digits)
+        .to_owned()
 }

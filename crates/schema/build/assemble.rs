@@ -16,6 +16,7 @@ pub(crate) fn table(
     annotated: &BTreeMap<String, Message>,
     overlay: &Overlay,
 ) -> Fallible<(String, String)> {
+    let annotated = &inline(annotated, overlay)?;
     let mut writer = Writer {
         published,
         annotated,
@@ -32,6 +33,29 @@ pub(crate) fn table(
         }
     }
     Ok((writer.table.trim_end().to_owned(), writer.docs))
+}
+
+/// Messages with the fields of those that JSON has inline among their own; inner ones come first
+/// in the overlay.
+fn inline(
+    annotated: &BTreeMap<String, Message>,
+    overlay: &Overlay,
+) -> Fallible<BTreeMap<String, Message>> {
+    let mut all = annotated.clone();
+    for (outer, tag, inner) in &overlay.inline {
+        let inner = all
+            .get(&inner.to_lowercase())
+            .ok_or(format!("no message {inner}"))?
+            .clone();
+        let outer = all
+            .get_mut(&outer.to_lowercase())
+            .ok_or(format!("no message {outer}"))?;
+        for (name, mut field) in inner.fields {
+            field.tag = format!("{tag}.{}", field.tag);
+            outer.fields.entry(name).or_insert(field);
+        }
+    }
+    Ok(all)
 }
 
 /// The shape of types that are not structs.
@@ -72,7 +96,7 @@ struct Writer<'facts> {
 
 impl Writer<'_> {
     fn structure(&mut self, name: &str, ty: &Published) -> Fallible<()> {
-        let message = self.annotated.get(name);
+        let message = self.annotated.get(&name.to_lowercase());
         let atomic = message.is_some_and(|message| is(&message.marks, "structType", "atomic"));
         let doc = self.doc(&ty.schema);
         let kind = ty.kind.clone().unwrap_or_default();
@@ -83,6 +107,10 @@ impl Writer<'_> {
         for (json, schema) in properties {
             let required = ty.schema["required"].as_array();
             let required = required.is_some_and(|names| names.iter().any(|name| name == json));
+            // k8s-openapi requires metadata of all kinds, upstream of one.
+            let required = required && (json != "metadata" || name == "io.k8s.api.core.v1.Event");
+            let key = (name.to_owned(), json.clone());
+            let required = self.overlay.required.get(&key).copied().unwrap_or(required);
             self.field(name, json, schema, required)?;
         }
         if let (Some(list_kind), Some(kind)) = (&ty.list_kind, &ty.kind) {
@@ -127,7 +155,7 @@ impl Writer<'_> {
 
     fn field(&mut self, ty: &str, json: &str, schema: &Value, required: bool) -> Fallible<()> {
         let key = (ty.to_owned(), json.to_owned());
-        let message = self.annotated.get(ty);
+        let message = self.annotated.get(&ty.to_lowercase());
         let found = message.and_then(|message| message.fields.get(&plain(json)));
         let unknown = Annotated::default();
         let found = found.unwrap_or(&unknown);
@@ -144,7 +172,7 @@ impl Writer<'_> {
             .tags
             .get(&key)
             .cloned()
-            .unwrap_or(found.tag.to_string());
+            .unwrap_or(found.tag.clone());
         let shape = self.shape(schema, &marks)?;
         let flags = self.flags(&key, &shape, required, &marks);
         let first = |name: &str| marks.get(name).and_then(|values| values.first()).cloned();
@@ -165,9 +193,13 @@ impl Writer<'_> {
 
     fn flags(&self, key: &(String, String), shape: &str, required: bool, marks: &Marks) -> String {
         let collection = shape.starts_with(['[', '{', 'y', 'j', 'r', 'f']);
-        let guess = match shape.chars().next() {
+        // What is usual; the overlay has the exceptions.
+        let guess = match (shape.chars().next(), key.1.as_str()) {
             _ if required => 'w',
-            Some('s') => 'o',
+            (Some('@'), "metadata" | "spec" | "status") => 'w',
+            (Some('t'), "lastTransitionTime" | "lastProbeTime") => 'n',
+            (_, "readOnly" | "observedGeneration" | "minReadySeconds" | "readyReplicas") => 'o',
+            (Some('s'), _) => 'o',
             _ if collection => 'o',
             _ => 'p',
         };

@@ -7,15 +7,20 @@ use crate::Fallible;
 /// By type's full name, then field: the words after it.
 #[derive(Default)]
 pub(crate) struct Overlay {
-    /// `p`, `w` or `o`, see `types::Presence`.
+    /// `p`, `w`, `n` or `o`, see `types::Presence`.
     pub(crate) presence: BTreeMap<(String, String), char>,
-    /// Protobuf tags, `outer.inner` for fields that JSON has inline.
+    /// Whether a field is required, where `k8s-openapi` says otherwise.
+    pub(crate) required: BTreeMap<(String, String), bool>,
+    /// Messages that JSON has inline: the outer message, the tag that holds it, its name.
+    pub(crate) inline: Vec<(String, String, String)>,
+    /// Protobuf tags.
     pub(crate) tags: BTreeMap<(String, String), String>,
     /// Marks such as `listType=map`.
     pub(crate) marks: BTreeMap<(String, String), Vec<String>>,
 }
 
-/// One fact a line: `pointer|always|omit TYPE FIELD…`, `tag TYPE FIELD=TAG…`, `mark TYPE FIELD NAME=VALUE…`.
+/// One fact a line: `pointer|always|nullable|omit TYPE FIELD…`, `tag TYPE FIELD=TAG…`,
+/// `required|optional TYPE FIELD…`, `inline TYPE TAG TYPE`, `mark TYPE FIELD NAME=VALUE…`.
 pub(crate) fn read(text: &str) -> Fallible<Overlay> {
     let mut overlay = Overlay::default();
     for line in text
@@ -26,10 +31,11 @@ pub(crate) fn read(text: &str) -> Fallible<Overlay> {
         let fact = words.next().ok_or("no fact")?;
         let name = format!("io.k8s.{}", words.next().ok_or("no type")?);
         match fact {
-            "pointer" | "always" | "omit" => {
+            "pointer" | "always" | "nullable" | "omit" => {
                 let code = match fact {
                     "pointer" => 'p',
                     "always" => 'w',
+                    "nullable" => 'n',
                     _ => 'o',
                 };
                 for field in words {
@@ -37,6 +43,17 @@ pub(crate) fn read(text: &str) -> Fallible<Overlay> {
                         .presence
                         .insert((name.clone(), field.to_owned()), code);
                 }
+            }
+            "required" | "optional" => {
+                let required = fact == "required";
+                overlay
+                    .required
+                    .extend(words.map(|field| ((name.clone(), field.to_owned()), required)));
+            }
+            "inline" => {
+                let tag = words.next().ok_or("no tag")?.to_owned();
+                let inner = format!("io.k8s.{}", words.next().ok_or("no message")?);
+                overlay.inline.push((name, tag, inner));
             }
             "tag" => {
                 for word in words {

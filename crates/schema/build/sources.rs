@@ -1,8 +1,8 @@
 //! Where cargo keeps the sources that the table is made from.
 
-use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
 use crate::Fallible;
 
@@ -13,16 +13,46 @@ pub(crate) struct Sources {
     pub(crate) protobuf: PathBuf,
 }
 
-/// Asks cargo. Both are in the lock file, so nothing is downloaded.
+/// Both are dependencies of this crate, so cargo has them unpacked somewhere.
 pub(crate) fn find() -> Fallible<Sources> {
+    let manifest = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
+    let lock = manifest.ancestors().map(|folder| folder.join("Cargo.lock"));
+    let lock = lock
+        .into_iter()
+        .find(|lock| lock.exists())
+        .ok_or("no Cargo.lock")?;
+    println!("cargo:rerun-if-changed={}", lock.display());
+    let lock = fs::read_to_string(lock)?;
+    Ok(Sources {
+        openapi: folder(&lock, "k8s-openapi")?,
+        protobuf: folder(&lock, "k8s-pb")?,
+    })
+}
+
+/// The registry's folder; `cargo metadata` would know best, but it also wants the dependencies of
+/// other platforms and of all tests, so it is asked only when sources are kept elsewhere.
+fn folder(lock: &str, name: &str) -> Fallible<PathBuf> {
+    let (_, rest) = lock
+        .split_once(&format!("name = \"{name}\"\n"))
+        .ok_or("not in Cargo.lock")?;
+    let version = rest.split('"').nth(1).ok_or("no version in Cargo.lock")?;
+    let home = env::var("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|_| env::var("HOME").map(|home| Path::new(&home).join(".cargo")))?;
+    let registries = fs::read_dir(home.join("registry/src"))
+        .into_iter()
+        .flatten();
+    let folders = registries
+        .flatten()
+        .map(|entry| entry.path().join(format!("{name}-{version}")));
+    match folders.into_iter().find(|folder| folder.is_dir()) {
+        Some(folder) => Ok(folder),
+        None => from_metadata(name),
+    }
+}
+
+fn from_metadata(name: &str) -> Fallible<PathBuf> {
     let output = Command::new(env::var("CARGO")?)
-        .args([
-            "metadata",
-            "--offline",
-            "--format-version",
-            "1",
-            "--filter-platform",
-        ])
+        .args(["metadata", "--format-version", "1", "--filter-platform"])
         .arg(env::var("TARGET")?)
         .current_dir(env::var("CARGO_MANIFEST_DIR")?)
         .output()?;
@@ -30,15 +60,9 @@ pub(crate) fn find() -> Fallible<Sources> {
         return Err(String::from_utf8_lossy(&output.stderr).into());
     }
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let folder = |name: &str| -> Fallible<PathBuf> {
-        let packages = metadata["packages"].as_array().into_iter().flatten();
-        let found = packages.filter(|package| package["name"] == name).last();
-        let manifest = found.and_then(|package| package["manifest_path"].as_str());
-        let manifest = PathBuf::from(manifest.ok_or(format!("no package {name}"))?);
-        Ok(manifest.parent().ok_or("no folder")?.to_owned())
-    };
-    Ok(Sources {
-        openapi: folder("k8s-openapi")?,
-        protobuf: folder("k8s-pb")?,
-    })
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let found = packages.filter(|package| package["name"] == name).last();
+    let manifest = found.and_then(|package| package["manifest_path"].as_str());
+    let manifest = PathBuf::from(manifest.ok_or(format!("no package {name}"))?);
+    Ok(manifest.parent().ok_or("no folder")?.to_owned())
 }

@@ -134,18 +134,22 @@ fn read_type(name: &'static str, lines: &'static str) -> Type {
 fn read_field(line: &'static str) -> Field {
     let columns: Vec<&'static str> = line.split('\t').collect();
     let column = |index: usize| columns.get(index).copied().unwrap_or("");
-    let (within, tag) = column(2).split_once('.').unwrap_or(("0", column(2)));
+    let (within, tag) = column(2).rsplit_once('.').unwrap_or(("", column(2)));
     let flags = column(4);
     let words = |text: &'static str| text.split(' ').filter(|word| !word.is_empty());
     Field {
         json: Text::Borrowed(column(1)),
         tag: tag.parse().unwrap_or(0),
-        within: within.parse().unwrap_or(0),
+        within: within
+            .split('.')
+            .filter_map(|tag| tag.parse().ok())
+            .collect(),
         shape: read_shape(&mut column(3)),
         required: flags.contains('r'),
         presence: match flags {
             _ if flags.contains('p') => Presence::Pointer,
             _ if flags.contains('w') => Presence::Always,
+            _ if flags.contains('n') => Presence::Nullable,
             _ => Presence::OmitEmpty,
         },
         patch: PatchStrategy {

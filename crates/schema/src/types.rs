@@ -43,8 +43,9 @@ pub struct Field {
     pub json: Text,
     /// Protobuf tag; 0 when the field is not in the protobuf form.
     pub tag: u32,
-    /// Tag of the embedded message that holds the field in protobuf while JSON has it inline; 0: none.
-    pub within: u32,
+    /// Tags of the embedded messages around the field in protobuf, outermost first, where JSON
+    /// has it inline.
+    pub within: Vec<u32>,
     /// What it holds.
     pub shape: Shape,
     /// Whether the published schema requires it.
@@ -72,6 +73,8 @@ pub enum Presence {
     OmitEmpty,
     /// A value that is always written, even when it is empty.
     Always,
+    /// A pointer that is written as `null` when it is absent.
+    Nullable,
 }
 
 /// `+patchStrategy`.

@@ -1,8 +1,38 @@
 //! Server-side apply: who owns which field, and what an applied configuration changes.
 
+mod managers;
+mod set;
+mod typed;
+mod validate;
+
 use serde_json::Value;
 
 use crate::types::Type;
+use managers::Manager;
+use set::Set;
+use typed::{Atom, Difference};
+
+/// Where client-side apply keeps the configuration that it applied last.
+pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// The applier that takes over from client-side apply.
+const KUBECTL: &str = "kubectl";
+/// Who owns what was there before anybody was recorded.
+const BEFORE_FIRST_APPLY: &str = "before-first-apply";
+/// What nobody owns.
+const UNOWNED: [&str; 12] = [
+    "apiVersion",
+    "kind",
+    "metadata",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.creationTimestamp",
+    "metadata.selfLink",
+    "metadata.uid",
+    "metadata.clusterName",
+    "metadata.generation",
+    "metadata.managedFields",
+    "metadata.resourceVersion",
+];
 
 /// How an apply request is to be understood.
 #[derive(Clone, Copy, Debug)]
@@ -11,7 +41,7 @@ pub struct ApplyOptions<'a> {
     pub manager: &'a str,
     /// Whether to take fields from other managers.
     pub force: bool,
-    /// Version of the applied configuration, such as `apps/v1`.
+    /// Version of the endpoint, such as `apps/v1`; the configuration must have the same.
     pub api_version: &'a str,
     /// Such as `status`; empty for the object itself.
     pub subresource: &'a str,
@@ -59,71 +89,395 @@ pub enum ApplyError {
     /// Others own fields that would change: 409 with one `FieldManagerConflict` cause each.
     #[error("{}", describe(.0))]
     Conflicts(Vec<Conflict>),
-    /// The configuration contradicts itself, such as one key twice in a list: 400.
+    /// The request makes no sense: 400.
+    #[error("{0}")]
+    BadRequest(String),
+    /// The configuration is not of its type, such as an unknown field or one key twice in a
+    /// list: 500, as upstream answers.
     #[error("{0}")]
     Invalid(String),
 }
 
 /// Upstream's summary: `Apply failed with 1 conflict: conflict with "a" using v1: .spec.replicas`.
 fn describe(conflicts: &[Conflict]) -> String {
-    let mut text = format!(
-        "Apply failed with {} conflict{}",
-        conflicts.len(),
-        if conflicts.len() == 1 { "" } else { "s" }
-    );
-    let mut managers: Vec<&str> = conflicts
-        .iter()
-        .map(|conflict| conflict.manager.as_str())
-        .collect();
-    managers.dedup();
-    match managers.as_slice() {
-        [manager] => {
-            text.push_str(&format!(": conflict with {manager}"));
-            match conflicts {
-                [conflict] => text.push_str(&format!(": {}", conflict.field)),
-                _ => {
-                    text.push(':');
-                    conflicts
-                        .iter()
-                        .for_each(|conflict| text.push_str(&format!("\n- {}", conflict.field)));
-                }
-            }
-        }
-        managers => {
-            text.push_str(": conflicts");
-            for manager in managers {
-                text.push_str(&format!(" with {manager}:"));
-                let theirs = conflicts
-                    .iter()
-                    .filter(|conflict| conflict.manager == *manager);
-                theirs.for_each(|conflict| text.push_str(&format!("\n- {}", conflict.field)));
-                text.push('\n');
-            }
-        }
+    if let [conflict] = conflicts {
+        return format!(
+            "Apply failed with 1 conflict: {}: {}",
+            conflict.message(),
+            conflict.field
+        );
     }
-    text
+    let mut lines = Vec::new();
+    let mut last = "";
+    for conflict in conflicts {
+        if conflict.manager != last {
+            lines.push(format!("conflicts with {}:", conflict.manager));
+        }
+        last = &conflict.manager;
+        lines.push(format!("- {}", conflict.field));
+    }
+    format!(
+        "Apply failed with {} conflicts: {}",
+        conflicts.len(),
+        lines.join("\n")
+    )
 }
 
 /// Merges a configuration into the live object (`None`: there is none yet) and returns the result
-/// with its new `metadata.managedFields`. Both trees have passed [`crate::check`]. When nothing
-/// changes the result equals `live`, times included.
+/// with its new `metadata.managedFields`, in the shape that [`crate::check`] leaves.
+///
+/// `live` has passed [`crate::check`]; `applied` is the tree as the user wrote it, because what it
+/// names is what the manager will own. When nothing changes the result equals `live`, times included.
 pub fn apply(
-    _ty: &Type,
+    ty: &Type,
     live: Option<&Value>,
     applied: &Value,
-    _options: ApplyOptions<'_>,
+    options: ApplyOptions<'_>,
 ) -> Result<Value, ApplyError> {
-    Ok(live.map_or_else(
-        || applied.clone(),
-        |live| crate::patch::merge_patch(live, applied),
-    ))
+    validate::configuration(ty, applied, options.api_version)?;
+    let blank;
+    let live = match live {
+        Some(live) => live,
+        None => {
+            blank = blank_object(ty, applied);
+            &blank
+        }
+    };
+    let broken = || ApplyError::BadRequest("failed to decode managed fields".into());
+    let found = managers::decode(live.pointer("/metadata/managedFields")).ok_or_else(broken)?;
+    let zero = typed::zero(ty);
+    let found = match found.is_empty() {
+        true => first_owner(ty, &zero, live, options),
+        false => found,
+    };
+    let tried = Application {
+        ty,
+        live,
+        applied,
+        options,
+    }
+    .run(found.clone(), options.force);
+    let done = match tried {
+        Err(conflicts) if options.manager == KUBECTL => {
+            let allowed = from_last_applied(ty, live, options.api_version).unwrap_or_default();
+            let rest = rest_of(conflicts, &allowed);
+            match rest.is_empty() {
+                true => Application {
+                    ty,
+                    live,
+                    applied,
+                    options,
+                }
+                .run(found, true),
+                false => Err(rest),
+            }
+        }
+        other => other,
+    };
+    let mut merged = done.map_err(ApplyError::Conflicts)?;
+    if options.manager == KUBECTL {
+        renew_last_applied(&mut merged, applied);
+    }
+    crate::check(ty, &mut merged).map_err(|error| ApplyError::Invalid(error.to_string()))?;
+    Ok(merged)
 }
 
-/// Records in `new`'s `metadata.managedFields` what a create, update or patch changed.
+/// What upstream merges into when there is no object.
+fn blank_object(ty: &Type, applied: &Value) -> Value {
+    let mut blank = typed::zero(ty);
+    for field in ["apiVersion", "kind"] {
+        blank[field] = applied[field].clone();
+    }
+    blank
+}
+
+/// The owner of all that is there when nobody is recorded.
+fn first_owner<'a>(
+    ty: &'a Type,
+    zero: &'a Value,
+    live: &'a Value,
+    options: ApplyOptions<'a>,
+) -> Vec<Manager<'a>> {
+    let change = typed::compare(ty, zero, live);
+    let set = owned(change.modified.union(&change.added), options.reset);
+    match set.is_empty() {
+        true => Vec::new(),
+        false => vec![Manager {
+            name: BEFORE_FIRST_APPLY.into(),
+            applied: false,
+            api_version: options.api_version.into(),
+            subresource: options.subresource.into(),
+            time: Some(options.now.into()),
+            set,
+        }],
+    }
+}
+
+/// A set without what the endpoint resets and what nobody owns.
+fn owned<'a>(set: Set<'a>, reset: &[&'a str]) -> Set<'a> {
+    set.without(&paths(reset)).difference(&paths(&UNOWNED))
+}
+
+fn paths<'a>(paths: &[&'a str]) -> Set<'a> {
+    paths
+        .iter()
+        .fold(Set::new(), |set, path| set.union(&Set::of_path(path)))
+}
+
+/// One attempt to apply.
+#[derive(Clone, Copy)]
+struct Application<'a> {
+    ty: &'a Type,
+    live: &'a Value,
+    applied: &'a Value,
+    options: ApplyOptions<'a>,
+}
+
+impl<'a> Application<'a> {
+    fn run(self, mut managers: Vec<Manager<'a>>, force: bool) -> Result<Value, Vec<Conflict>> {
+        let root = Atom::Struct(self.ty);
+        let (_, set) = typed::field_set(root, self.applied);
+        let me = Manager {
+            name: self.options.manager.into(),
+            applied: true,
+            api_version: self.options.api_version.into(),
+            subresource: self.options.subresource.into(),
+            time: None,
+            set: set.without(&paths(self.options.reset)),
+        };
+        let place = managers.iter().position(|manager| manager.is(&me));
+        let last = place.map(|place| managers.remove(place));
+        let mut merged = self.live.clone();
+        typed::merge(root, &mut merged, self.applied);
+        if let Some(last) = &last {
+            prune(self.ty, &mut merged, &last.set, &me.set, &managers);
+        }
+        let change =
+            typed::compare(self.ty, self.live, &merged).without(&paths(self.options.reset));
+        let conflicts = settle(&mut managers, &change, force);
+        if !conflicts.is_empty() {
+            return Err(conflicts);
+        }
+        let unchanged = merged == *self.live;
+        let me = Manager {
+            set: owned(me.set, &[]),
+            time: match unchanged {
+                true => last.and_then(|last| last.time),
+                false => Some(self.options.now.into()),
+            },
+            ..me
+        };
+        managers.push(me);
+        let encoded = managers::encode(managers);
+        set_managed_fields(&mut merged, encoded);
+        Ok(merged)
+    }
+}
+
+/// Takes out what the manager applied last time, not this time, and nobody else owns.
+fn prune(ty: &Type, merged: &mut Value, last: &Set<'_>, now: &Set<'_>, others: &[Manager<'_>]) {
+    let dropped = last.difference(now);
+    if dropped.is_empty() {
+        return;
+    }
+    let root = Atom::Struct(ty);
+    let last = typed::with_named(last, root);
+    let mut pruned = merged.clone();
+    typed::remove(root, &mut pruned, &last);
+    let managed = others
+        .iter()
+        .fold(now.clone(), |all, manager| all.union(&manager.set));
+    let managed = typed::with_named(&managed, root);
+    let everything = {
+        let (_, set) = typed::field_set(root, merged);
+        typed::with_named(&set, root)
+    };
+    // Back comes what somebody owns …
+    let left = typed::with_named(&typed::field_set(root, &pruned).1, root);
+    let gone = everything.difference(&left.union(&managed));
+    let mut pruned = merged.clone();
+    typed::remove(root, &mut pruned, &gone);
+    // … and what was never this manager's.
+    let left = typed::with_named(&typed::field_set(root, &pruned).1, root);
+    let gone = everything.difference(&left).intersection(&last);
+    let mut pruned = merged.clone();
+    typed::remove(root, &mut pruned, &gone);
+    *merged = pruned;
+}
+
+/// Takes changed fields from their owners; unless forced, says instead which that would be.
+fn settle<'a>(managers: &mut [Manager<'a>], change: &Difference<'_>, force: bool) -> Vec<Conflict> {
+    let changed = change.modified.union(&change.added);
+    let taken: Vec<Set<'a>> = managers
+        .iter()
+        .map(|manager| manager.set.intersection(&changed))
+        .collect();
+    if !force {
+        let mut conflicts = Vec::new();
+        for (manager, set) in managers.iter().zip(&taken) {
+            let of = manager.describe();
+            let conflict = |field| Conflict {
+                manager: of.clone(),
+                field,
+            };
+            conflicts.extend(set.paths().into_iter().map(conflict));
+        }
+        // Stable: fields of one manager stay in their order.
+        conflicts.sort_by(|one, two| one.manager.cmp(&two.manager));
+        if !conflicts.is_empty() {
+            return conflicts;
+        }
+    }
+    for (manager, set) in managers.iter_mut().zip(&taken) {
+        if !set.is_empty() {
+            manager.set = manager.set.difference(set);
+        }
+        if !change.removed.is_empty() {
+            manager.set = manager.set.difference(&change.removed);
+        }
+    }
+    Vec::new()
+}
+
+fn set_managed_fields(object: &mut Value, encoded: Option<Value>) {
+    let metadata = match encoded {
+        Some(_) => Some(meta::object::map_at(object, "metadata")),
+        None => object.get_mut("metadata").and_then(Value::as_object_mut),
+    };
+    if let Some(metadata) = metadata {
+        match encoded {
+            Some(encoded) => metadata.insert("managedFields".into(), encoded),
+            None => metadata.remove("managedFields"),
+        };
+    }
+}
+
+/// Fields that client-side apply set and that still have its values.
+fn from_last_applied(ty: &Type, live: &Value, api_version: &str) -> Option<Vec<String>> {
+    let text = live
+        .get("metadata")?
+        .get("annotations")?
+        .get(LAST_APPLIED)?
+        .as_str()?;
+    let last: Value = serde_json::from_str(text).ok()?;
+    if last.get("apiVersion")?.as_str()? != api_version {
+        return None;
+    }
+    let (_, set) = typed::field_set(Atom::Struct(ty), &last);
+    let change = typed::compare(ty, &last, live);
+    let set = set
+        .difference(&change.modified)
+        .difference(&change.added)
+        .difference(&change.removed);
+    Some(set.paths())
+}
+
+fn rest_of(mut conflicts: Vec<Conflict>, allowed: &[String]) -> Vec<Conflict> {
+    let all = conflicts
+        .iter()
+        .all(|conflict| allowed.contains(&conflict.field));
+    match all {
+        true => Vec::new(),
+        false => {
+            conflicts.retain(|conflict| !allowed.contains(&conflict.field));
+            conflicts
+        }
+    }
+}
+
+/// Keeps client-side apply's annotation, where there is one, in step with what was applied.
+fn renew_last_applied(merged: &mut Value, applied: &Value) {
+    let annotations = merged
+        .pointer_mut("/metadata/annotations")
+        .and_then(Value::as_object_mut);
+    let Some(annotation) = annotations.and_then(|annotations| annotations.get_mut(LAST_APPLIED))
+    else {
+        return;
+    };
+    if annotation.as_str().is_none_or(str::is_empty) {
+        return;
+    }
+    let mut applied = applied.clone();
+    if let Some(Value::Object(annotations)) = applied.pointer_mut("/metadata/annotations") {
+        annotations.remove(LAST_APPLIED);
+    }
+    *annotation = format!("{applied}\n").into();
+}
+
+/// Records in `new`'s `metadata.managedFields` what a create (`live` is `None`), an update or a
+/// patch changed. Both trees have passed [`crate::check`]. The entries that `new` brings along
+/// count, except through a subresource; an empty list in it forgets all managers.
 pub fn update_managed_fields(
-    _ty: &Type,
-    _live: Option<&Value>,
-    _new: &mut Value,
-    _options: UpdateOptions<'_>,
+    ty: &Type,
+    live: Option<&Value>,
+    new: &mut Value,
+    options: UpdateOptions<'_>,
 ) {
+    let brought = take_managed_fields(new);
+    let kept = live.and_then(|live| live.pointer("/metadata/managedFields"));
+    let managers = match options.subresource.is_empty() {
+        true if managers::is_reset(brought.as_ref()) => Some(Vec::new()),
+        true => managers::decode(brought.as_ref()).filter(|managers| !managers.is_empty()),
+        false => None,
+    };
+    let managers = managers
+        .or_else(|| managers::decode(kept))
+        .unwrap_or_default();
+    // An object that was never tracked is tracked from its first apply on.
+    let encoded = match live.is_some() && managers.is_empty() {
+        true => None,
+        false => {
+            let zero;
+            let live = match live {
+                Some(live) => live,
+                None => {
+                    zero = blank_object(ty, new);
+                    &zero
+                }
+            };
+            record(ty, live, new, managers, options)
+        }
+    };
+    set_managed_fields(new, encoded);
+}
+
+fn take_managed_fields(object: &mut Value) -> Option<Value> {
+    let metadata = object.get_mut("metadata")?.as_object_mut()?;
+    metadata.remove("managedFields")
+}
+
+fn record<'a>(
+    ty: &'a Type,
+    live: &'a Value,
+    new: &'a Value,
+    mut managers: Vec<Manager<'a>>,
+    options: UpdateOptions<'a>,
+) -> Option<Value> {
+    let change = typed::compare(ty, live, new).without(&paths(options.reset));
+    settle(&mut managers, &change, true);
+    let set = owned(change.modified.union(&change.added), options.reset);
+    if !set.is_empty() {
+        let me = Manager {
+            name: if options.manager.is_empty() {
+                "unknown".into()
+            } else {
+                options.manager.into()
+            },
+            applied: false,
+            api_version: options.api_version.into(),
+            subresource: options.subresource.into(),
+            time: Some(options.now.into()),
+            set,
+        };
+        match managers.iter_mut().find(|manager| manager.is(&me)) {
+            Some(manager) => {
+                manager.set = manager.set.union(&me.set);
+                manager.time = me.time;
+            }
+            None => managers.push(me),
+        }
+    }
+    managers.retain(|manager| !manager.set.is_empty());
+    managers::cap(&mut managers);
+    managers::encode(managers)
 }

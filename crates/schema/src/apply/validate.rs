@@ -1,0 +1,194 @@
+//! Whether an applied configuration is of its type, in upstream's words.
+
+use serde_json::Value;
+
+use super::ApplyError;
+use super::typed::{self, Atom};
+use crate::types::{Shape, Type};
+
+/// Refuses configurations of another version, with managed fields, or not of the type.
+pub(super) fn configuration(
+    ty: &Type,
+    applied: &Value,
+    api_version: &str,
+) -> Result<(), ApplyError> {
+    let text = |pointer: &str| {
+        applied
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or("")
+    };
+    let version = text("/apiVersion");
+    if version != api_version {
+        return Err(ApplyError::BadRequest(format!(
+            "Incorrect version specified in apply patch. Specified patch version: {version}, expected: {api_version}"
+        )));
+    }
+    if applied
+        .pointer("/metadata/managedFields")
+        .is_some_and(|fields| !fields.is_null())
+    {
+        return Err(ApplyError::BadRequest(
+            "metadata.managedFields must be nil".into(),
+        ));
+    }
+    let mut faults = Vec::new();
+    structure(ty, applied, &mut String::new(), &mut faults);
+    let faults = match faults.as_slice() {
+        [] => return Ok(()),
+        [fault] => fault.clone(),
+        several => format!("errors:\n  {}", several.join("\n  ")),
+    };
+    let place = match (text("/metadata/namespace"), text("/metadata/name")) {
+        ("", name) => format!("/{name}"),
+        (namespace, name) => format!("{namespace}/{name}"),
+    };
+    let kind = text("/kind");
+    Err(ApplyError::Invalid(format!(
+        "failed to create typed patch object ({place}; {version}, Kind={kind}): {faults}"
+    )))
+}
+
+fn structure(ty: &Type, value: &Value, path: &mut String, faults: &mut Vec<String>) {
+    let Value::Object(map) = value else {
+        faults.push(format!("{path}: expected map, got {}", go_value(value)));
+        return;
+    };
+    for (key, value) in map {
+        let length = path.len();
+        path.push('.');
+        path.push_str(key);
+        match ty.field(key) {
+            Some(field) => walk(&field.shape, value, path, faults),
+            None if ty.keep_unknown => {}
+            None => faults.push(format!("{path}: field not declared in schema")),
+        }
+        path.truncate(length);
+    }
+}
+
+fn walk(shape: &Shape, value: &Value, path: &mut String, faults: &mut Vec<String>) {
+    let fault = match (shape, value) {
+        (_, Value::Null) => return,
+        (Shape::Struct(reference), value) => {
+            return structure(reference.get(), value, path, faults);
+        }
+        (Shape::Map(item, _), Value::Object(map)) => {
+            for (key, value) in map {
+                let length = path.len();
+                path.push('.');
+                path.push_str(key);
+                walk(item, value, path, faults);
+                path.truncate(length);
+            }
+            return;
+        }
+        (Shape::List(item, _), Value::Array(items)) => {
+            return list(shape, item, items, path, faults);
+        }
+        (Shape::Map(..), other) => format!("expected map, got {}", go_value(other)),
+        (Shape::List(..), other) => format!("expected list, got {}", go_value(other)),
+        (Shape::Bool, Value::Bool(_)) => return,
+        (Shape::Bool, other) => format!("expected boolean, got {}", go_value(other)),
+        (Shape::Int32 | Shape::Int64 | Shape::Double, Value::Number(_)) => return,
+        (Shape::Int32 | Shape::Int64 | Shape::Double, other) => {
+            format!("expected numeric (int or float), got {}", go_type(other))
+        }
+        (Shape::Text | Shape::Bytes | Shape::Time | Shape::MicroTime | Shape::Duration, other) => {
+            match other {
+                Value::String(_) => return,
+                other => format!("expected string, got {}", go_value(other)),
+            }
+        }
+        _ => return,
+    };
+    faults.push(format!("{path}: {fault}"));
+}
+
+/// Items are named by their keys, and no key may occur twice.
+fn list(
+    shape: &Shape,
+    item_shape: &Shape,
+    items: &[Value],
+    path: &mut String,
+    faults: &mut Vec<String>,
+) {
+    let atom = typed::atom(shape);
+    let mut seen = Vec::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
+        let length = path.len();
+        if matches!(atom, Atom::Leaf) {
+            path.push_str(&format!("[{index}]"));
+            walk(item_shape, item, path, faults);
+            path.truncate(length);
+            continue;
+        }
+        let Some(step) = typed::step(atom, item) else {
+            faults.push(format!("{path}: element {index}: {}", keyless(atom, item)));
+            continue;
+        };
+        let mut name = String::new();
+        step.describe(&mut name);
+        if seen.contains(&step) {
+            faults.push(format!("{path}: duplicate entries for key {name}"));
+        }
+        seen.push(step);
+        path.push_str(&name);
+        walk(item_shape, item, path, faults);
+        path.truncate(length);
+    }
+}
+
+fn keyless(atom: Atom<'_>, item: &Value) -> String {
+    let keyed = match atom {
+        Atom::Keyed(keys, _) => Some(keys),
+        _ => None,
+    };
+    match (keyed, item) {
+        (Some(_), Value::Null) => "associative list with keys may not have a null element".into(),
+        (Some(keys), Value::Object(_)) => {
+            let keys: Vec<String> = keys.iter().map(|key| format!("{key:?}")).collect();
+            format!(
+                "associative list with keys has an element that omits all key fields [{}] (and doesn't have default values for any key fields)",
+                keys.join(" ")
+            )
+        }
+        (Some(_), _) => "associative list with keys may not have non-map elements".into(),
+        (None, Value::Object(_)) => {
+            "associative list without keys has an element that's a map type".into()
+        }
+        (None, Value::Array(_)) => "not supported: associative list with lists as elements".into(),
+        (None, _) => "associative list without keys has an element that's an explicit null".into(),
+    }
+}
+
+/// A value as Go's `%v` has it.
+fn go_value(value: &Value) -> String {
+    match value {
+        Value::Object(map) => {
+            let entries: Vec<String> = map
+                .iter()
+                .map(|(key, value)| format!("{key}:{}", go_value(value)))
+                .collect();
+            format!("map[{}]", entries.join(" "))
+        }
+        Value::Array(items) => format!(
+            "[{}]",
+            items.iter().map(go_value).collect::<Vec<_>>().join(" ")
+        ),
+        Value::String(text) => text.clone(),
+        Value::Null => "<nil>".into(),
+        other => other.to_string(),
+    }
+}
+
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
