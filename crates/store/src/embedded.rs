@@ -20,8 +20,8 @@ use crate::engine::random_id;
 use crate::lease::{LeaseClock, TTL_MAX};
 use crate::sequencer::{self, Job};
 use crate::state::{Reply, State};
-use crate::watch::{self, Watchers};
 use crate::txn;
+use crate::watch::{self, Watchers};
 
 /// Pairs that are read between two looks at the state, so that a long list
 /// holds up no writer.

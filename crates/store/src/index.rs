@@ -274,7 +274,11 @@ impl Index {
     }
 
     fn slice_of(block: &Block, at: usize, from: Position, to: Position) -> (usize, usize) {
-        let high = if at == to.0 { to.1 } else { block.entries.len() };
+        let high = if at == to.0 {
+            to.1
+        } else {
+            block.entries.len()
+        };
         let low = if at == from.0 { from.1 } else { 0 };
         (low.min(high), high)
     }
@@ -319,7 +323,14 @@ mod tests {
     #[test]
     fn counts_agree_with_walks() {
         let index = sample();
-        let spans = [(0, 2_000), (0, 1), (1, 1), (7, 1_301), (1_990, 2_500), (9, 3)];
+        let spans = [
+            (0, 2_000),
+            (0, 1),
+            (1, 1),
+            (7, 1_301),
+            (1_990, 2_500),
+            (9, 3),
+        ];
         for (low, high) in spans {
             let keys = KeyRange::Span(key(low), key(high));
             for main in [1, 2, 500, 2_001, 3_100, 9_000] {

@@ -311,7 +311,10 @@ impl Reader {
         match later {
             None => Ok(()),
             Some(later) => {
-                let what = format!("record {} is unreadable, but {later} follows", self.last + 1);
+                let what = format!(
+                    "record {} is unreadable, but {later} follows",
+                    self.last + 1
+                );
                 Err(damaged(path, offset, &what))
             }
         }

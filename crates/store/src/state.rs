@@ -157,7 +157,12 @@ impl State {
         };
         if !range.count_only {
             let most = Some(range.limit).filter(|limit| *limit > 0);
-            let found = self.find(&range.keys, main, most.unwrap_or(usize::MAX), range.keys_only);
+            let found = self.find(
+                &range.keys,
+                main,
+                most.unwrap_or(usize::MAX),
+                range.keys_only,
+            );
             result.more = found.len() < count;
             result.kvs = self.depths.fetch(found)?;
         }
@@ -377,6 +382,8 @@ fn pair_of(key: Bytes, version: Version, value: Bytes) -> KeyValue {
 
 /// The value of version `rev`, when `recent` reaches back to it.
 fn value_in(recent: &[Recent], rev: Rev) -> Option<Bytes> {
-    let at = recent.binary_search_by_key(&rev, |recent| recent.rev).ok()?;
+    let at = recent
+        .binary_search_by_key(&rev, |recent| recent.rev)
+        .ok()?;
     Some(recent[at].event.kv.value.clone())
 }

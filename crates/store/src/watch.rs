@@ -218,8 +218,7 @@ impl Watch {
                 Look::Nothing => self.seat.bell.notified().await,
                 Look::Behind => {
                     let permit = self.shared.watchers.catching_up.acquire().await;
-                    let (shared, keys, next) =
-                        (self.shared.clone(), self.keys.clone(), self.next);
+                    let (shared, keys, next) = (self.shared.clone(), self.keys.clone(), self.next);
                     let read = move || read_history(&shared, &keys, next);
                     let read = tokio::task::spawn_blocking(read).await;
                     drop(permit);
@@ -320,7 +319,9 @@ fn read_history(shared: &Shared, keys: &KeyRange, next: i64) -> Result<WatchBatc
         if next < compact_revision {
             return Err(StoreError::Compacted { compact_revision });
         }
-        let from = state.active.partition_point(|recent| recent.rev.main < next);
+        let from = state
+            .active
+            .partition_point(|recent| recent.rev.main < next);
         let active = state.active[from..].to_vec();
         (state.depths.clone(), active, state.revision())
     };

@@ -18,7 +18,8 @@ const CHANGES: usize = 300;
 
 fn value(round: u64, writer: u64, step: u64) -> Vec<u8> {
     let text = format!("{round}/{writer}/{step} ");
-    text.repeat(1 + (step as usize * 37 + writer as usize) % 400).into_bytes()
+    text.repeat(1 + (step as usize * 37 + writer as usize) % 400)
+        .into_bytes()
 }
 
 /// What the process that is killed runs; passes at once in an ordinary run.
@@ -34,7 +35,9 @@ async fn child() {
         async move {
             for step in 0.. {
                 let key = format!("{round:03}/{writer:03}/{step:09}");
-                let result = put(store.as_ref(), &key, value(round, writer, step)).await.unwrap();
+                let result = put(store.as_ref(), &key, value(round, writer, step))
+                    .await
+                    .unwrap();
                 println!("\nack {writer} {step} {}", result.revision);
                 if step % 500 == 499 {
                     // Another compaction may be ahead of this one.
@@ -66,7 +69,9 @@ fn reign(dir: &Path, round: u64, span: Duration) -> (BTreeMap<u64, u64>, i64) {
         };
         let numbers: Vec<u64> = rest.split(' ').map_while(|n| n.parse().ok()).collect();
         // The pipe may end within a line.
-        if let [writer, step, at] = numbers[..] && !killed {
+        if let [writer, step, at] = numbers[..]
+            && !killed
+        {
             acknowledged.insert(writer, step);
             revision = revision.max(at as i64);
         }
@@ -76,7 +81,10 @@ fn reign(dir: &Path, round: u64, span: Duration) -> (BTreeMap<u64, u64>, i64) {
             killed = true;
         }
     }
-    assert!(!child.wait().unwrap().success(), "the child ended by itself");
+    assert!(
+        !child.wait().unwrap().success(),
+        "the child ended by itself"
+    );
     (acknowledged, revision)
 }
 
@@ -101,8 +109,14 @@ async fn verify(opened: &Opened, history: &[BTreeMap<u64, u64>]) {
         for (writer, last) in acknowledged {
             let keys = KeyRange::prefix(format!("{round:03}/{writer:03}/"));
             let found = opened.store.range(Range::all(keys)).await.unwrap();
-            assert!(found.kvs.len() as u64 > *last, "round {round} writer {writer}");
-            assert!(found.kvs.len() as u64 <= last + 200, "writes out of nothing");
+            assert!(
+                found.kvs.len() as u64 > *last,
+                "round {round} writer {writer}"
+            );
+            assert!(
+                found.kvs.len() as u64 <= last + 200,
+                "writes out of nothing"
+            );
             for (step, kv) in found.kvs.iter().enumerate() {
                 assert_eq!(kv.key, format!("{round:03}/{writer:03}/{step:09}"));
                 assert_eq!(kv.value, value(round as u64, *writer, step as u64));

@@ -36,7 +36,9 @@ async fn child() {
         assert!(get(opened.store.as_ref(), &written[0]).await.is_some());
         std::fs::remove_file(&ballast).unwrap();
         let key = format!("{round}/after");
-        put(opened.store.as_ref(), &key, value.clone()).await.unwrap();
+        put(opened.store.as_ref(), &key, value.clone())
+            .await
+            .unwrap();
         written.push(key);
     }
     opened.close().await;

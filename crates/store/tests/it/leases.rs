@@ -32,7 +32,10 @@ async fn keys_go_when_their_lease_expires() {
     put_leased(store.as_ref(), "short", short).await;
     put_leased(store.as_ref(), "long", long).await;
     let status = store.lease_status(long).await.unwrap();
-    assert_eq!((status.ttl_seconds_left, status.ttl_seconds_granted), (100, 100));
+    assert_eq!(
+        (status.ttl_seconds_left, status.ttl_seconds_granted),
+        (100, 100)
+    );
     let began = Instant::now();
     let mut watch = store.watch(KeyRange::prefix(""), 0).await.unwrap();
     let batch = watch.next().await.unwrap().unwrap();

@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures::StreamExt;
 use proptest::prelude::*;
-use store::{
-    Compare, EventKind, KeyRange, KeyValue, Op, OpResult, Order, Range, StoreError, Txn,
-};
+use store::{Compare, EventKind, KeyRange, KeyValue, Op, OpResult, Order, Range, StoreError, Txn};
 
 use super::{Opened, config};
 
@@ -77,7 +75,11 @@ impl Model {
     fn delete(&mut self, keys: &KeyRange) -> i64 {
         let revision = self.revision() + 1;
         let mut state = self.newest().clone();
-        let doomed: Vec<Bytes> = state.keys().filter(|key| keys.contains(key)).cloned().collect();
+        let doomed: Vec<Bytes> = state
+            .keys()
+            .filter(|key| keys.contains(key))
+            .cloned()
+            .collect();
         for key in &doomed {
             let old = state.remove(key);
             let kv = KeyValue {
@@ -141,7 +143,10 @@ async fn take(opened: &Opened, model: &mut Model, step: &Step) {
         Step::Delete(number, span) => {
             let keys = KeyRange::Span(key(*number), key(number + span));
             let wanted: Vec<KeyValue> = model.newest().values().cloned().collect();
-            let wanted = wanted.into_iter().filter(|kv| keys.contains(&kv.key)).collect();
+            let wanted = wanted
+                .into_iter()
+                .filter(|kv| keys.contains(&kv.key))
+                .collect();
             let delete = Op::Delete {
                 keys: keys.clone(),
                 prev_kv: true,
@@ -186,7 +191,10 @@ async fn run(
         OpResult::Range(range) => (range.count, range.kvs),
         OpResult::Txn(_) => (0, Vec::new()),
     };
-    (result.succeeded, result.results.into_iter().map(met).collect())
+    (
+        result.succeeded,
+        result.results.into_iter().map(met).collect(),
+    )
 }
 
 async fn batch(opened: &Opened, model: &mut Model, puts: &[(u8, u8)]) {
@@ -235,7 +243,11 @@ async fn range(opened: &Opened, model: &Model, (low, high): (u8, u8), at: u8, li
         assert!(matches!(result, Err(StoreError::Compacted { .. })));
         return;
     }
-    let read_at = if revision == 0 { model.revision() } else { revision };
+    let read_at = if revision == 0 {
+        model.revision()
+    } else {
+        revision
+    };
     let state = &model.states[read_at as usize - 1];
     let mut wanted: Vec<KeyValue> = state.values().cloned().collect();
     wanted.retain(|kv| keys.contains(&kv.key));
@@ -266,13 +278,19 @@ async fn watch(opened: &Opened, model: &Model, start: i64) {
             }
         }
     }
-    let seen: Vec<_> = events.iter().map(|event| (event.kind, event.kv.clone())).collect();
+    let seen: Vec<_> = events
+        .iter()
+        .map(|event| (event.kind, event.kv.clone()))
+        .collect();
     let wanted: Vec<_> = model
         .changes
         .iter()
         .filter(|(_, kv, _)| kv.mod_revision >= start)
         .collect();
-    let pairs: Vec<_> = wanted.iter().map(|(kind, kv, _)| (*kind, kv.clone())).collect();
+    let pairs: Vec<_> = wanted
+        .iter()
+        .map(|(kind, kv, _)| (*kind, kv.clone()))
+        .collect();
     assert!(start >= model.compacted);
     assert_eq!(seen, pairs);
     for (event, (_, _, old)) in events.iter().zip(wanted) {

@@ -29,7 +29,12 @@ async fn scripts_answer_as_recorded() {
         } else {
             assert_eq!(recorded, in_memory, "{}", path.display());
         }
-        assert_eq!(in_memory, play(&recorded, 1).await, "{} on disk", path.display());
+        assert_eq!(
+            in_memory,
+            play(&recorded, 1).await,
+            "{} on disk",
+            path.display()
+        );
         scripts += 1;
     }
     assert!(scripts > 3, "{scripts} scripts found");
@@ -86,10 +91,16 @@ async fn run(
             store.lease_revoke(number(&mut words)).await?;
             format!("revoked, revision {}\n", store.revision())
         }
-        "keepalive" => format!("ttl {}\n", store.lease_keep_alive(number(&mut words)).await?),
+        "keepalive" => format!(
+            "ttl {}\n",
+            store.lease_keep_alive(number(&mut words)).await?
+        ),
         "lease" => {
             let status = store.lease_status(number(&mut words)).await?;
-            format!("granted {} keys {:?}\n", status.ttl_seconds_granted, status.keys)
+            format!(
+                "granted {} keys {:?}\n",
+                status.ttl_seconds_granted, status.keys
+            )
         }
         "leases" => format!("{:?}\n", store.leases().await?),
         "watch" => {
@@ -159,7 +170,10 @@ fn shown(kv: &KeyValue) -> String {
 
 fn shown_range(result: &RangeResult, indent: &str) -> String {
     let more = if result.more { " more" } else { "" };
-    let mut trace = format!("{indent}count {} at {}{more}\n", result.count, result.revision);
+    let mut trace = format!(
+        "{indent}count {} at {}{more}\n",
+        result.count, result.revision
+    );
     for kv in &result.kvs {
         writeln!(trace, "{indent}  {}", shown(kv)).unwrap();
     }
@@ -213,7 +227,8 @@ impl<'a> Words<'a> {
     fn option(&mut self, name: &str) -> Option<i64> {
         let is_it = |word: &&str| word.split_once('=').is_some_and(|(left, _)| left == name);
         let word = self.0.next_if(is_it)?;
-        word.split_once('=').map(|(_, right)| right.parse().unwrap())
+        word.split_once('=')
+            .map(|(_, right)| right.parse().unwrap())
     }
 
     /// `key`, `prefix*`, `from..to` or `from..`.
@@ -268,7 +283,11 @@ impl<'a> Words<'a> {
         }
         for (word, branch) in [("then", &mut txn.success), ("else", &mut txn.failure)] {
             if self.flag(word) {
-                while self.0.peek().is_some_and(|next| !["else", ")"].contains(next)) {
+                while self
+                    .0
+                    .peek()
+                    .is_some_and(|next| !["else", ")"].contains(next))
+                {
                     branch.push(self.op());
                 }
             }

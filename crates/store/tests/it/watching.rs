@@ -51,7 +51,12 @@ async fn follow(store: &dyn Store, prefix: &str, first: i64, last: i64, each: us
         }
     }
     let wanted: BTreeMap<i64, usize> = (first..=last).map(|revision| (revision, each)).collect();
-    assert!(seen == wanted, "{prefix}: {} of {}", seen.len(), wanted.len());
+    assert!(
+        seen == wanted,
+        "{prefix}: {} of {}",
+        seen.len(),
+        wanted.len()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
