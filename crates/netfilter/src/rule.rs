@@ -187,11 +187,20 @@ impl Rule {
             .compare(Register(0), true, &bytes)
     }
 
-    /// Goes on only if the address belongs to this machine (or does not).
-    pub fn is_local(self, what: Load, local: bool) -> Rule {
-        self.load(what, Register(0)).compare(
+    /// Goes on only if the destination belongs to this machine.
+    pub fn to_this_machine(self) -> Rule {
+        self.load(Load::DestinationAddressType, Register(0)).compare(
             Register(0),
-            local,
+            true,
+            &ADDRESS_TYPE_LOCAL.to_ne_bytes(),
+        )
+    }
+
+    /// Goes on only if the source belongs to this machine.
+    pub fn from_this_machine(self) -> Rule {
+        self.load(Load::SourceAddressType, Register(0)).compare(
+            Register(0),
+            true,
             &ADDRESS_TYPE_LOCAL.to_ne_bytes(),
         )
     }

@@ -8,6 +8,7 @@ use netfilter::{
     Batch, Element, Hook, HookKind, Load, Register, Rule, SetSpec, Socket, Type, Value, Verdict,
     priority,
 };
+use nix::libc;
 use node_api::PortMapping;
 use parking_lot::Mutex;
 
@@ -57,7 +58,8 @@ impl Firewall {
         let mut batch = Batch::new(TABLE);
         add_ports(&mut batch, allocation)?;
         match self.socket.lock().apply(batch) {
-            Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => {
+            // Which of the two depends on the age of the kernel.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) => {
                 let ports = allocation.port_mappings.iter();
                 let ports: Vec<String> = ports.map(|port| port.host_port.to_string()).collect();
                 Err(Error::HostPortTaken(ports.join(", ")))
@@ -103,7 +105,7 @@ fn add_chains(batch: &mut Batch, config: &Config) {
     batch.add_chain("host-ports", None);
     let key = [Load::DestinationAddress, Load::Protocol, Load::DestinationPort];
     batch.add_rule("host-ports", &dnat(Rule::new(), &key, ADDRESS_PORTS));
-    let local = Rule::new().is_local(Load::DestinationAddress, true);
+    let local = Rule::new().to_this_machine();
     batch.add_rule("host-ports", &dnat(local, &key[1..], PORTS));
 
     let jump = Rule::new().verdict(Verdict::Jump("host-ports".to_owned()));

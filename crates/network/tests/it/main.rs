@@ -1,5 +1,6 @@
 //! The pod network with real packets, in network namespaces of its own.
 
+#[allow(unreachable_pub, reason = "shared with other test crates")]
 mod lab;
 
 use std::net::IpAddr;

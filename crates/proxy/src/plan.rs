@@ -1,0 +1,206 @@
+//! From a service and its endpoints to what the packet filter shall do.
+
+use std::net::Ipv4Addr;
+
+use crate::Config;
+use crate::model::{Endpoint, Port, Service};
+
+/// More endpoints of one port than this are left out.
+pub(crate) const ENDPOINTS_MAX: usize = 1 << 16;
+/// Numbers of a node's own endpoints start here.
+pub(crate) const LOCAL_OFFSET: u32 = 1 << 16;
+
+/// What a connection is recognised by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Front {
+    /// An address of the service.
+    Address(Ipv4Addr, u8, u16),
+    /// A port on any address of this machine.
+    Node(u8, u16),
+}
+
+impl Front {
+    pub(crate) fn protocol(&self) -> u8 {
+        match self {
+            Front::Address(_, protocol, _) | Front::Node(protocol, _) => *protocol,
+        }
+    }
+}
+
+/// Where endpoints are looked up: by the service's address, or by node port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Side {
+    Address,
+    Node,
+}
+
+/// What happens to a connection; all services that need the same share a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Shape {
+    /// There is no endpoint.
+    Reject,
+    /// There are endpoints, but not here, and only those here may be used.
+    Drop,
+    Balance(Balance),
+    /// From outside of the cluster: any endpoint, by way of this node.
+    External(Balance),
+    /// From outside: only this node's endpoints, with the client's own address.
+    /// Pods and the node itself use them all.
+    ExternalLocal { all: Balance, local: u32 },
+}
+
+/// One of so many endpoints at random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Balance {
+    pub(crate) side: Side,
+    pub(crate) count: u32,
+    /// Seconds for which a client sticks to its endpoint.
+    pub(crate) sticky: Option<u32>,
+}
+
+/// A way to reach an endpoint.
+pub(crate) type Target = (Ipv4Addr, u16);
+
+/// What one front leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) front: Front,
+    pub(crate) shape: Shape,
+    /// Endpoints by number.
+    pub(crate) targets: Vec<(u32, Target)>,
+}
+
+/// All a service needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) entries: Vec<Entry>,
+    /// Endpoints on this node: one of them may be its own client.
+    pub(crate) local: Vec<Ipv4Addr>,
+}
+
+/// Decides for one service; `endpoints_of` knows the endpoints of a port.
+pub(crate) fn plan(
+    config: &Config,
+    service: &Service,
+    endpoints_of: impl Fn(&Port) -> Vec<Endpoint>,
+) -> Plan {
+    let mut plan = Plan::default();
+    for port in &service.ports {
+        let endpoints = endpoints_of(port);
+        let choice = choose(config, service, &endpoints);
+        let here = |target: &&Endpoint| is_possibly_local(config, target);
+        plan.local.extend(endpoints.iter().filter(here).map(|e| e.address));
+        plan.entries.extend(entries(service, port, &choice));
+    }
+    plan.local.sort();
+    plan.local.dedup();
+    plan
+}
+
+/// The endpoints traffic may use.
+struct Choice {
+    all: Vec<Target>,
+    local: Vec<Target>,
+    /// Whether there is any endpoint anywhere.
+    any: bool,
+}
+
+/// Ready endpoints; while there is none, those that still serve on their way out.
+fn choose(config: &Config, service: &Service, endpoints: &[Endpoint]) -> Choice {
+    let leaving = |e: &&Endpoint| e.serving && e.terminating;
+    let usable = |candidates: &mut dyn Iterator<Item = &'_ Endpoint>| -> Vec<Target> {
+        let candidates: Vec<&Endpoint> = candidates.collect();
+        let ready: Vec<&Endpoint> = candidates.iter().copied().filter(|e| e.ready).collect();
+        let chosen = match ready.is_empty() {
+            true => candidates.into_iter().filter(leaving).collect(),
+            false => ready,
+        };
+        let targets = chosen.into_iter().map(|e| (e.address, e.port));
+        targets.take(ENDPOINTS_MAX).collect()
+    };
+    let near = nearby(config, endpoints);
+    let all = usable(&mut near.into_iter());
+    let is_local = |e: &&Endpoint| e.node.as_deref() == Some(&config.node_name);
+    let local = match service.internal_local || service.external_local {
+        true => usable(&mut endpoints.iter().filter(is_local)),
+        false => Vec::new(),
+    };
+    let any = !all.is_empty() || !local.is_empty();
+    Choice { all, local, any }
+}
+
+/// Those endpoints whose hints name this node, else this zone; all of them
+/// when the hints are incomplete or would leave nothing.
+fn nearby<'a>(config: &Config, endpoints: &'a [Endpoint]) -> Vec<&'a Endpoint> {
+    let hinted = |hints: fn(&Endpoint) -> &[String], here: &str| -> Option<Vec<&'a Endpoint>> {
+        let mut ready = endpoints.iter().filter(|e| e.ready);
+        if ready.any(|e| hints(e).is_empty()) {
+            return None;
+        }
+        let for_us = |e: &&Endpoint| e.ready && hints(e).iter().any(|hint| hint == here);
+        let chosen: Vec<&Endpoint> = endpoints.iter().filter(for_us).collect();
+        (!chosen.is_empty()).then_some(chosen)
+    };
+    let by_node = hinted(|e| &e.hint_nodes, &config.node_name);
+    let by_zone = || hinted(|e| &e.hint_zones, config.zone.as_deref()?);
+    let chosen = by_node.or_else(by_zone);
+    chosen.unwrap_or_else(|| endpoints.iter().collect())
+}
+
+/// An endpoint without a node may be anywhere.
+fn is_possibly_local(config: &Config, endpoint: &Endpoint) -> bool {
+    let node = endpoint.node.as_deref();
+    node.is_none_or(|node| node == config.node_name)
+}
+
+fn entries(service: &Service, port: &Port, choice: &Choice) -> Vec<Entry> {
+    let sticky = service.affinity.map(|time| time.as_secs().min(u64::from(u32::MAX)) as u32);
+    let balance = |side, count: usize| Balance {
+        side,
+        count: count as u32,
+        sticky,
+    };
+    let internal = match service.internal_local {
+        true => &choice.local,
+        false => &choice.all,
+    };
+    let shape = match internal.len() {
+        0 if choice.any => Shape::Drop,
+        0 => Shape::Reject,
+        count => Shape::Balance(balance(Side::Address, count)),
+    };
+    let mut entries = Vec::new();
+    for address in &service.cluster_ips {
+        entries.push(Entry {
+            front: Front::Address(*address, port.protocol, port.port),
+            shape,
+            targets: number(internal, 0).collect(),
+        });
+    }
+    let external = |front, side| {
+        let all = balance(side, choice.all.len());
+        let local = choice.local.len() as u32;
+        let shape = match (choice.any, service.external_local) {
+            (false, _) => Shape::Reject,
+            (true, true) => Shape::ExternalLocal { all, local },
+            (true, false) => Shape::External(all),
+        };
+        let mut targets: Vec<_> = number(&choice.all, 0).collect();
+        if service.external_local {
+            targets.extend(number(&choice.local, LOCAL_OFFSET));
+        }
+        Entry { front, shape, targets }
+    };
+    for address in &service.external_ips {
+        let front = Front::Address(*address, port.protocol, port.port);
+        entries.push(external(front, Side::Address));
+    }
+    if let Some(node_port) = port.node_port {
+        entries.push(external(Front::Node(port.protocol, node_port), Side::Node));
+    }
+    entries
+}
+
+fn number(targets: &[Target], offset: u32) -> impl Iterator<Item = (u32, Target)> {
+    (offset..).zip(targets.iter().copied())
+}
