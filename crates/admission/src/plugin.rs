@@ -31,7 +31,50 @@ pub struct Request<'a> {
     pub dry_run: bool,
 }
 
-/// Objects as the API server's caches know them; never waits.
+impl Request<'_> {
+    /// Whether this is about `group_resource` (`pods`, `deployments.apps`) itself, not a subresource.
+    pub fn is_on(&self, group_resource: &str) -> bool {
+        self.subresource.is_empty() && self.resource_is(group_resource)
+    }
+
+    /// Whether this is about `group_resource` or one of its subresources.
+    pub fn resource_is(&self, group_resource: &str) -> bool {
+        let (plural, group) = group_resource
+            .split_once('.')
+            .unwrap_or((group_resource, ""));
+        self.names.plural == plural && self.names.group == group
+    }
+
+    /// The 403 of a plugin: `pods "web" is forbidden: why`. A name that is still to be generated
+    /// is told by its prefix.
+    pub fn refused(&self, object: Option<&Object>, why: &str) -> Status {
+        let given = object.map(|object| {
+            let prefix = object.text("/metadata/generateName");
+            [object.name(), prefix]
+                .into_iter()
+                .find(|name| !name.is_empty())
+        });
+        let name = match (self.name, given.flatten()) {
+            ("", Some(given)) => given,
+            ("", None) => "Unknown",
+            (name, _) => name,
+        };
+        Status::forbidden(self.names, name, why)
+    }
+}
+
+/// An object that a write needs and that may be about to appear, such as the `default` service
+/// account of a new namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Awaited {
+    /// As in [`Lookup::get`].
+    pub resource: &'static str,
+    pub namespace: String,
+    pub name: String,
+}
+
+/// Objects as the API server's caches know them; never waits. It must know what its own clients
+/// have been told is stored: a namespace is created and used in one breath.
 pub trait Lookup: Send + Sync {
     /// One object; `namespace` empty for cluster-wide kinds. `resource` is `deployments.apps` or `pods`.
     fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Object>>;
@@ -44,7 +87,18 @@ pub trait Plugin: Send + Sync + 'static {
     /// Upstream's name, such as `NamespaceLifecycle`.
     fn name(&self) -> &'static str;
 
-    /// May change the object (`None` for deletions).
+    /// What this write needs and the caches lack. The API server may wait a little for it (see
+    /// [`Chain::awaited`](crate::Chain::awaited)) before it goes on; without it the write fails.
+    fn awaits(
+        &self,
+        _request: &Request<'_>,
+        _object: &Object,
+        _lookup: &dyn Lookup,
+    ) -> Option<Awaited> {
+        None
+    }
+
+    /// May change the object. Not called for deletions.
     fn mutate(
         &self,
         _request: &Request<'_>,

@@ -1,0 +1,171 @@
+//! All plugins in upstream's order.
+//!
+//! The API server, for every write after authorization:
+//! 1. [`Chain::awaited`] (optional): waits shortly for what is about to appear;
+//! 2. [`Chain::mutate`] with the object as sent (not for deletions and connections), then
+//!    defaults and validation;
+//! 3. [`Chain::validate`] with the final object, its name generated; for a `Connect`, `None`;
+//! 4. the store; then [`Chain::settled`], exactly once for each `validate` that said yes: also
+//!    for each attempt of a retry, and for dry runs (not stored).
+
+use meta::{Object, Status};
+
+use crate::plugin::{Awaited, Lookup, Plugin, Request};
+use crate::{
+    default_storage_class, default_toleration_seconds, limit_ranger, namespace_lifecycle,
+    node_restriction, priority, quota, runtime_class, service_account, taint_nodes,
+};
+
+/// Plugins in the order in which they are asked.
+pub struct Chain {
+    plugins: Vec<Box<dyn Plugin>>,
+}
+
+/// The plugins that are on by default, in upstream's order.
+pub fn chain() -> Chain {
+    Chain::new(vec![
+        Box::new(namespace_lifecycle::NamespaceLifecycle),
+        Box::new(limit_ranger::LimitRanger),
+        Box::new(service_account::ServiceAccount),
+        Box::new(node_restriction::NodeRestriction),
+        Box::new(taint_nodes::TaintNodesByCondition),
+        Box::new(priority::Priority),
+        Box::new(default_toleration_seconds::DefaultTolerationSeconds),
+        Box::new(default_storage_class::DefaultStorageClass),
+        Box::new(runtime_class::RuntimeClass),
+        // Last, so that nothing is charged for what another plugin refuses.
+        Box::new(quota::ResourceQuota::default()),
+    ])
+}
+
+impl Chain {
+    /// A chain of these plugins.
+    pub fn new(plugins: Vec<Box<dyn Plugin>>) -> Chain {
+        Chain { plugins }
+    }
+
+    /// The names of the plugins, in order.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.plugins.iter().map(|plugin| plugin.name()).collect()
+    }
+
+    /// The first thing that the write needs and the caches lack. Upstream waits up to 50 ms for
+    /// a namespace and a second or two for a `default` service account.
+    pub fn awaited(
+        &self,
+        request: &Request<'_>,
+        object: &Object,
+        lookup: &dyn Lookup,
+    ) -> Option<Awaited> {
+        self.plugins
+            .iter()
+            .find_map(|plugin| plugin.awaits(request, object, lookup))
+    }
+
+    /// Lets each plugin complete the object; the first refusal ends it.
+    pub fn mutate(
+        &self,
+        request: &Request<'_>,
+        object: &mut Object,
+        lookup: &dyn Lookup,
+    ) -> Result<(), Status> {
+        for plugin in &self.plugins {
+            plugin.mutate(request, object, lookup)?;
+        }
+        Ok(())
+    }
+
+    /// Asks each plugin; the first refusal ends it, and takes back what earlier ones charged.
+    pub fn validate(
+        &self,
+        request: &Request<'_>,
+        object: Option<&Object>,
+        lookup: &dyn Lookup,
+    ) -> Result<(), Status> {
+        for (index, plugin) in self.plugins.iter().enumerate() {
+            if let Err(status) = plugin.validate(request, object, lookup) {
+                for earlier in self.plugins.iter().take(index) {
+                    earlier.settled(request, object, false);
+                }
+                return Err(status);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells each plugin what became of an admitted write.
+    pub fn settled(&self, request: &Request<'_>, object: Option<&Object>, stored: bool) {
+        for plugin in &self.plugins {
+            plugin.settled(request, object, stored);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+    use serde_json::json;
+
+    use super::*;
+    use crate::plugin::Operation;
+    use crate::testing::{World, object, request};
+
+    struct Spy(&'static str, bool, Arc<Mutex<Vec<String>>>);
+
+    impl Plugin for Spy {
+        fn name(&self) -> &'static str {
+            self.0
+        }
+        fn validate(
+            &self,
+            request: &Request<'_>,
+            object: Option<&Object>,
+            _lookup: &dyn Lookup,
+        ) -> Result<(), Status> {
+            self.2.lock().push(format!("{} asked", self.0));
+            match self.1 {
+                true => Ok(()),
+                false => Err(request.refused(object, "no")),
+            }
+        }
+        fn settled(&self, _request: &Request<'_>, _object: Option<&Object>, stored: bool) {
+            self.2.lock().push(format!("{} {stored}", self.0));
+        }
+    }
+
+    #[test]
+    fn a_refusal_takes_back_what_was_charged_before_it() {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let spy = |name, says| Box::new(Spy(name, says, Arc::clone(&log))) as Box<dyn Plugin>;
+        let chain = Chain::new(vec![spy("a", true), spy("b", false), spy("c", true)]);
+        let pod = object(json!({"metadata": {"generateName": "web-"}}));
+        let asked = request(Operation::Create, "pods", "");
+        let refusal = chain.validate(&asked.borrow(), Some(&pod), &World::default());
+        assert_eq!(
+            refusal.unwrap_err().message,
+            "pods \"web-\" is forbidden: no"
+        );
+        assert_eq!(*log.lock(), ["a asked", "b asked", "a false"]);
+    }
+
+    #[test]
+    fn the_order_is_upstreams() {
+        assert_eq!(
+            chain().names(),
+            [
+                "NamespaceLifecycle",
+                "LimitRanger",
+                "ServiceAccount",
+                "NodeRestriction",
+                "TaintNodesByCondition",
+                "Priority",
+                "DefaultTolerationSeconds",
+                "DefaultStorageClass",
+                "RuntimeClass",
+                "ResourceQuota",
+            ]
+        );
+    }
+}
