@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use parking_lot::{Condvar, Mutex};
@@ -41,6 +41,8 @@ pub(crate) struct Progress {
     idle: Condvar,
     /// Number of the last record of the log that is in the checkpoint.
     applied: AtomicU64,
+    /// The last attempt found no room, and has said so.
+    postponed: AtomicBool,
 }
 
 impl Progress {
@@ -78,9 +80,21 @@ impl Progress {
 
 /// The checkpoint thread: works each time it is asked to, until nobody can ask.
 pub(crate) fn run(shared: &Shared, engine: &Engine, dir: &Path, requests: &Receiver<()>) {
+    let _guard = AbortOnPanic;
     while requests.recv().is_ok() {
         write(shared, engine, dir);
         shared.checkpoints.done();
+    }
+}
+
+/// Writers wait for the checkpoint thread, so it must not end before them.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
     }
 }
 
@@ -88,8 +102,15 @@ pub(crate) fn run(shared: &Shared, engine: &Engine, dir: &Path, requests: &Recei
 /// ends the process: the log still has everything.
 pub(crate) fn write(shared: &Shared, engine: &Engine, dir: &Path) {
     let pending = shared.state.read().active_bytes as u64;
-    if !has_room(dir, pending) {
-        tracing::warn!(dir = %dir.display(), "disk is full, checkpoint postponed");
+    let has_room = has_room(dir, pending);
+    let postponed = &shared.checkpoints.postponed;
+    if postponed.swap(!has_room, Ordering::Relaxed) == has_room {
+        match has_room {
+            true => tracing::info!(dir = %dir.display(), "disk has room for checkpoints again"),
+            false => tracing::warn!(dir = %dir.display(), "disk is full, checkpoint postponed"),
+        }
+    }
+    if !has_room {
         return;
     }
     let (standing, frozen, dropped, leases) = {

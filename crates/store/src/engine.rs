@@ -1,9 +1,11 @@
 //! The checkpoint on disk: every version by revision, in redb. Written in
 //! large steps behind the log, read for values that are no longer in memory.
 
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use bytes::{Buf, BufMut, Bytes};
+use redb::backends::FileBackend;
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::api::{KeyValue, StoreError};
@@ -59,9 +61,17 @@ pub(crate) struct Opened {
 impl Engine {
     /// Opens or creates the file; redb checks and repairs it after a crash.
     pub(crate) fn open(path: &Path, cache_bytes: usize) -> Result<Opened, redb::Error> {
+        // Secrets lie in there.
+        let file = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)?;
         let database = Database::builder()
             .set_cache_size(cache_bytes)
-            .create(path)?;
+            .create_with_backend(FileBackend::new(file)?)?;
         let engine = Engine { database };
         let txn = engine.database.begin_write()?;
         let is_new = {

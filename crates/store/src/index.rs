@@ -146,8 +146,8 @@ impl Index {
                 (place, was_live)
             }
             Err(place) => {
-                let mut history = Vec::with_capacity(1);
-                history.push(version);
+                // Exactly one long: most keys never get a second version.
+                let history = vec![version];
                 let key = key.clone();
                 block.garbage |= !version.is_live();
                 block.entries.insert(place, Entry { key, history });

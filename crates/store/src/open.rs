@@ -233,6 +233,14 @@ fn recover(config: &Config, scratch: Option<Scratch>) -> Result<Recovered, OpenE
             path: log_dir.clone(),
             message,
         })?;
+    // The files are durable, but not yet their names.
+    for folder_path in [dir, dir.parent().unwrap_or(dir)] {
+        if !folder_path.as_os_str().is_empty() {
+            File::open(folder_path)
+                .and_then(|open| open.sync_all())
+                .map_err(|source| folder(folder_path, source))?;
+        }
+    }
     let shared = Arc::new(Shared {
         revision: AtomicI64::new(state.revision()),
         state: RwLock::new(state),

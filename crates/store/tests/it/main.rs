@@ -1,5 +1,7 @@
 //! Tests of the store through its public face.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
+
 mod crash;
 mod full_disk;
 mod leases;

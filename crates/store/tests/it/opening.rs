@@ -19,6 +19,7 @@ async fn a_second_opener_is_refused() {
     Opened::at(config(dir.path(), 10)).await.close().await;
 }
 
+// The only test of this binary with a scratch store, for it counts what is left.
 #[tokio::test]
 async fn a_scratch_store_leaves_nothing() {
     let crew = Crew::new();
@@ -39,21 +40,23 @@ async fn a_scratch_store_leaves_nothing() {
 
 #[tokio::test]
 async fn requests_after_the_end_are_refused() {
-    let crew = Crew::new();
-    let store = store::memory(&crew).await.unwrap();
-    crew.stop().raise();
-    crew.finished().await.unwrap();
-    let refused = put(store.as_ref(), "a", "1").await;
+    let dir = tempfile::tempdir().unwrap();
+    let opened = Opened::at(config(dir.path(), 10)).await;
+    opened.crew.stop().raise();
+    opened.crew.finished().await.unwrap();
+    let refused = put(opened.store.as_ref(), "a", "1").await;
     assert!(matches!(refused, Err(store::StoreError::Closed)));
 }
 
 #[tokio::test]
 async fn an_oversize_request_is_refused() {
-    let crew = Crew::new();
-    let store = store::memory(&crew).await.unwrap();
-    let refused = put(store.as_ref(), "a", vec![0; 2 << 20]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let opened = Opened::at(config(dir.path(), 10)).await;
+    let store = opened.store.as_ref();
+    let refused = put(store, "a", vec![0; 2 << 20]).await;
     assert!(matches!(refused, Err(store::StoreError::TooLarge { .. })));
-    put(store.as_ref(), "a", vec![0; 1 << 20]).await.unwrap();
+    put(store, "a", vec![0; 1 << 20]).await.unwrap();
+    opened.close().await;
 }
 
 /// The only segment of a store without checkpoints.
