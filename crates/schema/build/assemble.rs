@@ -28,7 +28,7 @@ pub(crate) fn table(
     for (name, ty) in published {
         let unstable =
             name.contains(".v1alpha") || name.contains(".v1beta") || name.contains(".v2beta");
-        if !unstable && special(name).is_none() {
+        if !unstable {
             writer.structure(name, ty)?;
         }
     }

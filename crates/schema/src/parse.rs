@@ -79,7 +79,8 @@ impl<'de> Visitor<'de> for Node<'_> {
                 return Ok(Value::Array(list));
             };
             for path in &mut self.0[before..] {
-                *path = format!("[{}]{path}", list.len());
+                let dot = if path.starts_with('[') { "" } else { "." };
+                *path = format!("[{}]{dot}{path}", list.len());
             }
             list.push(item);
         }

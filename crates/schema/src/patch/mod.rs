@@ -1,5 +1,6 @@
 //! The three kinds of patches that are not server-side apply.
 
+mod order;
 mod strategic;
 
 use serde_json::Value;

@@ -1,0 +1,59 @@
+//! OpenAPI v3 documents, one per group and version.
+
+mod paths;
+mod schemas;
+
+use meta::{GroupVersion, Names};
+use serde_json::{Map, Value, json};
+
+use schemas::Schemas;
+
+/// One kind that the document describes.
+#[derive(Clone, Copy, Debug)]
+pub struct KindDoc<'a> {
+    /// What it is called.
+    pub names: &'a Names,
+    /// Such as `status` and `scale`.
+    pub subresources: &'a [&'a str],
+    /// As in discovery: `create`, `delete`, `deletecollection`, `get`, `list`, `patch`, `update`, `watch`.
+    pub verbs: &'a [&'a str],
+}
+
+/// The document behind `/openapi/v3/apis/<group>/<version>`: the operations on each kind and all
+/// types that they lead to. Kinds without a built-in type are left out.
+pub fn document(group_version: &GroupVersion, kinds: &[KindDoc<'_>]) -> Value {
+    let mut schemas = Schemas::default();
+    let mut paths = Map::new();
+    for kind in kinds {
+        let names = kind.names;
+        let Some(ty) = crate::builtin(&names.group, &names.version, &names.kind) else {
+            continue;
+        };
+        schemas.add(ty);
+        if let Some(list) = crate::builtin(&names.group, &names.version, &names.list_kind) {
+            schemas.add(list);
+        }
+        paths::add(&mut paths, kind, &ty.name, &mut schemas);
+    }
+    json!({
+        "openapi": "3.0.0",
+        "info": {"title": "Kubernetes", "version": "v1.36.0"},
+        "paths": paths,
+        "components": {
+            "schemas": schemas.finish(),
+            "securitySchemes": {
+                "BearerToken": {
+                    "description": "Bearer Token authentication",
+                    "type": "apiKey",
+                    "name": "authorization",
+                    "in": "header",
+                },
+            },
+        },
+        "x-group-version": group_version.to_string(),
+    })
+}
+
+#[cfg(test)]
+#[path = "test.rs"]
+mod tests;

@@ -1,0 +1,364 @@
+//! The operations on a kind. kubectl looks here for the query parameters that a server knows.
+
+use serde_json::{Map, Value, json};
+
+use super::KindDoc;
+use super::schemas::Schemas;
+
+const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+const BODIES: [&str; 3] = [
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+];
+const PATCHES: [&str; 4] = [
+    "application/apply-patch+yaml",
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
+
+/// Name, type and meaning of a query parameter.
+type Parameter = (&'static str, &'static str, &'static str);
+
+const DRY_RUN: Parameter = (
+    "dryRun",
+    "string",
+    "Report what would be done without doing it; the only value is All.",
+);
+const FIELD_MANAGER: Parameter = (
+    "fieldManager",
+    "string",
+    "Name of the actor that makes the change.",
+);
+const FIELD_VALIDATION: Parameter = (
+    "fieldValidation",
+    "string",
+    "What to do with unknown and duplicate fields: Ignore, Warn or Strict.",
+);
+const FORCE: Parameter = (
+    "force",
+    "boolean",
+    "Take fields from other managers; only for apply.",
+);
+const PRETTY: Parameter = (
+    "pretty",
+    "string",
+    "If true, the answer is printed with line breaks.",
+);
+const LIST: [Parameter; 10] = [
+    (
+        "allowWatchBookmarks",
+        "boolean",
+        "Send bookmarks in a watch.",
+    ),
+    ("continue", "string", "Where the last page ended."),
+    ("fieldSelector", "string", "Only objects with these fields."),
+    ("labelSelector", "string", "Only objects with these labels."),
+    (
+        "limit",
+        "integer",
+        "Largest number of objects in one answer.",
+    ),
+    ("resourceVersion", "string", "How old the answer may be."),
+    (
+        "resourceVersionMatch",
+        "string",
+        "How resourceVersion is meant.",
+    ),
+    (
+        "sendInitialEvents",
+        "boolean",
+        "Begin a watch with what there is.",
+    ),
+    (
+        "timeoutSeconds",
+        "integer",
+        "Longest duration of the request.",
+    ),
+    ("watch", "boolean", "Answer with changes as they happen."),
+];
+const DELETE: [Parameter; 4] = [
+    DRY_RUN,
+    (
+        "gracePeriodSeconds",
+        "integer",
+        "Seconds until the object is removed.",
+    ),
+    (
+        "orphanDependents",
+        "boolean",
+        "Deprecated: use propagationPolicy.",
+    ),
+    (
+        "propagationPolicy",
+        "string",
+        "What becomes of dependents: Orphan, Background or Foreground.",
+    ),
+];
+const WRITE: [Parameter; 3] = [DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION];
+
+/// Adds all operations of a kind.
+pub(super) fn add(
+    paths: &mut Map<String, Value>,
+    kind: &KindDoc<'_>,
+    ty: &str,
+    schemas: &mut Schemas,
+) {
+    let names = kind.names;
+    let namespaced = names.is_namespaced();
+    let collection = names.path(namespaced.then_some("{namespace}"), None);
+    let object = names.path(namespaced.then_some("{namespace}"), Some("{name}"));
+    let gvk = json!({"group": names.group, "version": names.version, "kind": names.kind});
+    let list_type = ty
+        .rsplit_once('.')
+        .map(|(module, _)| format!("{module}.{}", names.list_kind));
+    let scope = if namespaced { "Namespaced" } else { "" };
+    let mut writer = Writer {
+        schemas,
+        gvk,
+        tag: tag(kind),
+        ty: ty.to_owned(),
+        list_type,
+        name: format!("{scope}{}", names.kind),
+    };
+    let has = |verb: &str| kind.verbs.contains(&verb);
+    let mut item = Map::new();
+    let mut put = |method: &str, verb: &str, operation: Value| {
+        if has(verb) {
+            item.insert(method.into(), operation);
+        }
+    };
+    put("get", "list", writer.list());
+    put("post", "create", writer.write("post", "create"));
+    put("delete", "deletecollection", writer.delete(true));
+    insert(paths, collection, item, namespaced, false);
+    let mut item = Map::new();
+    let mut put = |method: &str, verb: &str, operation: Value| {
+        if has(verb) {
+            item.insert(method.into(), operation);
+        }
+    };
+    put("get", "get", writer.read());
+    put("put", "update", writer.write("put", "replace"));
+    put("patch", "patch", writer.patch());
+    put("delete", "delete", writer.delete(false));
+    insert(paths, object.clone(), item, namespaced, true);
+    if namespaced && has("list") {
+        let mut item = Map::new();
+        writer.name = format!("{}ForAllNamespaces", names.kind);
+        item.insert("get".into(), writer.list());
+        insert(paths, names.path(None, None), item, false, false);
+    }
+    for subresource in kind.subresources {
+        let item = writer.subresource(subresource, &names.kind, scope);
+        insert(
+            paths,
+            format!("{object}/{subresource}"),
+            item,
+            namespaced,
+            true,
+        );
+    }
+}
+
+/// `core_v1` or `rbacAuthorization_v1`.
+fn tag(kind: &KindDoc<'_>) -> String {
+    let group = kind.names.group.trim_end_matches(".k8s.io");
+    let mut words = group.split('.');
+    let first = words
+        .next()
+        .filter(|word| !word.is_empty())
+        .unwrap_or("core")
+        .to_owned();
+    let group = words.fold(first, |group, word| group + &capital(word));
+    format!("{group}_{}", kind.names.version)
+}
+
+fn capital(word: &str) -> String {
+    let mut letters = word.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+    first.into_iter().chain(letters).collect()
+}
+
+fn insert(
+    paths: &mut Map<String, Value>,
+    path: String,
+    mut item: Map<String, Value>,
+    namespaced: bool,
+    named: bool,
+) {
+    if item.is_empty() {
+        return;
+    }
+    let mut parameters = Vec::new();
+    let mut add = |name: &str, text: &str| {
+        parameters.push(json!({
+            "name": name, "in": "path", "required": true, "description": text,
+            "schema": {"type": "string", "uniqueItems": true},
+        }));
+    };
+    if named {
+        add("name", "name of the object");
+    }
+    if namespaced {
+        add(
+            "namespace",
+            "object name and auth scope, such as for teams and projects",
+        );
+    }
+    parameters.push(query(&PRETTY));
+    item.insert("parameters".into(), parameters.into());
+    paths.insert(path, Value::Object(item));
+}
+
+fn query((name, kind, text): &Parameter) -> Value {
+    json!({
+        "name": name, "in": "query", "description": text,
+        "schema": {"type": kind, "uniqueItems": true},
+    })
+}
+
+/// Makes operations of one kind.
+struct Writer<'s> {
+    schemas: &'s mut Schemas,
+    gvk: Value,
+    tag: String,
+    ty: String,
+    list_type: Option<String>,
+    /// What follows the verb in operation ids.
+    name: String,
+}
+
+impl Writer<'_> {
+    fn operation(&self, verb: &str, action: &str, parameters: &[Parameter]) -> Map<String, Value> {
+        let group = self.tag.split('_').map(capital).collect::<String>();
+        let operation = json!({
+            "tags": [self.tag],
+            "operationId": format!("{verb}{group}{}", self.name),
+            "parameters": parameters.iter().map(query).collect::<Vec<Value>>(),
+            "x-kubernetes-action": action,
+            "x-kubernetes-group-version-kind": self.gvk,
+        });
+        match operation {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        }
+    }
+
+    fn content(&mut self, name: &str, media: &[&str]) -> Value {
+        let schema = self.schemas.reference(name);
+        let entries = media
+            .iter()
+            .map(|media| ((*media).to_owned(), json!({"schema": schema})));
+        json!({"content": Value::Object(entries.collect())})
+    }
+
+    /// Adds what a successful operation answers.
+    fn answer(&mut self, mut operation: Map<String, Value>, name: &str, created: bool) -> Value {
+        let mut ok = self.content(name, &BODIES);
+        ok["description"] = "OK".into();
+        let mut responses = json!({"200": ok, "401": {"description": "Unauthorized"}});
+        if created {
+            let mut created = ok_of(&responses);
+            created["description"] = "Created".into();
+            responses["201"] = created;
+        }
+        operation.insert("responses".into(), responses);
+        Value::Object(operation)
+    }
+
+    fn list(&mut self) -> Value {
+        let operation = self.operation("list", "list", &LIST);
+        let list = self.list_type.clone().unwrap_or(self.ty.clone());
+        self.answer(operation, &list, false)
+    }
+
+    fn read(&mut self) -> Value {
+        let operation = self.operation("read", "get", &[]);
+        let ty = self.ty.clone();
+        self.answer(operation, &ty, false)
+    }
+
+    fn write(&mut self, action: &str, verb: &str) -> Value {
+        let mut operation = self.operation(verb, action, &WRITE);
+        let ty = self.ty.clone();
+        let mut body = self.content(&ty, &BODIES);
+        body["required"] = true.into();
+        operation.insert("requestBody".into(), body);
+        self.answer(operation, &ty, true)
+    }
+
+    fn patch(&mut self) -> Value {
+        let mut operation = self.operation(
+            "patch",
+            "patch",
+            &[DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION, FORCE],
+        );
+        let mut body = self.content(&format!("{META}.Patch"), &PATCHES);
+        body["required"] = true.into();
+        operation.insert("requestBody".into(), body);
+        let ty = self.ty.clone();
+        self.answer(operation, &ty, true)
+    }
+
+    fn delete(&mut self, collection: bool) -> Value {
+        let (verb, action) = match collection {
+            true => ("deleteCollection", "deletecollection"),
+            false => ("delete", "delete"),
+        };
+        let selectors = LIST
+            .iter()
+            .filter(|(name, ..)| collection && name.ends_with("Selector"));
+        let parameters: Vec<Parameter> = DELETE.iter().chain(selectors).copied().collect();
+        let mut operation = self.operation(verb, action, &parameters);
+        let body = self.content(&format!("{META}.DeleteOptions"), &BODIES);
+        operation.insert("requestBody".into(), body);
+        self.answer(operation, &format!("{META}.Status"), false)
+    }
+
+    /// `status` and `scale` are read, replaced and patched; the others are verbs of their own.
+    fn subresource(&mut self, subresource: &str, kind: &str, scope: &str) -> Map<String, Value> {
+        self.name = format!("{scope}{kind}{}", capital(subresource));
+        let of = |kind: &str, group: &str, version: &str| json!({"group": group, "version": version, "kind": kind});
+        let own = (self.gvk.clone(), self.ty.clone());
+        let (gvk, ty) = match subresource {
+            "scale" => (
+                of("Scale", "autoscaling", "v1"),
+                "io.k8s.api.autoscaling.v1.Scale",
+            ),
+            "eviction" => (
+                of("Eviction", "policy", "v1"),
+                "io.k8s.api.policy.v1.Eviction",
+            ),
+            "binding" => (of("Binding", "", "v1"), "io.k8s.api.core.v1.Binding"),
+            "token" => (
+                of("TokenRequest", "authentication.k8s.io", "v1"),
+                "io.k8s.api.authentication.v1.TokenRequest",
+            ),
+            _ => (own.0.clone(), own.1.as_str()),
+        };
+        (self.gvk, self.ty) = (gvk, ty.to_owned());
+        let mut item = Map::new();
+        match subresource {
+            "eviction" | "binding" | "token" => {
+                item.insert("post".into(), self.write("post", "create"));
+            }
+            "log" | "exec" | "attach" | "portforward" | "proxy" => {
+                let operation = self.operation("connectGet", "connect", &[]);
+                item.insert("get".into(), Value::Object(operation));
+            }
+            _ => {
+                item.insert("get".into(), self.read());
+                item.insert("put".into(), self.write("put", "replace"));
+                item.insert("patch".into(), self.patch());
+            }
+        }
+        (self.gvk, self.ty) = own;
+        item
+    }
+}
+
+fn ok_of(responses: &Value) -> Value {
+    responses["200"].clone()
+}

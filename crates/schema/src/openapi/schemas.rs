@@ -1,0 +1,219 @@
+//! Types as OpenAPI schemas.
+
+use serde_json::{Map, Value, json};
+
+use crate::types::{Field, ListKind, MapKind, Presence, Shape, Type};
+
+/// The schemas of a document, by name, with all that they refer to.
+#[derive(Default)]
+pub(super) struct Schemas {
+    done: Map<String, Value>,
+    waiting: Vec<String>,
+}
+
+impl Schemas {
+    /// Adds a type.
+    pub(super) fn add(&mut self, ty: &Type) {
+        self.want(&ty.name);
+    }
+
+    /// A reference to a built-in type, which is added.
+    pub(super) fn reference(&mut self, name: &str) -> Value {
+        self.want(name);
+        json!({"$ref": format!("#/components/schemas/{name}")})
+    }
+
+    /// All schemas.
+    pub(super) fn finish(mut self) -> Map<String, Value> {
+        while let Some(name) = self.waiting.pop() {
+            if let Some(ty) = crate::named(&name) {
+                let schema = self.schema(ty);
+                self.done.insert(name, schema);
+            }
+        }
+        self.done
+    }
+
+    fn want(&mut self, name: &str) {
+        if !self.done.contains_key(name) {
+            self.done.insert(name.to_owned(), Value::Null);
+            self.waiting.push(name.to_owned());
+        }
+    }
+
+    fn schema(&mut self, ty: &Type) -> Value {
+        let mut schema = special(&ty.name);
+        describe(&mut schema, &ty.doc);
+        if schema.contains_key("type") || schema.contains_key("oneOf") {
+            return Value::Object(schema);
+        }
+        schema.insert("type".into(), "object".into());
+        let properties: Map<String, Value> = ty
+            .fields
+            .iter()
+            .map(|field| (field.json.to_string(), self.property(field)))
+            .collect();
+        if !properties.is_empty() {
+            schema.insert("properties".into(), Value::Object(properties));
+        }
+        let required = ty.fields.iter().filter(|field| field.required);
+        let required: Vec<&str> = required.map(|field| &*field.json).collect();
+        if !required.is_empty() {
+            schema.insert("required".into(), required.into());
+        }
+        if ty.atomic {
+            schema.insert("x-kubernetes-map-type".into(), "atomic".into());
+        }
+        if !ty.kinds.is_empty() {
+            let kinds = ty.kinds.iter().map(
+                |kind| json!({"group": kind.group, "version": kind.version, "kind": kind.kind}),
+            );
+            schema.insert("x-kubernetes-group-version-kind".into(), kinds.collect());
+        }
+        Value::Object(schema)
+    }
+
+    fn property(&mut self, field: &Field) -> Value {
+        let mut schema = self.shape(&field.shape);
+        // What stands beside a reference is ignored, so the reference is wrapped.
+        if schema.contains_key("$ref") {
+            schema = Map::from_iter([("allOf".to_owned(), json!([schema]))]);
+        }
+        describe(&mut schema, &field.doc);
+        let default = match (&field.default, &field.shape, field.presence) {
+            (Some(default), ..) => Some(default.clone()),
+            (None, Shape::Struct(_), Presence::Always) => Some(json!({})),
+            (None, Shape::Text, _) if field.required => Some("".into()),
+            (None, Shape::Int32 | Shape::Int64, _) if field.required => Some(0.into()),
+            (None, Shape::Bool, _) if field.required => Some(false.into()),
+            _ => None,
+        };
+        schema.extend(default.map(|default| ("default".to_owned(), default)));
+        let mut extend = |key: &str, value: Option<Value>| {
+            schema.extend(value.map(|value| (format!("x-kubernetes-{key}"), value)));
+        };
+        match &field.shape {
+            Shape::List(_, ListKind::Atomic) => extend("list-type", Some("atomic".into())),
+            Shape::List(_, ListKind::Set) => extend("list-type", Some("set".into())),
+            Shape::List(_, ListKind::Map { keys }) => {
+                extend("list-type", Some("map".into()));
+                extend(
+                    "list-map-keys",
+                    Some(keys.iter().map(|key| Value::from(&**key)).collect()),
+                );
+            }
+            Shape::Map(_, MapKind::Atomic) => extend("map-type", Some("atomic".into())),
+            _ => {}
+        }
+        extend(
+            "patch-merge-key",
+            field.patch_merge_key.as_deref().map(Value::from),
+        );
+        let strategy = [
+            (field.patch.merge, "merge"),
+            (field.patch.retain_keys, "retainKeys"),
+            (field.patch.replace, "replace"),
+        ];
+        let strategy: Vec<&str> = strategy
+            .iter()
+            .filter(|(on, _)| *on)
+            .map(|(_, name)| *name)
+            .collect();
+        extend(
+            "patch-strategy",
+            (!strategy.is_empty()).then(|| strategy.join(",").into()),
+        );
+        if !field.enumeration.is_empty() {
+            schema.insert(
+                "enum".into(),
+                field
+                    .enumeration
+                    .iter()
+                    .map(|value| Value::from(&**value))
+                    .collect(),
+            );
+        }
+        Value::Object(schema)
+    }
+
+    fn shape(&mut self, shape: &Shape) -> Map<String, Value> {
+        let name = match shape {
+            Shape::Struct(reference) => reference.name(),
+            Shape::IntOrString => "io.k8s.apimachinery.pkg.util.intstr.IntOrString",
+            Shape::Quantity => "io.k8s.apimachinery.pkg.api.resource.Quantity",
+            Shape::Time => "io.k8s.apimachinery.pkg.apis.meta.v1.Time",
+            Shape::MicroTime => "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime",
+            Shape::FieldsV1 => "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1",
+            Shape::Raw => "io.k8s.apimachinery.pkg.runtime.RawExtension",
+            Shape::Json => "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON",
+            _ => "",
+        };
+        if !name.is_empty() {
+            return object(self.reference(name));
+        }
+        let (kind, format) = shape.openapi_type();
+        let mut schema = Map::new();
+        let mut set = |key: &str, text: &str| {
+            if !text.is_empty() {
+                schema.insert(key.into(), text.into());
+            }
+        };
+        set("type", kind);
+        set("format", format);
+        match shape {
+            Shape::List(item, _) => {
+                let item = self.nested(item);
+                schema.insert("items".into(), item);
+            }
+            Shape::Map(item, _) => {
+                let item = self.nested(item);
+                schema.insert("additionalProperties".into(), item);
+            }
+            _ => {}
+        }
+        schema
+    }
+
+    /// An item or entry, whose empty value is its default.
+    fn nested(&mut self, shape: &Shape) -> Value {
+        let mut schema = self.shape(shape);
+        if schema.contains_key("$ref") {
+            schema = Map::from_iter([("allOf".to_owned(), json!([schema]))]);
+        }
+        let default = match shape {
+            Shape::Struct(_) => Some(json!({})),
+            Shape::Text => Some("".into()),
+            Shape::Int32 | Shape::Int64 => Some(0.into()),
+            _ => None,
+        };
+        schema.extend(default.map(|default| ("default".to_owned(), default)));
+        Value::Object(schema)
+    }
+}
+
+/// Types that are no structs.
+fn special(name: &str) -> Map<String, Value> {
+    let schema = match name.rsplit('.').next() {
+        Some("Quantity") => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
+        Some("IntOrString") => {
+            json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]})
+        }
+        Some("Time" | "MicroTime") => json!({"type": "string", "format": "date-time"}),
+        Some("FieldsV1" | "RawExtension" | "Patch") => json!({"type": "object"}),
+        _ => json!({}),
+    };
+    object(schema)
+}
+
+fn describe(schema: &mut Map<String, Value>, doc: &str) {
+    if !doc.is_empty() {
+        schema.insert("description".into(), doc.into());
+    }
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
