@@ -23,6 +23,7 @@ mod policy;
 mod rbac;
 pub mod row;
 mod scheduling;
+mod spot;
 mod storage;
 mod table;
 mod tree;

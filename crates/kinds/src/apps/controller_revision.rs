@@ -1,9 +1,11 @@
 //! ControllerRevision: one remembered template of a stateful or daemon set.
 
 use jiff::Timestamp;
+use meta::Faults;
 use serde_json::Value;
 
 use crate::row::{Cells, Strategy};
+use crate::spot::{Spot, immutable, not_negative};
 use crate::table::{age, cells, name};
 use crate::tree::Tree;
 
@@ -12,6 +14,18 @@ pub(crate) const COLUMNS: &str = "Name, Controller, Revision, Age";
 pub(crate) struct ControllerRevision;
 
 impl Strategy for ControllerRevision {
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        if !object.has("data") {
+            faults.required("data", "data is mandatory");
+        }
+        not_negative(&Spot::new(object, ""), "revision", faults);
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        self.validate_create(object, faults);
+        immutable(&Spot::new(object, ""), old, "data", faults);
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         let revision = object.int("revision");
         cells![name(object), controller(object), revision, age(object, now)]

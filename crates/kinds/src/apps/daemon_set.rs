@@ -1,10 +1,16 @@
 //! DaemonSet.
 
 use jiff::Timestamp;
+use meta::Faults;
 use serde_json::Value;
 
-use crate::core::default_pod_spec;
+use crate::core::{default_pod_spec, validate_template};
+use super::workload;
 use crate::row::{Cells, Strategy};
+use crate::spot::{
+    Spot, at_most_all, count_or_percent, immutable, label_selector, not_negative, same, selects,
+    unsupported,
+};
 use crate::table::{age, cells, containers, labels, name, selector};
 use crate::tree::Tree;
 
@@ -24,6 +30,44 @@ impl Strategy for DaemonSet {
         default_pod_spec(object, "spec.template.spec");
     }
 
+    fn prepare_create(&self, object: &mut Value) {
+        set_template_generation(object, 1);
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value) {
+        let changed = !same(object.at("spec.template"), old.at("spec.template"));
+        let annotations = old.at("metadata.annotations");
+        let before = annotations.get(TEMPLATE_GENERATION).and_then(Value::as_str);
+        let before = before.and_then(|text| text.parse::<i64>().ok()).unwrap_or(1);
+        set_template_generation(object, before + i64::from(changed));
+    }
+
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        let spec = Spot::new(object, "spec");
+        let selector = spec.child("selector");
+        label_selector(&selector, faults);
+        let labels = spec.child("template.metadata.labels");
+        if selector.is_null() || !selects(selector.value, labels.value) {
+            let rule = "`selector` does not match template `labels`";
+            faults.invalid(labels.path, labels.value.clone(), rule);
+        }
+        let chosen = selector.count("matchLabels") + selector.count("matchExpressions");
+        if !selector.is_null() && chosen == 0 {
+            let rule = "empty selector is invalid for daemonset";
+            faults.invalid(selector.path.clone(), selector.value.clone(), rule);
+        }
+        validate_template(object, "spec.template", faults);
+        workload::validate_endless(&spec, "DaemonSet", faults);
+        not_negative(&spec, "minReadySeconds", faults);
+        validate_strategy(&spec, faults);
+        not_negative(&spec, "revisionHistoryLimit", faults);
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        immutable(&Spot::new(object, "spec"), old.at("spec"), "selector", faults);
+        self.validate_create(object, faults);
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         let [names, images] = containers(object, "spec.template.spec");
         cells![
@@ -39,5 +83,49 @@ impl Strategy for DaemonSet {
             images,
             selector(object, "spec.selector"),
         ]
+    }
+}
+
+/// Counts changes of the template, for clients of a time before controller revisions.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+fn set_template_generation(object: &mut Value, generation: i64) {
+    object.fill_map("metadata.annotations");
+    if let Some(Value::Object(annotations)) = object.at_mut("metadata.annotations") {
+        annotations.insert(TEMPLATE_GENERATION.into(), generation.to_string().into());
+    }
+}
+
+fn validate_strategy(spec: &Spot<'_>, faults: &mut Faults) {
+    let strategy = spec.child("updateStrategy");
+    let rolling = strategy.child("rollingUpdate");
+    match strategy.text("type") {
+        "OnDelete" => {}
+        "RollingUpdate" if rolling.is_null() => faults.required(rolling.path, ""),
+        "RollingUpdate" => {
+            let fields = ["maxUnavailable", "maxSurge"];
+            for field in fields {
+                count_or_percent(&rolling, field, faults);
+            }
+            for field in fields {
+                at_most_all(&rolling, field, faults);
+            }
+            match fields.map(|field| workload::is_none(rolling.at(field))) {
+                [false, false] => {
+                    let rule = "may not be set when maxUnavailable is non-zero";
+                    let surge = rolling.at("maxSurge").clone();
+                    faults.invalid(rolling.path("maxSurge"), surge, rule);
+                }
+                [true, true] => {
+                    let rule = "cannot be 0 when maxSurge is 0";
+                    faults.required(rolling.path("maxUnavailable"), rule);
+                }
+                _ => {}
+            }
+        }
+        _ => {
+            let words = ["RollingUpdate", "OnDelete"];
+            unsupported(faults, strategy.path.clone(), strategy.value.clone(), &words);
+        }
     }
 }

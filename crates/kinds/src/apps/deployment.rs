@@ -1,10 +1,13 @@
 //! Deployment.
 
 use jiff::Timestamp;
+use meta::Faults;
 use serde_json::Value;
 
 use crate::core::default_pod_spec;
+use super::workload;
 use crate::row::{Cells, Strategy};
+use crate::spot::{Spot, at_most_all, count_or_percent, immutable, not_negative, unsupported};
 use crate::table::{age, cells, containers, name, sorted};
 use crate::tree::Tree;
 
@@ -24,6 +27,33 @@ impl Strategy for Deployment {
         object.fill("spec.revisionHistoryLimit", 10);
         object.fill("spec.progressDeadlineSeconds", 600);
         default_pod_spec(object, "spec.template.spec");
+    }
+
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        let spec = Spot::new(object, "spec");
+        not_negative(&spec, "replicas", faults);
+        workload::validate_selector(&spec, "deployment", faults);
+        workload::validate_template(object, "ReplicaSet", faults);
+        validate_strategy(&spec, faults);
+        not_negative(&spec, "minReadySeconds", faults);
+        not_negative(&spec, "revisionHistoryLimit", faults);
+        not_negative(&spec, "progressDeadlineSeconds", faults);
+        let deadline = spec.maybe_int("progressDeadlineSeconds");
+        let ready = spec.int("minReadySeconds");
+        if let Some(deadline) = deadline.filter(|deadline| *deadline <= ready) {
+            let path = spec.path("progressDeadlineSeconds");
+            faults.invalid(path, deadline, "must be greater than minReadySeconds");
+        }
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        self.validate_create(object, faults);
+        immutable(&Spot::new(object, "spec"), old.at("spec"), "selector", faults);
+    }
+
+    fn validate_status(&self, object: &Value, _old: &Value, faults: &mut Faults) {
+        let counted = ["updatedReplicas", "readyReplicas", "availableReplicas"];
+        workload::validate_counts(object, &counted, "readyReplicas", faults);
     }
 
     /// Annotations count too: they are copied to the replica sets.
@@ -49,5 +79,35 @@ impl Strategy for Deployment {
             images,
             selector,
         ]
+    }
+}
+
+fn validate_strategy(spec: &Spot<'_>, faults: &mut Faults) {
+    let strategy = spec.child("strategy");
+    let rolling = strategy.child("rollingUpdate");
+    match strategy.text("type") {
+        "Recreate" if rolling.is_null() => {}
+        "Recreate" => {
+            let rule = "may not be specified when strategy `type` is 'Recreate'";
+            faults.forbidden(rolling.path, rule);
+        }
+        "RollingUpdate" if rolling.is_null() => {
+            let rule = "this should be defaulted and never be nil";
+            faults.required(rolling.path, rule);
+        }
+        "RollingUpdate" => {
+            count_or_percent(&rolling, "maxUnavailable", faults);
+            count_or_percent(&rolling, "maxSurge", faults);
+            let unavailable = rolling.at("maxUnavailable");
+            if workload::is_none(unavailable) && workload::is_none(rolling.at("maxSurge")) {
+                let rule = "may not be 0 when `maxSurge` is 0";
+                faults.invalid(rolling.path("maxUnavailable"), unavailable.clone(), rule);
+            }
+            at_most_all(&rolling, "maxUnavailable", faults);
+        }
+        _ => {
+            let words = ["Recreate", "RollingUpdate"];
+            unsupported(faults, strategy.path.clone(), strategy.value.clone(), &words);
+        }
     }
 }

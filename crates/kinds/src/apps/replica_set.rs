@@ -1,10 +1,13 @@
 //! ReplicaSet.
 
 use jiff::Timestamp;
+use meta::Faults;
 use serde_json::Value;
 
 use crate::core::default_pod_spec;
+use super::workload;
 use crate::row::{Cells, Strategy};
+use crate::spot::{Spot, immutable, not_negative};
 use crate::table::{age, cells, containers, name, selector};
 use crate::tree::Tree;
 
@@ -17,6 +20,25 @@ impl Strategy for ReplicaSet {
     fn default(&self, object: &mut Value) {
         object.fill("spec.replicas", 1);
         default_pod_spec(object, "spec.template.spec");
+    }
+
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        let spec = Spot::new(object, "spec");
+        not_negative(&spec, "replicas", faults);
+        not_negative(&spec, "minReadySeconds", faults);
+        // Upstream says deployment here too.
+        workload::validate_selector(&spec, "deployment", faults);
+        workload::validate_template(object, "ReplicaSet", faults);
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        self.validate_create(object, faults);
+        immutable(&Spot::new(object, "spec"), old.at("spec"), "selector", faults);
+    }
+
+    fn validate_status(&self, object: &Value, _old: &Value, faults: &mut Faults) {
+        let counted = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+        workload::validate_counts(object, &counted, "readyReplicas", faults);
     }
 
     fn selectable_field_names(&self) -> &'static [&'static str] {

@@ -1,10 +1,15 @@
 //! StatefulSet.
 
 use jiff::Timestamp;
+use meta::Faults;
 use serde_json::Value;
 
-use crate::core::{default_claim_spec, default_pod_spec};
+use crate::core::{default_claim_spec, default_pod_spec, validate_claim_spec};
+use super::workload;
 use crate::row::{Cells, Strategy};
+use crate::spot::{
+    Spot, at_most_all, count_or_percent, maybe_named, not_negative, same, unsupported,
+};
 use crate::table::{age, cells, containers, name};
 use crate::tree::Tree;
 
@@ -41,6 +46,39 @@ impl Strategy for StatefulSet {
         default_pod_spec(object, "spec.template.spec");
     }
 
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        let spec = Spot::new(object, "spec");
+        validate_policies(&spec, faults);
+        for claim in spec.items("volumeClaimTemplates") {
+            validate_claim_spec(&claim.child("spec"), faults);
+        }
+        maybe_named(&spec, "serviceName", meta::naming::dns1123_label, faults);
+        validate_spec(object, &spec, faults);
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        let spec = Spot::new(object, "spec");
+        validate_policies(&spec, faults);
+        validate_spec(object, &spec, faults);
+        let mut rest = spec.value.clone();
+        for field in MUTABLE {
+            rest.set(field, old.at("spec").at(field).clone());
+        }
+        if !same(&rest, old.at("spec")) {
+            faults.forbidden("spec", ONLY_MUTABLE);
+        }
+    }
+
+    fn validate_status(&self, object: &Value, _old: &Value, faults: &mut Faults) {
+        let counted = [
+            "readyReplicas",
+            "currentReplicas",
+            "updatedReplicas",
+            "availableReplicas",
+        ];
+        workload::validate_counts(object, &counted, "status.readyReplicas", faults);
+    }
+
     fn validate_name(&self, name: &str) -> Vec<String> {
         meta::naming::dns1123_label(name)
     }
@@ -55,5 +93,89 @@ impl Strategy for StatefulSet {
             names,
             images,
         ]
+    }
+}
+
+const MUTABLE: [&str; 7] = [
+    "replicas",
+    "template",
+    "updateStrategy",
+    "minReadySeconds",
+    "ordinals",
+    "revisionHistoryLimit",
+    "persistentVolumeClaimRetentionPolicy",
+];
+const ONLY_MUTABLE: &str = "updates to statefulset spec for fields other than 'replicas', \
+    'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', \
+    'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
+
+fn validate_policies(spec: &Spot<'_>, faults: &mut Faults) {
+    match spec.text("podManagementPolicy") {
+        "" => faults.required(spec.path("podManagementPolicy"), ""),
+        "OrderedReady" | "Parallel" => {}
+        other => {
+            let rule = "must be 'OrderedReady' or 'Parallel'";
+            faults.invalid(spec.path("podManagementPolicy"), other, rule);
+        }
+    }
+    let strategy = spec.child("updateStrategy");
+    let rolling = strategy.child("rollingUpdate");
+    match strategy.text("type") {
+        "" => faults.required(strategy.path.clone(), ""),
+        "OnDelete" if !rolling.is_null() => {
+            let rule = "only allowed for updateStrategy 'RollingUpdate'";
+            faults.invalid(rolling.path.clone(), rolling.value.clone(), rule);
+        }
+        "OnDelete" => {}
+        "RollingUpdate" => {
+            not_negative(&rolling, "partition", faults);
+            count_or_percent(&rolling, "maxUnavailable", faults);
+            at_most_all(&rolling, "maxUnavailable", faults);
+            let unavailable = rolling.at("maxUnavailable");
+            if !unavailable.is_null() && workload::is_none(unavailable) {
+                let path = rolling.path("maxUnavailable");
+                faults.invalid(path, unavailable.clone(), "cannot be 0");
+            }
+        }
+        _ => {
+            let rule = "must be 'RollingUpdate' or 'OnDelete'";
+            faults.invalid(strategy.path.clone(), strategy.value.clone(), rule);
+        }
+    }
+    let retention = spec.child("persistentVolumeClaimRetentionPolicy");
+    for field in ["whenDeleted", "whenScaled"] {
+        let word = retention.text(field);
+        if !retention.is_null() && !matches!(word, "Retain" | "Delete") {
+            unsupported(faults, retention.path(field), word, &["Retain", "Delete"]);
+        }
+    }
+}
+
+fn validate_spec(object: &Value, spec: &Spot<'_>, faults: &mut Faults) {
+    not_negative(spec, "replicas", faults);
+    not_negative(spec, "minReadySeconds", faults);
+    not_negative(spec, "ordinals.start", faults);
+    workload::validate_selector(spec, "statefulset", faults);
+    let mut filled = object.clone();
+    add_claimed_volumes(&mut filled);
+    workload::validate_template(&filled, "StatefulSet", faults);
+}
+
+/// Mounts may refer to claim templates as if they were volumes.
+fn add_claimed_volumes(object: &mut Value) {
+    let claims = object.list("spec.volumeClaimTemplates").iter();
+    let names: Vec<String> = claims
+        .map(|claim| claim.text("metadata.name").to_owned())
+        .filter(|name| !name.is_empty())
+        .collect();
+    if names.is_empty() {
+        return;
+    }
+    object.fill("spec.template.spec.volumes", Vec::<Value>::new());
+    if let Some(Value::Array(volumes)) = object.at_mut("spec.template.spec.volumes") {
+        volumes.retain(|volume| !names.iter().any(|name| volume.text("name") == name));
+        volumes.extend(names.iter().map(|name| {
+            serde_json::json!({"name": name, "persistentVolumeClaim": {"claimName": name}})
+        }));
     }
 }

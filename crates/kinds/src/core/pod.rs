@@ -3,8 +3,10 @@
 mod cells;
 pub(crate) mod defaults;
 mod prepare;
+pub(crate) mod validate;
 
 use jiff::Timestamp;
+use meta::Faults;
 use serde_json::Value;
 
 use crate::row::{Cells, Strategy};
@@ -37,6 +39,31 @@ impl Strategy for Pod {
 
     fn prepare_update(&self, pod: &mut Value, _old: &Value) {
         prepare::prepare_update(pod);
+    }
+
+    fn validate_create(&self, pod: &Value, faults: &mut Faults) {
+        validate::validate_create(pod, faults);
+    }
+
+    fn validate_update(&self, pod: &Value, old: &Value, faults: &mut Faults) {
+        validate::validate_update(pod, old, faults);
+    }
+
+    fn validate_status(&self, pod: &Value, old: &Value, faults: &mut Faults) {
+        validate::validate_status(pod, old, faults);
+    }
+
+    fn warnings(&self, pod: &Value) -> Vec<String> {
+        let broken = meta::naming::dns1123_label(pod.text("metadata.name"));
+        let warning = |rule: &Vec<String>| {
+            format!(
+                "metadata.name: this is used in the Pod's hostname, which can result in \
+                 surprising behavior; a DNS label is recommended: [{}]",
+                rule.join(" ")
+            )
+        };
+        let broken = Some(broken).filter(|broken| !broken.is_empty());
+        broken.iter().map(warning).collect()
     }
 
     fn selectable_field_names(&self) -> &'static [&'static str] {

@@ -1,9 +1,10 @@
 //! PodTemplate.
 
 use jiff::Timestamp;
+use meta::Faults;
 use serde_json::Value;
 
-use crate::core::default_pod_spec;
+use crate::core::{default_pod_spec, validate_template};
 use crate::row::{Cells, Strategy};
 use crate::table::{cells, containers, labels, name};
 
@@ -14,6 +15,10 @@ pub(crate) struct PodTemplate;
 impl Strategy for PodTemplate {
     fn default(&self, object: &mut Value) {
         default_pod_spec(object, "template.spec");
+    }
+
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        validate_template(object, "template", faults);
     }
 
     fn cells(&self, object: &Value, _now: Timestamp) -> Cells {

@@ -1,10 +1,13 @@
 //! ReplicationController.
 
 use jiff::Timestamp;
+use meta::Faults;
 use serde_json::Value;
 
-use crate::core::default_pod_spec;
+use crate::core::{default_pod_spec, validate_template};
+use crate::apps::workload;
 use crate::row::{Cells, Strategy};
+use crate::spot::{Spot, not_negative};
 use crate::table::{age, cells, containers, labels, name};
 use crate::tree::Tree;
 
@@ -28,6 +31,31 @@ impl Strategy for ReplicationController {
         if object.has("spec.template") {
             default_pod_spec(object, "spec.template.spec");
         }
+    }
+
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        let spec = Spot::new(object, "spec");
+        not_negative(&spec, "minReadySeconds", faults);
+        if spec.count("selector") == 0 {
+            faults.required(spec.path("selector"), "");
+        }
+        not_negative(&spec, "replicas", faults);
+        if !spec.has("template") {
+            return faults.required(spec.path("template"), "");
+        }
+        let labels = spec.child("template.metadata.labels");
+        let mut wanted = spec.fields("selector");
+        if !wanted.all(|(key, value)| labels.get(key) == Some(value)) {
+            let rule = "`selector` does not match template `labels`";
+            faults.invalid(labels.path, labels.value.clone(), rule);
+        }
+        validate_template(object, "spec.template", faults);
+        workload::validate_endless(&spec, "ReplicationController", faults);
+    }
+
+    fn validate_status(&self, object: &Value, _old: &Value, faults: &mut Faults) {
+        let counted = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+        workload::validate_counts(object, &counted, "readyReplicas", faults);
     }
 
     fn orphans_dependents(&self) -> bool {

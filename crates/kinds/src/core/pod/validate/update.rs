@@ -1,0 +1,217 @@
+//! What may change in a pod once it exists: little.
+
+use meta::{Faults, naming};
+use serde_json::Value;
+
+use super::containers::untrimmed_image;
+use super::validate_pod;
+use crate::spot::{Spot, immutable, required, rules, same};
+use crate::tree::Tree;
+
+const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,\
+    `spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),\
+    `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+
+/// Faults of a changed pod.
+pub(crate) fn validate_update(pod: &Value, old: &Value, faults: &mut Faults) {
+    validate_pod(pod, faults);
+    let (spec, before) = (Spot::new(pod, "spec"), old.at("spec"));
+    for list in ["containers", "initContainers"] {
+        if spec.count(list) != before.count(list) {
+            let rule = "pod updates may not add or remove containers";
+            return faults.forbidden(spec.path(list), rule);
+        }
+        for container in spec.items(list) {
+            required(&container, "image", faults);
+            untrimmed_image(&container, faults);
+        }
+    }
+    if !validate_deadline(&spec, before, faults) {
+        return;
+    }
+    validate_tolerations(&spec, before, faults);
+    validate_gates(&spec, before, faults);
+    let mut rest = spec.value.clone();
+    undo_allowed(&mut rest, before);
+    if before.count("schedulingGates") > 0 {
+        validate_gated(&spec, before, &mut rest, faults);
+    }
+    let (mut rest_then, mut rest_now) = (before.clone(), rest);
+    for tree in [&mut rest_then, &mut rest_now] {
+        // Containers that debug a running pod come by a subresource of their own.
+        tree.drop_field("serviceAccount");
+    }
+    if !same(&rest_now, &rest_then) {
+        let changed = differences(&rest_now, &rest_then);
+        let rule = format!("pod updates may not change fields other than {UPDATABLE}\n{changed}");
+        faults.forbidden("spec", rule);
+    }
+}
+
+/// Which fields differ, one a line, as a help to the reader.
+fn differences(new: &Value, old: &Value) -> String {
+    let mut names: Vec<_> = new
+        .fields("")
+        .chain(old.fields(""))
+        .map(|(name, _)| name)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    let changed = names.into_iter().filter(|name| !same(new.at(name), old.at(name)));
+    let lines: Vec<_> = changed
+        .map(|name| format!("- {name}: {}\n+ {name}: {}", old.at(name), new.at(name)))
+        .collect();
+    lines.join("\n")
+}
+
+/// Puts back what users may change, so that what remains must be equal.
+fn undo_allowed(spec: &mut Value, before: &Value) {
+    for list in ["containers", "initContainers"] {
+        let images: Vec<_> = before.list(list).iter().map(|one| one.at("image").clone()).collect();
+        for (container, image) in spec.list_mut(list).iter_mut().zip(images) {
+            container.set("image", image);
+        }
+    }
+    for field in ["activeDeadlineSeconds", "schedulingGates", "tolerations"] {
+        spec.set(field, before.at(field).clone());
+    }
+    let grace = "terminationGracePeriodSeconds";
+    if before.int(grace) < 0 && spec.maybe_int(grace) == Some(1) {
+        spec.set(grace, before.at(grace).clone());
+    }
+}
+
+fn validate_deadline(spec: &Spot<'_>, before: &Value, faults: &mut Faults) -> bool {
+    const FIELD: &str = "activeDeadlineSeconds";
+    let path = spec.path(FIELD);
+    match (spec.maybe_int(FIELD), before.maybe_int(FIELD)) {
+        (Some(new), _) if !naming::in_range(new, 0, i64::from(i32::MAX)).is_empty() => {
+            let broken = naming::in_range(new, 0, i64::from(i32::MAX));
+            rules(faults, path, new, broken);
+            false
+        }
+        (Some(new), Some(old)) if old < new => {
+            faults.invalid(path, new, "must be less than or equal to previous value");
+            false
+        }
+        (None, Some(_)) => {
+            let rule = "must not update from a positive integer to nil value";
+            faults.invalid(path, Value::Null, rule);
+            true
+        }
+        _ => true,
+    }
+}
+
+fn validate_tolerations(spec: &Spot<'_>, before: &Value, faults: &mut Faults) {
+    let timeless = |toleration: &Value| {
+        let mut toleration = toleration.clone();
+        toleration.drop_field("tolerationSeconds");
+        toleration
+    };
+    let now: Vec<_> = spec.list("tolerations").iter().map(timeless).collect();
+    let mut then = before.list("tolerations").iter().map(timeless);
+    if !then.all(|old| now.iter().any(|new| same(new, &old))) {
+        let rule = "existing toleration can not be modified except its tolerationSeconds";
+        faults.forbidden(spec.path("tolerations"), rule);
+    }
+}
+
+fn validate_gates(spec: &Spot<'_>, before: &Value, faults: &mut Faults) {
+    let had = |name: &str| {
+        let mut gates = before.list("schedulingGates").iter();
+        gates.any(|gate| gate.text("name") == name)
+    };
+    for gate in spec.items("schedulingGates") {
+        let name = gate.text("name");
+        if !had(name) {
+            let rule = format!("only deletion is allowed, but found new scheduling gate '{name}'");
+            faults.forbidden(gate.path("name"), rule);
+        }
+    }
+}
+
+/// While a pod is gated, its choice of nodes may become narrower.
+fn validate_gated(spec: &Spot<'_>, before: &Value, rest: &mut Value, faults: &mut Faults) {
+    let selector = spec.at("nodeSelector");
+    let mut kept = before.fields("nodeSelector");
+    if !kept.all(|(key, value)| selector.get(key) == Some(value)) {
+        let rule = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
+        faults.invalid(spec.path("nodeSelector"), selector.clone(), rule);
+    }
+    rest.set("nodeSelector", before.at("nodeSelector").clone());
+    let path = format!("nodeAffinity.{REQUIRED}.nodeSelectorTerms");
+    let affinity = spec.child("affinity");
+    let (now, then) = (affinity.list(&path), before.at("affinity").list(&path));
+    if !then.is_empty() && then.len() != now.len() {
+        let rule = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        faults.invalid(affinity.path(&path), now.to_vec(), rule);
+    } else {
+        for (index, (new, old)) in now.iter().zip(then).enumerate() {
+            if !only_additions(new, old) {
+                let rule = "only additions are allowed (no mutations or deletions)";
+                let path = format!("{}[{index}]", affinity.path(&path));
+                faults.invalid(path, new.clone(), rule);
+            }
+        }
+    }
+    let nodes = before.at("affinity.nodeAffinity").clone();
+    rest.set("affinity.nodeAffinity", nodes);
+}
+
+fn only_additions(new: &Value, old: &Value) -> bool {
+    let lists = ["matchExpressions", "matchFields"];
+    if lists.iter().all(|list| old.count(list) == 0) {
+        return lists.iter().all(|list| new.count(list) == 0);
+    }
+    lists.iter().all(|list| new.list(list).starts_with(old.list(list)))
+}
+
+/// Faults of a changed status.
+pub(crate) fn validate_status(pod: &Value, old: &Value, faults: &mut Faults) {
+    let (status, before) = (Spot::new(pod, "status"), old.at("status"));
+    if pod.text("spec.nodeName") != old.text("spec.nodeName") {
+        faults.forbidden(status.path("nodeName"), "may not be changed directly");
+    }
+    let nominated = status.text("nominatedNodeName");
+    if !nominated.is_empty() && nominated != before.text("nominatedNodeName") {
+        let path = status.path("nominatedNodeName");
+        rules(faults, path.clone(), nominated, naming::dns1123_subdomain(nominated));
+        if !old.text("spec.nodeName").is_empty() {
+            let rule = "may not be set on pods that are already bound to a node";
+            faults.forbidden(path, rule);
+        }
+    }
+    if !before.text("qosClass").is_empty() {
+        immutable(&status, before, "qosClass", faults);
+    }
+    validate_restarts(pod, old, faults);
+    for list in ["podIPs", "hostIPs"] {
+        for address in status.items(list) {
+            let ip = address.text("ip");
+            rules(faults, address.path.clone(), ip, naming::ip(ip));
+        }
+    }
+}
+
+/// Containers that have ended for good stay ended.
+fn validate_restarts(pod: &Value, old: &Value, faults: &mut Faults) {
+    let policy = old.text("spec.restartPolicy");
+    let mut all = old.list("spec.containers").iter();
+    if policy == "Always" || all.any(|container| container.has("restartPolicy")) {
+        return;
+    }
+    let now = pod.list("status.containerStatuses");
+    for (index, status) in old.list("status.containerStatuses").iter().enumerate() {
+        let ended = status.at("state.terminated");
+        let again = policy == "OnFailure" && ended.int("exitCode") != 0;
+        let name = status.text("name");
+        let mut same_name = now.iter().filter(|one| one.text("name") == name);
+        let revived = same_name.any(|one| !one.has("state.terminated"));
+        if !ended.is_null() && !again && revived {
+            let path = format!("status.containerStatuses[{index}].state");
+            faults.forbidden(path, "may not be transitioned to non-terminated state");
+        }
+    }
+}
