@@ -12,8 +12,8 @@ use meta::{Object, Status};
 
 use crate::plugin::{Awaited, Lookup, Plugin, Request};
 use crate::{
-    default_storage_class, default_toleration_seconds, limit_ranger, namespace_lifecycle,
-    node_restriction, priority, quota, runtime_class, service_account, taint_nodes,
+    default_class, default_toleration_seconds, limit_ranger, namespace_lifecycle, node_restriction,
+    priority, quota, runtime_class, service_account, taint_nodes,
 };
 
 /// Plugins in the order in which they are asked.
@@ -31,8 +31,9 @@ pub fn chain() -> Chain {
         Box::new(taint_nodes::TaintNodesByCondition),
         Box::new(priority::Priority),
         Box::new(default_toleration_seconds::DefaultTolerationSeconds),
-        Box::new(default_storage_class::DefaultStorageClass),
+        Box::new(default_class::STORAGE),
         Box::new(runtime_class::RuntimeClass),
+        Box::new(default_class::INGRESS),
         // Last, so that nothing is charged for what another plugin refuses.
         Box::new(quota::ResourceQuota::default()),
     ])
@@ -164,6 +165,7 @@ mod tests {
                 "DefaultTolerationSeconds",
                 "DefaultStorageClass",
                 "RuntimeClass",
+                "DefaultIngressClass",
                 "ResourceQuota",
             ]
         );

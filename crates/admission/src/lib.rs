@@ -7,7 +7,7 @@
 )]
 
 pub mod chain;
-mod default_storage_class;
+mod default_class;
 mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;

@@ -35,7 +35,7 @@ const PARTS: [(&str, &str); 3] = [
 
 /// Cluster-wide bindings: role (and name), subjects as `user:x`, `group:x` or
 /// `account:namespace/x`. Nodes have an authorizer of their own, so nobody is bound to `system:node`.
-const BINDINGS: [(&str, &[&str]); 12] = [
+const BINDINGS: [(&str, &[&str]); 13] = [
     ("cluster-admin", &["group:system:masters"]),
     ("system:monitoring", &["group:system:monitoring"]),
     ("system:discovery", &["group:system:authenticated"]),
@@ -50,6 +50,7 @@ const BINDINGS: [(&str, &[&str]); 12] = [
         &["user:system:kube-controller-manager"],
     ),
     ("system:kube-dns", &["account:kube-system/kube-dns"]),
+    ("system:coredns", &["account:kube-system/coredns"]),
     ("system:kube-scheduler", &["user:system:kube-scheduler"]),
     ("system:volume-scheduler", &["user:system:kube-scheduler"]),
     ("system:node", &[]),
@@ -58,6 +59,16 @@ const BINDINGS: [(&str, &[&str]); 12] = [
         &["group:system:serviceaccounts"],
     ),
 ];
+
+/// The role of the cluster's DNS server, which elsewhere is installed with it.
+const DNS: Role = (
+    "system:coredns",
+    &[
+        "list watch | core | endpoints namespaces pods services",
+        "list watch | discovery.k8s.io | endpointslices",
+        "get | core | nodes",
+    ],
+);
 
 /// Namespaced roles: namespace, name, rules.
 const NAMESPACED: [(&str, &str, &[&str]); 7] = [
@@ -172,7 +183,7 @@ const NAMESPACED_BINDINGS: [(&str, &str, &str, &[&str]); 7] = [
 /// `admin`, `edit` and `view` are already aggregated.
 pub fn objects() -> Vec<Value> {
     let mut objects = Vec::new();
-    for (name, rules) in roles::ROLES {
+    for (name, rules) in roles::ROLES.iter().chain([&DNS]) {
         let part_of = PARTS
             .iter()
             .find(|(part, _)| part == name)
@@ -354,8 +365,8 @@ mod tests {
         };
         let keys: BTreeSet<_> = all().iter().map(key).collect();
         assert_eq!(keys.len(), all().len());
-        assert_eq!(of_kind("ClusterRole").len(), 31 + 38);
-        assert_eq!(of_kind("ClusterRoleBinding").len(), 12 + 38);
+        assert_eq!(of_kind("ClusterRole").len(), 32 + 38);
+        assert_eq!(of_kind("ClusterRoleBinding").len(), 13 + 38);
         assert_eq!(of_kind("Role").len(), 7);
         assert_eq!(of_kind("RoleBinding").len(), 7);
     }

@@ -89,11 +89,8 @@ pub enum ApplyError {
     /// Others own fields that would change: 409 with one `FieldManagerConflict` cause each.
     #[error("{}", describe(.0))]
     Conflicts(Vec<Conflict>),
-    /// The request makes no sense: 400.
-    #[error("{0}")]
-    BadRequest(String),
-    /// The configuration is not of its type, such as an unknown field or one key twice in a
-    /// list: 500, as upstream answers.
+    /// The configuration is not of its type or version: an unknown field, a wrong type, one key
+    /// twice in a list, managed fields.
     #[error("{0}")]
     Invalid(String),
 }
@@ -143,7 +140,7 @@ pub fn apply(
             &blank
         }
     };
-    let broken = || ApplyError::BadRequest("failed to decode managed fields".into());
+    let broken = || ApplyError::Invalid("failed to decode managed fields".into());
     let found = managers::decode(live.pointer("/metadata/managedFields")).ok_or_else(broken)?;
     let zero = typed::zero(ty);
     let found = match found.is_empty() {

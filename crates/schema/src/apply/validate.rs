@@ -20,7 +20,7 @@ pub(super) fn configuration(
     };
     let version = text("/apiVersion");
     if version != api_version {
-        return Err(ApplyError::BadRequest(format!(
+        return Err(ApplyError::Invalid(format!(
             "Incorrect version specified in apply patch. Specified patch version: {version}, expected: {api_version}"
         )));
     }
@@ -28,7 +28,7 @@ pub(super) fn configuration(
         .pointer("/metadata/managedFields")
         .is_some_and(|fields| !fields.is_null())
     {
-        return Err(ApplyError::BadRequest(
+        return Err(ApplyError::Invalid(
             "metadata.managedFields must be nil".into(),
         ));
     }

@@ -432,7 +432,7 @@ fn what_is_not_of_the_type_is_refused() {
     wrong["metadata"]["managedFields"] = json!([]);
     assert_eq!(
         try_apply(None, &wrong, options("me")).unwrap_err(),
-        ApplyError::BadRequest("metadata.managedFields must be nil".into())
+        ApplyError::Invalid("metadata.managedFields must be nil".into())
     );
 }
 
