@@ -37,10 +37,10 @@ async fn main() -> Result<(), Failure> {
 async fn measure(root: &Path) -> Result<(), Failure> {
     for writers in [1, 64] {
         let (crew, store) = open(&root.join(format!("store-{writers}"))).await?;
-        tell(
-            &format!("store, {writers} writers"),
-            creates(&store, writers, 0).await?,
-        );
+        let rate = creates(&store, writers, 0).await?;
+        tell(&format!("store, {writers} writers"), rate);
+        tell("  objects", store.revision() as f64);
+        tell("  resident, MB", resident()?);
         close(crew, store).await?;
     }
     let (crew, store) = open(&root.join("store-watch")).await?;
