@@ -1,10 +1,13 @@
 //! Job.
 
 use jiff::Timestamp;
+use meta::Faults;
 use serde_json::Value;
 
 use crate::core::default_pod_spec;
+use super::job_rules::{generated_labels, validate_change, validate_selector, validate_spec};
 use crate::row::{Cells, Strategy};
+use crate::spot::Spot;
 use crate::table::{age, cells, containers, name, selector};
 use crate::tree::Tree;
 
@@ -22,6 +25,27 @@ impl Strategy for Job {
         if !object.flag("spec.manualSelector") {
             generate_selector(object);
         }
+    }
+
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        generated_labels(object, faults);
+        validate_spec(object, "spec", faults);
+        validate_selector(&Spot::new(object, "spec"), faults);
+        let completions = object.int("spec.completions");
+        if object.text("spec.completionMode") == "Indexed" && completions > 0 {
+            let name = object.text("metadata.name");
+            let last = format!("{name}-{}", completions - 1);
+            if !meta::naming::dns1123_label(&last).is_empty() {
+                let rule = format!("will not able to create pod with invalid DNS label: {last}");
+                faults.invalid("metadata.name", name, rule);
+            }
+        }
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        validate_spec(object, "spec", faults);
+        validate_selector(&Spot::new(object, "spec"), faults);
+        validate_change(object, old, faults);
     }
 
     fn orphans_dependents(&self) -> bool {
@@ -98,8 +122,8 @@ fn status(job: &Value) -> &'static str {
 /// Pods may fail this often before the job fails.
 const BACKOFF_LIMIT: i64 = 6;
 /// Labels that tie pods to their job: today's names and the old ones.
-const CONTROLLER_UID: [&str; 2] = ["batch.kubernetes.io/controller-uid", "controller-uid"];
-const JOB_NAME: [&str; 2] = ["batch.kubernetes.io/job-name", "job-name"];
+pub(super) const CONTROLLER_UID: [&str; 2] = ["batch.kubernetes.io/controller-uid", "controller-uid"];
+pub(super) const JOB_NAME: [&str; 2] = ["batch.kubernetes.io/job-name", "job-name"];
 
 fn default_job(job: &mut Value) {
     if !job.has("spec.completions") && !job.has("spec.parallelism") {

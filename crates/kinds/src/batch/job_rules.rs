@@ -1,0 +1,262 @@
+//! Faults in jobs and in the templates of jobs.
+
+use std::collections::BTreeSet;
+
+use meta::Faults;
+use serde_json::Value;
+
+use super::job::{CONTROLLER_UID, JOB_NAME};
+use crate::core::validate_template;
+use crate::metadata::IMMUTABLE;
+use crate::spot::{
+    Spot, immutable, label_selector, maybe_one_of, not_negative, same, selects, unsupported,
+};
+use crate::tree::Tree;
+
+const INDEXED_MAX: i64 = 100_000;
+const RULES_MAX: usize = 20;
+
+/// The selector is the server's own, unless the user took it over.
+pub(super) fn generated_labels(job: &Value, faults: &mut Faults) {
+    if job.flag("spec.manualSelector") || !job.has("spec.selector") {
+        return;
+    }
+    let (uid, name) = (job.text("metadata.uid"), job.text("metadata.name"));
+    if uid.is_empty() {
+        faults.required("metadata.uid", "");
+    }
+    let labels = Spot::new(job, "spec.template.metadata.labels");
+    let mut expected = serde_json::Map::new();
+    for (keys, value) in [(CONTROLLER_UID, uid), (JOB_NAME, name)] {
+        for key in keys {
+            expected.insert(key.into(), value.into());
+            let path = labels.entry_path(key);
+            match labels.get(key).and_then(Value::as_str) {
+                None => faults.required(path, format!("must be '{value}'")),
+                Some(found) if found != value => {
+                    faults.invalid(path, found, format!("must be '{value}'"));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    let selector = job.at("spec.selector");
+    if !selects(selector, &Value::Object(expected)) {
+        let rule = "`selector` not auto-generated";
+        faults.invalid("spec.selector", selector.clone(), rule);
+    }
+}
+
+/// The selector must be there, be sound, and choose the template.
+pub(super) fn validate_selector(spec: &Spot<'_>, faults: &mut Faults) {
+    let selector = spec.child("selector");
+    if selector.is_null() {
+        faults.required(selector.path.clone(), "");
+    }
+    label_selector(&selector, faults);
+    let labels = spec.child("template.metadata.labels");
+    if selector.is_null() || !selects(selector.value, labels.value) {
+        let rule = "`selector` does not match template `labels`";
+        faults.invalid(labels.path, labels.value.clone(), rule);
+    }
+}
+
+/// Faults in the specification at `path`, of a job or of a template of jobs.
+pub(super) fn validate_spec(object: &Value, path: &str, faults: &mut Faults) {
+    let spec = Spot::new(object, path);
+    for field in [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
+    ] {
+        not_negative(&spec, field, faults);
+    }
+    if spec.has("maxFailedIndexes") && !spec.has("backoffLimitPerIndex") {
+        let rule = "when maxFailedIndexes is specified";
+        faults.required(spec.path("backoffLimitPerIndex"), rule);
+    }
+    maybe_one_of(&spec, "completionMode", &["NonIndexed", "Indexed"], faults);
+    match spec.text("completionMode") {
+        "Indexed" => validate_indexed(&spec, faults),
+        _ => {
+            for field in ["backoffLimitPerIndex", "maxFailedIndexes", "successPolicy"] {
+                if spec.has(field) {
+                    let value = spec.at(field).clone();
+                    faults.invalid(spec.path(field), value, "requires indexed completion mode");
+                }
+            }
+        }
+    }
+    validate_failure_policy(&spec, faults);
+    validate_replacement(&spec, faults);
+    validate_template(object, &spec.path("template"), faults);
+    validate_restarts(&spec, faults);
+}
+
+fn validate_indexed(spec: &Spot<'_>, faults: &mut Faults) {
+    if !spec.has("completions") {
+        faults.required(spec.path("completions"), "when completion mode is Indexed");
+    }
+    let parallelism = spec.int("parallelism");
+    if parallelism > INDEXED_MAX {
+        let rule =
+            format!("must be less than or equal to {INDEXED_MAX} when completion mode is Indexed");
+        faults.invalid(spec.path("parallelism"), parallelism, rule);
+    }
+    let failed = spec.int("maxFailedIndexes");
+    if spec.has("completions") && failed > spec.int("completions") {
+        let rule = "must be less than or equal to completions";
+        faults.invalid(spec.path("maxFailedIndexes"), failed, rule);
+    }
+    if failed > INDEXED_MAX {
+        let rule = format!("must be less than or equal to {INDEXED_MAX}");
+        faults.invalid(spec.path("maxFailedIndexes"), failed, rule);
+    }
+}
+
+fn validate_failure_policy(spec: &Spot<'_>, faults: &mut Faults) {
+    let actions = ["Count", "FailIndex", "FailJob", "Ignore"];
+    let policy = spec.child("podFailurePolicy");
+    if policy.count("rules") > RULES_MAX {
+        let detail = format!("must have at most {RULES_MAX} items");
+        let count = policy.count("rules").into();
+        faults.add(policy.path("rules"), meta::FaultKind::TooMany, count, detail);
+    }
+    let containers = spec.list("template.spec.containers").iter();
+    let names: BTreeSet<_> = containers
+        .chain(spec.list("template.spec.initContainers"))
+        .map(|container| container.text("name"))
+        .collect();
+    for rule in policy.items("rules") {
+        match rule.text("action") {
+            "" => {
+                let words = "valid values: [\"Count\" \"FailIndex\" \"FailJob\" \"Ignore\"]";
+                faults.required(rule.path("action"), words);
+            }
+            "FailIndex" if !spec.has("backoffLimitPerIndex") => {
+                let broken = "requires the backoffLimitPerIndex to be set";
+                faults.invalid(rule.path("action"), "FailIndex", broken);
+            }
+            action if actions.contains(&action) => {}
+            other => unsupported(faults, rule.path("action"), other, &actions),
+        }
+        let conditions = rule.count("onPodConditions") > 0;
+        let which = match (rule.some("onExitCodes"), conditions) {
+            (Some(_), true) => "specifying both OnExitCodes and OnPodConditions is not supported",
+            (None, false) => "specifying one of OnExitCodes and OnPodConditions is required",
+            (Some(codes), false) => {
+                validate_exit_codes(&codes, &names, faults);
+                continue;
+            }
+            (None, true) => continue,
+        };
+        faults.invalid(rule.path.clone(), rule.value.clone(), which);
+    }
+}
+
+fn validate_exit_codes(codes: &Spot<'_>, names: &BTreeSet<&str>, faults: &mut Faults) {
+    let operator = codes.text("operator");
+    if !matches!(operator, "In" | "NotIn") {
+        unsupported(faults, codes.path("operator"), operator, &["In", "NotIn"]);
+    }
+    let name = codes.text("containerName");
+    if !name.is_empty() && !names.contains(name) {
+        let rule = "must be one of the container or initContainer names in the pod template";
+        faults.invalid(codes.path("containerName"), name, rule);
+    }
+    if codes.count("values") == 0 {
+        let rule = "at least one value is required";
+        faults.invalid(codes.path("values"), codes.at("values").clone(), rule);
+    }
+    for value in codes.items("values") {
+        if operator == "In" && value.as_i64() == Some(0) {
+            faults.invalid(value.path.clone(), 0, "must not be 0 for the In operator");
+        }
+    }
+}
+
+fn validate_replacement(spec: &Spot<'_>, faults: &mut Faults) {
+    let word = spec.text("podReplacementPolicy");
+    let words: &[&str] = match spec.has("podFailurePolicy") {
+        true => &["Failed"],
+        false => &["Failed", "TerminatingOrFailed"],
+    };
+    if !word.is_empty() && !words.contains(&word) {
+        unsupported(faults, spec.path("podReplacementPolicy"), word, words);
+    }
+}
+
+/// A job's pods must be able to come to an end.
+fn validate_restarts(spec: &Spot<'_>, faults: &mut Faults) {
+    let path = spec.path("template.spec.restartPolicy");
+    match spec.text("template.spec.restartPolicy") {
+        "" | "Always" => {
+            faults.required(path, "valid values: \"OnFailure\", \"Never\"");
+        }
+        "OnFailure" if spec.has("podFailurePolicy") => {
+            let rule = "only \"Never\" is supported when podFailurePolicy is specified";
+            faults.invalid(path, "OnFailure", rule);
+        }
+        "OnFailure" | "Never" => {}
+        other => unsupported(faults, path, other, &["OnFailure", "Never"]),
+    }
+}
+
+/// Faults of a changed job.
+pub(super) fn validate_change(job: &Value, old: &Value, faults: &mut Faults) {
+    let (spec, before) = (Spot::new(job, "spec"), old.at("spec"));
+    if spec.text("completionMode") != "Indexed" {
+        immutable(&spec, before, "completions", faults);
+    } else if !same(spec.at("completions"), before.at("completions"))
+        && spec.at("completions") != spec.at("parallelism")
+    {
+        let rule = "can only be modified in tandem with spec.parallelism";
+        faults.invalid(spec.path("completions"), spec.at("completions").clone(), rule);
+    }
+    immutable(&spec, before, "selector", faults);
+    validate_template_change(&spec, old, faults);
+    for field in [
+        "completionMode",
+        "podFailurePolicy",
+        "backoffLimitPerIndex",
+        "managedBy",
+        "successPolicy",
+    ] {
+        immutable(&spec, before, field, faults);
+    }
+}
+
+/// While a job is suspended and nothing of it runs, its placement and resources may change.
+fn validate_template_change(spec: &Spot<'_>, old: &Value, faults: &mut Faults) {
+    let template = spec.child("template");
+    let mut before = old.at("spec.template").clone();
+    let mut conditions = old.list("status.conditions").iter();
+    let marked = conditions
+        .any(|one| one.text("type") == "Suspended" && one.text("status") == "True");
+    let idle = !old.has("status.startTime") || marked;
+    if old.flag("spec.suspend") && idle && old.int("status.active") == 0 {
+        for field in [
+            "spec.affinity.nodeAffinity",
+            "spec.nodeSelector",
+            "spec.tolerations",
+            "spec.schedulingGates",
+            "metadata.annotations",
+            "metadata.labels",
+        ] {
+            before.set(field, template.at(field).clone());
+        }
+        for list in ["spec.containers", "spec.initContainers"] {
+            let now = template.list(list);
+            for (container, now) in before.list_mut(list).iter_mut().zip(now) {
+                container.set("resources", now.at("resources").clone());
+            }
+        }
+    }
+    if !same(template.value, &before) {
+        faults.invalid(template.path.clone(), template.value.clone(), IMMUTABLE);
+    }
+}
