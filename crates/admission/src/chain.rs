@@ -12,8 +12,8 @@ use meta::{Object, Status};
 
 use crate::plugin::{Awaited, Lookup, Plugin, Request};
 use crate::{
-    default_class, default_toleration_seconds, limit_ranger, namespace_lifecycle, node_restriction,
-    priority, quota, runtime_class, service_account, taint_nodes,
+    claim_resize, default_class, default_toleration_seconds, limit_ranger, namespace_lifecycle,
+    node_restriction, priority, quota, runtime_class, service_account, taint_nodes,
 };
 
 /// Plugins in the order in which they are asked.
@@ -32,6 +32,7 @@ pub fn chain() -> Chain {
         Box::new(priority::Priority),
         Box::new(default_toleration_seconds::DefaultTolerationSeconds),
         Box::new(default_class::STORAGE),
+        Box::new(claim_resize::PersistentVolumeClaimResize),
         Box::new(runtime_class::RuntimeClass),
         Box::new(default_class::INGRESS),
         // Last, so that nothing is charged for what another plugin refuses.
@@ -107,7 +108,7 @@ mod tests {
     use std::sync::Arc;
 
     use parking_lot::Mutex;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::plugin::Operation;
@@ -164,10 +165,133 @@ mod tests {
                 "Priority",
                 "DefaultTolerationSeconds",
                 "DefaultStorageClass",
+                "PersistentVolumeClaimResize",
                 "RuntimeClass",
                 "DefaultIngressClass",
                 "ResourceQuota",
             ]
         );
+    }
+
+    /// Small pseudo-random numbers (SplitMix64), the same on every run.
+    struct Dice(u64);
+
+    impl Dice {
+        fn roll(&mut self, sides: usize) -> usize {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut bits = self.0;
+            bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            (bits ^ (bits >> 31)) as usize % sides
+        }
+
+        fn tree(&mut self, depth: usize) -> Value {
+            const WORDS: [&str; 24] = [
+                "spec",
+                "metadata",
+                "status",
+                "containers",
+                "initContainers",
+                "volumes",
+                "env",
+                "resources",
+                "requests",
+                "limits",
+                "cpu",
+                "memory",
+                "storage",
+                "name",
+                "labels",
+                "annotations",
+                "tolerations",
+                "ownerReferences",
+                "serviceAccountName",
+                "projected",
+                "nodeSelector",
+                "overhead",
+                "priorityClassName",
+                "ports",
+            ];
+            const LEAVES: [&str; 5] = ["", "1", "1Gi", "x", "-5m"];
+            match self.roll(if depth == 0 { 4 } else { 8 }) {
+                0 => Value::Null,
+                1 => json!(self.roll(3)),
+                2 => json!(self.roll(2) == 0),
+                3 => json!(LEAVES[self.roll(LEAVES.len())]),
+                4 | 5 => (0..self.roll(3)).map(|_| self.tree(depth - 1)).collect(),
+                _ => {
+                    let count = self.roll(6);
+                    let entries = (0..count).map(|_| {
+                        (
+                            WORDS[self.roll(WORDS.len())].to_owned(),
+                            self.tree(depth - 1),
+                        )
+                    });
+                    Value::Object(entries.collect())
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_tree_makes_a_plugin_panic() {
+        let mut dice = Dice(1);
+        let resources = [
+            "pods",
+            "pods/status",
+            "pods/resize",
+            "services",
+            "persistentvolumeclaims",
+            "nodes",
+            "configmaps",
+            "ingresses.networking.k8s.io",
+            "serviceaccounts/token",
+            "priorityclasses.scheduling.k8s.io",
+            "leases.coordination.k8s.io",
+        ];
+        let operations = [
+            Operation::Create,
+            Operation::Update,
+            Operation::Delete,
+            Operation::Connect,
+        ];
+        for round in 0..3_000 {
+            let world = World::default();
+            for (resource, name) in [
+                ("namespaces", "default"),
+                ("limitranges", "l"),
+                ("resourcequotas", "q"),
+                ("serviceaccounts", "default"),
+                ("priorityclasses.scheduling.k8s.io", "x"),
+                ("storageclasses.storage.k8s.io", "x"),
+                ("runtimeclasses.node.k8s.io", "x"),
+            ] {
+                let mut tree = dice.tree(4);
+                if !tree.is_object() {
+                    tree = json!({});
+                }
+                let space = if name == "x" || resource == "namespaces" {
+                    ""
+                } else {
+                    "default"
+                };
+                tree["metadata"] = json!({"name": name, "namespace": space});
+                world.put(resource, tree);
+            }
+            let operation = operations[dice.roll(operations.len())];
+            let mut asked = request(operation, resources[dice.roll(resources.len())], "x");
+            let mut body = || Object::new(dice.tree(6)).unwrap_or_else(|| object(json!({})));
+            let (mut new, old) = (body(), body());
+            asked.old = (round % 2 == 0).then_some(old);
+            if round % 3 == 0 {
+                asked.user = auth::Identity::user("system:node:a", &["system:nodes"]);
+            }
+            let (chain, request) = (chain(), asked.borrow());
+            let _ = chain.awaited(&request, &new, &world);
+            let _ = chain.mutate(&request, &mut new, &world);
+            if chain.validate(&request, Some(&new), &world).is_ok() {
+                chain.settled(&request, Some(&new), round % 2 == 0);
+            }
+        }
     }
 }

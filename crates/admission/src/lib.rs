@@ -7,6 +7,7 @@
 )]
 
 pub mod chain;
+mod claim_resize;
 mod default_class;
 mod default_toleration_seconds;
 mod limit_ranger;

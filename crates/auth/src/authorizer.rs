@@ -62,7 +62,7 @@ impl Authorizer {
                     .into_iter()
                     .filter(|text| !text.is_empty())
                     .collect();
-                Decision::NoOpinion(said.join(", "))
+                Decision::NoOpinion(said.join("\n"))
             }
             allowed => allowed,
         }
@@ -158,11 +158,13 @@ impl Authorizer {
             return Ok(());
         }
         let Some(rules) = self.rbac.role(&role_ref, namespace) else {
-            let message = format!("{plural}.{GROUP} \"{}\" not found", role_ref.name);
+            // Upstream names a missing role by its singular.
+            let singular = role_ref.kind.to_lowercase();
+            let message = format!("{singular}.{GROUP} \"{}\" not found", role_ref.name);
             let mut status = Status::new(Reason::NotFound, message);
             status.name = role_ref.name;
             status.group = GROUP.into();
-            status.kind = plural.into();
+            status.kind = singular;
             return Err(status);
         };
         let held = self.rbac.confirm_held(identity, namespace, &rules);

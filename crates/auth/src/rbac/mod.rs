@@ -173,7 +173,8 @@ fn plural(group_resource: &str) -> &str {
     }
 }
 
+/// Upstream names a missing role by its singular.
 fn not_found(role_ref: &RoleRef) -> String {
-    let resource = role_ref.kind.to_lowercase() + "s";
-    format!("{resource}.{GROUP} \"{}\" not found", role_ref.name)
+    let singular = role_ref.kind.to_lowercase();
+    format!("{singular}.{GROUP} \"{}\" not found", role_ref.name)
 }

@@ -90,7 +90,7 @@ fn a_bound_role_must_be_held_or_bindable() {
     assert_eq!(status.code, 404);
     assert_eq!(
         status.message,
-        "roles.rbac.authorization.k8s.io \"lost\" not found"
+        "role.rbac.authorization.k8s.io \"lost\" not found"
     );
 }
 

@@ -105,7 +105,7 @@ fn changes_are_followed() {
     bind(group("dev"));
     assert_eq!(
         reason(&rbac, &jane, &pods),
-        Err("RBAC: roles.rbac.authorization.k8s.io \"r\" not found".into())
+        Err("RBAC: role.rbac.authorization.k8s.io \"r\" not found".into())
     );
     rbac.set(&resource("roles"), &role("r", "a", read(&["pods"])));
     assert!(reason(&rbac, &jane, &pods).is_ok());

@@ -319,3 +319,20 @@ fn reviews_tell_who_and_why_not() {
     assert_eq!(status["error"], "serviceaccounts \"web\" not found");
     assert!(status.get("authenticated").is_none());
 }
+
+#[test]
+fn no_changed_token_holds() {
+    let (signer, now) = (signer(), Timestamp::now());
+    let (token, _) = signer.sign(&spec(), now).unwrap();
+    for index in 0..token.len() {
+        for letter in ["A", "B", "-", ".", "", "=="] {
+            let changed = format!("{}{letter}{}", &token[..index], &token[index + 1..]);
+            if changed != token {
+                assert!(
+                    signer.verify(&changed, &[], &usual(), now).is_err(),
+                    "{index} {letter}"
+                );
+            }
+        }
+    }
+}
