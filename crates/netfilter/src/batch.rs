@@ -16,6 +16,7 @@ const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const DELETE_CHAIN: u16 = 5;
 const NEW_RULE: u16 = 6;
+const DELETE_RULE: u16 = 8;
 const NEW_SET: u16 = 9;
 const NEW_ELEMENT: u16 = 12;
 const DELETE_ELEMENT: u16 = 14;
@@ -140,7 +141,13 @@ impl Batch {
         self.writer.end(open);
     }
 
-    /// Creates a set or map.
+    /// Deletes the rules of all chains of the table.
+    pub fn delete_all_rules(&mut self) {
+        let open = self.begin(DELETE_RULE, 0, "delete rules", "");
+        self.writer.end(open);
+    }
+
+    /// Creates a set or map, unless there is one just like it.
     pub fn add_set(&mut self, spec: &SetSpec<'_>) {
         self.sets += 1;
         let open = self.begin(NEW_SET, NLM_F_CREATE, "add set", spec.name);
@@ -164,6 +171,13 @@ impl Batch {
         elements: impl IntoIterator<Item = &'a Element>,
     ) {
         self.elements(DELETE_ELEMENT, 0, "delete elements of", set, elements);
+    }
+
+    /// Empties a set or map.
+    pub fn delete_all_elements(&mut self, set: &str) {
+        let open = self.begin(DELETE_ELEMENT, 0, "empty", set);
+        self.writer.text(2, set);
+        self.writer.end(open);
     }
 
     fn elements<'a>(

@@ -248,15 +248,22 @@ impl Rule {
         })
     }
 
-    /// Adds the key with its value to a dynamic map; a key that is there
-    /// keeps its value and only lives longer.
-    pub fn remember(self, map: &str, key: Register, value: Register, time: Duration) -> Rule {
+    /// Puts a constant into a register.
+    pub fn constant(self, bytes: &[u8], to: Register) -> Rule {
+        self.step("immediate", |w| {
+            w.number(1, to.code());
+            data(w, 2, bytes);
+        })
+    }
+
+    /// Adds the key to a dynamic set, where it stays for `time`; a key that is
+    /// there stays longer.
+    pub fn remember(self, set: &str, key: Register, time: Duration) -> Rule {
         let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.step("dynset", |w| {
-            w.text(1, map);
+            w.text(1, set);
             w.number(3, 1);
             w.number(4, key.code());
-            w.number(5, value.code());
             w.bytes(6, &milliseconds.to_be_bytes());
         })
     }
@@ -277,12 +284,20 @@ impl Rule {
         self.step("masq", |w| w.number(1, FULLY_RANDOM))
     }
 
-    /// Answers "port unreachable".
+    /// Answers "port unreachable". The kernel limits how often it does so.
     pub fn reject(self) -> Rule {
         self.step("reject", |w| {
             w.number(1, 0);
             w.bytes(2, &[3]);
         })
+    }
+
+    /// Resets a TCP connection; goes on if it is none.
+    pub fn reset(self) -> Rule {
+        const TCP: u8 = 6;
+        let scratch = Register(0);
+        let rule = self.load(Load::Protocol, scratch);
+        rule.compare(scratch, true, &[TCP]).step("reject", |w| w.number(1, 1))
     }
 
     /// Decides.

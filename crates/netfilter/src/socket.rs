@@ -115,6 +115,23 @@ impl Socket {
         }
     }
 
+    /// The chains of a table other than its base chains; none without the table.
+    pub fn plain_chains(&mut self, table: &str) -> Result<Vec<String>, Error> {
+        const GET_CHAIN: u16 = 4;
+        const HOOK: u16 = 4;
+        let kind = (SUBSYSTEM << 8) | GET_CHAIN;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
+        let mut found = Vec::new();
+        let each = |body: &[u8]| {
+            let ours = attribute(body, 1).is_some_and(|name| text(name) == table);
+            if ours && attribute(body, HOOK).is_none() {
+                found.extend(attribute(body, 3).map(text));
+            }
+        };
+        self.dump(kind, FAMILY_IPV4, |_| {}, each)?;
+        Ok(found)
+    }
+
     /// What is in a map of data; a table or map that is absent is empty.
     pub fn map_elements(&mut self, table: &str, map: &str) -> Result<Vec<(Value, Value)>, Error> {
         const GET_ELEMENT: u16 = 13;

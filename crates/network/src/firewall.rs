@@ -25,8 +25,6 @@ const HAIRPIN: &str = "hairpin";
 
 const LOOPBACK: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 0, 0, 0), 8);
 const MULTICAST: (Ipv4Addr, u8) = (Ipv4Addr::new(224, 0, 0, 0), 4);
-const ICMP: u8 = 1;
-const ICMP_REDIRECT: u8 = 5;
 
 /// The table, open for changes.
 #[derive(Debug)]
@@ -129,32 +127,24 @@ fn add_chains(batch: &mut Batch, config: &Config) {
         .address(Load::DestinationAddress, false, net(config.cluster_cidr))
         .address(Load::DestinationAddress, false, MULTICAST);
     batch.add_rule(chain, &leaving.masquerade());
-    add_guards(batch, config);
+    add_guard(batch, config);
 }
 
 /// The bridge routes loopback addresses, for host ports on 127.0.0.1; nothing
-/// on it may use that to reach what listens on loopback only. And as pods
-/// reach each other by the gateway on purpose, nobody shall advise against it.
-fn add_guards(batch: &mut Batch, config: &Config) {
-    let hook = |kind, priority| {
-        Some(Hook { kind, priority, nat: false })
+/// on it may use that to reach what listens on loopback only.
+fn add_guard(batch: &mut Batch, config: &Config) {
+    let hook = Hook {
+        kind: HookKind::Prerouting,
+        priority: priority::RAW,
+        nat: false,
     };
-    batch.add_chain("guard", hook(HookKind::Prerouting, priority::RAW));
+    batch.add_chain("guard", Some(hook));
     for side in [Load::DestinationAddress, Load::SourceAddress] {
         let loopback = Rule::new()
             .interface(Load::InputInterface, &config.bridge)
             .address(side, true, LOOPBACK);
         batch.add_rule("guard", &loopback.verdict(Verdict::Drop));
     }
-    batch.add_chain("redirects", hook(HookKind::Output, priority::FILTER));
-    let scratch = Register(0);
-    let redirect = Rule::new()
-        .interface(Load::OutputInterface, &config.bridge)
-        .load(Load::Protocol, scratch)
-        .compare(scratch, true, &[ICMP])
-        .load(Load::IcmpType, scratch)
-        .compare(scratch, true, &[ICMP_REDIRECT]);
-    batch.add_rule("redirects", &redirect.verdict(Verdict::Drop));
 }
 
 fn add_ports(batch: &mut Batch, allocation: &Allocation) -> Result<(), Error> {

@@ -143,7 +143,11 @@ async fn prepare(handle: rtnetlink::Handle, config: &Config) -> Result<u32, Erro
 fn prepare_settings(config: &Config) -> Result<(), Error> {
     sysctl::set("ip_forward", "1")?;
     sysctl::set(&format!("conf/{}/route_localnet", config.bridge), "1")?;
-    sysctl::set(&format!("conf/{}/send_redirects", config.bridge), "0")
+    // Pods reach each other by the gateway on purpose: advice against it would
+    // lead them past the services, and uses up their share of ICMP errors. It
+    // is given when the interface or "all" says so; other interfaces go on.
+    sysctl::set(&format!("conf/{}/send_redirects", config.bridge), "0")?;
+    sysctl::set("conf/all/send_redirects", "0")
 }
 
 /// A pod whose node answers "go there directly" would bypass the services.

@@ -1,17 +1,14 @@
 //! Carries plans out: the table in the kernel, and what it remembers.
 
-use std::collections::HashSet;
-use std::net::Ipv4Addr;
-
 use client::Key;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use netfilter::{Batch, Socket, Value, conntrack};
+use netfilter::{Batch, Socket, conntrack};
 
 use crate::model::{self, UDP};
-use crate::plan::{self, Front, Plan, Target};
+use crate::plan::{self, Front, Plan};
 use crate::ruleset::{Ruleset, Stale};
-use crate::rules::{AFFINITY, TABLE};
+use crate::rules::TABLE;
 use crate::{Config, Error};
 
 /// The proxy without its watches: told of services, it keeps the table.
@@ -53,8 +50,8 @@ impl Engine {
     }
 
     /// Brings the kernel to what was decided, in one transaction: the first
-    /// time, or after a failure, by putting a whole new table in place of
-    /// whatever there is, so that no packet meets a moment without rules.
+    /// time, or after a failure, by putting everything in place of whatever
+    /// there is, so that no packet meets a moment without rules.
     pub fn commit(&mut self) -> Result<(), Error> {
         if self.in_step {
             let changes = self.ruleset.changes(&self.config);
@@ -66,8 +63,14 @@ impl Engine {
                 }
             }
         }
-        let everything = self.ruleset.everything(&self.config);
-        self.socket.apply(everything)?;
+        let chains = self.socket.plain_chains(TABLE)?;
+        let refill = self.ruleset.refill(&self.config, &chains);
+        if let Err(error) = self.socket.apply(refill) {
+            // A table of another version of ours, whose sets differ.
+            tracing::info!(%error, "replacing the table of services as a whole");
+            let replace = self.ruleset.replace_table(&self.config);
+            self.socket.apply(replace)?;
+        }
         self.in_step = true;
         self.after_commit()
     }
@@ -76,32 +79,10 @@ impl Engine {
     /// the commit: those connections end by themselves.
     fn after_commit(&mut self) -> Result<(), Error> {
         let stale = self.ruleset.committed();
-        if let Err(error) = self.forget_clients(&stale.targets) {
-            tracing::warn!(%error, "clients of removed endpoints not forgotten");
-        }
         if let Err(error) = self.forget_datagrams(&stale) {
             tracing::warn!(%error, "UDP connections to removed endpoints not forgotten");
         }
         Ok(())
-    }
-
-    /// Clients that stick to an endpoint that is gone.
-    fn forget_clients(&mut self, removed: &HashSet<(Front, Target)>) -> Result<(), Error> {
-        if removed.is_empty() {
-            return Ok(());
-        }
-        let clients = self.socket.map_elements(TABLE, AFFINITY)?;
-        let gone = |(key, value): &(Value, Value)| {
-            let (Some((address, protocol, port)), Some(target)) = (client(key), target(value))
-            else {
-                return false;
-            };
-            let by_address = Front::Address(address, protocol, port);
-            let by_node = Front::Node(protocol, port);
-            removed.contains(&(by_address, target)) || removed.contains(&(by_node, target))
-        };
-        let keys: Vec<Value> = clients.into_iter().filter(gone).map(|(key, _)| key).collect();
-        Ok(self.socket.forget_elements(TABLE, AFFINITY, keys)?)
     }
 
     /// UDP has no end that the kernel sees: a client that goes on sending
@@ -141,20 +122,4 @@ pub fn cleanup() -> Result<(), Error> {
     batch.add_table();
     batch.delete_table();
     Ok(Socket::open()?.apply(batch)?)
-}
-
-/// The service's side in a key of the affinity map.
-fn client(key: &Value) -> Option<(Ipv4Addr, u8, u16)> {
-    let [_, _, _, _, a, b, c, d, protocol, _, _, _, high, low, _, _] = *key.as_bytes() else {
-        return None;
-    };
-    let port = u16::from_be_bytes([high, low]);
-    Some((Ipv4Addr::new(a, b, c, d), protocol, port))
-}
-
-fn target(value: &Value) -> Option<Target> {
-    let [a, b, c, d, high, low, ..] = *value.as_bytes() else {
-        return None;
-    };
-    Some((Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low])))
 }

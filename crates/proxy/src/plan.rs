@@ -1,6 +1,7 @@
 //! From a service and its endpoints to what the packet filter shall do.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use crate::Config;
 use crate::model::{Endpoint, Port, Service};
@@ -35,27 +36,30 @@ pub(crate) enum Side {
 }
 
 /// What happens to a connection; all services that need the same share a chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Shape {
     /// There is no endpoint.
     Reject,
     /// There are endpoints, but not here, and only those here may be used.
     Drop,
-    Balance(Balance),
+    /// One of `count` endpoints at random, numbered from `offset`.
+    Spread { side: Side, count: u32, offset: u32 },
+    /// One of these at random, but for every client the same.
+    Sticky(Arc<Sticky>),
+    /// This one, and so it stays for this client.
+    Stay { target: Target, seconds: u32 },
     /// From outside of the cluster: any endpoint, by way of this node.
-    External(Balance),
+    External(Arc<Shape>),
     /// From outside: only this node's endpoints, with the client's own address.
     /// Pods and the node itself use them all.
-    ExternalLocal { all: Balance, local: u32 },
+    ExternalLocal { all: Arc<Shape>, local: Arc<Shape> },
 }
 
-/// One of so many endpoints at random.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Balance {
-    pub(crate) side: Side,
-    pub(crate) count: u32,
-    /// Seconds for which a client sticks to its endpoint.
-    pub(crate) sticky: Option<u32>,
+/// The endpoints of a service with session affinity, and how long that lasts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Sticky {
+    pub(crate) targets: Vec<Target>,
+    pub(crate) seconds: u32,
 }
 
 /// A way to reach an endpoint.
@@ -155,50 +159,47 @@ fn is_possibly_local(config: &Config, endpoint: &Endpoint) -> bool {
 
 fn entries(service: &Service, port: &Port, choice: &Choice) -> Vec<Entry> {
     let sticky = service.affinity.map(|time| time.as_secs().min(u64::from(u32::MAX)) as u32);
-    let balance = |side, count: usize| Balance {
-        side,
-        count: count as u32,
-        sticky,
+    let pick = |side, targets: &[Target], offset| match (targets.len(), sticky) {
+        (0, _) if choice.any => Shape::Drop,
+        (0, _) => Shape::Reject,
+        (count, None) => Shape::Spread { side, count: count as u32, offset },
+        (_, Some(seconds)) => {
+            let targets = targets.to_vec();
+            Shape::Sticky(Arc::new(Sticky { targets, seconds }))
+        }
     };
     let internal = match service.internal_local {
         true => &choice.local,
         false => &choice.all,
     };
-    let shape = match internal.len() {
-        0 if choice.any => Shape::Drop,
-        0 => Shape::Reject,
-        count => Shape::Balance(balance(Side::Address, count)),
-    };
-    let mut entries = Vec::new();
-    for address in &service.cluster_ips {
-        entries.push(Entry {
-            front: Front::Address(*address, port.protocol, port.port),
-            shape,
-            targets: number(internal, 0).collect(),
-        });
-    }
+    let cluster_ips = service.cluster_ips.iter().map(|address| Entry {
+        front: Front::Address(*address, port.protocol, port.port),
+        shape: pick(Side::Address, internal, 0),
+        targets: number(internal, 0).collect(),
+    });
     let external = |front, side| {
-        let all = balance(side, choice.all.len());
-        let local = choice.local.len() as u32;
+        let all = pick(side, &choice.all, 0);
+        let mut targets: Vec<_> = number(&choice.all, 0).collect();
         let shape = match (choice.any, service.external_local) {
             (false, _) => Shape::Reject,
-            (true, true) => Shape::ExternalLocal { all, local },
-            (true, false) => Shape::External(all),
+            (true, false) => Shape::External(Arc::new(all)),
+            (true, true) => {
+                targets.extend(number(&choice.local, LOCAL_OFFSET));
+                let local = Arc::new(pick(side, &choice.local, LOCAL_OFFSET));
+                Shape::ExternalLocal { all: Arc::new(all), local }
+            }
         };
-        let mut targets: Vec<_> = number(&choice.all, 0).collect();
-        if service.external_local {
-            targets.extend(number(&choice.local, LOCAL_OFFSET));
-        }
         Entry { front, shape, targets }
     };
-    for address in &service.external_ips {
+    let external_ips = service.external_ips.iter().map(|address| {
         let front = Front::Address(*address, port.protocol, port.port);
-        entries.push(external(front, Side::Address));
-    }
-    if let Some(node_port) = port.node_port {
-        entries.push(external(Front::Node(port.protocol, node_port), Side::Node));
-    }
-    entries
+        external(front, Side::Address)
+    });
+    let node_port = port.node_port.map(|node_port| {
+        let front = Front::Node(port.protocol, node_port);
+        external(front, Side::Node)
+    });
+    cluster_ips.chain(external_ips).chain(node_port).collect()
 }
 
 fn number(targets: &[Target], offset: u32) -> impl Iterator<Item = (u32, Target)> {

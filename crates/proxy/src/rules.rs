@@ -9,11 +9,11 @@ use netfilter::{
 };
 
 use crate::Config;
-use crate::plan::{Balance, Front, LOCAL_OFFSET, Shape, Side};
+use crate::plan::{Front, Shape, Side, Sticky, Target};
 
 pub(crate) const TABLE: &str = "sampan-proxy";
 /// Who remembers which client went where.
-pub(crate) const AFFINITY: &str = "affinity";
+const AFFINITY: &str = "affinity";
 
 const SERVICES: &str = "services";
 const NODE_PORTS: &str = "node-ports";
@@ -84,8 +84,8 @@ pub(crate) fn hairpin_key(address: Ipv4Addr) -> (Set, Value) {
     (Set::Hairpin, Value::new().address(address).address(address))
 }
 
-/// Everything that does not depend on services.
-pub(crate) fn add_frame(batch: &mut Batch, config: &Config) {
+/// Sets and base chains, as far as they are not there already.
+pub(crate) fn add_frame(batch: &mut Batch) {
     use Type::{Ipv4Address, Mark, Port, Protocol};
     let front = [Ipv4Address, Protocol, Port];
     let endpoint = [Ipv4Address, Port];
@@ -96,18 +96,27 @@ pub(crate) fn add_frame(batch: &mut Batch, config: &Config) {
     batch.add_set(&SetSpec::map(NODE_ENDPOINTS, &numbered[1..], &endpoint));
     batch.add_set(&SetSpec::set(HAIRPIN, &[Ipv4Address, Ipv4Address]));
     let client = [Ipv4Address, Ipv4Address, Protocol, Port];
-    batch.add_set(&SetSpec::map(AFFINITY, &client, &endpoint).dynamic(CLIENTS_MAX));
+    batch.add_set(&SetSpec::set(AFFINITY, &client).dynamic(CLIENTS_MAX));
 
-    batch.add_chain(&chain(Shape::Reject), None);
-    batch.add_rule(&chain(Shape::Reject), &Rule::new().reject());
+    let mut base = |name, kind, priority| {
+        batch.add_chain(name, Some(Hook { kind, priority, nat: true }));
+    };
+    base("prerouting", HookKind::Prerouting, priority::DNAT);
+    base("output", HookKind::Output, priority::DNAT);
+    base("postrouting", HookKind::Postrouting, priority::SNAT);
+}
+
+/// All rules that do not depend on services.
+pub(crate) fn add_common_rules(batch: &mut Batch, config: &Config) {
+    let reject = chain(&Shape::Reject);
+    batch.add_chain(&reject, None);
+    // A reset is not rate-limited, so clients need not wait and try again.
+    batch.add_rule(&reject, &Rule::new().reset());
+    batch.add_rule(&reject, &Rule::new().reject());
     batch.add_chain("find", None);
     for rule in find_rules(config) {
         batch.add_rule("find", &rule);
     }
-    let nat = |kind, priority| {
-        Some(Hook { kind, priority, nat: true })
-    };
-    batch.add_chain("prerouting", nat(HookKind::Prerouting, priority::DNAT));
     // Who is not of the cluster may not know the way back from a pod.
     let stranger = Rule::new()
         .address(Load::DestinationAddress, true, net(config.service_cidr))
@@ -115,10 +124,7 @@ pub(crate) fn add_frame(batch: &mut Batch, config: &Config) {
     batch.add_rule("prerouting", &stranger.set_mark(MASQUERADE));
     let jump = Rule::new().verdict(Verdict::Jump("find".to_owned()));
     batch.add_rule("prerouting", &jump);
-    batch.add_chain("output", nat(HookKind::Output, priority::DNAT));
     batch.add_rule("output", &jump);
-
-    batch.add_chain("postrouting", nat(HookKind::Postrouting, priority::SNAT));
     let marked = Rule::new().has_mark(MASQUERADE).clear_mark(MASQUERADE);
     batch.add_rule("postrouting", &marked.masquerade());
     let itself = [Load::SourceAddress, Load::DestinationAddress];
@@ -133,7 +139,7 @@ fn find_rules(config: &Config) -> [Rule; 3] {
         .verdict_of(SERVICES, Register(0));
     let unknown = Rule::new()
         .address(Load::DestinationAddress, true, net(config.service_cidr))
-        .verdict(goto(Shape::Reject));
+        .verdict(verdict(&Shape::Reject));
     let node_port = Rule::new()
         .to_this_machine()
         .load_key(&front(Side::Node), Register(0))
@@ -142,110 +148,155 @@ fn find_rules(config: &Config) -> [Rule; 3] {
 }
 
 /// Where the packet filter goes on for a shape.
-pub(crate) fn verdict(shape: Shape) -> Verdict {
+pub(crate) fn verdict(shape: &Shape) -> Verdict {
     match shape {
         Shape::Drop => Verdict::Drop,
-        shape => goto(shape),
+        shape => Verdict::Goto(chain(shape)),
     }
 }
 
-/// The chains a shape needs to exist before its own.
-pub(crate) fn needs(shape: Shape) -> Option<Shape> {
+/// The shapes whose chains a shape's chain leads to.
+pub(crate) fn needs(shape: &Shape) -> Vec<Shape> {
     match shape {
-        Shape::External(all) => Some(Shape::Balance(all)),
-        Shape::ExternalLocal { all, .. } if all.count > 0 => Some(Shape::Balance(all)),
-        _ => None,
+        Shape::Reject | Shape::Drop | Shape::Spread { .. } | Shape::Stay { .. } => Vec::new(),
+        Shape::Sticky(sticky) => stays(sticky).collect(),
+        Shape::External(all) => vec![(**all).clone()],
+        Shape::ExternalLocal { all, local } => vec![(**all).clone(), (**local).clone()],
+    }
+}
+
+/// Chains lead only to chains of less depth.
+pub(crate) fn depth(shape: &Shape) -> u32 {
+    match shape {
+        Shape::Reject | Shape::Drop | Shape::Spread { .. } | Shape::Stay { .. } => 0,
+        Shape::Sticky(_) => 1,
+        Shape::External(_) | Shape::ExternalLocal { .. } => 2,
     }
 }
 
 /// Whether the shape has a chain that comes and goes with its users.
-pub(crate) fn has_chain(shape: Shape) -> bool {
+pub(crate) fn has_chain(shape: &Shape) -> bool {
     !matches!(shape, Shape::Reject | Shape::Drop)
 }
 
 /// The name of a shape's chain.
-pub(crate) fn chain(shape: Shape) -> String {
-    let name = |balance: Balance| {
-        let side = match balance.side {
-            Side::Address => "endpoints",
-            Side::Node => "node-endpoints",
-        };
-        let count = balance.count;
-        match balance.sticky {
-            Some(seconds) => format!("{side}-{count}-sticky-{seconds}"),
-            None => format!("{side}-{count}"),
-        }
-    };
+pub(crate) fn chain(shape: &Shape) -> String {
     match shape {
         Shape::Reject => "reject".to_owned(),
         Shape::Drop => "drop".to_owned(),
-        Shape::Balance(balance) => name(balance),
-        Shape::External(balance) => format!("external-{}", name(balance)),
-        Shape::ExternalLocal { all, local } => format!("external-{}-local-{local}", name(all)),
+        Shape::Spread { side, count, offset } => {
+            let map = map_of(*side);
+            let local = if *offset > 0 { "local-" } else { "" };
+            format!("{local}{map}-{count}")
+        }
+        Shape::Sticky(sticky) => {
+            let (count, seconds) = (sticky.targets.len(), sticky.seconds);
+            format!("sticky-{count}-{seconds}-{:016x}", digest(sticky))
+        }
+        Shape::Stay { target: (address, port), seconds } => {
+            format!("stay-{seconds}-{address}-{port}")
+        }
+        Shape::External(all) => format!("external-{}", chain(all)),
+        Shape::ExternalLocal { all, local } => {
+            format!("external-{}-{}", chain(all), chain(local))
+        }
     }
 }
 
+/// Tells lists of endpoints apart (FNV-1a).
+fn digest(sticky: &Sticky) -> u64 {
+    let bytes = sticky.targets.iter().flat_map(|(address, port)| {
+        address.octets().into_iter().chain(port.to_be_bytes())
+    });
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
 /// Creates a shape's chain.
-pub(crate) fn add_shape(batch: &mut Batch, config: &Config, shape: Shape) {
+pub(crate) fn add_shape(batch: &mut Batch, config: &Config, shape: &Shape) {
     let name = chain(shape);
     batch.add_chain(&name, None);
     let mut add = |rule: Rule| batch.add_rule(&name, &rule);
     match shape {
         Shape::Reject | Shape::Drop => {}
-        Shape::Balance(balance) => balance_rules(balance, 0).into_iter().for_each(add),
+        Shape::Spread { side, count, offset } => add(spread_rule(*side, *count, *offset)),
+        Shape::Sticky(sticky) => sticky_rules(sticky).for_each(add),
+        Shape::Stay { target, seconds } => stay_rules(*target, *seconds).into_iter().for_each(add),
         Shape::External(all) => {
             add(Rule::new().set_mark(MASQUERADE));
-            add(Rule::new().verdict(goto(Shape::Balance(all))));
+            add(Rule::new().verdict(verdict(all)));
         }
         Shape::ExternalLocal { all, local } => {
-            if all.count > 0 {
-                let all = goto(Shape::Balance(all));
-                let pods = Rule::new().address(Load::SourceAddress, true, net(config.cluster_cidr));
-                add(pods.verdict(all.clone()));
-                add(Rule::new().from_this_machine().set_mark(MASQUERADE));
-                add(Rule::new().from_this_machine().verdict(all));
-            }
-            if local == 0 {
-                return add(Rule::new().verdict(Verdict::Drop));
-            }
-            let here = Balance { count: local, ..all };
-            balance_rules(here, LOCAL_OFFSET).into_iter().for_each(add);
+            let pods = Rule::new().address(Load::SourceAddress, true, net(config.cluster_cidr));
+            add(pods.verdict(verdict(all)));
+            add(Rule::new().from_this_machine().set_mark(MASQUERADE));
+            add(Rule::new().from_this_machine().verdict(verdict(all)));
+            add(Rule::new().verdict(verdict(local)));
         }
     }
 }
 
-/// Draws an endpoint and sends the connection there.
-fn balance_rules(balance: Balance, offset: u32) -> Vec<Rule> {
-    let map = match balance.side {
+/// Draws a number and sends the connection to the endpoint of that number.
+fn spread_rule(side: Side, count: u32, offset: u32) -> Rule {
+    let mut numbered = front(side);
+    numbered.push(Load::Random { modulus: count, offset });
+    let (key, port) = (Register(0), Register(1));
+    let rule = Rule::new().load_key(&numbered, key);
+    rule.value_of(map_of(side), key, key).dnat(key, port)
+}
+
+fn stays(sticky: &Sticky) -> impl Iterator<Item = Shape> {
+    let seconds = sticky.seconds;
+    let targets = sticky.targets.iter();
+    targets.map(move |target| Shape::Stay { target: *target, seconds })
+}
+
+/// Who has been somewhere before goes there again; others are spread.
+fn sticky_rules(sticky: &Sticky) -> impl Iterator<Item = Rule> {
+    let known = sticky.targets.iter().zip(stays(sticky)).map(|(target, stay)| {
+        let rule = client_key(*target).is_in(AFFINITY, Register(0));
+        rule.verdict(verdict(&stay))
+    });
+    let count = sticky.targets.len() as u32;
+    let spread = stays(sticky).zip(0..).map(move |(stay, index)| {
+        let rule = Rule::new();
+        let rule = match count - index {
+            1 => rule,
+            modulus => {
+                let draw = Load::Random { modulus, offset: 0 };
+                rule.load(draw, Register(0)).compare(Register(0), true, &[0; 4])
+            }
+        };
+        rule.verdict(verdict(&stay))
+    });
+    known.chain(spread)
+}
+
+fn stay_rules(target: Target, seconds: u32) -> [Rule; 2] {
+    let time = Duration::from_secs(u64::from(seconds));
+    let (address, port) = (Register(0), Register(1));
+    let remember = client_key(target).remember(AFFINITY, address, time);
+    let go = Rule::new()
+        .constant(&target.0.octets(), address)
+        .constant(&target.1.to_be_bytes(), port);
+    [remember, go.dnat(address, port)]
+}
+
+/// Client and endpoint, as the affinity set knows them.
+fn client_key((address, port): Target) -> Rule {
+    Rule::new()
+        .load(Load::SourceAddress, Register(0))
+        .constant(&address.octets(), Register(1))
+        .load(Load::Protocol, Register(2))
+        .constant(&port.to_be_bytes(), Register(3))
+}
+
+fn map_of(side: Side) -> &'static str {
+    match side {
         Side::Address => ENDPOINTS,
         Side::Node => NODE_ENDPOINTS,
-    };
-    let mut numbered = front(balance.side);
-    numbered.push(Load::Random {
-        modulus: balance.count,
-        offset,
-    });
-    let Some(seconds) = balance.sticky else {
-        let (key, port) = (Register(0), Register(1));
-        let rule = Rule::new().load_key(&numbered, key).value_of(map, key, key);
-        return vec![rule.dnat(key, port)];
-    };
-    // Who has come before keeps the endpoint and only extends its stay.
-    let client = [
-        Load::SourceAddress,
-        Load::DestinationAddress,
-        Load::Protocol,
-        Load::DestinationPort,
-    ];
-    let (key, drawn) = (Register(0), Register(8));
-    let time = Duration::from_secs(u64::from(seconds));
-    let remember = Rule::new()
-        .load_key(&numbered, drawn)
-        .value_of(map, drawn, drawn)
-        .load_key(&client, key)
-        .remember(AFFINITY, key, drawn, time);
-    let again = Rule::new().load_key(&client, key).value_of(AFFINITY, key, key);
-    vec![remember, again.dnat(key, Register(1))]
+    }
 }
 
 fn front(side: Side) -> Vec<Load> {
@@ -254,10 +305,6 @@ fn front(side: Side) -> Vec<Load> {
         Side::Address => parts.to_vec(),
         Side::Node => parts[1..].to_vec(),
     }
-}
-
-fn goto(shape: Shape) -> Verdict {
-    Verdict::Goto(chain(shape))
 }
 
 fn net(cidr: Ipv4Cidr) -> (Ipv4Addr, u8) {

@@ -10,7 +10,7 @@ use crate::plan::{Entry, Front, Plan, Shape, Target};
 use crate::rules::{self, Set};
 
 /// What an element of a set leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Content {
     Nothing,
     Shape(Shape),
@@ -100,8 +100,9 @@ impl Ruleset {
             return;
         };
         if let Some(entry) = after {
-            self.count_shape(entry.shape, true);
-            self.put(rules::front_key(front), Some(Content::Shape(entry.shape)));
+            self.count_shape(&entry.shape, true);
+            let content = Content::Shape(entry.shape.clone());
+            self.put(rules::front_key(front), Some(content));
         } else {
             self.put(rules::front_key(front), None);
         }
@@ -120,22 +121,22 @@ impl Ruleset {
             self.put(rules::endpoint_key(front, *index), Some(Content::Target(*target)));
         }
         match before {
-            Some(before) => self.count_shape(before.shape, false),
+            Some(before) => self.count_shape(&before.shape, false),
             None => {
                 self.appeared.insert(front);
             }
         }
     }
 
-    fn count_shape(&mut self, shape: Shape, more: bool) {
-        if let Some(base) = rules::needs(shape) {
-            self.count_shape(base, more);
+    fn count_shape(&mut self, shape: &Shape, more: bool) {
+        for base in rules::needs(shape) {
+            self.count_shape(&base, more);
         }
-        let count = self.shapes.entry(shape).or_default();
-        self.touched_shapes.entry(shape).or_insert(*count > 0);
+        let count = self.shapes.entry(shape.clone()).or_default();
+        self.touched_shapes.entry(shape.clone()).or_insert(*count > 0);
         *count = if more { *count + 1 } else { count.saturating_sub(1) };
         if *count == 0 {
-            self.shapes.remove(&shape);
+            self.shapes.remove(shape);
         }
     }
 
@@ -164,9 +165,7 @@ impl Ruleset {
             Some(content) => self.elements.insert(slot, content),
             None => self.elements.remove(&slot),
         };
-        if before != content {
-            self.touched.entry(slot).or_insert(before);
-        }
+        self.touched.entry(slot).or_insert(before);
     }
 
     /// The transaction that brings the kernel from the last commit to here.
@@ -174,8 +173,8 @@ impl Ruleset {
         let mut batch = Batch::new(rules::TABLE);
         let exists = |shape: &Shape| self.shapes.contains_key(shape);
         let new = |(shape, before): &(&Shape, &bool)| !**before && exists(shape);
-        let fresh = self.touched_shapes.iter().filter(new).map(|(shape, _)| *shape);
-        add_shapes(&mut batch, config, fresh);
+        let fresh = self.touched_shapes.iter().filter(new);
+        add_shapes(&mut batch, config, fresh.map(|(shape, _)| shape));
 
         let mut gone: HashMap<Set, Vec<Element>> = HashMap::new();
         let mut come: HashMap<Set, Vec<Element>> = HashMap::new();
@@ -196,23 +195,50 @@ impl Ruleset {
             batch.add_elements(set.name(), come.get(&set).into_iter().flatten());
         }
 
-        let old = |(shape, before): &(&Shape, &bool)| **before && !exists(shape);
-        let stale = self.touched_shapes.iter().filter(old).map(|(shape, _)| *shape);
-        let mut stale: Vec<Shape> = stale.filter(|shape| rules::has_chain(*shape)).collect();
-        // A chain goes before the one it leads to.
-        stale.sort_by_key(|shape| rules::needs(*shape).is_none());
+        let old = |(shape, before): &(&Shape, &bool)| {
+            **before && !exists(shape) && rules::has_chain(shape)
+        };
+        let stale = self.touched_shapes.iter().filter(old);
+        let mut stale: Vec<&Shape> = stale.map(|(shape, _)| shape).collect();
+        stale.sort_by_key(|shape| std::cmp::Reverse(rules::depth(shape)));
         for shape in stale {
             batch.delete_chain(&rules::chain(shape));
         }
         batch
     }
 
-    /// The transaction that puts everything in place of whatever there is.
-    pub(crate) fn everything(&self, config: &Config) -> Batch {
+    /// The transaction that puts everything in place of what a table like ours
+    /// holds, whose chains besides the base chains are `chains`. The base
+    /// chains stay: the kernel replaces a chain's rules at one stroke, but
+    /// between two chains in turn a packet could slip through. Who sticks to
+    /// an endpoint goes on doing so.
+    pub(crate) fn refill(&self, config: &Config, chains: &[String]) -> Batch {
+        let mut batch = Batch::new(rules::TABLE);
+        batch.add_table();
+        rules::add_frame(&mut batch);
+        batch.delete_all_rules();
+        for set in Set::ALL {
+            batch.delete_all_elements(set.name());
+        }
+        for chain in chains {
+            batch.delete_chain(chain);
+        }
+        self.fill(&mut batch, config);
+        batch
+    }
+
+    /// The transaction that puts everything in place of any table of our name.
+    pub(crate) fn replace_table(&self, config: &Config) -> Batch {
         let mut batch = Batch::new(rules::TABLE);
         batch.replace_table();
-        rules::add_frame(&mut batch, config);
-        add_shapes(&mut batch, config, self.shapes.keys().copied());
+        rules::add_frame(&mut batch);
+        self.fill(&mut batch, config);
+        batch
+    }
+
+    fn fill(&self, batch: &mut Batch, config: &Config) {
+        rules::add_common_rules(batch, config);
+        add_shapes(batch, config, self.shapes.keys());
         let mut elements: HashMap<Set, Vec<Element>> = HashMap::new();
         for ((set, key), content) in &self.elements {
             elements.entry(*set).or_default().push(element(*key, content));
@@ -220,7 +246,6 @@ impl Ruleset {
         for set in Set::ALL {
             batch.add_elements(set.name(), elements.get(&set).into_iter().flatten());
         }
-        batch
     }
 
     /// The kernel now holds what is desired. Returns what it should forget.
@@ -235,9 +260,9 @@ impl Ruleset {
 }
 
 /// Chains that others lead to come first.
-fn add_shapes(batch: &mut Batch, config: &Config, shapes: impl Iterator<Item = Shape>) {
-    let mut shapes: Vec<Shape> = shapes.filter(|shape| rules::has_chain(*shape)).collect();
-    shapes.sort_by_key(|shape| (rules::needs(*shape).is_some(), *shape));
+fn add_shapes<'a>(batch: &mut Batch, config: &Config, shapes: impl Iterator<Item = &'a Shape>) {
+    let mut shapes: Vec<&Shape> = shapes.filter(|shape| rules::has_chain(shape)).collect();
+    shapes.sort_by_key(|shape| (rules::depth(shape), *shape));
     for shape in shapes {
         rules::add_shape(batch, config, shape);
     }
@@ -246,7 +271,7 @@ fn add_shapes(batch: &mut Batch, config: &Config, shapes: impl Iterator<Item = S
 fn element(key: Value, content: &Content) -> Element {
     match content {
         Content::Nothing => Element::Key(key),
-        Content::Shape(shape) => Element::Verdict(key, rules::verdict(*shape)),
+        Content::Shape(shape) => Element::Verdict(key, rules::verdict(shape)),
         Content::Target((address, port)) => {
             Element::Data(key, Value::new().address(*address).port(*port))
         }
