@@ -60,6 +60,19 @@ fn interleave(
     out
 }
 
+/// The server's order once a patch deleted items: new ones count as standing at its end, as many as
+/// were deleted. (Upstream's lists are changed in place, and its tests pin that down.)
+pub(super) fn settle(server: &mut Vec<Value>, merged: &[Value], key: Option<&str>) {
+    let room = server.len();
+    server.retain(|item| index_of(merged, item, key).is_some());
+    let new = merged
+        .iter()
+        .filter(|item| index_of(server, item, key).is_none())
+        .take(room - server.len());
+    let new: Vec<Value> = new.cloned().collect();
+    server.extend(new);
+}
+
 /// Whether the items of a patch stand in the order that it asks for.
 pub(super) fn agrees(patched: &[Value], wanted: &[Value], key: Option<&str>) -> Result<(), String> {
     let plain = patched.iter().filter(|item| item.get("$patch").is_none());

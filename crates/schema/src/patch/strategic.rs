@@ -200,7 +200,7 @@ fn reorder(
         }
         let live = list(original.get(&field).cloned())?;
         let deleted = patch.remove(&format!("{DELETE_FROM}{field}"));
-        let server = live.clone().unwrap_or_default();
+        let mut server = live.clone().unwrap_or_default();
         let merged = match (live, patched) {
             (Some(live), None) => live,
             (None, Some(patched)) => cleaned_list(patched),
@@ -210,6 +210,7 @@ fn reorder(
             (Some(_), Some(patched)) => cleaned_list(patched),
             (None, None) => continue,
         };
+        order::settle(&mut server, &merged, rules.key);
         let ordered = order::normalize(merged, &wanted, &server, rules.key);
         original.insert(field.clone(), Value::Array(ordered));
         if let Some(deleted) = deleted {

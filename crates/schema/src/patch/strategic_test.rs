@@ -179,3 +179,15 @@ fn new_content_loses_its_directives() {
         json!({"containers": [{"name": "b"}], "volumes": [{"name": "v"}]}),
     );
 }
+
+#[test]
+fn new_items_take_the_places_of_deleted_ones() {
+    check(
+        json!({"containers": [{"name": "gone"}, {"name": "a"}, {"name": "server"}]}),
+        json!({
+            "$setElementOrder/containers": [{"name": "a"}, {"name": "new"}],
+            "containers": [{"name": "new"}, {"name": "gone", "$patch": "delete"}],
+        }),
+        json!({"containers": [{"name": "a"}, {"name": "server"}, {"name": "new"}]}),
+    );
+}
