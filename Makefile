@@ -1,0 +1,48 @@
+# The two commands of the project are `make demo` and `make test`; each sets up
+# what it needs. The rest is for daily work.
+
+TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
+CARGO := cargo
+export CARGO_BUILD_TARGET := $(TARGET)
+DEBUG := target/$(TARGET)/debug/sampan
+RELEASE := target/$(TARGET)/release/sampan
+
+.PHONY: demo test check fix unit e2e bench release setup setup-test clean-run
+
+# What a fresh Debian machine with a Rust toolchain lacks.
+setup:
+	@command -v cc >/dev/null || { apt-get update && apt-get install -y --no-install-recommends build-essential; }
+
+setup-test: setup
+	@missing=""; for pair in nft:nftables ip:iproute2 nsenter:util-linux npm:npm python3:python3 conntrack:conntrack dig:dnsutils; do \
+		command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; done; \
+	[ -z "$$missing" ] || { apt-get update && apt-get install -y --no-install-recommends $$missing; }
+
+demo: setup release
+	$(RELEASE) demo
+
+release:
+	$(CARGO) build --release --bin sampan
+
+test: check unit e2e
+
+# Format, lints: one profile with the tests, so that dependencies are built once.
+check: setup
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+unit: setup-test
+	$(CARGO) test --workspace --exclude sampan
+	$(CARGO) test -p sampan --bins
+
+# The built binary under real clients. Needs root.
+e2e: setup-test
+	SAMPAN_TOOLS_DIR=$$(scripts/tools) $(CARGO) test -p sampan --test e2e -- --test-threads=2
+
+bench: setup-test release
+	$(RELEASE) --version
+	$(CARGO) bench --workspace
+
+fix:
+	$(CARGO) fmt --all
+	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty
