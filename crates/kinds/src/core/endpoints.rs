@@ -1,9 +1,11 @@
 //! Endpoints: the addresses behind a service, in one object.
 
 use jiff::Timestamp;
+use meta::{Faults, naming};
 use serde_json::Value;
 
 use crate::row::{Cells, Strategy};
+use crate::spot::{Spot, maybe_named, named, one_of, rules, same};
 use crate::table::{age, cells, name};
 use crate::tree::Tree;
 
@@ -19,6 +21,19 @@ impl Strategy for Endpoints {
             for port in subset.list_mut("ports") {
                 port.fill_text("protocol", "TCP");
             }
+        }
+    }
+
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        for subset in Spot::new(object, "").items("subsets") {
+            validate_subset(&subset, faults);
+        }
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        // What was accepted once may stay as it is.
+        if !same(object.at("subsets"), old.at("subsets")) {
+            self.validate_create(object, faults);
         }
     }
 
@@ -48,5 +63,60 @@ fn addresses(object: &Value) -> String {
             format!("{shown} + {} more...", count - SHOWN_MAX)
         }
         _ => all.join(","),
+    }
+}
+
+fn validate_subset(subset: &Spot<'_>, faults: &mut Faults) {
+    if subset.count("addresses") + subset.count("notReadyAddresses") == 0 {
+        let rule = "must specify `addresses` or `notReadyAddresses`";
+        faults.required(subset.path.clone(), rule);
+    }
+    for list in ["addresses", "notReadyAddresses"] {
+        for address in subset.items(list) {
+            validate_ip(address.text("ip"), &address.path("ip"), faults);
+            maybe_named(&address, "hostname", naming::dns1123_label, faults);
+            maybe_named(&address, "nodeName", naming::dns1123_subdomain, faults);
+        }
+    }
+    for port in subset.items("ports") {
+        match subset.count("ports") {
+            0 | 1 => maybe_named(&port, "name", naming::dns1123_label, faults),
+            _ => named(&port, "name", naming::dns1123_label, faults),
+        }
+        let number = port.int("port");
+        rules(faults, port.path("port"), number, naming::port_number(number));
+        one_of(&port, "protocol", &["SCTP", "TCP", "UDP"], faults);
+        maybe_named(&port, "appProtocol", naming::qualified_name, faults);
+    }
+}
+
+/// An address behind a service: sound, and not one of the machine's own kinds.
+pub(crate) fn validate_ip(ip: &str, path: &str, faults: &mut Faults) {
+    let broken = naming::ip(ip);
+    let Ok(address) = ip.parse::<std::net::IpAddr>() else {
+        return rules(faults, path, ip, broken);
+    };
+    rules(faults, path, ip, broken);
+    let (local, group) = match address {
+        std::net::IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == [224, 0, 0]),
+        std::net::IpAddr::V6(v6) => {
+            let head = v6.segments()[0];
+            (head & 0xffc0 == 0xfe80, head & 0xff0f == 0xff02)
+        }
+    };
+    if address.is_unspecified() {
+        faults.invalid(path, ip, format!("may not be unspecified ({ip})"));
+    }
+    if address.is_loopback() {
+        let rule = "may not be in the loopback range (127.0.0.0/8, ::1/128)";
+        faults.invalid(path, ip, rule);
+    }
+    if local {
+        let rule = "may not be in the link-local range (169.254.0.0/16, fe80::/10)";
+        faults.invalid(path, ip, rule);
+    }
+    if group {
+        let rule = "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)";
+        faults.invalid(path, ip, rule);
     }
 }

@@ -1,9 +1,11 @@
 //! Event, as the core group shows it.
 
 use jiff::Timestamp;
+use meta::{Faults, naming};
 use serde_json::Value;
 
 use crate::row::{Cells, Strategy};
+use crate::spot::{Spot, named, required};
 use crate::table::{cells, or, since};
 use crate::tree::Tree;
 
@@ -27,6 +29,10 @@ const SELECTABLE: &[&str] = &[
 pub(crate) struct Event;
 
 impl Strategy for Event {
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        validate(object, faults);
+    }
+
     fn selectable_field_names(&self) -> &'static [&'static str] {
         SELECTABLE
     }
@@ -86,3 +92,40 @@ fn source(event: &Value) -> String {
         host => format!("{component}, {host}"),
     }
 }
+
+/// An event lives where the object is that it is about; of cluster-wide ones, in `default`.
+fn validate(event: &Value, faults: &mut Faults) {
+    let own = event.text("metadata.namespace");
+    let about = event.text("involvedObject.namespace");
+    let new_style = !event.text("eventTime").is_empty();
+    let fits = match (about, own) {
+        ("", "" | "default") => true,
+        ("", "kube-system") => new_style,
+        ("", _) => false,
+        _ => new_style || about == own,
+    };
+    if !fits {
+        let rule = "does not match event.namespace";
+        faults.invalid("involvedObject.namespace", about, rule);
+    }
+    if !new_style {
+        return;
+    }
+    let root = Spot::new(event, "");
+    named(&root, "reportingComponent", naming::qualified_name, faults);
+    for field in ["reportingInstance", "action", "reason"] {
+        required(&root, field, faults);
+    }
+    for (field, most) in LENGTHS {
+        if event.text(field).len() > most {
+            faults.invalid(field, "", format!("can have at most {most} characters"));
+        }
+    }
+}
+
+const LENGTHS: [(&str, usize); 4] = [
+    ("reportingInstance", 128),
+    ("action", 128),
+    ("reason", 128),
+    ("message", 1024),
+];

@@ -1,9 +1,11 @@
 //! Namespace.
 
 use jiff::Timestamp;
+use meta::Faults;
 use serde_json::Value;
 
 use crate::row::{Cells, Strategy};
+use crate::spot::rules;
 use crate::table::{age, cells, name};
 use crate::tree::Tree;
 
@@ -36,6 +38,35 @@ impl Strategy for Namespace {
     fn prepare_update(&self, object: &mut Value, old: &Value) {
         let finalizers = old.at("spec.finalizers").clone();
         object.set("spec.finalizers", finalizers);
+    }
+
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        for finalizer in object.texts("spec.finalizers") {
+            let broken = meta::naming::qualified_name(finalizer);
+            let sound = broken.is_empty();
+            rules(faults, "spec.finalizers", finalizer, broken);
+            let standard = matches!(finalizer, "kubernetes" | "orphan" | "foregroundDeletion");
+            if sound && !standard && !finalizer.contains('/') {
+                let rule =
+                    "name is neither a standard finalizer name nor is it fully qualified";
+                faults.invalid("spec.finalizers", finalizer, rule);
+            }
+        }
+    }
+
+    fn validate_update(&self, _object: &Value, _old: &Value, _faults: &mut Faults) {}
+
+    fn validate_status(&self, object: &Value, _old: &Value, faults: &mut Faults) {
+        let (phase, deleted) = (
+            object.text("status.phase"),
+            object.has("metadata.deletionTimestamp"),
+        );
+        let rule = match (deleted, phase) {
+            (false, "Active") | (true, "Terminating") => return,
+            (false, _) => "may only be 'Active' if `deletionTimestamp` is empty",
+            (true, _) => "may only be 'Terminating' if `deletionTimestamp` is not empty",
+        };
+        faults.invalid("status.Phase", phase, rule);
     }
 
     fn validate_name(&self, name: &str) -> Vec<String> {

@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use meta::{Faults, naming};
 use serde_json::Value;
 
 use super::pod::defaults::canonical_quantities;
+use super::pod::validate::{validate_amount, validate_effect};
 use crate::row::{Cells, Strategy};
+use crate::spot::{Spot, rules};
 use crate::table::{age, cells, name, or};
 use crate::tree::Tree;
 
@@ -25,6 +28,47 @@ impl Strategy for Node {
         if !object.has("status.allocatable") && object.has("status.capacity") {
             let capacity = object.at("status.capacity").clone();
             object.set("status.allocatable", capacity);
+        }
+    }
+
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        validate_taints(object, faults);
+        validate_resources(object, faults);
+        for range in Spot::new(object, "spec").items("podCIDRs") {
+            let text = range.as_str().unwrap_or("");
+            rules(faults, range.path.clone(), text, naming::cidr(text));
+        }
+        let ranges = object.list("spec.podCIDRs");
+        let sixes = object.texts("spec.podCIDRs").filter(|range| range.contains(':'));
+        if ranges.len() > 2 || (ranges.len() == 2 && sixes.count() != 1) {
+            let rule = "may specify no more than one CIDR for each IP family";
+            faults.invalid("spec.podCIDRs", ranges.to_vec(), rule);
+        }
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        validate_resources(object, faults);
+        let (ranges, before) = (object.list("spec.podCIDRs"), old.list("spec.podCIDRs"));
+        if !before.is_empty() && ranges != before {
+            let rule = "node updates may not change podCIDR except from \"\" to valid";
+            faults.forbidden("spec.podCIDRs", rule);
+        }
+        let provider = old.text("spec.providerID");
+        if !provider.is_empty() && provider != object.text("spec.providerID") {
+            let rule = "node updates may not change providerID except from \"\" to valid";
+            faults.forbidden("spec.providerID", rule);
+        }
+        validate_taints(object, faults);
+    }
+
+    fn validate_status(&self, object: &Value, _old: &Value, faults: &mut Faults) {
+        validate_resources(object, faults);
+        let mut seen: Vec<&Value> = Vec::new();
+        for (index, address) in object.list("status.addresses").iter().enumerate() {
+            if seen.contains(&address) {
+                faults.duplicate(format!("status.addresses[{index}]"), address.clone());
+            }
+            seen.push(address);
         }
     }
 
@@ -91,4 +135,38 @@ fn address(node: &Value, kind: &str) -> String {
     let mut addresses = node.list("status.addresses").iter();
     let found = addresses.find(|address| address.text("type") == kind);
     found.map_or("<none>", |one| one.text("address")).to_owned()
+}
+
+fn validate_resources(node: &Value, faults: &mut Faults) {
+    for path in ["status.capacity", "status.allocatable"] {
+        for (name, amount) in node.fields(path) {
+            validate_amount(name, amount, &format!("{path}.{name}"), faults);
+        }
+    }
+}
+
+/// Upstream reports taints below `metadata`, so that is where users look for them.
+fn validate_taints(node: &Value, faults: &mut Faults) {
+    let mut seen = BTreeSet::new();
+    let metadata = Spot {
+        value: node.at("spec"),
+        path: "metadata".into(),
+    };
+    for taint in metadata.items("taints") {
+        let (key, value) = (taint.text("key"), taint.text("value"));
+        rules(faults, taint.path("key"), key, naming::qualified_name(key));
+        let broken = naming::label_value(value);
+        if !broken.is_empty() {
+            faults.invalid(taint.path("value"), value, broken.join(";"));
+        }
+        match taint.text("effect") {
+            "" => faults.required(taint.path("effect"), ""),
+            _ => validate_effect(&taint, faults),
+        }
+        if !seen.insert((taint.text("effect").to_owned(), key.to_owned())) {
+            let kind = meta::FaultKind::Duplicate;
+            let detail = "taints must be unique by key and effect pair";
+            faults.add(taint.path.clone(), kind, taint.value.clone(), detail);
+        }
+    }
 }

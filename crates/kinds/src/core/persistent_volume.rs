@@ -1,10 +1,14 @@
 //! PersistentVolume.
 
 use jiff::Timestamp;
+use meta::{Faults, naming};
 use serde_json::Value;
 
+use super::persistent_volume_claim::validate_access_modes;
 use super::pod::defaults::canonical_quantities;
+use super::pod::validate::node_selector;
 use crate::row::{Cells, Strategy};
+use crate::spot::{Spot, amount, immutable, maybe_named, maybe_one_of, required, same};
 use crate::table::{age, cells, name, or, quantity};
 use crate::tree::Tree;
 
@@ -28,6 +32,28 @@ impl Strategy for PersistentVolume {
 
     fn prepare_create(&self, object: &mut Value) {
         object.set("status", serde_json::json!({"phase": "Pending"}));
+    }
+
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        validate_spec(&Spot::new(object, "spec"), faults);
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        self.validate_create(object, faults);
+        let sources = SOURCES.iter();
+        let moved = |source: &&str| !same(object.at("spec").at(source), old.at("spec").at(source));
+        if sources.clone().any(|source| moved(&source)) {
+            let rule = "spec.persistentvolumesource is immutable after creation";
+            faults.forbidden("spec.persistentvolumesource", rule);
+        }
+        let root = Spot {
+            value: object.at("spec"),
+            path: String::new(),
+        };
+        immutable(&root, old.at("spec"), "volumeMode", faults);
+        if old.has("spec.nodeAffinity") {
+            immutable(&root, old.at("spec"), "nodeAffinity", faults);
+        }
     }
 
     fn selectable_field_names(&self) -> &'static [&'static str] {
@@ -91,4 +117,92 @@ pub(super) fn access_modes(object: &Value, path: &str) -> String {
     let held = |(long, _): &&(&str, &str)| object.texts(path).any(|mode| mode == *long);
     let short: Vec<_> = SHORT.iter().filter(held).map(|(_, short)| *short).collect();
     short.join(",")
+}
+
+/// Where a volume's bytes may be.
+const SOURCES: [&str; 22] = [
+    "hostPath",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "glusterfs",
+    "flocker",
+    "nfs",
+    "rbd",
+    "quobyte",
+    "cephfs",
+    "iscsi",
+    "cinder",
+    "fc",
+    "flexVolume",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "scaleIO",
+    "local",
+    "storageos",
+    "csi",
+];
+
+fn validate_spec(spec: &Spot<'_>, faults: &mut Faults) {
+    if spec.count("accessModes") == 0 {
+        faults.required(spec.path("accessModes"), "");
+    }
+    validate_access_modes(spec, faults);
+    let capacity = spec.child("capacity");
+    if capacity.count("") == 0 {
+        faults.required(capacity.path.clone(), "");
+    }
+    if capacity.get("storage").is_none() || capacity.count("") > 1 {
+        let path = capacity.path.clone();
+        crate::spot::unsupported(faults, path, capacity.value.clone(), &["storage"]);
+    }
+    for (name, size) in capacity.fields("") {
+        if amount(size).is_some_and(|size| size.is_zero() || size.is_negative()) {
+            let rule = "must be greater than zero";
+            faults.invalid(capacity.entry_path(name), quantity(size), rule);
+        }
+    }
+    let policies = ["Delete", "Recycle", "Retain"];
+    maybe_one_of(spec, "persistentVolumeReclaimPolicy", &policies, faults);
+    if let Some(selector) = spec.some("nodeAffinity.required") {
+        node_selector(&selector, faults);
+    }
+    validate_source(spec, faults);
+    maybe_named(spec, "storageClassName", naming::dns1123_subdomain, faults);
+    maybe_one_of(spec, "volumeMode", &["Block", "Filesystem"], faults);
+}
+
+fn validate_source(spec: &Spot<'_>, faults: &mut Faults) {
+    let mut sources = SOURCES.iter().filter(|source| spec.has(source));
+    let Some(source) = sources.next() else {
+        return faults.required(spec.path.clone(), "must specify a volume type");
+    };
+    for extra in sources {
+        faults.forbidden(spec.path(extra), "may not specify more than 1 volume type");
+    }
+    let source_spot = spec.child(source);
+    match *source {
+        "hostPath" | "local" => {
+            required(&source_spot, "path", faults);
+            let path = source_spot.text("path");
+            if path.split('/').any(|part| part == "..") {
+                faults.invalid(source_spot.path("path"), path, "must not contain '..'");
+            }
+            if *source == "local" && !spec.has("nodeAffinity.required") {
+                let rule = "Local volume requires node affinity";
+                faults.required(spec.path("nodeAffinity"), rule);
+            }
+        }
+        "nfs" => {
+            required(&source_spot, "server", faults);
+            required(&source_spot, "path", faults);
+        }
+        "csi" => {
+            super::pod::validate::validate_driver(&source_spot, "driver", faults);
+            required(&source_spot, "volumeHandle", faults);
+        }
+        _ => {}
+    }
 }

@@ -1,10 +1,14 @@
 //! ResourceQuota.
 
 use jiff::Timestamp;
+use meta::Faults;
 use serde_json::Value;
 
 use super::pod::defaults::canonical_quantities;
+use super::pod::validate::{validate_amount, validate_resource_name};
 use crate::row::{Cells, Strategy};
+use crate::metadata::IMMUTABLE;
+use crate::spot::Spot;
 use crate::table::{age, cells, name, quantity};
 use crate::tree::Tree;
 
@@ -21,6 +25,29 @@ impl Strategy for ResourceQuota {
         }
     }
 
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        let hard = Spot::new(object, "spec.hard");
+        for (name, amount) in hard.fields("") {
+            let path = hard.entry_path(name);
+            validate_resource_name(name, &path, faults);
+            validate_amount(name, amount, &path, faults);
+        }
+        validate_scopes(object, faults);
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        self.validate_create(object, faults);
+        let sorted = |quota: &Value| {
+            let mut scopes: Vec<_> = quota.texts("spec.scopes").map(str::to_owned).collect();
+            scopes.sort();
+            scopes
+        };
+        if sorted(object) != sorted(old) {
+            let scopes = object.at("spec.scopes").clone();
+            faults.invalid("spec.scopes", scopes, IMMUTABLE);
+        }
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         let used = object.at("status.used");
         let (mut requests, mut limits) = (Vec::new(), Vec::new());
@@ -34,5 +61,54 @@ impl Strategy for ResourceQuota {
         }
         let [requests, limits] = [requests, limits].map(|parts| parts.join(", "));
         cells![name(object), requests, limits, age(object, now)]
+    }
+}
+
+const SCOPES: [&str; 7] = [
+    "Terminating",
+    "NotTerminating",
+    "BestEffort",
+    "NotBestEffort",
+    "PriorityClass",
+    "CrossNamespacePodAffinity",
+    "VolumeAttributesClass",
+];
+
+fn validate_scopes(quota: &Value, faults: &mut Faults) {
+    let spec = Spot::new(quota, "spec");
+    let (path, scopes) = (spec.path("scopes"), spec.at("scopes").clone());
+    for scope in spec.texts("scopes") {
+        if !SCOPES.contains(&scope) {
+            faults.invalid(path.clone(), scopes.clone(), "unsupported scope");
+        }
+    }
+    let holds = |name: &str| spec.texts("scopes").any(|scope| scope == name);
+    for [one, other] in [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]] {
+        if holds(one) && holds(other) {
+            faults.invalid(path.clone(), scopes.clone(), "conflicting scopes");
+        }
+    }
+    let path = spec.path("scopeSelector.matchExpressions");
+    for expression in spec.list("scopeSelector.matchExpressions") {
+        let (scope, count) = (expression.text("scopeName"), expression.count("values"));
+        if !SCOPES.contains(&scope) {
+            faults.invalid(format!("{path}.scopeName"), scope, "unsupported scope");
+        }
+        match expression.text("operator") {
+            "In" | "NotIn" if count == 0 => faults.required(
+                format!("{path}.values"),
+                "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector",
+            ),
+            "Exists" | "DoesNotExist" if count > 0 => faults.invalid(
+                format!("{path}.values"),
+                expression.at("values").clone(),
+                "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector",
+            ),
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            other => {
+                let rule = "not a valid selector operator";
+                faults.invalid(format!("{path}.operator"), other, rule);
+            }
+        }
     }
 }

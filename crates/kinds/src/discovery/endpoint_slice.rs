@@ -1,9 +1,12 @@
 //! EndpointSlice: some of the addresses behind a service.
 
 use jiff::Timestamp;
+use meta::{Faults, naming};
 use serde_json::Value;
 
+use crate::core::validate_endpoint_ip;
 use crate::row::{Cells, Strategy};
+use crate::spot::{Spot, immutable, maybe_named, one_of, rules, same};
 use crate::table::{age, cells, name, or};
 use crate::tree::Tree;
 
@@ -19,6 +22,15 @@ impl Strategy for EndpointSlice {
             port.fill("name", "");
             port.fill("protocol", "TCP");
         }
+    }
+
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        validate(object, &Value::Null, faults);
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        validate(object, old, faults);
+        immutable(&Spot::new(object, ""), old, "addressType", faults);
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
@@ -46,4 +58,74 @@ fn shown(all: Vec<String>) -> String {
         0 => or(&all.join(","), "<unset>").to_owned(),
         more => format!("{} + {more} more...", all[..SHOWN_MAX].join(",")),
     }
+}
+
+const ENDPOINTS_MAX: usize = 1000;
+const ADDRESSES_MAX: usize = 100;
+const PORTS_MAX: usize = 20_000;
+
+fn validate(slice: &Value, old: &Value, faults: &mut Faults) {
+    let root = Spot::new(slice, "");
+    one_of(&root, "addressType", &["FQDN", "IPv4", "IPv6"], faults);
+    validate_ports(&root, faults);
+    if !same(slice.at("endpoints"), old.at("endpoints")) {
+        if too_many(&root, "endpoints", ENDPOINTS_MAX, faults) {
+            return;
+        }
+        for endpoint in root.items("endpoints") {
+            validate_endpoint(&endpoint, slice.text("addressType"), faults);
+        }
+    }
+}
+
+fn too_many(parent: &Spot<'_>, list: &str, most: usize, faults: &mut Faults) -> bool {
+    let count = parent.count(list);
+    if count > most {
+        let detail = format!("must have at most {most} items");
+        let kind = meta::FaultKind::TooMany;
+        faults.add(parent.path(list), kind, count.into(), detail);
+    }
+    count > most
+}
+
+fn validate_ports(root: &Spot<'_>, faults: &mut Faults) {
+    if too_many(root, "ports", PORTS_MAX, faults) {
+        return;
+    }
+    let mut names = Vec::new();
+    for port in root.items("ports") {
+        maybe_named(&port, "name", naming::dns1123_label, faults);
+        let name = port.text("name").to_owned();
+        if names.contains(&name) {
+            faults.duplicate(port.path("name"), name.as_str());
+        }
+        names.push(name);
+        one_of(&port, "protocol", &["SCTP", "TCP", "UDP"], faults);
+        maybe_named(&port, "appProtocol", naming::qualified_name, faults);
+    }
+}
+
+fn validate_endpoint(endpoint: &Spot<'_>, kind: &str, faults: &mut Faults) {
+    if endpoint.count("addresses") == 0 {
+        let rule = "must contain at least 1 address";
+        faults.required(endpoint.path("addresses"), rule);
+    }
+    too_many(endpoint, "addresses", ADDRESSES_MAX, faults);
+    for address in endpoint.items("addresses") {
+        let text = address.as_str().unwrap_or("");
+        if kind == "FQDN" {
+            let broken = naming::dns1123_subdomain(text.strip_suffix('.').unwrap_or(text));
+            rules(faults, address.path.clone(), text, broken);
+            continue;
+        }
+        if kind == "IPv4" && text.contains(':') {
+            faults.invalid(endpoint.path("addresses"), text, "must be an IPv4 address");
+        }
+        if kind == "IPv6" && !text.contains(':') {
+            faults.invalid(endpoint.path("addresses"), text, "must be an IPv6 address");
+        }
+        validate_endpoint_ip(text, &address.path, faults);
+    }
+    maybe_named(endpoint, "nodeName", naming::dns1123_subdomain, faults);
+    maybe_named(endpoint, "hostname", naming::dns1123_label, faults);
 }

@@ -1,9 +1,11 @@
 //! PodDisruptionBudget.
 
 use jiff::Timestamp;
+use meta::Faults;
 use serde_json::Value;
 
 use crate::row::{Cells, Strategy};
+use crate::spot::{Spot, at_most_all, count_or_percent, label_selector, maybe_one_of};
 use crate::table::{age, cells, name, or, plain};
 use crate::tree::Tree;
 
@@ -13,6 +15,21 @@ pub(crate) const COLUMNS: &str =
 pub(crate) struct PodDisruptionBudget;
 
 impl Strategy for PodDisruptionBudget {
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        let spec = Spot::new(object, "spec");
+        if spec.has("minAvailable") && spec.has("maxUnavailable") {
+            let rule = "minAvailable and maxUnavailable cannot be both set";
+            faults.invalid("spec", spec.value.clone(), rule);
+        }
+        for field in ["minAvailable", "maxUnavailable"] {
+            count_or_percent(&spec, field, faults);
+            at_most_all(&spec, field, faults);
+        }
+        label_selector(&spec.child("selector"), faults);
+        let policies = ["AlwaysAllow", "IfHealthyBudget"];
+        maybe_one_of(&spec, "unhealthyPodEvictionPolicy", &policies, faults);
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         let amount = |path: &str| or(&plain(object.at(path)), "N/A").to_owned();
         cells![

@@ -1,9 +1,11 @@
 //! RoleBinding and ClusterRoleBinding.
 
 use jiff::Timestamp;
+use meta::{Faults, naming};
 use serde_json::Value;
 
 use crate::row::{Cells, Strategy};
+use crate::spot::{Spot, named, required, rules, same, unsupported};
 use crate::table::{age, cells, name};
 use crate::tree::Tree;
 
@@ -24,6 +26,32 @@ impl Strategy for Binding {
             if matches!(subject.text("kind"), "User" | "Group") {
                 subject.fill_text("apiGroup", GROUP);
             }
+        }
+    }
+
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        let role = Spot::new(object, "roleRef");
+        if role.text("apiGroup") != GROUP {
+            unsupported(faults, role.path("apiGroup"), role.text("apiGroup"), &[GROUP]);
+        }
+        let kinds: &[&str] = match self.cluster {
+            true => &["ClusterRole"],
+            false => &["Role", "ClusterRole"],
+        };
+        if !kinds.contains(&role.text("kind")) {
+            unsupported(faults, role.path("kind"), role.text("kind"), kinds);
+        }
+        named(&role, "name", naming::path_segment, faults);
+        for subject in Spot::new(object, "").items("subjects") {
+            validate_subject(&subject, self.cluster, faults);
+        }
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        self.validate_create(object, faults);
+        let role = object.at("roleRef");
+        if !same(role, old.at("roleRef")) {
+            faults.invalid("roleRef", role.clone(), "cannot change roleRef");
         }
     }
 
@@ -54,4 +82,31 @@ fn subjects(object: &Value, kind: &str) -> String {
         _ => subject.text("name").to_owned(),
     });
     names.collect::<Vec<_>>().join(", ")
+}
+
+fn validate_subject(subject: &Spot<'_>, cluster: bool, faults: &mut Faults) {
+    required(subject, "name", faults);
+    let group = subject.text("apiGroup");
+    let path = subject.path("apiGroup");
+    match subject.text("kind") {
+        "ServiceAccount" => {
+            let name = subject.text("name");
+            if !name.is_empty() {
+                let broken = naming::dns1123_subdomain(name);
+                rules(faults, subject.path("name"), name, broken);
+            }
+            if !group.is_empty() {
+                unsupported(faults, path, group, &[""]);
+            }
+            if cluster {
+                required(subject, "namespace", faults);
+            }
+        }
+        "User" | "Group" if group == GROUP => {}
+        "User" | "Group" => unsupported(faults, path, group, &[GROUP]),
+        other => {
+            let words = ["ServiceAccount", "User", "Group"];
+            unsupported(faults, subject.path("kind"), other, &words);
+        }
+    }
 }

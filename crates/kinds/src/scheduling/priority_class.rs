@@ -1,9 +1,11 @@
 //! PriorityClass.
 
 use jiff::Timestamp;
+use meta::Faults;
 use serde_json::Value;
 
 use crate::row::{Cells, Strategy};
+use crate::spot::{Spot, immutable, maybe_one_of};
 use crate::table::{age, cells, name};
 use crate::tree::Tree;
 
@@ -17,6 +19,25 @@ impl Strategy for PriorityClass {
         object.fill("preemptionPolicy", "PreemptLowerPriority");
     }
 
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        let (name, value) = (object.text("metadata.name"), object.int("value"));
+        if name.starts_with("system-") {
+            validate_system(object, name, value, faults);
+        } else if value > USERS_MAX {
+            let rule = format!("maximum allowed value of a user defined priority is {USERS_MAX}");
+            faults.forbidden("value", rule);
+        }
+        let policies = ["PreemptLowerPriority", "Never"];
+        maybe_one_of(&Spot::new(object, ""), "preemptionPolicy", &policies, faults);
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        if object.int("value") != old.int("value") {
+            faults.forbidden("value", "may not be changed in an update.");
+        }
+        immutable(&Spot::new(object, ""), old, "preemptionPolicy", faults);
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         cells![
             name(object),
@@ -26,4 +47,29 @@ impl Strategy for PriorityClass {
             object.text("preemptionPolicy"),
         ]
     }
+}
+
+/// Above this are only the system's own classes.
+const USERS_MAX: i64 = 1_000_000_000;
+const SYSTEM: [(&str, i64); 2] = [
+    ("system-node-critical", 2 * USERS_MAX + 1000),
+    ("system-cluster-critical", 2 * USERS_MAX),
+];
+
+fn validate_system(object: &Value, name: &str, value: i64, faults: &mut Faults) {
+    let known = SYSTEM.iter().find(|(known, _)| *known == name);
+    let error = match known {
+        None => format!("{name} is not a known system priority class"),
+        Some((_, wanted)) if *wanted != value => {
+            format!("value of {name} PriorityClass must be {wanted}")
+        }
+        Some(_) if object.flag("globalDefault") => {
+            format!("globalDefault of {name} PriorityClass must be false")
+        }
+        Some(_) => return,
+    };
+    let rule = format!(
+        "priority class names with 'system-' prefix are reserved for system use only. error: {error}"
+    );
+    faults.forbidden("metadata.name", rule);
 }

@@ -13,7 +13,10 @@ mod volumes;
 use meta::{Faults, naming};
 use serde_json::Value;
 
-pub(crate) use scheduling::node_selector;
+pub(crate) use resources::{validate_amount, validate_name as validate_resource_name};
+pub(crate) use scheduling::{node_selector, validate_effect};
+pub(crate) use volumes::validate_driver;
+
 pub(super) use update::{validate_status, validate_update};
 
 use crate::metadata::{validate_annotations, validate_labels};
