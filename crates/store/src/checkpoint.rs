@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::embedded::Shared;
 use crate::engine::{Change, Engine};
+use crate::patience::Space;
 use crate::state::State;
 
 /// Active versions beyond this many bytes make writers wait for the
@@ -19,6 +21,9 @@ pub(crate) const ACTIVE_BYTES_MAX: usize = 64 << 20;
 /// bytes it may need while old and new pages exist side by side.
 const SPACE_KEPT: u64 = 4 << 20;
 const SPACE_FACTOR: u64 = 3;
+
+/// While waiting for a checkpoint, look this often whether it got stuck.
+const STALL_CHECK: Duration = Duration::from_millis(100);
 
 /// When a checkpoint is due.
 #[derive(Clone, Copy, Debug)]
@@ -43,13 +48,17 @@ pub(crate) struct Progress {
     applied: AtomicU64,
     /// The last attempt found no room, and has said so.
     postponed: AtomicBool,
+    /// Whether the attempt under way waits for room.
+    pub(crate) space: Arc<Space>,
 }
 
 impl Progress {
-    pub(crate) fn starting_at(applied: u64) -> Progress {
-        let progress = Progress::default();
-        progress.applied.store(applied, Ordering::Release);
-        progress
+    pub(crate) fn starting_at(applied: u64, space: Arc<Space>) -> Progress {
+        Progress {
+            applied: AtomicU64::new(applied),
+            space,
+            ..Progress::default()
+        }
     }
 
     pub(crate) fn applied(&self) -> u64 {
@@ -64,11 +73,16 @@ impl Progress {
         }
     }
 
-    /// Waits until no checkpoint is under way.
+    /// Waits until no checkpoint is under way, or the one that is has no room.
     pub(crate) fn wait(&self) {
         let mut busy = self.busy.lock();
         while *busy {
-            self.idle.wait(&mut busy);
+            let was_stalled = self.space.is_stalled();
+            self.space.nudge();
+            self.idle.wait_for(&mut busy, STALL_CHECK);
+            if was_stalled && self.space.is_stalled() {
+                return;
+            }
         }
     }
 
@@ -98,8 +112,8 @@ impl Drop for AbortOnPanic {
     }
 }
 
-/// Writes one checkpoint, if the disk has room for it. A failure beyond that
-/// ends the process: the log still has everything.
+/// Writes one checkpoint, if the disk has room for it. Any other failure ends
+/// the process: the log still has everything.
 pub(crate) fn write(shared: &Shared, engine: &Engine, dir: &Path) {
     let pending = shared.state.read().active_bytes as u64;
     let has_room = has_room(dir, pending);
@@ -110,7 +124,8 @@ pub(crate) fn write(shared: &Shared, engine: &Engine, dir: &Path) {
             false => tracing::warn!(dir = %dir.display(), "disk is full, checkpoint postponed"),
         }
     }
-    if !has_room {
+    // What an earlier attempt could not write must not be left out by this one.
+    if !has_room || !shared.state.read().depths.frozen.is_empty() {
         return;
     }
     let (standing, frozen, dropped, leases) = {
@@ -131,6 +146,11 @@ pub(crate) fn write(shared: &Shared, engine: &Engine, dir: &Path) {
     };
     let view = match engine.write(change).and_then(|()| engine.view()) {
         Ok(view) => Arc::new(view),
+        Err(error) if !shared.checkpoints.space.is_patient() => {
+            // The store closes on a full disk; the log has everything.
+            tracing::warn!(%error, dir = %dir.display(), "last checkpoint not written");
+            return;
+        }
         Err(error) => {
             tracing::error!(%error, dir = %dir.display(), "checkpoint failed, aborting");
             std::process::abort()

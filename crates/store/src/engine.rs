@@ -3,13 +3,14 @@
 
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes};
-use redb::backends::FileBackend;
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::api::{KeyValue, StoreError};
 use crate::index::{Rev, Version};
+use crate::patience::{PatientFile, Space};
 
 const VERSIONS: TableDefinition<(i64, u32), &[u8]> = TableDefinition::new("versions");
 const LEASES: TableDefinition<i64, i64> = TableDefinition::new("leases");
@@ -43,6 +44,7 @@ pub(crate) struct Change<'a> {
 #[derive(Debug)]
 pub(crate) struct Engine {
     database: Database,
+    pub(crate) space: Arc<Space>,
 }
 
 /// A checkpoint as it was; later ones do not change it.
@@ -61,6 +63,7 @@ pub(crate) struct Opened {
 impl Engine {
     /// Opens or creates the file; redb checks and repairs it after a crash.
     pub(crate) fn open(path: &Path, cache_bytes: usize) -> Result<Opened, redb::Error> {
+        let space = Arc::<Space>::default();
         // Secrets lie in there.
         let file = std::fs::File::options()
             .read(true)
@@ -71,8 +74,11 @@ impl Engine {
             .open(path)?;
         let database = Database::builder()
             .set_cache_size(cache_bytes)
-            .create_with_backend(FileBackend::new(file)?)?;
-        let engine = Engine { database };
+            .create_with_backend(PatientFile {
+                file,
+                space: space.clone(),
+            })?;
+        let engine = Engine { database, space };
         let txn = engine.database.begin_write()?;
         let is_new = {
             txn.open_table(VERSIONS)?;

@@ -13,6 +13,9 @@
 //!                                     └──► acknowledges
 //! ```
 //!
+//! A new key or value is never visible before it is durable. Values that are in
+//! the checkpoint are read from there; the index of keys stays in memory.
+//!
 //! The log holds commands, not effects, so that consensus can be put between
 //! queue and state later. Everything in `state` is a function of the commands
 //! applied so far: checkpoint plus log gives the same state again.
@@ -26,6 +29,7 @@ mod index;
 mod lease;
 mod log;
 mod open;
+mod patience;
 mod sequencer;
 mod state;
 mod txn;

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+use crate::patience::is_full_disk;
 use record::{HEADER_BYTES, Header, RECORD_BYTES_MAX};
 use segment::{SEGMENT_HEAD_BYTES, Segment, SegmentHead};
 
@@ -178,7 +179,7 @@ impl Log {
         self.buffer.resize(size as usize, 0);
         match self.current.write(&self.buffer) {
             Ok(()) => {}
-            Err(error) if segment::is_full_disk(&error) => return Err(NoSpace),
+            Err(error) if is_full_disk(&error) => return Err(NoSpace),
             Err(error) => die(&self.current.path, "write", &error),
         }
         if let Err(error) = self.current.file.sync_data() {
@@ -219,7 +220,7 @@ impl Log {
                 self.full.push_back((full.path, self.last));
                 Ok(())
             }
-            Err(error) if segment::is_full_disk(&error) => Err(NoSpace),
+            Err(error) if is_full_disk(&error) => Err(NoSpace),
             Err(error) => die(&self.dir, "start a segment", &error),
         }
     }

@@ -246,7 +246,7 @@ fn recover(config: &Config, scratch: Option<Scratch>) -> Result<Recovered, OpenE
         state: RwLock::new(state),
         watchers: Watchers::default(),
         leases: LeaseClock::default(),
-        checkpoints: Progress::starting_at(applied),
+        checkpoints: Progress::starting_at(applied, engine.space.clone()),
         closed: AtomicBool::new(false),
         _lock: lock,
         _scratch: scratch,

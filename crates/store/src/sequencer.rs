@@ -71,6 +71,8 @@ impl Sequencer {
     /// checkpoint behind.
     pub(crate) fn run(mut self, keeper: Keeper) {
         let shared = self.shared.clone();
+        let space = shared.checkpoints.space.clone();
+        space.set_patient(true);
         std::thread::scope(|scope| {
             let (request, requests) = sync_channel(1);
             let keeper = &keeper;
@@ -81,6 +83,8 @@ impl Sequencer {
                 self.shared.checkpoints.request(&request);
             }
             while self.round(&request) {}
+            // Nobody waits for a disk that is full at the end.
+            space.set_patient(false);
         });
         self.queue.close();
         if !self.shared.state.read().active.is_empty() {

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::record::read_up_to;
+use crate::patience::is_full_disk;
 
 /// Bytes before the first record.
 pub(super) const SEGMENT_HEAD_BYTES: u64 = 64;
@@ -167,14 +168,6 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
     }
     paths.sort();
     Ok(paths)
-}
-
-/// Whether the file system ran out of room, as opposed to failing.
-pub(super) fn is_full_disk(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
 }
 
 fn reserve(file: &File, bytes: u64) -> io::Result<()> {
