@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use meta::Faults;
 use serde_json::Value;
 
+use super::service_rules;
 use crate::row::{Cells, Strategy};
 use crate::table::{age, cells, labels, name, or, plain};
 use crate::tree::Tree;
@@ -19,8 +21,21 @@ impl Strategy for Service {
         default_service(object);
     }
 
+    fn prepare_update(&self, service: &mut Value, old: &Value) {
+        service_rules::drop_for_type(service, old);
+    }
+
+    fn validate_create(&self, service: &Value, faults: &mut Faults) {
+        service_rules::validate(service, faults);
+    }
+
+    fn validate_update(&self, service: &Value, old: &Value, faults: &mut Faults) {
+        service_rules::validate_change(service, old, faults);
+        service_rules::validate(service, faults);
+    }
+
     fn validate_name(&self, name: &str) -> Vec<String> {
-        meta::naming::dns1035_label(name)
+        meta::naming::dns1123_label(name)
     }
 
     fn selectable_field_names(&self) -> &'static [&'static str] {
@@ -109,8 +124,7 @@ fn default_service(service: &mut Value) {
     }
     let kind = spec.text("type").to_owned();
     let balanced = kind == "LoadBalancer";
-    let external_ips = kind == "ClusterIP" && spec.count("externalIPs") > 0;
-    if balanced || kind == "NodePort" || external_ips {
+    if service_rules::is_external(spec) {
         spec.fill_text("externalTrafficPolicy", "Cluster");
     }
     if balanced || kind == "NodePort" || kind == "ClusterIP" {

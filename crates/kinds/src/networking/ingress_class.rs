@@ -1,9 +1,11 @@
 //! IngressClass.
 
 use jiff::Timestamp;
+use meta::{Faults, naming};
 use serde_json::Value;
 
 use crate::row::{Cells, Strategy};
+use crate::spot::{Spot, immutable, named, rules};
 use crate::table::{age, cells};
 use crate::tree::Tree;
 
@@ -16,6 +18,32 @@ impl Strategy for IngressClass {
         if object.has("spec.parameters") {
             object.fill("spec.parameters.scope", "Cluster");
         }
+    }
+
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        let spec = Spot::new(object, "spec");
+        validate_controller(&spec, faults);
+        if let Some(parameters) = spec.some("parameters") {
+            named(&parameters, "kind", naming::path_segment, faults);
+            named(&parameters, "name", naming::path_segment, faults);
+            let namespaced = !parameters.text("namespace").is_empty();
+            match parameters.text("scope") {
+                "Namespace" if !namespaced => {
+                    let rule = "`parameters.scope` is set to 'Namespace'";
+                    faults.required(parameters.path("namespace"), rule);
+                }
+                "Cluster" if namespaced => {
+                    let rule = "`parameters.scope` is set to 'Cluster'";
+                    faults.forbidden(parameters.path("namespace"), rule);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        immutable(&Spot::new(object, "spec"), old.at("spec"), "controller", faults);
+        self.validate_create(object, faults);
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
@@ -34,5 +62,28 @@ impl Strategy for IngressClass {
         };
         let controller = object.text("spec.controller");
         cells![name, controller, parameters, age(object, now)]
+    }
+}
+
+/// The longest name of a controller.
+const CONTROLLER_MAX: usize = 250;
+
+/// A domain with a path, such as `example.com/ingress`.
+fn validate_controller(spec: &Spot<'_>, faults: &mut Faults) {
+    let (path, controller) = (spec.path("controller"), spec.text("controller"));
+    if controller.len() > CONTROLLER_MAX {
+        faults.too_long(path.clone(), CONTROLLER_MAX);
+    }
+    if controller.is_empty() {
+        return faults.required(path, "");
+    }
+    match controller.split_once('/') {
+        Some((host, rest)) if !host.is_empty() && !rest.is_empty() => {
+            rules(faults, path, host, naming::dns1123_subdomain(host));
+        }
+        _ => {
+            let rule = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+            faults.invalid(path, controller, rule);
+        }
     }
 }

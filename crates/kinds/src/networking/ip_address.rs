@@ -1,9 +1,11 @@
 //! IPAddress: one address given to one service.
 
 use jiff::Timestamp;
+use meta::{Faults, naming};
 use serde_json::Value;
 
 use crate::row::{Cells, Strategy};
+use crate::spot::{Spot, immutable, maybe_named, named};
 use crate::table::{age, cells, name};
 use crate::tree::Tree;
 
@@ -12,6 +14,24 @@ pub(crate) const COLUMNS: &str = "Name, ParentRef, Age";
 pub(crate) struct IpAddress;
 
 impl Strategy for IpAddress {
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        let Some(parent) = Spot::new(object, "spec").some("parentRef") else {
+            return faults.required("spec.parentRef", "");
+        };
+        maybe_named(&parent, "group", naming::dns1123_subdomain, faults);
+        named(&parent, "resource", naming::path_segment, faults);
+        named(&parent, "name", naming::path_segment, faults);
+        maybe_named(&parent, "namespace", naming::path_segment, faults);
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        immutable(&Spot::new(object, "spec"), old.at("spec"), "parentRef", faults);
+    }
+
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        naming::ip(name)
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         cells![name(object), parent(object), age(object, now)]
     }

@@ -1,9 +1,12 @@
 //! ServiceCIDR: a range from which services get their addresses.
 
 use jiff::Timestamp;
+use meta::{Faults, naming};
 use serde_json::Value;
 
 use crate::row::{Cells, Strategy};
+use crate::metadata::IMMUTABLE;
+use crate::spot::{Spot, rules};
 use crate::table::{age, cells, name};
 use crate::tree::Tree;
 
@@ -12,6 +15,32 @@ pub(crate) const COLUMNS: &str = "Name, CIDRs, Age";
 pub(crate) struct ServiceCidr;
 
 impl Strategy for ServiceCidr {
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        let spec = Spot::new(object, "spec");
+        if spec.count("cidrs") == 0 {
+            faults.required(spec.path("cidrs"), "at least one CIDR required");
+        }
+        if spec.count("cidrs") > 2 {
+            let rule = "may only hold up to 2 values";
+            faults.invalid(spec.path("cidrs"), spec.at("cidrs").clone(), rule);
+        }
+        for range in spec.items("cidrs") {
+            let text = range.as_str().unwrap_or("");
+            rules(faults, range.path.clone(), text, naming::cidr(text));
+        }
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        let (now, then) = (object.list("spec.cidrs"), old.list("spec.cidrs"));
+        let grows = then.len() == 1 && now.len() == 2;
+        if now.len() != then.len() && !grows {
+            return faults.invalid("spec.cidrs", now.to_vec(), IMMUTABLE);
+        }
+        for (index, (new, _)) in now.iter().zip(then).enumerate().filter(|(_, (a, b))| a != b) {
+            faults.invalid(format!("spec.cidrs[{index}]"), new.clone(), IMMUTABLE);
+        }
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         let ranges: Vec<_> = object.texts("spec.cidrs").collect();
         cells![name(object), ranges.join(","), age(object, now)]

@@ -1,9 +1,11 @@
 //! CSIDriver.
 
 use jiff::Timestamp;
+use meta::Faults;
 use serde_json::Value;
 
 use crate::row::{Cells, Strategy};
+use crate::spot::{Spot, immutable, maybe_one_of};
 use crate::table::{age, cells, name, or};
 use crate::tree::Tree;
 
@@ -28,6 +30,26 @@ impl Strategy for CsiDriver {
         if object.count("spec.volumeLifecycleModes") == 0 {
             object.set("spec.volumeLifecycleModes", vec!["Persistent"]);
         }
+    }
+
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        let spec = Spot::new(object, "spec");
+        for mode in spec.items("volumeLifecycleModes") {
+            let words = ["Ephemeral", "Persistent"];
+            let word = mode.as_str().unwrap_or("");
+            if !words.contains(&word) {
+                crate::spot::unsupported(faults, spec.path("volumeLifecycleModes"), word, &words);
+            }
+        }
+        let policies = ["File", "None", "ReadWriteOnceWithFSType"];
+        maybe_one_of(&spec, "fsGroupPolicy", &policies, faults);
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        self.validate_create(object, faults);
+        let spec = Spot::new(object, "spec");
+        immutable(&spec, old.at("spec"), "attachRequired", faults);
+        immutable(&spec, old.at("spec"), "volumeLifecycleModes", faults);
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {

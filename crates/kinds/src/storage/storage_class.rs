@@ -1,9 +1,11 @@
 //! StorageClass.
 
 use jiff::Timestamp;
+use meta::{Faults, naming};
 use serde_json::Value;
 
 use crate::row::{Cells, Strategy};
+use crate::spot::{Spot, immutable, maybe_one_of, one_of, rules};
 use crate::table::{age, cells, or};
 use crate::tree::Tree;
 
@@ -16,6 +18,27 @@ impl Strategy for StorageClass {
     fn default(&self, object: &mut Value) {
         object.fill("reclaimPolicy", "Delete");
         object.fill("volumeBindingMode", "Immediate");
+    }
+
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        let root = Spot::new(object, "");
+        match root.text("provisioner") {
+            "" => faults.required("provisioner", ""),
+            name => {
+                let broken = naming::qualified_name(&name.to_lowercase());
+                rules(faults, "provisioner", name, broken);
+            }
+        }
+        maybe_one_of(&root, "reclaimPolicy", &["Delete", "Retain"], faults);
+        let modes = ["Immediate", "WaitForFirstConsumer"];
+        one_of(&root, "volumeBindingMode", &modes, faults);
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        let root = Spot::new(object, "");
+        for field in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
+            immutable(&root, old, field, faults);
+        }
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {

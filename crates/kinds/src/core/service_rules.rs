@@ -1,0 +1,327 @@
+//! Faults in services.
+
+use std::collections::BTreeSet;
+
+use meta::{Faults, naming};
+use serde_json::{Value, json};
+
+use super::endpoints::validate_ip;
+use crate::metadata::{IMMUTABLE, validate_labels};
+use crate::spot::{Spot, maybe_named, maybe_one_of, named, one_of, rules, same, unsupported};
+use crate::tree::Tree;
+
+/// How long a client may stick to one pod: a day.
+const AFFINITY_SECONDS_MAX: i64 = 86_400;
+
+/// Whether anybody outside may reach the service of this specification.
+pub(super) fn is_external(spec: &Value) -> bool {
+    match spec.text("type") {
+        "LoadBalancer" | "NodePort" => true,
+        "ClusterIP" => spec.count("externalIPs") > 0,
+        _ => false,
+    }
+}
+
+fn is_headless(service: &Value) -> bool {
+    let list = service.list("spec.clusterIPs");
+    list.len() == 1 && list[0] == "None"
+}
+
+/// Takes away what made sense for the old type only, when the user left it as it was.
+pub(super) fn drop_for_type(service: &mut Value, old: &Value) {
+    let before = old.at("spec");
+    let Some(spec) = service.at_mut("spec") else {
+        return;
+    };
+    let balanced = |spec: &Value| spec.text("type") == "LoadBalancer";
+    if balanced(before) && !balanced(spec) {
+        for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
+            if same(spec.at(field), before.at(field)) {
+                spec.drop_field(field);
+            }
+        }
+    }
+    let policy = "externalTrafficPolicy";
+    if is_external(before) && !is_external(spec) && spec.at(policy) == before.at(policy) {
+        spec.drop_field(policy);
+    }
+    if !balanced(spec) && service.has("status.loadBalancer") {
+        service.set("status.loadBalancer", json!({}));
+    }
+}
+
+/// Faults of any service, new or changed.
+pub(super) fn validate(service: &Value, faults: &mut Faults) {
+    let spec = Spot::new(service, "spec");
+    let kind = spec.text("type");
+    if spec.count("ports") == 0 && !is_headless(service) && kind != "ExternalName" {
+        faults.required(spec.path("ports"), "");
+    }
+    match kind {
+        "LoadBalancer" | "NodePort" if is_headless(service) => {
+            let rule = format!("may not be set to 'None' for {kind} services");
+            faults.invalid("spec.clusterIPs[0]", "None", rule);
+        }
+        "ExternalName" => validate_external_name(&spec, faults),
+        _ => {}
+    }
+    validate_ports(&spec, faults);
+    let selector = spec.child("selector");
+    validate_labels(selector.value, &selector.path, faults);
+    validate_affinity(&spec, faults);
+    if kind != "ExternalName" {
+        validate_addresses(&spec, faults);
+    }
+    for ip in spec.items("externalIPs") {
+        validate_ip(ip.as_str().unwrap_or(""), &ip.path, faults);
+    }
+    let kinds = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+    one_of(&spec, "type", &kinds, faults);
+    validate_unique_ports(&spec, faults);
+    validate_balancer(&spec, faults);
+    validate_policies(&spec, faults);
+}
+
+fn validate_external_name(spec: &Spot<'_>, faults: &mut Faults) {
+    for field in ["clusterIPs", "ipFamilies"] {
+        if spec.count(field) > 0 {
+            faults.forbidden(spec.path(field), "may not be set for ExternalName services");
+        }
+    }
+    if spec.has("ipFamilyPolicy") {
+        let rule = "may not be set for ExternalName services";
+        faults.forbidden(spec.path("ipFamilyPolicy"), rule);
+    }
+    let name = spec.text("externalName");
+    let name = name.strip_suffix('.').unwrap_or(name);
+    match name {
+        "" => faults.required(spec.path("externalName"), ""),
+        name => {
+            let broken = naming::dns1123_subdomain(name);
+            rules(faults, spec.path("externalName"), name, broken);
+        }
+    }
+}
+
+fn validate_ports(spec: &Spot<'_>, faults: &mut Faults) {
+    let mut names = BTreeSet::new();
+    for port in spec.items("ports") {
+        let name = port.text("name").to_owned();
+        match spec.count("ports") {
+            1 => maybe_named(&port, "name", naming::dns1123_label, faults),
+            _ => named(&port, "name", naming::dns1123_label, faults),
+        }
+        if !name.is_empty() && !names.insert(name.clone()) {
+            faults.duplicate(port.path("name"), name);
+        }
+        let number = port.int("port");
+        rules(faults, port.path("port"), number, naming::port_number(number));
+        one_of(&port, "protocol", &["SCTP", "TCP", "UDP"], faults);
+        match port.at("targetPort") {
+            Value::String(name) => {
+                let broken = naming::port_name(name);
+                rules(faults, port.path("targetPort"), name.as_str(), broken);
+            }
+            target => {
+                let target = target.as_i64().unwrap_or(0);
+                rules(faults, port.path("targetPort"), target, naming::port_number(target));
+            }
+        }
+        maybe_named(&port, "appProtocol", naming::qualified_name, faults);
+    }
+}
+
+fn validate_affinity(spec: &Spot<'_>, faults: &mut Faults) {
+    one_of(spec, "sessionAffinity", &["ClientIP", "None"], faults);
+    let config = spec.child("sessionAffinityConfig");
+    match spec.text("sessionAffinity") {
+        "None" if !config.is_null() => {
+            faults.forbidden(config.path, "must not be set when session affinity is None");
+        }
+        "ClientIP" => match config.maybe_int("clientIP.timeoutSeconds") {
+            None => {
+                let path = config.path("clientIP.timeoutSeconds");
+                faults.required(path, "when session affinity type is ClientIP");
+            }
+            Some(seconds) if !(1..=AFFINITY_SECONDS_MAX).contains(&seconds) => {
+                let rule = format!("must be greater than 0 and less than {AFFINITY_SECONDS_MAX}");
+                faults.invalid(config.path("clientIP.timeoutSeconds"), seconds, rule);
+            }
+            Some(_) => {}
+        },
+        _ => {}
+    }
+}
+
+fn validate_addresses(spec: &Spot<'_>, faults: &mut Faults) {
+    let path = spec.path("clusterIPs");
+    let (all, first) = (spec.at("clusterIPs"), spec.text("clusterIP"));
+    let listed = spec.texts("clusterIPs").next();
+    match (first, listed) {
+        ("", Some(_)) => {
+            let rule = "must be empty when `clusterIP` is not specified";
+            faults.invalid(path.clone(), all.clone(), rule);
+        }
+        ("", None) => {}
+        (_, None) => faults.required(path.clone(), ""),
+        (first, Some(listed)) if first != listed => {
+            faults.invalid(path.clone(), all.clone(), "first value must match `clusterIP`");
+        }
+        _ => {}
+    }
+    let mut seen = BTreeSet::new();
+    for family in spec.items("ipFamilies") {
+        let word = family.as_str().unwrap_or("");
+        if !matches!(word, "IPv4" | "IPv6") {
+            unsupported(faults, family.path.clone(), word, &["IPv4", "IPv6"]);
+        }
+        if !seen.insert(word.to_owned()) {
+            faults.duplicate(family.path.clone(), word);
+        }
+    }
+    let policies = ["PreferDualStack", "RequireDualStack", "SingleStack"];
+    maybe_one_of(spec, "ipFamilyPolicy", &policies, faults);
+    for (index, ip) in spec.items("clusterIPs").enumerate() {
+        let text = ip.as_str().unwrap_or("");
+        if index == 0 && text == "None" {
+            if spec.count("clusterIPs") > 1 {
+                let rule = "'None' must be the first and only value";
+                faults.invalid(path.clone(), all.clone(), rule);
+            }
+            continue;
+        }
+        rules(faults, ip.path.clone(), text, naming::ip(text));
+    }
+    let sixes = spec.texts("clusterIPs").filter(|ip| ip.contains(':')).count();
+    match spec.count("clusterIPs") {
+        0 | 1 => {}
+        2 if sixes == 1 => {}
+        2 => {
+            let rule = "may specify no more than one IP for each IP family";
+            faults.invalid(path, all.clone(), rule);
+        }
+        _ => faults.invalid(path, all.clone(), "may only hold up to 2 values"),
+    }
+}
+
+fn validate_unique_ports(spec: &Spot<'_>, faults: &mut Faults) {
+    let (mut node_ports, mut ports) = (BTreeSet::new(), BTreeSet::new());
+    for port in spec.items("ports") {
+        let protocol = port.text("protocol").to_owned();
+        let node_port = port.int("nodePort");
+        if node_port != 0 && spec.text("type") == "ClusterIP" {
+            let rule = "may not be used when `type` is 'ClusterIP'";
+            faults.forbidden(port.path("nodePort"), rule);
+        }
+        if node_port != 0 && !node_ports.insert((protocol.clone(), node_port)) {
+            faults.duplicate(port.path("nodePort"), node_port);
+        }
+        let number = port.int("port");
+        if !ports.insert((protocol.clone(), number)) {
+            let key = json!({"protocol": protocol, "port": number});
+            faults.duplicate(port.path.clone(), key);
+        }
+    }
+}
+
+fn validate_balancer(spec: &Spot<'_>, faults: &mut Faults) {
+    const ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
+    let balanced = spec.text("type") == "LoadBalancer";
+    if spec.count("loadBalancerSourceRanges") > 0 {
+        let path = spec.path("LoadBalancerSourceRanges");
+        if !balanced {
+            faults.forbidden(path.clone(), ONLY);
+        }
+        for (index, range) in spec.texts("loadBalancerSourceRanges").enumerate() {
+            let range = range.trim();
+            rules(faults, format!("{path}[{index}]"), range, naming::cidr(range));
+        }
+    }
+    for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
+        if spec.has(field) && !balanced {
+            faults.forbidden(spec.path(field), ONLY);
+        }
+    }
+    if balanced && !spec.has("allocateLoadBalancerNodePorts") {
+        faults.required("allocateLoadBalancerNodePorts", "");
+    }
+    if balanced {
+        maybe_named(spec, "loadBalancerClass", naming::qualified_name, faults);
+    }
+}
+
+fn validate_policies(spec: &Spot<'_>, faults: &mut Faults) {
+    let policy = spec.text("externalTrafficPolicy");
+    let path = spec.path("externalTrafficPolicy");
+    match (is_external(spec), policy) {
+        (false, "") => {}
+        (false, policy) => {
+            let rule = "may only be set for externally-accessible services";
+            faults.invalid(path, policy, rule);
+        }
+        (true, _) => one_of(spec, "externalTrafficPolicy", &["Cluster", "Local"], faults),
+    }
+    let checked = spec.text("type") == "LoadBalancer" && policy == "Local";
+    let port = spec.int("healthCheckNodePort");
+    let path = spec.path("healthCheckNodePort");
+    match (checked, port) {
+        (false, 0) => {}
+        (false, port) => {
+            let rule = "may only be set when `type` is 'LoadBalancer' and \
+                        `externalTrafficPolicy` is 'Local'";
+            faults.invalid(path, port, rule);
+        }
+        (true, 0) => faults.required(path, ""),
+        (true, port) => rules(faults, path, port, naming::port_number(port)),
+    }
+    match spec.text("type") {
+        "ClusterIP" | "NodePort" | "LoadBalancer" => {
+            one_of(spec, "internalTrafficPolicy", &["Cluster", "Local"], faults);
+        }
+        _ => maybe_one_of(spec, "internalTrafficPolicy", &["Cluster", "Local"], faults),
+    }
+    let words = ["PreferClose", "PreferSameZone", "PreferSameNode"];
+    maybe_one_of(spec, "trafficDistribution", &words, faults);
+}
+
+/// Faults of a change: addresses stay what they are.
+pub(super) fn validate_change(service: &Value, old: &Value, faults: &mut Faults) {
+    let (spec, before) = (Spot::new(service, "spec"), old.at("spec"));
+    let named = |spec: &Value| spec.text("type") == "ExternalName";
+    let both_headless = is_headless(service) && is_headless(old);
+    if !named(&spec) && !named(before) && !both_headless {
+        validate_kept_addresses(&spec, before, faults);
+    }
+    let balanced = |spec: &Value| spec.text("type") == "LoadBalancer";
+    if balanced(&spec) && balanced(before) {
+        if !same(spec.at("loadBalancerClass"), before.at("loadBalancerClass")) {
+            let class = spec.at("loadBalancerClass").clone();
+            faults.invalid(spec.path("loadBalancerClass"), class, "may not change once set");
+        }
+        let checked = |spec: &Value| spec.text("externalTrafficPolicy") == "Local";
+        let port = "healthCheckNodePort";
+        if checked(&spec) && checked(before) && spec.int(port) != before.int(port) {
+            faults.forbidden(spec.path(port), IMMUTABLE);
+        }
+    }
+}
+
+fn validate_kept_addresses(spec: &Spot<'_>, before: &Value, faults: &mut Faults) {
+    let (now, then) = (spec.list("clusterIPs"), before.list("clusterIPs"));
+    let all = spec.at("clusterIPs").clone();
+    let path = |index: usize| format!("spec.clusterIPs[{index}]");
+    if now.is_empty() && !then.is_empty() {
+        faults.invalid(path(0), all, "primary clusterIP can not be unset");
+        return;
+    }
+    for (index, (new, old)) in now.iter().zip(then).enumerate() {
+        if new != old && (index == 0 || now.len() == then.len()) {
+            faults.invalid(path(index), all.clone(), "may not change once set");
+        }
+    }
+    if now.len() < then.len() && spec.text("ipFamilyPolicy") != "SingleStack" {
+        let rule = "must be set to 'SingleStack' when releasing the secondary clusterIP";
+        let policy = spec.at("ipFamilyPolicy").clone();
+        faults.invalid(spec.path("ipFamilyPolicy"), policy, rule);
+    }
+}
