@@ -7,6 +7,7 @@ mod error;
 mod ingest;
 mod manifest;
 mod reference;
+mod registry;
 mod store;
 mod unpack;
 
@@ -16,4 +17,5 @@ pub use error::ImageError;
 pub use ingest::{Ingest, Layer};
 pub use manifest::{Descriptor, ImageConfig, RunConfig};
 pub use reference::Reference;
+pub use registry::{Credentials, RegistryOptions};
 pub use store::{ImageRecord, LayerRecord, Store};

@@ -1,1 +1,11 @@
-//! runtime
+//! The container engine. [`Engine`] lives in the server and implements the
+//! kubelet's traits; each pod has a supervisor of its own, a small process
+//! that outlives the server. They meet in the pod's state folder: its files
+//! are the truth, its socket carries orders and news.
+
+mod engine;
+mod protocol;
+mod spec;
+pub mod supervisor;
+
+pub use engine::{Config, Engine, OpenError, open};

@@ -1,0 +1,199 @@
+//! The life of a container: created, started, stopped, removed.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use node_api::{ContainerConfig, ContainerEventKind, ContainerState, LinuxResources, RuntimeError, SandboxState};
+
+use super::sandbox::remove_folder;
+use super::translate::{self, Places};
+use super::{ContainerRecord, Engine, Entry, blocking, fresh_id, internal};
+use crate::protocol::{Call, Refusal};
+use crate::spec::{ContainerSpec, Status, file, now_nanos, read_json, write_json};
+
+/// A killed container that has not ended after this time is stuck in the kernel.
+const KILL_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Engine {
+    pub(super) async fn create(&self, sandbox_id: &str, config: ContainerConfig) -> Result<String, RuntimeError> {
+        let pod = self.pod(sandbox_id)?;
+        if *pod.state.lock() != SandboxState::Ready {
+            return Err(RuntimeError::FailedPrecondition(format!("sandbox {sandbox_id} is not ready")));
+        }
+        let id = fresh_id();
+        let (store, image_name) = (self.store.clone(), config.image.clone());
+        let image = blocking(move || store.get(&image_name).map_err(super::images::explain)).await?;
+        let log = config.log_path.as_os_str();
+        let log = (!log.is_empty()).then(|| pod.record.config.log_directory.join(log));
+        let places = Places {
+            layers: self.store.layers_folder(),
+            writable: self.writable(&id),
+            log: log.clone(),
+        };
+        let spec = translate::container(&id, &config, &pod, &image, places)?;
+        let record = ContainerRecord {
+            id: id.clone(),
+            sandbox_id: sandbox_id.to_owned(),
+            created_at: now_nanos(),
+            image_id: image.id.to_string(),
+            log_path: log.unwrap_or_default(),
+            cgroup: spec.cgroup.clone(),
+            stop_signal: translate::stop_signal(&config, &image)?,
+            config,
+        };
+        let folder = pod.container_folder(&id);
+        let store = self.store.clone();
+        let writing = (record.clone(), folder.clone());
+        blocking(move || {
+            let (record, folder) = writing;
+            store.lease(&record.id, &image).map_err(super::images::explain)?;
+            for name in ["upper", "work", "rootfs"] {
+                // The root folder's mode is what programs see as the mode of `/`.
+                let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(spec.writable.join(name));
+                made.map_err(internal)?;
+            }
+            std::fs::create_dir_all(&folder).map_err(internal)?;
+            write_json(&folder.join(file::SPEC), &spec).map_err(internal)?;
+            write_json(&folder.join(file::CONTAINER), &record).map_err(internal)
+        })
+        .await?;
+        let entry = Arc::new(Entry::new(record, folder, Status::created()));
+        self.containers.write().insert(id.clone(), entry);
+        self.announce(sandbox_id, &id, ContainerEventKind::Created);
+        Ok(id)
+    }
+
+    pub(super) async fn start(&self, id: &str) -> Result<(), RuntimeError> {
+        let entry = self.entry(id)?;
+        let _change = entry.change.lock().await;
+        if entry.state() != ContainerState::Created {
+            let message = format!("container {id} is not in created state");
+            return Err(RuntimeError::FailedPrecondition(message));
+        }
+        let sandbox = entry.record.read().sandbox_id.clone();
+        let link = self.link(&sandbox)?;
+        let result = link.call(Call::Start { container: id.to_owned() }, Vec::new()).await;
+        let path = entry.folder.join(file::STATUS);
+        if let Err(refusal) = &result
+            && *refusal != Refusal::Gone
+            && !path.exists()
+        {
+            // Refused before there was a process to end.
+            let status = Status::created().exited(128, "StartError", &refusal.to_string());
+            write_json(&path, &status).map_err(internal)?;
+        }
+        // The file knows more than the answer: the container may have ended already.
+        if let Ok(status) = read_json::<Status>(&path) {
+            let state = status.state;
+            if entry.set_status(status) && result.is_err() && state == ContainerState::Exited {
+                self.announce(&sandbox, id, ContainerEventKind::Stopped);
+            }
+        }
+        result?;
+        self.announce(&sandbox, id, ContainerEventKind::Started);
+        Ok(())
+    }
+
+    pub(super) async fn stop(&self, id: &str, timeout: Duration) -> Result<(), RuntimeError> {
+        let Ok(entry) = self.entry(id) else {
+            return Ok(());
+        };
+        if entry.state() != ContainerState::Running {
+            return Ok(());
+        }
+        let (sandbox, signal) = {
+            let record = entry.record.read();
+            (record.sandbox_id.clone(), record.stop_signal)
+        };
+        let link = self.link(&sandbox)?;
+        let send = |signal, everything| {
+            let container = id.to_owned();
+            link.call(Call::Signal { container, signal, everything }, Vec::new())
+        };
+        let mut status = entry.status.subscribe();
+        if !timeout.is_zero() {
+            ignore_gone(send(signal, false).await)?;
+            let ended = status.wait_for(|status| status.state == ContainerState::Exited);
+            if tokio::time::timeout(timeout, ended).await.is_ok() {
+                return Ok(());
+            }
+        }
+        ignore_gone(send(9, true).await)?;
+        let ended = status.wait_for(|status| status.state == ContainerState::Exited);
+        match tokio::time::timeout(KILL_TIMEOUT, ended).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(RuntimeError::DeadlineExceeded(format!("container {id} does not end after SIGKILL"))),
+        }
+    }
+
+    pub(super) async fn remove_entry(&self, id: &str) -> Result<(), RuntimeError> {
+        let Ok(entry) = self.entry(id) else {
+            return Ok(());
+        };
+        self.stop(id, Duration::ZERO).await?;
+        let _change = entry.change.lock().await;
+        let record = entry.record.read().clone();
+        if let Ok(link) = self.link(&record.sandbox_id) {
+            ignore_gone(link.call(Call::Forget { container: id.to_owned() }, Vec::new()).await)?;
+        }
+        let (group, store) = (self.group(&record.cgroup)?, self.store.clone());
+        let (folder, writable) = (entry.folder.clone(), self.writable(id));
+        blocking(move || {
+            group.remove().map_err(internal)?;
+            remove_folder(&writable).map_err(internal)?;
+            store.release(&record.id).map_err(internal)?;
+            remove_folder(&folder).map_err(internal)
+        })
+        .await?;
+        let sandbox = entry.record.read().sandbox_id.clone();
+        if self.containers.write().remove(id).is_some() {
+            self.announce(&sandbox, id, ContainerEventKind::Deleted);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn update(&self, id: &str, resources: LinuxResources) -> Result<(), RuntimeError> {
+        let entry = self.entry(id)?;
+        let _change = entry.change.lock().await;
+        let mut record = entry.record.read().clone();
+        let limits = translate::limits(&resources);
+        if entry.state() == ContainerState::Running {
+            let group = self.group(&record.cgroup)?;
+            let wanted = limits.clone();
+            blocking(move || group.limit(&wanted).map_err(internal)).await?;
+        }
+        record.config.resources = resources;
+        let spec_path = entry.folder.join(file::SPEC);
+        let mut spec: ContainerSpec = read_json(&spec_path).map_err(internal)?;
+        spec.limits = limits;
+        write_json(&spec_path, &spec).map_err(internal)?;
+        write_json(&entry.folder.join(file::CONTAINER), &record).map_err(internal)?;
+        *entry.record.write() = record;
+        Ok(())
+    }
+
+    pub(super) async fn reopen_log(&self, id: &str) -> Result<(), RuntimeError> {
+        let entry = self.entry(id)?;
+        if entry.state() != ContainerState::Running {
+            return Err(RuntimeError::FailedPrecondition(format!("container {id} is not running")));
+        }
+        let sandbox = entry.record.read().sandbox_id.clone();
+        self.link(&sandbox)?.call(Call::Reopen { container: id.to_owned() }, Vec::new()).await?;
+        Ok(())
+    }
+
+    /// Where a container's own writes are kept.
+    pub(super) fn writable(&self, id: &str) -> PathBuf {
+        self.config.root.join("containers").join(id)
+    }
+}
+
+/// A supervisor that is gone, or does not know the container, has nothing left to signal.
+fn ignore_gone<T>(result: Result<T, Refusal>) -> Result<(), RuntimeError> {
+    match result {
+        Ok(_) | Err(Refusal::Gone | Refusal::NotFound(_)) => Ok(()),
+        Err(refusal) => Err(refusal.into()),
+    }
+}

@@ -1,0 +1,312 @@
+//! Sandboxes: a supervisor, its namespaces and cgroup, and the pod's network.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use node_api::{
+    ContainerEventKind, ContainerState, NamespaceMode, PodNetworkConfig, PodNetworkResult, PodSandboxConfig,
+    RuntimeError, SandboxState,
+};
+use parking_lot::Mutex;
+
+use super::link::{Link, News};
+use super::{Engine, Pod, SandboxRecord, blocking, fresh_id, internal, translate};
+use crate::protocol::Call;
+use crate::spec::{SandboxSpec, Status, file, now_nanos, read_json, write_json};
+
+/// A supervisor that does not end by itself within this time is killed.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The pod's own interface.
+const INTERFACE: &str = "eth0";
+
+impl Engine {
+    pub(super) async fn run_sandbox(&self, config: PodSandboxConfig) -> Result<String, RuntimeError> {
+        let id = fresh_id();
+        let folder = self.config.state.join(&id);
+        let cgroup = format!("{}/{id}", self.pod_cgroup(&config));
+        let record = SandboxRecord {
+            id: id.clone(),
+            config,
+            created_at: now_nanos(),
+            cgroup,
+        };
+        let pod = Arc::new(Pod {
+            record,
+            folder,
+            state: Mutex::new(SandboxState::NotReady),
+            network: Mutex::default(),
+            link: Mutex::default(),
+            change: Default::default(),
+        });
+        self.pods.write().insert(id.clone(), Arc::clone(&pod));
+        let _change = pod.change.lock().await;
+        match self.bring_up(&pod).await {
+            Ok(()) => {
+                *pod.state.lock() = SandboxState::Ready;
+                self.announce(&id, &id, ContainerEventKind::Started);
+                Ok(id)
+            }
+            Err(error) => {
+                self.take_down(&pod).await.unwrap_or_else(|error| {
+                    tracing::warn!(%error, sandbox = id, "failed sandbox not taken down");
+                });
+                self.pods.write().remove(&id);
+                self.remove_files(&pod).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// The pod's cgroup; the sandbox's own lies below it, for a pod may have an old sandbox
+    /// that ends while the new one lives.
+    fn pod_cgroup(&self, config: &PodSandboxConfig) -> String {
+        let parent = config.cgroup_parent.trim_matches('/');
+        let root = self.config.cgroup_root.trim_matches('/');
+        if parent.is_empty() {
+            return format!("/{root}");
+        }
+        format!("/{root}/{parent}")
+    }
+
+    async fn bring_up(&self, pod: &Arc<Pod>) -> Result<(), RuntimeError> {
+        self.prepare(pod).await?;
+        let mut command = tokio::process::Command::new(&self.config.supervisor_exe);
+        command.arg("supervise").arg(&pod.folder).stdin(std::process::Stdio::null());
+        let output = command.output().await.map_err(|error| {
+            RuntimeError::Internal(format!("starting {}: {error}", self.config.supervisor_exe.display()))
+        })?;
+        if !output.status.success() {
+            let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            return Err(RuntimeError::Internal(format!("sandbox supervisor: {words}")));
+        }
+        self.connect(pod).map_err(internal)?;
+        if pod.record.config.namespaces.network == NamespaceMode::Node {
+            return Ok(());
+        }
+        let result = self.network.add(&network_config(pod)?).await?;
+        write_json(&pod.folder.join(file::NETWORK), &result).map_err(internal)?;
+        *pod.network.lock() = result;
+        Ok(())
+    }
+
+    /// Writes the files a supervisor starts from, and makes its cgroup.
+    async fn prepare(&self, pod: &Arc<Pod>) -> Result<(), RuntimeError> {
+        let config = &pod.record.config;
+        let leaf = format!("{}/supervisor", pod.record.cgroup);
+        let own_network = config.namespaces.network != NamespaceMode::Node;
+        let spec = SandboxSpec {
+            id: pod.record.id.clone(),
+            hostname: own_network.then(|| translate::hostname(config)),
+            own_network,
+            own_ipc: config.namespaces.ipc != NamespaceMode::Node,
+            shared_pids: config.namespaces.pid == NamespaceMode::Pod,
+            sysctls: config.sysctls.clone(),
+            cgroup: leaf.clone(),
+        };
+        let (whole, leaf) = (self.group(&self.pod_cgroup(config))?, self.group(&leaf)?);
+        let pod = Arc::clone(pod);
+        blocking(move || {
+            std::fs::create_dir_all(pod.folder.join(file::CONTAINERS)).map_err(internal)?;
+            let write = |name: &str, text: String| std::fs::write(pod.folder.join(name), text).map_err(internal);
+            let config = &pod.record.config;
+            write(file::HOSTNAME, format!("{}\n", spec.hostname.as_ref().unwrap_or(&config.hostname)))?;
+            write(file::RESOLV, translate::resolv_conf(config))?;
+            write_json(&pod.folder.join(file::SPEC), &spec).map_err(internal)?;
+            write_json(&pod.folder.join(file::SANDBOX), &pod.record).map_err(internal)?;
+            leaf.create().map_err(internal)?;
+            if let Some(resources) = config.resources.as_ref().filter(|_| !config.cgroup_parent.is_empty()) {
+                let missing = whole.limit(&translate::limits(resources)).map_err(internal)?;
+                for controller in missing {
+                    tracing::warn!(controller, "no such cgroup controller, pod limit not set");
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Connects to the supervisor and starts to listen to it.
+    pub(super) fn connect(&self, pod: &Arc<Pod>) -> std::io::Result<()> {
+        let (link, line) = Link::connect(&pod.folder)?;
+        let link = Arc::new(link);
+        *pod.link.lock() = Some(Arc::clone(&link));
+        let (me, pod, stop) = (self.me.clone(), Arc::clone(pod), self.crew.stop());
+        self.crew.spawn(format!("pod {}", pod.record.id), async move {
+            let news = |news| {
+                if let Some(engine) = me.upgrade() {
+                    engine.take_news(news);
+                }
+            };
+            let closed = line.run(stop, news).await;
+            drop(link);
+            if let (true, Some(engine)) = (closed, me.upgrade()) {
+                engine.supervisor_gone(&pod).await;
+            }
+        });
+        Ok(())
+    }
+
+    fn take_news(&self, news: News) {
+        match news {
+            News::Exited(id, status) => {
+                if let Ok(entry) = self.entry(&id)
+                    && entry.set_status(status)
+                {
+                    let sandbox = entry.record.read().sandbox_id.clone();
+                    self.announce(&sandbox, &id, ContainerEventKind::Stopped);
+                }
+            }
+            News::ExecExited(id, exit_code) => {
+                if let Some(waiting) = self.execs.lock().remove(&id) {
+                    // Whoever asked may have lost interest.
+                    let _ = waiting.send(exit_code);
+                }
+            }
+        }
+    }
+
+    /// The socket closed. Unless we asked for it, whatever is left of the pod dies with it.
+    async fn supervisor_gone(&self, pod: &Arc<Pod>) {
+        let _change = pod.change.lock().await;
+        if pod.link.lock().take().is_none() {
+            return;
+        }
+        tracing::warn!(sandbox = pod.record.id, "the supervisor is gone, ending its containers");
+        self.bury(pod).await;
+    }
+
+    /// Ends what a dead supervisor left, and records how its containers ended.
+    pub(super) async fn bury(&self, pod: &Arc<Pod>) {
+        let group = self.group(&pod.record.cgroup);
+        let killed = match group {
+            Ok(group) => blocking(move || group.kill().map_err(internal)).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = killed {
+            tracing::error!(%error, sandbox = pod.record.id, "processes of a dead pod not killed");
+        }
+        *pod.state.lock() = SandboxState::NotReady;
+        self.settle_containers(pod);
+        self.announce(&pod.record.id, &pod.record.id, ContainerEventKind::Stopped);
+    }
+
+    /// Takes over what the supervisor last wrote; who still ran there was killed.
+    pub(super) fn settle_containers(&self, pod: &Pod) {
+        for entry in self.containers_of(&pod.record.id) {
+            let path = entry.folder.join(file::STATUS);
+            let written: Status = read_json(&path).unwrap_or_else(|_| entry.status.borrow().clone());
+            let last = match written.state {
+                ContainerState::Running | ContainerState::Unknown => {
+                    let last = written.exited(137, "Error", "the container was killed with its pod");
+                    if let Err(error) = write_json(&path, &last) {
+                        tracing::error!(%error, path = %path.display(), "exit code not recorded");
+                    }
+                    last
+                }
+                ContainerState::Created | ContainerState::Exited => written,
+            };
+            let ended = last.state == ContainerState::Exited;
+            if entry.set_status(last) && ended {
+                let id = entry.record.read().id.clone();
+                self.announce(&pod.record.id, &id, ContainerEventKind::Stopped);
+            }
+        }
+    }
+
+    pub(super) async fn stop_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
+        let Ok(pod) = self.pod(id) else {
+            return Ok(());
+        };
+        let _change = pod.change.lock().await;
+        if pod.folder.join(file::STOPPED).exists() {
+            return Ok(());
+        }
+        self.take_down(&pod).await?;
+        std::fs::write(pod.folder.join(file::STOPPED), "").map_err(internal)?;
+        self.announce(id, id, ContainerEventKind::Stopped);
+        Ok(())
+    }
+
+    /// Ends supervisor and containers, detaches the network. Safe to repeat.
+    async fn take_down(&self, pod: &Arc<Pod>) -> Result<(), RuntimeError> {
+        *pod.state.lock() = SandboxState::NotReady;
+        let link = pod.link.lock().take();
+        if let Some(link) = link {
+            // The supervisor answers, then is gone; either is what we want.
+            let quit = link.call(Call::Quit, Vec::new());
+            if tokio::time::timeout(QUIT_TIMEOUT, quit).await.is_err() {
+                tracing::warn!(sandbox = pod.record.id, "the supervisor does not answer, killing it");
+            }
+        }
+        let group = self.group(&pod.record.cgroup)?;
+        let killing = group.clone();
+        blocking(move || killing.kill().map_err(internal)).await?;
+        self.settle_containers(pod);
+        if pod.record.config.namespaces.network != NamespaceMode::Node {
+            self.network.del(&pod.record.id).await?;
+            *pod.network.lock() = PodNetworkResult::default();
+        }
+        let folder = pod.folder.clone();
+        blocking(move || {
+            linux::mount::unmount_if_mounted(&folder.join(file::SHM)).map_err(internal)?;
+            group.remove().map_err(internal)
+        })
+        .await
+    }
+
+    pub(super) async fn remove_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
+        let Ok(pod) = self.pod(id) else {
+            return Ok(());
+        };
+        self.stop_sandbox(id).await?;
+        for entry in self.containers_of(id) {
+            let container = entry.record.read().id.clone();
+            self.remove_entry(&container).await?;
+        }
+        let _change = pod.change.lock().await;
+        self.remove_files(&pod).await?;
+        self.announce(id, id, ContainerEventKind::Deleted);
+        self.pods.write().remove(id);
+        Ok(())
+    }
+
+    async fn remove_files(&self, pod: &Arc<Pod>) -> Result<(), RuntimeError> {
+        let (folder, group) = (pod.folder.clone(), self.group(&pod.record.cgroup)?);
+        let config = &pod.record.config;
+        let whole = (!config.cgroup_parent.is_empty()).then(|| self.group(&self.pod_cgroup(config)));
+        let whole = whole.transpose()?;
+        blocking(move || {
+            linux::mount::unmount_if_mounted(&folder.join(file::SHM)).map_err(internal)?;
+            group.remove().map_err(internal)?;
+            if let Some(whole) = whole {
+                whole.remove_if_empty();
+            }
+            remove_folder(&folder).map_err(internal)
+        })
+        .await
+    }
+}
+
+fn network_config(pod: &Pod) -> Result<PodNetworkConfig, RuntimeError> {
+    let config = &pod.record.config;
+    let pid = std::fs::read_to_string(pod.folder.join(file::PID)).map_err(internal)?;
+    Ok(PodNetworkConfig {
+        sandbox_id: pod.record.id.clone(),
+        // The supervisor lives in the pod's namespace as long as there is one.
+        netns: format!("/proc/{}/ns/net", pid.trim()).into(),
+        interface: INTERFACE.to_owned(),
+        pod_namespace: config.namespace.clone(),
+        pod_name: config.name.clone(),
+        pod_uid: config.uid.clone(),
+        port_mappings: config.port_mappings.clone(),
+    })
+}
+
+/// Removes a folder with all in it; absence is no error.
+pub(super) fn remove_folder(folder: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,269 @@
+//! From CRI's words to a supervisor's: what the image says, what the pod
+//! says, and which of both counts. Pure, but for reading the node's resolv.conf.
+
+use std::path::PathBuf;
+
+use linux::capability::Capabilities;
+use linux::cgroup::Limits;
+use node_api::{
+    ContainerConfig, LinuxResources, Mount, NamespaceMode, PodSandboxConfig, RuntimeError, SeccompProfile,
+    SecurityContext,
+};
+use oci::ImageRecord;
+
+use super::Pod;
+use crate::spec::{ContainerSpec, PidScope, UserSpec, file};
+
+/// Hidden from unprivileged containers: what tells about or steers the node itself.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+const DEFAULT_STOP_SIGNAL: i32 = 15;
+
+pub(super) fn hostname(config: &PodSandboxConfig) -> String {
+    if config.hostname.is_empty() {
+        return config.name.clone();
+    }
+    config.hostname.clone()
+}
+
+pub(super) fn limits(resources: &LinuxResources) -> Limits {
+    Limits {
+        cpu_period: resources.cpu_period,
+        cpu_quota: resources.cpu_quota,
+        cpu_shares: resources.cpu_shares,
+        memory_bytes: resources.memory_limit_bytes,
+        pids: resources.pids_limit,
+        cpus: resources.cpuset_cpus.clone(),
+        memory_nodes: resources.cpuset_mems.clone(),
+        huge_pages: resources.hugepage_limits.clone(),
+    }
+}
+
+/// The pod's resolv.conf; without wishes the node's own.
+pub(super) fn resolv_conf(config: &PodSandboxConfig) -> String {
+    let Some(dns) = &config.dns else {
+        return std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    };
+    let mut text = String::new();
+    if !dns.searches.is_empty() {
+        text.push_str(&format!("search {}\n", dns.searches.join(" ")));
+    }
+    for server in &dns.servers {
+        text.push_str(&format!("nameserver {server}\n"));
+    }
+    if !dns.options.is_empty() {
+        text.push_str(&format!("options {}\n", dns.options.join(" ")));
+    }
+    text
+}
+
+/// The signal that asks a container to end.
+pub(super) fn stop_signal(config: &ContainerConfig, image: &ImageRecord) -> Result<i32, RuntimeError> {
+    let wish = config.stop_signal.as_deref().unwrap_or(&image.config.config.stop_signal);
+    if wish.is_empty() {
+        return Ok(DEFAULT_STOP_SIGNAL);
+    }
+    linux::process::signal_number(wish)
+        .ok_or_else(|| RuntimeError::InvalidArgument(format!("unknown stop signal {wish:?}")))
+}
+
+/// Everything a supervisor needs to start the container.
+pub(super) fn container(
+    id: &str,
+    config: &ContainerConfig,
+    pod: &Pod,
+    image: &ImageRecord,
+    places: Places,
+) -> Result<ContainerSpec, RuntimeError> {
+    let security = &config.security;
+    let run = &image.config.config;
+    let capabilities = if security.privileged {
+        Capabilities::ALL
+    } else {
+        Capabilities::for_container(&security.add_capabilities, &security.drop_capabilities)
+            .map_err(RuntimeError::InvalidArgument)?
+    };
+    let working_dir = if config.working_dir.is_empty() { &run.working_dir } else { &config.working_dir };
+    let folder = &pod.folder;
+    let (masked, read_only) = covered(security);
+    Ok(ContainerSpec {
+        id: id.to_owned(),
+        args: args(config, run)?,
+        env: environment(config, run, pod),
+        cwd: working_dir.clone(),
+        user: user(security, &run.user),
+        layers: image.layers.iter().rev().map(|layer| layer.diff_id.hex().to_owned()).collect(),
+        layers_folder: places.layers,
+        writable: places.writable,
+        readonly_rootfs: security.readonly_rootfs,
+        mounts: mounts(config, folder),
+        devices: config.devices.clone(),
+        masked_paths: masked,
+        readonly_paths: read_only,
+        cgroup: format!("{}/{id}", pod.record.cgroup),
+        limits: limits(&config.resources),
+        oom_score_adj: config.resources.oom_score_adj,
+        capabilities,
+        privileged: security.privileged,
+        no_new_privs: security.no_new_privs,
+        seccomp: seccomp(security)?,
+        pids: match &security.namespaces.pid {
+            NamespaceMode::Container => PidScope::Own,
+            NamespaceMode::Pod => PidScope::Pod,
+            NamespaceMode::Node => PidScope::Node,
+            NamespaceMode::Target(target) => PidScope::Container(target.clone()),
+        },
+        tty: config.tty,
+        stdin: config.stdin,
+        stdin_once: config.stdin_once,
+        log_path: places.log,
+    })
+}
+
+/// Folders and files of one container.
+pub(super) struct Places {
+    pub(super) layers: PathBuf,
+    pub(super) writable: PathBuf,
+    pub(super) log: Option<PathBuf>,
+}
+
+/// `command` replaces both halves of the image, `args` its second half only.
+fn args(config: &ContainerConfig, run: &oci::RunConfig) -> Result<Vec<String>, RuntimeError> {
+    let (first, second) = if !config.command.is_empty() {
+        (&config.command, &config.args)
+    } else if !config.args.is_empty() {
+        (&run.entrypoint, &config.args)
+    } else {
+        (&run.entrypoint, &run.cmd)
+    };
+    let args: Vec<String> = first.iter().chain(second).cloned().collect();
+    if args.is_empty() {
+        return Err(RuntimeError::InvalidArgument("no command specified".to_owned()));
+    }
+    Ok(args)
+}
+
+/// The image's, then the pod's; the later wins.
+fn environment(config: &ContainerConfig, run: &oci::RunConfig, pod: &Pod) -> Vec<String> {
+    let mut env: Vec<String> = run.env.clone();
+    let mut set = |name: &str, value: &str| {
+        let start = format!("{name}=");
+        env.retain(|pair| !pair.starts_with(&start));
+        env.push(start + value);
+    };
+    set("HOSTNAME", &hostname(&pod.record.config));
+    if config.tty {
+        set("TERM", "xterm");
+    }
+    for (name, value) in &config.envs {
+        set(name, value);
+    }
+    env
+}
+
+fn user(security: &SecurityContext, image: &str) -> UserSpec {
+    UserSpec {
+        uid: security.run_as_user,
+        gid: security.run_as_group,
+        name: security.run_as_username.clone().unwrap_or_else(|| image.to_owned()),
+        supplemental: security.supplemental_groups.clone(),
+        strict: security.supplemental_groups_strict,
+    }
+}
+
+/// The pod's wishes, and the files every container of a pod gets.
+fn mounts(config: &ContainerConfig, folder: &std::path::Path) -> Vec<Mount> {
+    let mut mounts = config.mounts.clone();
+    for (path, name) in [("/etc/hostname", file::HOSTNAME), ("/etc/resolv.conf", file::RESOLV)] {
+        if mounts.iter().any(|mount| mount.container_path.as_os_str() == path) {
+            continue;
+        }
+        mounts.push(Mount {
+            container_path: path.into(),
+            host_path: folder.join(name),
+            readonly: config.security.readonly_rootfs,
+            ..Mount::default()
+        });
+    }
+    mounts
+}
+
+fn covered(security: &SecurityContext) -> (Vec<String>, Vec<String>) {
+    let owned = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
+    if security.privileged {
+        return (Vec::new(), Vec::new());
+    }
+    let masked = security.masked_paths.clone().unwrap_or_else(|| owned(&MASKED));
+    let read_only = security.readonly_paths.clone().unwrap_or_else(|| owned(&READ_ONLY));
+    (masked, read_only)
+}
+
+/// A profile of the node travels as its text: the container's root has no such file.
+fn seccomp(security: &SecurityContext) -> Result<SeccompProfile, RuntimeError> {
+    if security.privileged {
+        return Ok(SeccompProfile::Unconfined);
+    }
+    match &security.seccomp {
+        SeccompProfile::Localhost(path) => {
+            let fault = |error| RuntimeError::InvalidArgument(format!("seccomp profile {}: {error}", path.display()));
+            Ok(SeccompProfile::Localhost(std::fs::read_to_string(path).map_err(fault)?.into()))
+        }
+        other => Ok(other.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_and_args_replace_what_they_should() {
+        let words = |list: &[&str]| list.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+        let run = oci::RunConfig {
+            entrypoint: words(&["/entry"]),
+            cmd: words(&["default"]),
+            ..Default::default()
+        };
+        for (command, given, expected) in [
+            (&[][..], &[][..], &["/entry", "default"][..]),
+            (&[], &["mine"], &["/entry", "mine"]),
+            (&["/other"], &[], &["/other"]),
+            (&["/other"], &["mine"], &["/other", "mine"]),
+        ] {
+            let config = ContainerConfig {
+                command: words(command),
+                args: words(given),
+                ..Default::default()
+            };
+            assert_eq!(args(&config, &run).unwrap(), expected);
+        }
+        assert!(args(&ContainerConfig::default(), &oci::RunConfig::default()).is_err());
+    }
+
+    #[test]
+    fn resolv_conf_in_its_usual_order() {
+        let config = PodSandboxConfig {
+            dns: Some(node_api::DnsConfig {
+                servers: vec!["10.43.0.10".to_owned()],
+                searches: vec!["a.svc".to_owned(), "svc".to_owned()],
+                options: vec!["ndots:5".to_owned()],
+            }),
+            ..Default::default()
+        };
+        assert_eq!(resolv_conf(&config), "search a.svc svc\nnameserver 10.43.0.10\noptions ndots:5\n");
+    }
+}

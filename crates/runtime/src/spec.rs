@@ -1,0 +1,168 @@
+//! What the engine asks of a supervisor, as files in the state folder. The
+//! engine writes what shall be, the supervisor writes what is, so either can
+//! die and read on.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use linux::capability::Capabilities;
+use linux::cgroup::Limits;
+use node_api::{ContainerState, Device, Mount, SeccompProfile};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// File names in the folder of a sandbox.
+pub(crate) mod file {
+    pub(crate) const SANDBOX: &str = "sandbox.json";
+    pub(crate) const SPEC: &str = "spec.json";
+    pub(crate) const NETWORK: &str = "network.json";
+    pub(crate) const STOPPED: &str = "stopped";
+    pub(crate) const SOCKET: &str = "sock";
+    pub(crate) const PID: &str = "pid";
+    pub(crate) const LOG: &str = "supervisor.log";
+    pub(crate) const SHM: &str = "shm";
+    pub(crate) const HOSTNAME: &str = "hostname";
+    pub(crate) const RESOLV: &str = "resolv.conf";
+    pub(crate) const CONTAINERS: &str = "containers";
+    /// In the folder of a container.
+    pub(crate) const CONTAINER: &str = "container.json";
+    pub(crate) const STATUS: &str = "status.json";
+}
+
+/// A sandbox, for its supervisor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SandboxSpec {
+    pub(crate) id: String,
+    /// `None` keeps the node's.
+    pub(crate) hostname: Option<String>,
+    pub(crate) own_network: bool,
+    pub(crate) own_ipc: bool,
+    /// One process id namespace for all containers.
+    pub(crate) shared_pids: bool,
+    pub(crate) sysctls: BTreeMap<String, String>,
+    /// The supervisor's own cgroup.
+    pub(crate) cgroup: String,
+}
+
+/// Whose process ids a container sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum PidScope {
+    Own,
+    Pod,
+    Node,
+    /// Those of this container.
+    Container(String),
+}
+
+/// Who a process runs as; names are looked up inside the container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UserSpec {
+    pub(crate) uid: Option<i64>,
+    pub(crate) gid: Option<i64>,
+    /// `user` or `user:group`, by name or number; used where `uid` is absent.
+    pub(crate) name: String,
+    pub(crate) supplemental: Vec<i64>,
+    pub(crate) strict: bool,
+}
+
+/// A container, ready to be made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ContainerSpec {
+    pub(crate) id: String,
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<String>,
+    pub(crate) cwd: String,
+    pub(crate) user: UserSpec,
+    /// Folder names below `layers_folder`, topmost first.
+    pub(crate) layers: Vec<String>,
+    pub(crate) layers_folder: PathBuf,
+    /// Holds `upper` and `work` of the overlay.
+    pub(crate) writable: PathBuf,
+    pub(crate) readonly_rootfs: bool,
+    pub(crate) mounts: Vec<Mount>,
+    pub(crate) devices: Vec<Device>,
+    pub(crate) masked_paths: Vec<String>,
+    pub(crate) readonly_paths: Vec<String>,
+    pub(crate) cgroup: String,
+    pub(crate) limits: Limits,
+    pub(crate) oom_score_adj: i64,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) privileged: bool,
+    pub(crate) no_new_privs: bool,
+    pub(crate) seccomp: SeccompProfile,
+    pub(crate) pids: PidScope,
+    pub(crate) tty: bool,
+    pub(crate) stdin: bool,
+    pub(crate) stdin_once: bool,
+    pub(crate) log_path: Option<PathBuf>,
+}
+
+/// One more process in a container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ExecSpec {
+    pub(crate) id: String,
+    pub(crate) container: String,
+    pub(crate) args: Vec<String>,
+    pub(crate) tty: bool,
+    pub(crate) stdin: bool,
+    pub(crate) stdout: bool,
+    pub(crate) stderr: bool,
+}
+
+/// What became of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) state: ContainerState,
+    pub(crate) pid: i32,
+    /// Nanoseconds since the epoch.
+    pub(crate) started_at: i64,
+    pub(crate) finished_at: i64,
+    pub(crate) exit_code: i32,
+    pub(crate) reason: String,
+    pub(crate) message: String,
+}
+
+impl Status {
+    pub(crate) fn created() -> Status {
+        Status {
+            state: ContainerState::Created,
+            pid: 0,
+            started_at: 0,
+            finished_at: 0,
+            exit_code: 0,
+            reason: String::new(),
+            message: String::new(),
+        }
+    }
+
+    /// The same container after its end.
+    pub(crate) fn exited(&self, exit_code: i32, reason: &str, message: &str) -> Status {
+        Status {
+            state: ContainerState::Exited,
+            pid: 0,
+            started_at: self.started_at,
+            finished_at: now_nanos(),
+            exit_code,
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+        }
+    }
+}
+
+/// Replaces a file whole. It survives the death of any process; it need not survive the
+/// machine's, for neither does what it describes.
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    let bytes = serde_json::to_vec(value)?;
+    let temporary = path.with_extension("new");
+    std::fs::write(&temporary, bytes)?;
+    std::fs::rename(&temporary, path)
+}
+
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
+    Ok(serde_json::from_slice(&std::fs::read(path)?)?)
+}
+
+pub(crate) fn now_nanos() -> i64 {
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,247 @@
+//! The parent's side of a start: prepare, fork, put the child into its cgroup.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use linux::CloneFlags;
+use linux::cgroup::{Cgroup, DeviceRule};
+use linux::process::{Forked, clone_process};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::stat::{SFlag, major, minor, stat};
+use nix::unistd::Pid;
+
+use crate::protocol::Refusal;
+use crate::spec::{ContainerSpec, ExecSpec, PidScope, file, read_json};
+use crate::supervisor::container::{Container, Exec, Starting};
+use crate::supervisor::init::{self, Stdio};
+use crate::supervisor::log::Log;
+use crate::supervisor::rootfs::Outside;
+use crate::supervisor::{Step, Supervisor};
+
+/// Where a process id namespace is to be found.
+enum PidsOf<'a> {
+    New,
+    Ours,
+    Behind(BorrowedFd<'a>),
+}
+
+/// The parent's ends of a container's streams.
+#[derive(Default)]
+struct Ends {
+    stdin: Option<OwnedFd>,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+}
+
+impl Supervisor {
+    /// Starts the container whose spec is in the state folder; the answer comes with its notes.
+    pub(super) fn start_container(&mut self, id: &str, client: u64, request: u64) -> Result<(), Refusal> {
+        if self.containers.contains_key(id) {
+            return Err(Refusal::Failed(format!("container {id} was started before")));
+        }
+        let folder = self.folder.join(file::CONTAINERS).join(id);
+        let spec: ContainerSpec = read_json(&folder.join(file::SPEC)).step(file::SPEC).map_err(Refusal::Failed)?;
+        let launched = self.launch_container(&spec).map_err(Refusal::Start);
+        let (pid, pidfd, notes, log, ends) = launched.inspect_err(|_| self.remove_cgroup(&spec.cgroup))?;
+        let starting = Starting::new(notes, client, request);
+        let mut container = Container::new(&spec, folder, pid, pidfd, starting, log);
+        container.set_streams(ends.stdin, ends.stdout, ends.stderr);
+        self.containers.insert(id.to_owned(), container);
+        Ok(())
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn launch_container(&self, spec: &ContainerSpec) -> Result<(Pid, OwnedFd, OwnedFd, Log, Ends), String> {
+        let log = Log::open(spec.log_path.clone()).step("log file")?;
+        let cgroup = self.hierarchies.group(&spec.cgroup).step("cgroup")?;
+        prepare_cgroup(&cgroup, spec)?;
+        let (ours, theirs) = notes_pair().step("notes")?;
+        let (ends, stdio) = streams(spec).step("streams")?;
+        let outside = Outside {
+            shm: self.spec.own_ipc.then(|| self.folder.join(file::SHM)),
+            cgroups: cgroup.mounts(),
+            pure_cgroup2: cgroup.is_pure_unified(),
+        };
+        let mut flags = CloneFlags::CLONE_NEWNS;
+        let pids = self.pids_of(spec)?;
+        flags.set(CloneFlags::CLONE_NEWPID, matches!(pids, PidsOf::New));
+        let unified = cgroup.unified_handle().step("cgroup")?;
+        match self.fork(flags, &pids, unified.as_ref().map(AsFd::as_fd)).step("fork")? {
+            Forked::Child => {
+                drop((ours, ends));
+                init::run_container(spec, &outside, theirs, stdio)
+            }
+            Forked::Parent { pid, pidfd } => {
+                admit(&cgroup, pid, &pidfd, &ours)?;
+                Ok((pid, pidfd, ours, log, ends))
+            }
+        }
+    }
+
+    /// Starts one more process in a container; the answer comes with its notes.
+    pub(super) fn start_exec(
+        &mut self,
+        exec: &ExecSpec,
+        fds: Vec<OwnedFd>,
+        client: u64,
+        request: u64,
+    ) -> Result<(), Refusal> {
+        let missing = || Refusal::NotFound(format!("container {} is not running", exec.container));
+        let container = self.containers.get(&exec.container).filter(|c| c.is_running()).ok_or_else(missing)?;
+        let folder = self.folder.join(file::CONTAINERS).join(&exec.container);
+        let spec: ContainerSpec = read_json(&folder.join(file::SPEC)).step(file::SPEC).map_err(Refusal::Failed)?;
+        let mut fds = fds.into_iter();
+        let mut take = |wanted: bool| if wanted { fds.next() } else { None };
+        let stdio = Stdio {
+            stdin: take(exec.stdin && !exec.tty),
+            stdout: take(exec.stdout && !exec.tty),
+            stderr: take(exec.stderr && !exec.tty),
+        };
+        let launched = self.launch_exec(&spec, exec, container, stdio).map_err(Refusal::Failed);
+        let (pid, pidfd, notes) = launched?;
+        let starting = Some(Starting::new(notes, client, request));
+        self.execs.insert(exec.id.clone(), Exec { pid, pidfd, client, starting });
+        Ok(())
+    }
+
+    fn launch_exec(
+        &self,
+        spec: &ContainerSpec,
+        exec: &ExecSpec,
+        container: &Container,
+        stdio: Stdio,
+    ) -> Result<(Pid, OwnedFd, OwnedFd), String> {
+        let cgroup = self.hierarchies.group(&spec.cgroup).step("cgroup")?;
+        let (ours, theirs) = notes_pair().step("notes")?;
+        let target = container.pidfd.as_fd();
+        let pids = if spec.pids == PidScope::Node { PidsOf::Ours } else { PidsOf::Behind(target) };
+        let unified = cgroup.unified_handle().step("cgroup")?;
+        let flags = CloneFlags::empty();
+        match self.fork(flags, &pids, unified.as_ref().map(AsFd::as_fd)).step("fork")? {
+            Forked::Child => {
+                drop(ours);
+                init::run_exec(spec, exec, target, theirs, stdio)
+            }
+            Forked::Parent { pid, pidfd } => {
+                admit(&cgroup, pid, &pidfd, &ours)?;
+                Ok((pid, pidfd, ours))
+            }
+        }
+    }
+
+    fn pids_of<'a>(&'a self, spec: &ContainerSpec) -> Result<PidsOf<'a>, String> {
+        match &spec.pids {
+            PidScope::Own => Ok(PidsOf::New),
+            PidScope::Node => Ok(PidsOf::Ours),
+            PidScope::Pod => {
+                let (_, pidfd) = self.pause.as_ref().ok_or("the pod shares no process ids")?;
+                Ok(PidsOf::Behind(pidfd.as_fd()))
+            }
+            PidScope::Container(id) => {
+                let target = self.containers.get(id).filter(|target| target.is_running());
+                let target = target.ok_or_else(|| format!("target container {id} is not running"))?;
+                Ok(PidsOf::Behind(target.pidfd.as_fd()))
+            }
+        }
+    }
+
+    /// Forks; the child of a visit to another process id namespace stays there, we come back.
+    fn fork(&self, flags: CloneFlags, pids: &PidsOf<'_>, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
+        let PidsOf::Behind(target) = pids else {
+            return clone_process(flags, cgroup);
+        };
+        linux::namespace::join(*target, CloneFlags::CLONE_NEWPID)?;
+        let forked = clone_process(flags, cgroup);
+        if !matches!(forked, Ok(Forked::Child)) {
+            nix::sched::setns(&self.own_pids, CloneFlags::CLONE_NEWPID)?;
+        }
+        forked
+    }
+
+    pub(super) fn remove_cgroup(&self, path: &str) {
+        let removed = self.hierarchies.group(path).and_then(|group| group.remove());
+        if let Err(error) = removed {
+            eprintln!("{error}");
+        }
+    }
+}
+
+/// Moves the child into its cgroup and tells it so; kills it when that fails.
+fn admit(cgroup: &Cgroup, pid: Pid, pidfd: &OwnedFd, notes: &OwnedFd) -> Result<(), String> {
+    let admitted = cgroup.join(pid, false).and_then(|()| linux::socket::send(notes.as_fd(), b"G", &[]).map(drop));
+    admitted.map_err(|error| {
+        if let Err(error) = linux::process::signal_pidfd(pidfd.as_fd(), 9) {
+            eprintln!("ending a child: {error}");
+        }
+        format!("cgroup: {error}")
+    })
+}
+
+fn prepare_cgroup(cgroup: &Cgroup, spec: &ContainerSpec) -> Result<(), String> {
+    cgroup.create().step("cgroup")?;
+    for controller in cgroup.limit(&spec.limits).step("cgroup")? {
+        eprintln!("{}: no {controller} controller, limit not set", spec.id);
+    }
+    if spec.privileged {
+        return Ok(());
+    }
+    let mut rules = DeviceRule::container_default();
+    for device in &spec.devices {
+        let found = stat(&device.host_path).step(&device.host_path.display().to_string())?;
+        let block = found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFBLK.bits();
+        rules.push(DeviceRule {
+            kind: if block { 'b' } else { 'c' },
+            major: Some(major(found.st_rdev)),
+            minor: Some(minor(found.st_rdev)),
+            access: device.permissions.clone(),
+        });
+    }
+    if !cgroup.allow_devices(&rules).step("cgroup devices")? {
+        eprintln!("{}: no devices controller of version 1, device access not filtered", spec.id);
+    }
+    Ok(())
+}
+
+/// Packets keep the child's notes apart; our end does not block.
+fn notes_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+    set_nonblocking(&ours)?;
+    Ok((ours, theirs))
+}
+
+/// Pipes for a container without a terminal: our ends, which do not block, and the child's.
+fn streams(spec: &ContainerSpec) -> io::Result<(Ends, Stdio)> {
+    if spec.tty {
+        return Ok(Default::default());
+    }
+    let pipe = || nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC);
+    let (out_read, out_write) = pipe()?;
+    let (err_read, err_write) = pipe()?;
+    set_nonblocking(&out_read)?;
+    set_nonblocking(&err_read)?;
+    let mut ends = Ends {
+        stdin: None,
+        stdout: Some(out_read),
+        stderr: Some(err_read),
+    };
+    let mut stdio = Stdio {
+        stdin: None,
+        stdout: Some(out_write),
+        stderr: Some(err_write),
+    };
+    if spec.stdin {
+        let (in_read, in_write) = pipe()?;
+        set_nonblocking(&in_write)?;
+        ends.stdin = Some(in_write);
+        stdio.stdin = Some(in_read);
+    }
+    Ok((ends, stdio))
+}
+
+pub(super) fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
+    use nix::fcntl::{F_GETFL, F_SETFL, OFlag, fcntl};
+    let flags = OFlag::from_bits_truncate(fcntl(fd, F_GETFL)?);
+    fcntl(fd, F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
+}

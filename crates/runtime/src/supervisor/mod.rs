@@ -1,0 +1,244 @@
+//! The supervisor of one pod: a single-threaded process between the pod's
+//! containers and whoever runs the server today. It holds the pod's
+//! namespaces, starts and reaps containers, owns their streams and writes
+//! their logs and exit codes. It ends when told to, never when left alone.
+
+mod container;
+mod init;
+mod launch;
+mod log;
+mod rootfs;
+mod setup;
+mod user;
+mod work;
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use linux::cgroup::Hierarchies;
+use linux::process::{Forked, clone_process, exit_now};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signalfd::SignalFd;
+use nix::unistd::Pid;
+
+use crate::protocol::Channel;
+use crate::spec::SandboxSpec;
+use container::{Container, Exec};
+
+/// Names the step that failed in its error.
+pub(crate) trait Step<T> {
+    fn step(self, what: &str) -> Result<T, String>;
+}
+
+impl<T, E: Display> Step<T> for Result<T, E> {
+    fn step(self, what: &str) -> Result<T, String> {
+        self.map_err(|error| format!("{what}: {error}"))
+    }
+}
+
+/// Entry of `sampan supervise <state folder>`: `args` is what follows `supervise`. Starts a
+/// supervisor in the background and returns when it is ready, or says on standard error why not.
+/// Must be called before the process has a second thread.
+pub fn main(args: &[String]) -> i32 {
+    let [folder] = args else {
+        eprintln!("usage: supervise <state folder>");
+        return 2;
+    };
+    match start(Path::new(folder)) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("{error}");
+            1
+        }
+    }
+}
+
+fn start(folder: &Path) -> Result<(), String> {
+    linux::process::close_from(3).step("closing inherited files")?;
+    let (ready, tell) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).step("pipe")?;
+    match clone_process(linux::CloneFlags::empty(), None).step("fork")? {
+        Forked::Parent { .. } => {
+            drop(tell);
+            let mut words = String::new();
+            io::Read::read_to_string(&mut std::fs::File::from(ready), &mut words).step("start")?;
+            match words.strip_suffix("ready") {
+                Some(_) => Ok(()),
+                None if words.is_empty() => Err("the supervisor died at its start".to_owned()),
+                None => Err(words),
+            }
+        }
+        Forked::Child => {
+            drop(ready);
+            let code = match setup::supervisor(folder) {
+                Ok(mut supervisor) => {
+                    report(tell, "ready");
+                    supervisor.serve()
+                }
+                Err(error) => {
+                    report(tell, &error);
+                    1
+                }
+            };
+            exit_now(code)
+        }
+    }
+}
+
+fn report(pipe: OwnedFd, words: &str) {
+    // If the starter is gone, the socket tells the next one.
+    let _ = nix::unistd::write(&pipe, words.as_bytes());
+}
+
+/// Everything there is.
+pub(crate) struct Supervisor {
+    spec: SandboxSpec,
+    folder: PathBuf,
+    hierarchies: Hierarchies,
+    listener: UnixListener,
+    signals: SignalFd,
+    /// To come back to after a visit in a container's process id namespace.
+    own_pids: OwnedFd,
+    /// First process of the shared process id namespace.
+    pause: Option<(Pid, OwnedFd)>,
+    clients: BTreeMap<u64, Channel>,
+    next_client: u64,
+    containers: BTreeMap<String, Container>,
+    execs: BTreeMap<String, Exec>,
+    /// Whether [`crate::protocol::Call::Quit`] came.
+    quit: bool,
+}
+
+/// What a descriptor in the poll set stands for.
+#[derive(Clone, Debug)]
+enum Token {
+    Signals,
+    Listener,
+    Client(u64),
+    ContainerNotes(String),
+    ExecNotes(String),
+    /// Output number n of a container.
+    Output(String, usize),
+    /// The container takes more of its stdin.
+    Stdin(String),
+    /// Attached session n has input, or takes more output.
+    Attached(String, usize),
+}
+
+impl Supervisor {
+    /// Works until told to quit.
+    fn serve(&mut self) -> i32 {
+        while !self.quit {
+            let ready = match self.wait() {
+                Ok(ready) => ready,
+                Err(error) => {
+                    eprintln!("poll: {error}");
+                    return 1;
+                }
+            };
+            for (token, flags) in ready {
+                self.handle(token, flags);
+            }
+            self.settle();
+        }
+        self.end();
+        0
+    }
+
+    fn wait(&self) -> io::Result<Vec<(Token, PollFlags)>> {
+        let mut tokens = Vec::new();
+        let mut fds = Vec::new();
+        let mut add = |token, fd, flags| {
+            tokens.push(token);
+            fds.push(PollFd::new(fd, flags));
+        };
+        let input = PollFlags::POLLIN;
+        add(Token::Signals, self.signals.as_fd(), input);
+        add(Token::Listener, self.listener.as_fd(), input);
+        for (id, client) in &self.clients {
+            let mut flags = input;
+            flags.set(PollFlags::POLLOUT, client.wants_to_send());
+            add(Token::Client(*id), client.as_fd(), flags);
+        }
+        for (id, container) in &self.containers {
+            container.interests(id, &mut add);
+        }
+        for (id, exec) in &self.execs {
+            if let Some(notes) = exec.starting.as_ref().and_then(|starting| starting.notes.as_ref()) {
+                add(Token::ExecNotes(id.clone()), notes.as_fd(), input);
+            }
+        }
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
+        let both = tokens.into_iter().zip(flags);
+        Ok(both.filter(|(_, flags)| !flags.is_empty()).collect())
+    }
+
+    fn handle(&mut self, token: Token, flags: PollFlags) {
+        match token {
+            Token::Signals => self.reap(),
+            Token::Listener => self.accept(),
+            Token::Client(id) => self.client(id),
+            Token::ContainerNotes(id) => self.container_notes(&id),
+            Token::ExecNotes(id) => self.exec_notes(&id),
+            Token::Output(id, index) => {
+                if let Some(container) = self.containers.get_mut(&id) {
+                    container.output(index);
+                }
+            }
+            Token::Stdin(id) => {
+                if let Some(container) = self.containers.get_mut(&id) {
+                    container.feed_stdin();
+                }
+            }
+            Token::Attached(id, index) => {
+                if let Some(container) = self.containers.get_mut(&id) {
+                    container.attached_ready(index, flags);
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        while let Ok((socket, _)) = self.listener.accept() {
+            if let Err(error) = socket.set_nonblocking(true) {
+                eprintln!("accepting a connection: {error}");
+                continue;
+            }
+            self.next_client += 1;
+            self.clients.insert(self.next_client, Channel::new(socket.into()));
+        }
+    }
+
+    /// Sends what waits, forgets who is gone.
+    fn settle(&mut self) {
+        let mut gone = Vec::new();
+        for (id, client) in &mut self.clients {
+            if client.flush().is_err() {
+                gone.push(*id);
+            }
+        }
+        for id in gone {
+            self.lose_client(id);
+        }
+        for container in self.containers.values_mut() {
+            container.drop_closed();
+        }
+    }
+
+    /// An exec without its caller has nobody to answer to.
+    fn lose_client(&mut self, id: u64) {
+        self.clients.remove(&id);
+        for exec in self.execs.values().filter(|exec| exec.client == id) {
+            if let Err(error) = linux::process::signal_pidfd(exec.pidfd.as_fd(), 9) {
+                eprintln!("ending an exec: {error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! The file system of a container, built from outside by descriptors: a
+//! detached overlay first, then everything mounted into it, each target
+//! resolved inside the new root. Runs in the child, in its own mount namespace.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use linux::mount::{Detached, Filesystem, Propagation, attribute, make_all_private};
+use linux::root::{Root, split};
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
+use node_api::{Mount, MountPropagation};
+
+use crate::spec::ContainerSpec;
+use crate::supervisor::Step;
+
+/// Character devices every container has.
+const DEVICES: [(&str, u64, u64); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
+const LINKS: [(&str, &str); 6] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("core", "/proc/kcore"),
+    ("ptmx", "pts/ptmx"),
+];
+/// Folders of /dev that privileged containers get their own of.
+const NOT_HOST_DEVICES: [&str; 8] = ["pts", "shm", "fd", "mqueue", "hugepages", "console", "char", "block"];
+
+/// What lies outside of the container and goes into it.
+pub(crate) struct Outside {
+    /// The pod's shared memory; `None` with the node's IPC namespace.
+    pub(crate) shm: Option<PathBuf>,
+    /// The container's cgroup: controller (empty for version 2) and folder.
+    pub(crate) cgroups: Vec<(String, PathBuf)>,
+    pub(crate) pure_cgroup2: bool,
+}
+
+/// A mount source, caught before the namespace is cut off from the node's.
+struct Source<'a> {
+    mount: &'a Mount,
+    tree: Detached,
+    is_file: bool,
+}
+
+/// Builds everything; the returned handle is the new root, to pivot to.
+pub(crate) fn build(spec: &ContainerSpec, outside: &Outside) -> Result<OwnedFd, String> {
+    let mut sources = Vec::new();
+    for mount in &spec.mounts {
+        sources.push(catch(mount)?);
+    }
+    sources.sort_by_key(|source| source.mount.container_path.components().count());
+    let shm = match &outside.shm {
+        Some(path) => Detached::copy(AT_FDCWD.as_fd(), path, false),
+        None => Detached::copy(AT_FDCWD.as_fd(), Path::new("/dev/shm"), false),
+    };
+    let shm = shm.step("shared memory")?;
+    let mut cgroups = Vec::new();
+    for (name, path) in &outside.cgroups {
+        if name.is_empty() != outside.pure_cgroup2 {
+            continue;
+        }
+        let tree = Detached::copy(AT_FDCWD.as_fd(), path, false).step("cgroup mount")?;
+        cgroups.push((name.as_str(), tree));
+    }
+    make_all_private().step("making mounts private")?;
+    let handle = overlay(spec).step("overlay")?;
+    let root = Root::from_descriptor(handle.try_clone().step("overlay")?);
+    standard_mounts(spec, &root, shm, cgroups)?;
+    for source in sources {
+        bind(&root, source)?;
+    }
+    for device in &spec.devices {
+        let name = device.container_path.display().to_string();
+        copy_device(&root, &device.host_path, &device.container_path).step(&name)?;
+    }
+    if !spec.cwd.is_empty() {
+        root.make_folders(Path::new(&spec.cwd), 0o755).step("working directory")?;
+    }
+    cover(spec, &root)?;
+    Ok(handle)
+}
+
+fn catch(mount: &Mount) -> Result<Source<'_>, String> {
+    let name = || format!("mount source {}", mount.host_path.display());
+    let metadata = std::fs::metadata(&mount.host_path).step(&name())?;
+    let tree = Detached::copy(AT_FDCWD.as_fd(), &mount.host_path, true).step(&name())?;
+    Ok(Source {
+        mount,
+        tree,
+        is_file: !metadata.is_dir(),
+    })
+}
+
+fn overlay(spec: &ContainerSpec) -> io::Result<OwnedFd> {
+    // Layer names relative to this folder are short enough for every interface.
+    nix::unistd::chdir(&spec.layers_folder)?;
+    let target = spec.writable.join("rootfs");
+    match overlay_by_descriptor(spec) {
+        Ok(tree) => {
+            let place = Root::open(&target)?;
+            tree.attach(place.as_fd())?;
+        }
+        // Kernels before 6.5 take layers in one option text only.
+        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EINVAL as i32)
+            || error.kind() == io::ErrorKind::InvalidInput =>
+        {
+            overlay_by_text(spec, &target)?;
+        }
+        Err(error) => return Err(error),
+    }
+    let root = Root::open(&target)?;
+    nix::unistd::chdir("/")?;
+    root.as_fd().try_clone_to_owned()
+}
+
+fn overlay_by_descriptor(spec: &ContainerSpec) -> io::Result<Detached> {
+    let context = Filesystem::open("overlay")?;
+    for layer in &spec.layers {
+        context.set("lowerdir+", layer.as_bytes())?;
+    }
+    let folder = |name: &str| spec.writable.join(name).into_os_string().into_encoded_bytes();
+    context.set("upperdir", &folder("upper"))?;
+    context.set("workdir", &folder("work"))?;
+    // A container's own writes need not survive the machine, so nothing waits for the disk.
+    context.flag("volatile")?;
+    context.mount(0)
+}
+
+fn overlay_by_text(spec: &ContainerSpec, target: &Path) -> io::Result<()> {
+    let writable = spec.writable.display();
+    let lower = spec.layers.join(":");
+    let options = format!("lowerdir={lower},upperdir={writable}/upper,workdir={writable}/work");
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("overlay"), target, Some("overlay"), flags, Some(options.as_str()))?;
+    Ok(())
+}
+
+fn standard_mounts(
+    spec: &ContainerSpec,
+    root: &Root,
+    shm: Detached,
+    cgroups: Vec<(&str, Detached)>,
+) -> Result<(), String> {
+    let quiet = attribute::NO_SUID | attribute::NO_DEVICES | attribute::NO_EXEC;
+    let guard = if spec.privileged { 0 } else { attribute::READ_ONLY };
+    let proc = Filesystem::open("proc").and_then(|fs| fs.mount(quiet));
+    attach(root, "/proc", proc)?;
+    let dev = tmpfs(attribute::NO_SUID, b"755", b"65536k").step("mount /dev")?;
+    attach(root, "/dev", Ok(dev))?;
+    populate_dev(spec, root).step("populate /dev")?;
+    let terminals = Filesystem::open("devpts").and_then(|fs| {
+        fs.flag("newinstance")?.set("ptmxmode", b"0666")?.set("mode", b"0620")?.set("gid", b"5")?;
+        fs.mount(attribute::NO_SUID | attribute::NO_EXEC)
+    });
+    attach(root, "/dev/pts", terminals)?;
+    attach(root, "/dev/shm", Ok(shm))?;
+    let queues = Filesystem::open("mqueue").and_then(|fs| fs.mount(quiet));
+    attach(root, "/dev/mqueue", queues)?;
+    let sys = Filesystem::open("sysfs").and_then(|fs| fs.mount(quiet | guard));
+    attach(root, "/sys", sys)?;
+    let top = "/sys/fs/cgroup";
+    if !cgroups.iter().any(|(name, _)| name.is_empty()) {
+        attach(root, top, tmpfs(quiet, b"755", b"64k"))?;
+    }
+    for (name, tree) in cgroups {
+        tree.shape(quiet | guard, Some(Propagation::Private), false).step("cgroup mount")?;
+        attach(root, format!("{top}/{name}").trim_end_matches('/'), Ok(tree))?;
+        for alias in name.split(',').filter(|alias| *alias != name) {
+            let folder = root.make_folders(Path::new(top), 0o755).step("cgroup mount")?;
+            nix::unistd::symlinkat(name, &folder, alias).step("cgroup link")?;
+        }
+    }
+    Ok(())
+}
+
+fn tmpfs(attributes: u64, mode: &[u8], size: &[u8]) -> io::Result<Detached> {
+    let context = Filesystem::open("tmpfs")?;
+    context.set("mode", mode)?.set("size", size)?;
+    context.mount(attributes)
+}
+
+fn attach(root: &Root, path: &str, tree: io::Result<Detached>) -> Result<(), String> {
+    let place = || root.make_folders(Path::new(path), 0o755);
+    let attached = tree.and_then(|tree| tree.attach(place()?.as_fd()));
+    attached.step(&format!("mount {path}"))
+}
+
+fn populate_dev(spec: &ContainerSpec, root: &Root) -> io::Result<()> {
+    let dev = root.make_folders(Path::new("/dev"), 0o755)?;
+    let all = Mode::from_bits_truncate(0o666);
+    for (name, major, minor) in DEVICES {
+        mknodat(&dev, name, SFlag::S_IFCHR, all, makedev(major, minor))?;
+    }
+    for (name, target) in LINKS {
+        nix::unistd::symlinkat(target, &dev, name)?;
+    }
+    if spec.privileged {
+        copy_host_devices(root, Path::new("/dev"))?;
+    }
+    Ok(())
+}
+
+fn copy_host_devices(root: &Root, folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)?.flatten() {
+        let (path, kind) = (entry.path(), entry.file_type()?);
+        if NOT_HOST_DEVICES.iter().any(|name| entry.file_name() == *name) {
+            continue;
+        }
+        if kind.is_dir() {
+            copy_host_devices(root, &path)?;
+        } else if kind.is_char_device() || kind.is_block_device() {
+            copy_device(root, &path, &path)?;
+        }
+    }
+    Ok(())
+}
+
+fn copy_device(root: &Root, host: &Path, path: &Path) -> io::Result<()> {
+    let metadata = std::fs::metadata(host)?;
+    let kind = if metadata.file_type().is_block_device() {
+        SFlag::S_IFBLK
+    } else if metadata.file_type().is_char_device() {
+        SFlag::S_IFCHR
+    } else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a device node"));
+    };
+    let (parent, name) = split(path)?;
+    let folder = root.make_folders(parent, 0o755)?;
+    let mode = Mode::from_bits_truncate(metadata.mode());
+    match mknodat(&folder, name, kind, mode, metadata.rdev()) {
+        Ok(()) => {
+            let owner = (Some(metadata.uid().into()), Some(metadata.gid().into()));
+            nix::unistd::fchownat(&folder, name, owner.0, owner.1, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            Ok(())
+        }
+        Err(nix::errno::Errno::EEXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn bind(root: &Root, source: Source<'_>) -> Result<(), String> {
+    let mount = source.mount;
+    let name = mount.container_path.display().to_string();
+    let propagation = match mount.propagation {
+        MountPropagation::Private => Propagation::Private,
+        MountPropagation::HostToContainer => Propagation::Slave,
+        MountPropagation::Bidirectional => Propagation::Shared,
+    };
+    source.tree.shape(0, Some(propagation), true).step(&name)?;
+    if mount.readonly {
+        source.tree.shape(attribute::READ_ONLY, None, mount.recursive_read_only).step(&name)?;
+    }
+    let place = root.mount_point(&mount.container_path, source.is_file);
+    let place = place.step(&format!("mount point {name}"))?;
+    source.tree.attach(place.as_fd()).step(&format!("mount {name}"))
+}
+
+/// Hides the masked paths and protects the read-only ones. What is not there needs neither.
+fn cover(spec: &ContainerSpec, root: &Root) -> Result<(), String> {
+    for path in &spec.readonly_paths {
+        let Ok(handle) = root.handle(Path::new(path)) else {
+            continue;
+        };
+        let protect = || {
+            let tree = Detached::copy(handle.as_fd(), Path::new(""), true)?;
+            tree.shape(attribute::READ_ONLY, None, true)?;
+            tree.attach(handle.as_fd())
+        };
+        protect().step(&format!("read-only path {path}"))?;
+    }
+    for path in &spec.masked_paths {
+        let Ok(handle) = root.handle(Path::new(path)) else {
+            continue;
+        };
+        let hide = || {
+            let kind = nix::sys::stat::fstat(&handle)?.st_mode & SFlag::S_IFMT.bits();
+            let cover = if kind == SFlag::S_IFDIR.bits() {
+                tmpfs(attribute::READ_ONLY, b"755", b"0")?
+            } else {
+                let null = root.handle(Path::new("/dev/null"))?;
+                Detached::copy(null.as_fd(), Path::new(""), false)?
+            };
+            cover.attach(handle.as_fd())
+        };
+        hide().step(&format!("masked path {path}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! The first moments of a supervisor: away from its parent, into the pod's
+//! cgroup and namespaces.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use linux::CloneFlags;
+use linux::cgroup::Hierarchies;
+use linux::process::{Forked, clone_process, close_from, exit_now, ignore_signal};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+
+use crate::spec::{SandboxSpec, file, read_json};
+use crate::supervisor::{Step, Supervisor};
+
+/// The supervisor is the last of the pod to be killed for memory.
+const OOM_SCORE: &str = "-998";
+
+/// Turns this process into the supervisor of the sandbox in `folder`.
+pub(super) fn supervisor(folder: &Path) -> Result<Supervisor, String> {
+    let spec: SandboxSpec = read_json(&folder.join(file::SPEC)).step(file::SPEC)?;
+    nix::unistd::setsid().step("new session")?;
+    for signal in [Signal::SIGHUP, Signal::SIGPIPE, Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT] {
+        ignore_signal(signal);
+    }
+    quiet_streams(folder).step("standard streams")?;
+    let _ = prctl::set_name(c"sampan-pod");
+    prctl::set_child_subreaper(true).step("subreaper")?;
+    // Refused without a capability some nodes do not have; then we are killed like any other.
+    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
+    let hierarchies = Hierarchies::of_this_machine().step("cgroups")?;
+    let cgroup = hierarchies.group(&spec.cgroup).step("cgroup")?;
+    cgroup.join(nix::unistd::getpid(), true).step("cgroup")?;
+    let own_pids = linux::namespace::own("pid").step("process id namespace")?;
+    namespaces(&spec)?;
+    if spec.own_ipc {
+        mount_shm(&folder.join(file::SHM)).step("shared memory")?;
+    }
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGCHLD);
+    signals.thread_block().step("signal mask")?;
+    let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+    let signals = SignalFd::with_flags(&signals, flags).step("signal descriptor")?;
+    let pause = if spec.shared_pids { Some(start_pause()?) } else { None };
+    // The folder is the working directory for a moment: a socket's path may not be long.
+    nix::unistd::chdir(folder).step("state folder")?;
+    let listener = UnixListener::bind(file::SOCKET).step("socket")?;
+    listener.set_nonblocking(true).step("socket")?;
+    std::fs::write(file::PID, std::process::id().to_string()).step("pid file")?;
+    nix::unistd::chdir("/").step("root folder")?;
+    Ok(Supervisor {
+        spec,
+        folder: folder.to_owned(),
+        hierarchies,
+        listener,
+        signals,
+        own_pids,
+        pause,
+        clients: Default::default(),
+        next_client: 0,
+        containers: Default::default(),
+        execs: Default::default(),
+        quit: false,
+    })
+}
+
+fn quiet_streams(folder: &Path) -> io::Result<()> {
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    let log = std::fs::File::options().create(true).append(true).open(folder.join(file::LOG))?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&null)?;
+    nix::unistd::dup2_stderr(&log)?;
+    Ok(())
+}
+
+fn namespaces(spec: &SandboxSpec) -> Result<(), String> {
+    let mut flags = CloneFlags::empty();
+    flags.set(CloneFlags::CLONE_NEWNET, spec.own_network);
+    flags.set(CloneFlags::CLONE_NEWIPC, spec.own_ipc);
+    flags.set(CloneFlags::CLONE_NEWUTS, spec.hostname.is_some());
+    nix::sched::unshare(flags).step("namespaces")?;
+    if let Some(hostname) = &spec.hostname {
+        nix::unistd::sethostname(hostname).step("hostname")?;
+    }
+    for (name, value) in &spec.sysctls {
+        if name.contains("..") {
+            return Err(format!("sysctl {name:?} has a wrong form"));
+        }
+        let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+        std::fs::write(&path, value).step(&format!("sysctl {name}"))?;
+    }
+    Ok(())
+}
+
+fn mount_shm(path: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(path)?;
+    let context = linux::mount::Filesystem::open("tmpfs")?;
+    context.set("mode", b"1777")?.set("size", b"65536k")?;
+    use linux::mount::attribute;
+    let tree = context.mount(attribute::NO_SUID | attribute::NO_DEVICES | attribute::NO_EXEC)?;
+    tree.attach(linux::root::Root::open(path)?.as_fd())
+}
+
+/// The first process of a shared process id namespace: it only waits, and reaps by ignoring.
+fn start_pause() -> Result<(Pid, std::os::fd::OwnedFd), String> {
+    match clone_process(CloneFlags::CLONE_NEWPID, None).step("pause process")? {
+        Forked::Parent { pid, pidfd } => Ok((pid, pidfd)),
+        Forked::Child => {
+            let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+            let _ = prctl::set_name(c"pause");
+            let _ = close_from(0);
+            // The kernel reaps the children of who ignores their signal.
+            ignore_signal(Signal::SIGCHLD);
+            loop {
+                nix::unistd::pause();
+            }
+            #[allow(unreachable_code)]
+            exit_now(0)
+        }
+    }
+}
