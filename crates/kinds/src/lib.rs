@@ -13,7 +13,6 @@ mod certificates;
 mod coordination;
 mod core;
 mod discovery;
-mod events;
 mod flowcontrol;
 pub mod metadata;
 mod networking;
@@ -27,16 +26,18 @@ mod spot;
 mod storage;
 mod table;
 mod tree;
+mod view;
 
 use std::sync::LazyLock;
 
+pub use core::pod::{qos_class, validate_ephemeral_containers};
 pub use row::{Cells, Column, Row, ScalePaths, Strategy, Verbs};
+pub use view::{View, views};
 
 static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
     let groups = [
         core::rows(),
         apps::rows(),
-        events::rows(),
         authentication::rows(),
         authorization::rows(),
         autoscaling::rows(),

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::row::{Cells, Strategy};
-use crate::table::{age, cells, name};
+use crate::table::{cells, name};
 use crate::tree::Tree;
 
 /// No defaults, no validation; only cells and a rule for names.
@@ -16,12 +16,8 @@ pub(crate) struct Plain {
 impl Plain {
     /// Columns of kinds for which upstream has no table of their own.
     pub(crate) const COLUMNS: &str = "Name, Created At:date";
-    /// Columns that go with [`Plain::AGED`].
-    pub(crate) const AGED_COLUMNS: &str = "Name, Age";
     /// Name and creation.
     pub(crate) const CREATED: Plain = Plain::new(created);
-    /// Name and age.
-    pub(crate) const AGED: Plain = Plain::new(|object, now| cells![name(object), age(object, now)]);
     /// Nothing is ever listed.
     pub(crate) const ANSWER: Plain = Plain::new(created).named(|_| Vec::new());
 

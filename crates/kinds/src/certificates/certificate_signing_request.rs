@@ -1,9 +1,11 @@
 //! CertificateSigningRequest.
 
 use jiff::Timestamp;
-use serde_json::Value;
+use meta::{Faults, naming};
+use serde_json::{Value, json};
 
 use crate::row::{Cells, Strategy};
+use crate::spot::{Spot, immutable, rules, unsupported};
 use crate::table::{age, cells, name, or};
 use crate::tree::Tree;
 
@@ -13,6 +15,32 @@ pub(crate) const COLUMNS: &str =
 pub(crate) struct CertificateSigningRequest;
 
 impl Strategy for CertificateSigningRequest {
+    /// Who asks is the server's to say: it sets user, groups and extra after this.
+    fn prepare_create(&self, object: &mut Value) {
+        for field in ["username", "uid", "groups", "extra"] {
+            object.drop_field(&format!("spec.{field}"));
+        }
+        object.set("status", json!({}));
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value) {
+        object.set("spec", old.at("spec").clone());
+    }
+
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        validate_spec(&Spot::new(object, "spec"), faults);
+    }
+
+    fn validate_status(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        validate_conditions(object, old, faults);
+        let certificate = old.text("status.certificate");
+        if !certificate.is_empty() && certificate != object.text("status.certificate") {
+            let rule = "updates may not modify existing certificate content";
+            faults.forbidden("status.certificate", rule);
+        }
+        immutable(&Spot::new(object, ""), old, "spec", faults);
+    }
+
     fn selectable_field_names(&self) -> &'static [&'static str] {
         &["spec.signerName"]
     }
@@ -58,4 +86,108 @@ fn condition(request: &Value) -> String {
         text.push_str(",Issued");
     }
     text
+}
+
+/// The shortest life of a certificate that may be asked for.
+const EXPIRATION_SECONDS_MIN: i64 = 600;
+const USAGES: [&str; 23] = [
+    "any",
+    "cert sign",
+    "client auth",
+    "code signing",
+    "content commitment",
+    "crl sign",
+    "data encipherment",
+    "decipher only",
+    "digital signature",
+    "email protection",
+    "encipher only",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "key agreement",
+    "key encipherment",
+    "microsoft sgc",
+    "netscape sgc",
+    "ocsp signing",
+    "s/mime",
+    "server auth",
+    "signing",
+    "timestamping",
+];
+
+fn validate_spec(spec: &Spot<'_>, faults: &mut Faults) {
+    let request = spec.text("request");
+    if request.is_empty() {
+        let rule = "PEM block type must be CERTIFICATE REQUEST";
+        faults.invalid(spec.path("request"), request, rule);
+    }
+    if spec.count("usages") == 0 {
+        faults.required(spec.path("usages"), "");
+    }
+    let mut seen = Vec::new();
+    for usage in spec.items("usages") {
+        let word = usage.as_str().unwrap_or("").to_owned();
+        if !USAGES.contains(&word.as_str()) {
+            unsupported(faults, usage.path.clone(), word.as_str(), &USAGES);
+        }
+        if seen.contains(&word) {
+            faults.duplicate(usage.path.clone(), word.as_str());
+        }
+        seen.push(word);
+    }
+    validate_signer(spec, faults);
+    let seconds = spec.maybe_int("expirationSeconds");
+    if let Some(seconds) = seconds.filter(|seconds| *seconds < EXPIRATION_SECONDS_MIN) {
+        let rule = "may not specify a duration less than 600 seconds (10 minutes)";
+        faults.invalid(spec.path("expirationSeconds"), seconds, rule);
+    }
+}
+
+/// A signer is a domain with a path, such as `kubernetes.io/kubelet-serving`.
+fn validate_signer(spec: &Spot<'_>, faults: &mut Faults) {
+    let (path, name) = (spec.path("signerName"), spec.text("signerName"));
+    if name.is_empty() {
+        return faults.required(path, "");
+    }
+    let parts: Vec<_> = name.split('/').collect();
+    let [domain, signer] = parts.as_slice() else {
+        let rule = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+        return faults.invalid(path, name, rule);
+    };
+    rules(faults, path.clone(), *domain, naming::dns1123_subdomain(domain));
+    if domain.split('.').count() < 2 {
+        let rule = "should be a domain with at least two segments separated by dots";
+        faults.invalid(path.clone(), *domain, rule);
+    }
+    rules(faults, path, *signer, naming::dns1123_subdomain(signer));
+}
+
+fn validate_conditions(object: &Value, old: &Value, faults: &mut Faults) {
+    let path = "status.conditions";
+    let kinds = |tree: &Value| -> Vec<String> {
+        let conditions = tree.list(path).iter();
+        conditions.map(|one| one.text("type").to_owned()).collect()
+    };
+    let (now, then) = (kinds(object), kinds(old));
+    for kind in ["Approved", "Denied", "Failed"] {
+        let count = |kinds: &[String]| kinds.iter().filter(|one| *one == kind).count();
+        if count(&now) < count(&then) {
+            let rule = format!("updates may not remove a condition of type \"{kind}\"");
+            faults.forbidden(path, rule);
+        }
+    }
+    let holds = |kind: &str| now.iter().any(|one| one == kind);
+    if holds("Approved") && holds("Denied") {
+        let rule = "Approved and Denied conditions are mutually exclusive";
+        faults.invalid(path, "Denied", rule);
+    }
+    for condition in Spot::new(object, "status").items("conditions") {
+        let status = condition.text("status");
+        match status {
+            "" => faults.required(condition.path("status"), ""),
+            "True" => {}
+            other => unsupported(faults, condition.path("status"), other, &["True"]),
+        }
+    }
 }

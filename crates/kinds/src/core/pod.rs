@@ -5,6 +5,9 @@ pub(crate) mod defaults;
 mod prepare;
 pub(crate) mod validate;
 
+pub use prepare::qos_class;
+pub use validate::validate_ephemeral_containers;
+
 use jiff::Timestamp;
 use meta::Faults;
 use serde_json::Value;

@@ -17,6 +17,7 @@ pub(crate) use resources::{validate_amount, validate_name as validate_resource_n
 pub(crate) use scheduling::{node_selector, validate_effect};
 pub(crate) use volumes::validate_driver;
 
+pub use update::validate_ephemeral_containers;
 pub(super) use update::{validate_status, validate_update};
 
 use crate::metadata::{validate_annotations, validate_labels};

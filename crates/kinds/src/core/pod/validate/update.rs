@@ -215,3 +215,24 @@ fn validate_restarts(pod: &Value, old: &Value, faults: &mut Faults) {
         }
     }
 }
+
+/// Faults of a write to `/ephemeralcontainers`: they may be added, but not changed or removed.
+pub fn validate_ephemeral_containers(pod: &Value, old: &Value, faults: &mut Faults) {
+    validate_pod(pod, faults);
+    const LIST: &str = "spec.ephemeralContainers";
+    let mirrored = pod.at("metadata.annotations").get(super::MIRROR);
+    if mirrored.is_some() {
+        faults.forbidden("", "static pods do not support ephemeral containers");
+    }
+    for before in old.list(LIST) {
+        let name = before.text("name");
+        let mut now = pod.list(LIST).iter();
+        let rule = match now.find(|container| container.text("name") == name) {
+            None => "removed",
+            Some(now) if !same(now, before) => "changed",
+            Some(_) => continue,
+        };
+        let rule = format!("existing ephemeral containers \"{name}\" may not be {rule}\n");
+        faults.forbidden(LIST, rule);
+    }
+}
