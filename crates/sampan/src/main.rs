@@ -1,1 +1,27 @@
-fn main() {}
+//! The whole cloud-native stack in one boat: this file only chooses who shall
+//! run. Everything is built in `server`, and nowhere else.
+
+mod addons;
+mod cli;
+mod config;
+mod demo;
+mod demo_app;
+mod guard;
+mod image;
+mod identity;
+mod server;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    // The supervisor of a pod is this same binary, kept small: no runtime, no threads.
+    if arguments.get(1).is_some_and(|word| word == "supervise") {
+        return exit_code(runtime::supervisor::main(&arguments[2..]));
+    }
+    exit_code(cli::run())
+}
+
+fn exit_code(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}

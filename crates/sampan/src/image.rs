@@ -1,0 +1,126 @@
+//! `sampan image`: the node's images, without a server.
+#![expect(clippy::print_stdout, reason = "this is a command line's face")]
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use oci::{BinaryImage, Store};
+
+use crate::config::DEFAULT_DATA_DIR;
+use crate::server::engine_root;
+
+/// Arguments of `image`.
+#[derive(Args, Debug)]
+pub(crate) struct ImageCommand {
+    /// Folder that holds everything
+    #[arg(short = 'd', long, global = true, default_value = DEFAULT_DATA_DIR)]
+    data_dir: PathBuf,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// List images
+    #[command(visible_alias = "list")]
+    Ls {
+        /// Print ids only
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Give an image one more name
+    Tag { source: String, target: String },
+    /// Remove images
+    #[command(visible_alias = "remove")]
+    Rm {
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+    /// Make an image from this very binary, for demonstrations and tests
+    #[command(hide = true)]
+    FromBinary { tag: String },
+}
+
+/// Runs a verb.
+pub(crate) async fn run(command: ImageCommand) -> Result<()> {
+    let folder = std::path::absolute(&command.data_dir)?;
+    let store = open(&folder)?;
+    match command.verb {
+        Verb::Ls { quiet } => list(&store, quiet),
+        Verb::Tag { source, target } => Ok(store.tag(&source, &target)?),
+        Verb::Rm { images } => {
+            for image in images {
+                let gone = store.remove(&image)?;
+                println!("{}: {image}", if gone { "Deleted" } else { "Untagged" });
+            }
+            Ok(())
+        }
+        Verb::FromBinary { tag } => {
+            let binary = std::env::current_exe().context("cannot tell where this program is")?;
+            from_own_binary(&folder, &binary, &tag)
+        }
+    }
+}
+
+fn open(data_dir: &Path) -> Result<Store> {
+    let root = engine_root(data_dir).join("images");
+    Store::open(&root).with_context(|| format!("image store {}", root.display()))
+}
+
+/// Puts an image of `binary` into the store of a data folder.
+pub(crate) fn from_own_binary(data_dir: &Path, binary: &Path, tag: &str) -> Result<()> {
+    let wishes = BinaryImage {
+        path: "/sampan".into(),
+        entrypoint: vec!["/sampan".into()],
+        cmd: vec!["demo-app".into(), "serve".into()],
+        ..BinaryImage::default()
+    };
+    oci::image_from_binary(&open(data_dir)?, binary, tag, &wishes)?;
+    Ok(())
+}
+
+fn list(store: &Store, quiet: bool) -> Result<()> {
+    if !quiet {
+        println!("{:<48} {:<24} {:<14} SIZE", "REPOSITORY", "TAG", "IMAGE ID");
+    }
+    for image in store.list()? {
+        let id: String = image.id.hex().chars().take(12).collect();
+        if quiet {
+            println!("{id}");
+            continue;
+        }
+        let size = human_bytes(image.size());
+        let untagged = image.repo_tags.is_empty().then(|| "<none>:<none>".to_owned());
+        for name in image.repo_tags.iter().chain(&untagged) {
+            let (repository, tag) = name.rsplit_once(':').unwrap_or((name, "<none>"));
+            println!("{repository:<48} {tag:<24} {id:<14} {size}");
+        }
+    }
+    Ok(())
+}
+
+/// As docker prints sizes: powers of a thousand, three digits.
+fn human_bytes(bytes: u64) -> String {
+    let mut size = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if size < 1000.0 {
+            let digits = if size < 10.0 && unit != "B" { 2 } else if size < 100.0 && unit != "B" { 1 } else { 0 };
+            return format!("{size:.digits$}{unit}");
+        }
+        size /= 1000.0;
+    }
+    format!("{size:.1}TB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::human_bytes;
+
+    #[test]
+    fn sizes_read_like_docker() {
+        for (bytes, text) in [(5, "5B"), (1500, "1.50kB"), (56_700_000, "56.7MB"), (187_000_000, "187MB")] {
+            assert_eq!(human_bytes(bytes), text);
+        }
+    }
+}

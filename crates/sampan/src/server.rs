@@ -1,0 +1,403 @@
+//! The composition root: every part is built here and nowhere else. A part
+//! sees only the API; whether that is a value of this process or a server
+//! elsewhere it cannot tell.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use apiserver::ApiServer;
+use auth::Pki;
+use auth::certificate::{Pair, Subject, Usage};
+use base::Crew;
+use client::{Access, Client, Hub};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::VERSION;
+use crate::config::{Config, Role};
+use crate::guard::Delegated;
+use crate::{addons, identity};
+
+/// Runs what the configuration says until SIGTERM or SIGINT.
+pub(crate) async fn run(config: Config) -> Result<()> {
+    let crew = Crew::new();
+    // The store closes last: what the others write while they stop must still find it.
+    let store_crew = Crew::new();
+    std::fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("cannot create {}", config.data_dir.display()))?;
+    stop_on_signals(&crew)?;
+    let started = start(&config, &crew, &store_crew).await;
+    if started.is_err() {
+        crew.stop().raise();
+    }
+    let ended = crew.finished().await;
+    store_crew.stop().raise();
+    let closed = store_crew.finished().await;
+    started?;
+    ended?;
+    closed?;
+    tracing::info!("stopped; containers go on running");
+    Ok(())
+}
+
+async fn start(config: &Config, crew: &Crew, store_crew: &Crew) -> Result<()> {
+    match config.role {
+        Role::All => everything(config, crew, store_crew).await,
+        Role::Apiserver => {
+            // Alone, the server publishes the address it is bound to.
+            let advertised = config.node_ip.map(IpAddr::from).unwrap_or(config.bind_address);
+            api_server(config, advertised, crew, store_crew).await
+        }
+        Role::Scheduler => {
+            let client = Client::remote(&access(config)?)?;
+            start_scheduler(client, crew);
+            Ok(())
+        }
+        Role::ControllerManager => {
+            let access = access(config)?;
+            let client = Client::remote(&access)?;
+            let own = client.clone();
+            let root_ca = access.ca.clone().unwrap_or_default();
+            let root_ca = String::from_utf8(root_ca).context("CA of the kubeconfig is not text")?;
+            start_controllers(config, client, Arc::new(move |_| own.clone()), root_ca, crew);
+            Ok(())
+        }
+        Role::Proxy => {
+            let client = Client::remote(&access(config)?)?;
+            let network = network_config(config)?;
+            start_proxy(config, &network, client, crew);
+            Ok(())
+        }
+        Role::Kubelet => kubelet_alone(config, crew).await,
+    }
+}
+
+async fn everything(config: &Config, crew: &Crew, store_crew: &Crew) -> Result<()> {
+    // The store first: it refuses a second server on the same folder before anything is touched.
+    let store = open_store(config, store_crew).await?;
+    let network = network_config(config)?;
+    network::bring_up_loopback().await.context("loopback")?;
+    let pods = network::open(network.clone()).await.context("pod network")?;
+    let node_ip = node_ip(config, &network).await?;
+    let gateway = IpAddr::from(network.gateway());
+    let hosts = [node_ip, gateway];
+    let (api, pki) = api_server_on(config, store, node_ip, &hosts, crew).await?;
+
+    let local = |who| api.client(who);
+    start_scheduler(local(identity::scheduler()), crew);
+    let by_name = {
+        let api = api.clone();
+        move |name: &str| api.client(identity::controller(name))
+    };
+    let manager = local(identity::controller_manager());
+    start_controllers(config, manager, Arc::new(by_name), pki.ca_pem().to_owned(), crew);
+    start_proxy(config, &network, local(identity::proxy()), crew);
+    start_dns(config, local(identity::dns()), gateway, crew);
+    addons::dns(&local(auth::Identity::loopback()), &config.cluster_dns.to_string(), gateway)
+        .await
+        .context("kube-dns service")?;
+
+    let serving = node_certificate(config, &pki, &hosts)?;
+    let node = local(identity::node(&config.node_name));
+    let reviewer = local(auth::Identity::loopback());
+    let tls = auth::tls::server_config_of(&serving, pki.client_ca_pem())?;
+    start_kubelet(config, &network, pods, node, reviewer, node_ip, tls, crew).await?;
+    tracing::info!(
+        kubeconfig = %config.write_kubeconfig.display(),
+        "ready: export KUBECONFIG={}", config.write_kubeconfig.display()
+    );
+    Ok(())
+}
+
+async fn open_store(config: &Config, crew: &Crew) -> Result<Arc<dyn store::Store>> {
+    let settings = store::Config { dir: config.data_dir.join("store"), ..store::Config::default() };
+    let place = settings.dir.display().to_string();
+    store::open(settings, crew).await.with_context(|| format!("store {place}"))
+}
+
+/// The API server alone, with what the other parts need to reach it.
+async fn api_server(
+    config: &Config,
+    advertised: IpAddr,
+    crew: &Crew,
+    store_crew: &Crew,
+) -> Result<()> {
+    let store = open_store(config, store_crew).await?;
+    let (_, pki) = api_server_on(config, store, advertised, &[], crew).await?;
+    write_component_kubeconfigs(config, &pki)
+}
+
+async fn api_server_on(
+    config: &Config,
+    store: Arc<dyn store::Store>,
+    advertised: IpAddr,
+    hosts: &[IpAddr],
+    crew: &Crew,
+) -> Result<(ApiServer, Arc<Pki>)> {
+    let mut names: Vec<String> = hosts.iter().map(IpAddr::to_string).collect();
+    names.extend([advertised.to_string(), config.bind_address.to_string()]);
+    names.push(config.node_name.clone());
+    names.extend(config.tls_san.iter().cloned());
+    let pki = Arc::new(Pki::open(&config.data_dir.join("pki"), &names).context("certificates")?);
+
+    let port = config.https_listen_port;
+    let mut addresses = vec![SocketAddr::new(config.bind_address, port)];
+    for host in hosts {
+        let address = SocketAddr::new(*host, port);
+        if !config.bind_address.is_unspecified() && !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    let mut listeners = Vec::new();
+    for address in addresses {
+        let listener = std::net::TcpListener::bind(address)
+            .with_context(|| format!("cannot listen on {address} (choose another with --https-listen-port)"))?;
+        listener.set_nonblocking(true)?;
+        listeners.push(listener);
+    }
+
+    let settings = apiserver::Config {
+        service_cidr: config.service_cidr.clone(),
+        node_port_range: config.service_node_port_range.0..=config.service_node_port_range.1,
+        cluster_domain: config.cluster_domain.clone(),
+        advertise_address: Some(advertised),
+        port,
+        git_version: VERSION.into(),
+        ..apiserver::Config::new(pki.clone())
+    };
+    let api = apiserver::build(settings, store, crew).await.context("API server")?;
+    let tls = auth::tls::server_config(&pki)?;
+    apiserver::listen(api.clone(), listeners, tls, crew).context("API server's listeners")?;
+    let url = format!("https://{}", SocketAddr::new(reachable(config.bind_address), port));
+    let text = auth::kubeconfig(&url, pki.ca_pem(), pki.admin(), "sampan");
+    write_private(&config.write_kubeconfig, &text)?;
+    Ok((api, pki))
+}
+
+/// The address by which a client on this machine reaches a listener.
+fn reachable(bound: IpAddr) -> IpAddr {
+    if bound.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { bound }
+}
+
+/// Kubeconfigs and certificates for parts that run in processes of their own.
+fn write_component_kubeconfigs(config: &Config, pki: &Pki) -> Result<()> {
+    let url = format!(
+        "https://{}",
+        SocketAddr::new(reachable(config.bind_address), config.https_listen_port)
+    );
+    let node = format!("system:node:{}", config.node_name);
+    let parts: [(&str, &str, &[&str]); 4] = [
+        ("scheduler", "system:kube-scheduler", &[]),
+        ("controller-manager", "system:kube-controller-manager", &[]),
+        ("proxy", "system:kube-proxy", &[]),
+        ("kubelet", &node, &["system:nodes"]),
+    ];
+    for (name, user, groups) in parts {
+        let pair = pki.issue_client(user, groups)?;
+        let text = auth::kubeconfig(&url, pki.ca_pem(), &pair, name);
+        write_private(&config.data_dir.join(format!("{name}.kubeconfig")), &text)?;
+    }
+    let mut hosts: Vec<IpAddr> = vec![config.bind_address];
+    hosts.extend(config.node_ip.map(IpAddr::from));
+    node_certificate(config, pki, &hosts)?;
+    Ok(())
+}
+
+/// The kubelet's serving certificate, kept in the folder of certificates.
+fn node_certificate(config: &Config, pki: &Pki, hosts: &[IpAddr]) -> Result<Pair> {
+    let common_name = format!("system:node:{}", config.node_name);
+    let mut names: std::collections::BTreeSet<String> =
+        hosts.iter().map(IpAddr::to_string).collect();
+    names.insert(config.node_name.clone());
+    let subject = Subject {
+        common_name: &common_name,
+        organizations: &["system:nodes"],
+        hosts: names,
+        usage: Usage::Server,
+    };
+    Ok(pki.keep(&config.data_dir.join("pki"), "kubelet", &subject)?)
+}
+
+fn write_private(path: &Path, text: &str) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    base::files::write_atomic(path, text.as_bytes(), 0o600)
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn access(config: &Config) -> Result<Access> {
+    let path = config.kubeconfig.as_deref().context("--kubeconfig is needed")?;
+    Ok(client::kubeconfig::load(path, None)?)
+}
+
+fn network_config(config: &Config) -> Result<network::Config> {
+    let parse = |text: &str| text.parse().map_err(|_| anyhow::anyhow!("{text}: not an IPv4 range"));
+    Ok(network::Config {
+        bridge: config.bridge.clone(),
+        pod_cidr: parse(&config.pod_cidr)?,
+        cluster_cidr: parse(&config.cluster_cidr)?,
+        service_cidr: parse(&config.service_cidr)?,
+        ..network::Config::new(config.data_dir.join("network"))
+    })
+}
+
+async fn node_ip(config: &Config, network: &network::Config) -> Result<IpAddr> {
+    match config.node_ip {
+        Some(address) => Ok(address.into()),
+        None => Ok(network::node_address(network).await.context("node address")?.into()),
+    }
+}
+
+fn start_scheduler(client: Client, crew: &Crew) {
+    let own = crew.clone();
+    crew.spawn("scheduler", async move {
+        scheduler::run(client, scheduler::Config::default(), &own).await;
+    });
+}
+
+fn start_controllers(
+    config: &Config,
+    client: Client,
+    client_for: Arc<dyn Fn(&str) -> Client + Send + Sync>,
+    root_ca: String,
+    crew: &Crew,
+) {
+    let cluster_cidr = config.cluster_cidr.clone();
+    let settings = controllers::Config { client, client_for, root_ca, cluster_cidr };
+    controllers::run(settings, crew);
+}
+
+fn start_proxy(
+    config: &Config,
+    network: &network::Config,
+    client: Client,
+    crew: &Crew,
+) {
+    let settings = proxy::Config {
+        node_name: config.node_name.clone(),
+        zone: None,
+        cluster_cidr: network.cluster_cidr,
+        service_cidr: network.service_cidr,
+    };
+    let hub = Hub::new(client, crew);
+    crew.spawn_fallible("service proxy", proxy::run(hub, settings, crew.stop()));
+}
+
+fn start_dns(config: &Config, client: Client, gateway: IpAddr, crew: &Crew) {
+    let settings = dns::Config {
+        listen: vec![SocketAddr::new(gateway, 53)],
+        cluster_domain: config.cluster_domain.clone(),
+        ..dns::Config::from_resolv_conf(&config.resolv_conf)
+    };
+    let stop = crew.stop();
+    crew.spawn_fallible("DNS", dns::run(client, settings, stop));
+}
+
+async fn kubelet_alone(config: &Config, crew: &Crew) -> Result<()> {
+    let client = Client::remote(&access(config)?)?;
+    let network = network_config(config)?;
+    network::bring_up_loopback().await.context("loopback")?;
+    let pods = network::open(network.clone()).await.context("pod network")?;
+    let node_ip = node_ip(config, &network).await?;
+    let read = |path: &Option<std::path::PathBuf>, flag: &str| -> Result<String> {
+        let path = path.as_deref().with_context(|| format!("{flag} is needed"))?;
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let serving = Pair {
+        cert_pem: read(&config.tls_cert_file, "--tls-cert-file")?,
+        key_pem: read(&config.tls_private_key_file, "--tls-private-key-file")?,
+    };
+    let client_ca = read(&config.client_ca_file, "--client-ca-file")?;
+    let tls = auth::tls::server_config_of(&serving, &client_ca)?;
+    start_kubelet(config, &network, pods, client.clone(), client, node_ip, tls, crew).await
+}
+
+#[expect(clippy::too_many_arguments, reason = "each is a different part; this is where they meet")]
+async fn start_kubelet(
+    config: &Config,
+    network: &network::Config,
+    pods: Arc<dyn node_api::PodNetwork>,
+    node: Client,
+    reviewer: Client,
+    node_ip: IpAddr,
+    tls: Arc<rustls::ServerConfig>,
+    crew: &Crew,
+) -> Result<()> {
+    let engine = runtime::open(engine_config(&config.data_dir), pods, crew).await.context("container engine")?;
+    let parts = kubelet::Parts { runtime: engine.clone(), images: engine };
+    let server = kubelet::ServerConfig {
+        address: SocketAddr::new(node_ip, config.kubelet_port),
+        tls,
+        guard: Arc::new(Delegated::new(reviewer, &config.node_name)),
+    };
+    let root = config.data_dir.join("kubelet");
+    let mut settings =
+        kubelet::Config::new(&config.node_name, node_ip, root, config.data_dir.join("logs/pods"));
+    std::fs::create_dir_all(&config.pod_manifest_path)?;
+    settings.static_pod_path = Some(config.pod_manifest_path.clone());
+    settings.cluster_dns = vec![config.cluster_dns.into()];
+    settings.cluster_domain = config.cluster_domain.clone();
+    settings.resolv_conf = config.resolv_conf.clone();
+    settings.max_pods = config.max_pods;
+    settings.pod_cidrs = vec![network.pod_cidr.to_string()];
+    settings.labels = config.node_label.iter().cloned().collect();
+    settings.server = Some(server);
+    settings.version = VERSION.into();
+    kubelet::run(node, parts, settings, crew).await.context("kubelet")
+}
+
+/// Where the engine keeps its things. Sockets and cgroups need short names of their own, so that
+/// several clusters can share a machine.
+pub(crate) fn engine_config(data_dir: &Path) -> runtime::Config {
+    let tag = folder_tag(data_dir);
+    runtime::Config {
+        root: engine_root(data_dir),
+        state: Path::new("/run/sampan").join(&tag),
+        ..runtime::Config::below(data_dir, &format!("/sampan-{tag}"))
+    }
+}
+
+/// Where the engine keeps images and containers.
+pub(crate) fn engine_root(data_dir: &Path) -> PathBuf {
+    data_dir.join("engine")
+}
+
+/// Eight hexadecimal digits that stand for a data folder.
+fn folder_tag(folder: &Path) -> String {
+    let step = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(16_777_619);
+    let hash = folder.as_os_str().as_encoded_bytes().iter().fold(2_166_136_261, step);
+    format!("{hash:08x}")
+}
+
+fn stop_on_signals(crew: &Crew) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = crew.stop();
+    crew.spawn("signals", async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM"),
+            _ = interrupt.recv() => tracing::info!("interrupted"),
+            () = stop.raised() => {}
+        }
+        stop.raise();
+    });
+    Ok(())
+}
+
+/// `sampan purge`: removes what outlives a server, but for its data.
+pub(crate) async fn purge(data_dir: &Path) -> Result<()> {
+    let crew = Crew::new();
+    let network = network::Config::new(data_dir.join("network"));
+    let pods = network::open(network).await.context("pod network")?;
+    let engine =
+        runtime::open(engine_config(data_dir), pods, &crew).await.context("container engine")?;
+    let engine: Arc<dyn node_api::RuntimeService> = engine;
+    for sandbox in engine.list_pod_sandboxes().await? {
+        engine.remove_pod_sandbox(&sandbox.id).await?;
+    }
+    crew.stop().raise();
+    crew.finished().await?;
+    Ok(())
+}

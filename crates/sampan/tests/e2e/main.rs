@@ -1,0 +1,6 @@
+//! The built binary under real clients: each test starts clusters of its own,
+//! in network and mount namespaces of their own, and leaves nothing behind.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod cluster;
+mod kubectl;
