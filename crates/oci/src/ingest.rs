@@ -127,11 +127,13 @@ impl Ingest {
     }
 
     /// Makes the image visible under `names`, durably. `config` and `manifest` must have been
-    /// taken as documents, the layers be in the order of the configuration.
+    /// taken as documents, the layers be in the order of the configuration. `known_as` is the
+    /// digest its registry knows it by: the manifest's, or that of an index above it.
     pub fn commit(
         self,
         config_bytes: &[u8],
         manifest: &Digest,
+        known_as: &Digest,
         layers: Vec<Layer>,
         names: &[Reference],
     ) -> Result<ImageRecord, ImageError> {
@@ -167,13 +169,19 @@ impl Ingest {
             };
             let record = images.entry(id.clone()).or_insert(fresh);
             for name in names {
-                record.repo_digests.insert(name.with_digest(manifest));
+                record.repo_digests.insert(name.with_digest(known_as));
             }
             for tag in names.iter().filter_map(Reference::tagged) {
                 move_tag(images, &id, &tag);
             }
             images.get(&id).cloned().ok_or_else(|| ImageError::NotFound(id.to_string()))
         })
+    }
+
+    /// A file in the temporary folder, for whoever needs a whole stream at once.
+    pub(crate) fn spool_file(&self) -> Result<File, ImageError> {
+        let path = self.fresh_path();
+        File::options().read(true).write(true).create_new(true).open(&path).at(&path)
     }
 
     fn move_all(&self) -> Result<(), ImageError> {

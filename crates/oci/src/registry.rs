@@ -1,15 +1,412 @@
-//! registry
+//! A client of OCI registries: one request at a time over HTTP or TLS, with
+//! the challenges and redirections registries answer with.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, RANGE, USER_AGENT, WWW_AUTHENTICATE};
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use serde::{Deserialize, Serialize};
+
+use crate::error::ImageError;
+use crate::manifest::{DOCKER_INDEX, DOCKER_MANIFEST, DOCUMENT_LIMIT, OCI_INDEX, OCI_MANIFEST};
+use crate::reference::Reference;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// A registry that sends nothing for so long is given up.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const REDIRECT_LIMIT: usize = 8;
+/// Certificates this machine trusts beyond the built-in ones.
+const SYSTEM_CERTIFICATES: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
+
 /// Credentials for one pull.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
     pub username: String,
     pub password: String,
+    /// A refresh token for the registry's token server.
     pub identity_token: String,
+    /// A bearer token for the registry itself.
     pub registry_token: String,
 }
-/// Options
-#[derive(Clone, Debug, Default)]
+
+/// How registries are spoken to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct RegistryOptions {
-    /// Registries (host and port) spoken to over plain HTTP or with any certificate.
+    /// Registries (host and port) without TLS. This machine's own are so anyway.
     pub insecure: Vec<String>,
+    /// Other addresses to ask instead, by registry: `docker.io` → `mirror.local:5000`.
+    pub mirrors: HashMap<String, String>,
+}
+
+impl RegistryOptions {
+    /// Reads them from a JSON file; no file is the default.
+    pub fn load(path: &Path) -> Result<RegistryOptions, ImageError> {
+        let fault = |error| ImageError::Io(path.display().to_string(), error);
+        match std::fs::read(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(RegistryOptions::default()),
+            Err(error) => Err(fault(error)),
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| fault(error.into())),
+        }
+    }
+
+    fn is_plain(&self, host: &str) -> bool {
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        let local = name == "localhost" || name == "[::1]" || name.starts_with("127.");
+        local || self.insecure.iter().any(|known| known == host)
+    }
+}
+
+/// The client; one per pull, for it remembers tokens.
+pub(crate) struct Client {
+    options: RegistryOptions,
+    credentials: Credentials,
+    tls: tokio_rustls::TlsConnector,
+    /// What the registry wants to see in `Authorization`.
+    authorization: Mutex<Option<String>>,
+}
+
+impl Client {
+    pub(crate) fn new(options: &RegistryOptions, credentials: &Credentials) -> Result<Client, ImageError> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        let extra = std::env::var("SSL_CERT_FILE").into_iter();
+        for path in extra.chain(SYSTEM_CERTIFICATES.map(str::to_owned)) {
+            let Ok(certificates) = CertificateDer::pem_file_iter(path) else {
+                continue;
+            };
+            // A certificate we cannot read is one we do not trust.
+            roots.add_parsable_certificates(certificates.flatten());
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| ImageError::Registry(format!("TLS: {error}")))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let token = &credentials.registry_token;
+        Ok(Client {
+            options: options.clone(),
+            credentials: credentials.clone(),
+            tls: Arc::new(config).into(),
+            authorization: Mutex::new((!token.is_empty()).then(|| format!("Bearer {token}"))),
+        })
+    }
+
+    /// Fetches a manifest or index: its media type and bytes.
+    pub(crate) async fn manifest(&self, name: &Reference, which: &str) -> Result<(String, Bytes), ImageError> {
+        let url = self.url(name, &format!("manifests/{which}"));
+        let accept = [OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST].join(", ");
+        let response = self.get(name, &url, &accept, 0).await?;
+        let header = response.headers().get(CONTENT_TYPE);
+        let media_type = header.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
+        Ok((media_type, whole(response).await?))
+    }
+
+    /// Starts to fetch a blob from `offset` on; the answer may start earlier, at 0 (status 200).
+    pub(crate) async fn blob(
+        &self,
+        name: &Reference,
+        digest: &str,
+        offset: u64,
+    ) -> Result<Response<Incoming>, ImageError> {
+        let url = self.url(name, &format!("blobs/{digest}"));
+        self.get(name, &url, "*/*", offset).await
+    }
+
+    fn url(&self, name: &Reference, path: &str) -> String {
+        let mirror = self.options.mirrors.get(&name.registry);
+        let host = match (mirror, name.registry.as_str()) {
+            (Some(mirror), _) => mirror,
+            (None, "docker.io") => "registry-1.docker.io",
+            (None, host) => host,
+        };
+        let scheme = if self.options.is_plain(host) { "http" } else { "https" };
+        format!("{scheme}://{host}/v2/{}/{path}", name.repository)
+    }
+
+    async fn get(
+        &self,
+        name: &Reference,
+        url: &str,
+        accept: &str,
+        offset: u64,
+    ) -> Result<Response<Incoming>, ImageError> {
+        let mut challenged = false;
+        loop {
+            let response = self.follow(url, accept, offset).await?;
+            let status = response.status();
+            if status.is_success() {
+                return Ok(response);
+            }
+            if status == StatusCode::UNAUTHORIZED && !challenged {
+                challenged = true;
+                self.answer_challenge(name, &response).await?;
+                continue;
+            }
+            let body = whole(response).await.unwrap_or_default();
+            return Err(refusal(name, status, &body));
+        }
+    }
+
+    async fn follow(&self, url: &str, accept: &str, offset: u64) -> Result<Response<Incoming>, ImageError> {
+        let first: Uri = parse(url)?;
+        let mut url = first.clone();
+        for _ in 0..REDIRECT_LIMIT {
+            let mut request = Request::builder().method(Method::GET).uri(&url).header(ACCEPT, accept);
+            // What the registry may know, the place it redirects to may not.
+            let authorization = self.lock().clone().filter(|_| url.authority() == first.authority());
+            if let Some(authorization) = authorization {
+                request = request.header(AUTHORIZATION, authorization);
+            }
+            if offset > 0 {
+                request = request.header(RANGE, format!("bytes={offset}-"));
+            }
+            let response = self.send(request.body(Full::default())).await?;
+            if !response.status().is_redirection() {
+                return Ok(response);
+            }
+            let target = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+            let target = target.ok_or_else(|| ImageError::Registry(format!("{url}: redirected to nowhere")))?;
+            let next = resolve(&url, target)?;
+            if url.scheme_str() == Some("https") && next.scheme_str() != Some("https") {
+                return Err(ImageError::Registry(format!("{url}: redirected away from TLS")));
+            }
+            url = next;
+        }
+        Err(ImageError::Registry(format!("{first}: too many redirections")))
+    }
+
+    /// One connection, one request.
+    async fn send(&self, request: Result<Request<Full<Bytes>>, http::Error>) -> Result<Response<Incoming>, ImageError> {
+        let mut request = request.map_err(|error| ImageError::Registry(error.to_string()))?;
+        let uri = request.uri().clone();
+        let fault = |error: String| ImageError::Registry(format!("{}: {error}", uri.host().unwrap_or_default()));
+        let host = uri.host().ok_or_else(|| fault("no host".to_owned()))?.to_owned();
+        let tls = uri.scheme_str() == Some("https");
+        let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        let bare = host.trim_matches(['[', ']']).to_owned();
+        let connecting = tokio::net::TcpStream::connect((bare.as_str(), port));
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
+        let stream = stream.map_err(|_| fault("connecting timed out".to_owned()))?;
+        let stream = stream.map_err(|error| fault(error.to_string()))?;
+        let authority = uri.authority().map(|authority| authority.as_str().to_owned()).unwrap_or_default();
+        let headers = request.headers_mut();
+        headers.insert(HOST, authority.parse().map_err(|_| fault("wrong host".to_owned()))?);
+        headers.insert(USER_AGENT, http::HeaderValue::from_static("sampan"));
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        *request.uri_mut() = parse(path)?;
+        let exchange = async {
+            if tls {
+                let name = ServerName::try_from(bare.clone()).map_err(|error| error.to_string())?;
+                let stream = self.tls.connect(name, stream).await.map_err(|error| error.to_string())?;
+                exchange(TokioIo::new(stream), request).await
+            } else {
+                exchange(TokioIo::new(stream), request).await
+            }
+        };
+        let answered = tokio::time::timeout(ANSWER_TIMEOUT, exchange).await;
+        answered.map_err(|_| fault("no answer".to_owned()))?.map_err(fault)
+    }
+
+    async fn answer_challenge(&self, name: &Reference, response: &Response<Incoming>) -> Result<(), ImageError> {
+        let challenges: Vec<&str> =
+            response.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok()).collect();
+        let basic = || {
+            let Credentials { username, password, .. } = &self.credentials;
+            format!("Basic {}", BASE64.encode(format!("{username}:{password}")))
+        };
+        let anonymous = self.credentials.username.is_empty();
+        let authorization = if let Some(bearer) = challenges.iter().find_map(|c| without_scheme(c, "bearer")) {
+            let token = self.token(name, &parameters(bearer), (!anonymous).then(basic)).await?;
+            format!("Bearer {token}")
+        } else if challenges.iter().any(|c| without_scheme(c, "basic").is_some()) && !anonymous {
+            basic()
+        } else {
+            let why = "the registry wants credentials".to_owned();
+            return Err(ImageError::Denied(name.to_string(), why));
+        };
+        *self.lock() = Some(authorization);
+        Ok(())
+    }
+
+    /// Asks the token server the challenge names.
+    async fn token(
+        &self,
+        name: &Reference,
+        challenge: &HashMap<String, String>,
+        basic: Option<String>,
+    ) -> Result<String, ImageError> {
+        let realm = challenge.get("realm").map(String::as_str).unwrap_or_default();
+        let mut query = vec![("scope", format!("repository:{}:pull", name.repository))];
+        if let Some(service) = challenge.get("service") {
+            query.push(("service", service.clone()));
+        }
+        let identity = &self.credentials.identity_token;
+        let request = if identity.is_empty() {
+            let separator = if realm.contains('?') { '&' } else { '?' };
+            let mut request = Request::get(format!("{realm}{separator}{}", form(&query)));
+            if let Some(basic) = basic {
+                request = request.header(AUTHORIZATION, basic);
+            }
+            request.body(Full::default())
+        } else {
+            query.push(("grant_type", "refresh_token".to_owned()));
+            query.push(("refresh_token", identity.clone()));
+            query.push(("client_id", "sampan".to_owned()));
+            let request = Request::post(realm).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+            request.body(Full::from(form(&query)))
+        };
+        let response = self.send(request).await?;
+        let status = response.status();
+        let body = whole(response).await?;
+        if !status.is_success() {
+            return Err(ImageError::Denied(name.to_string(), format!("token server: {status}")));
+        }
+        #[derive(Deserialize)]
+        struct Token {
+            #[serde(default)]
+            token: String,
+            #[serde(default)]
+            access_token: String,
+        }
+        let fault = |error| ImageError::Registry(format!("token server: {error}"));
+        let token: Token = serde_json::from_slice(&body).map_err(fault)?;
+        Ok(if token.token.is_empty() { token.access_token } else { token.token })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.authorization.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, String>
+where
+    S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.map_err(|e| e.to_string())?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "registry connection");
+        }
+    });
+    sender.send_request(request).await.map_err(|error| error.to_string())
+}
+
+async fn whole(response: Response<Incoming>) -> Result<Bytes, ImageError> {
+    let limit = usize::try_from(DOCUMENT_LIMIT).unwrap_or(usize::MAX);
+    let body = Limited::new(response.into_body(), limit).collect();
+    let body = tokio::time::timeout(ANSWER_TIMEOUT, body).await;
+    let body = body.map_err(|_| ImageError::Registry("no answer".to_owned()))?;
+    Ok(body.map_err(|error| ImageError::Registry(error.to_string()))?.to_bytes())
+}
+
+fn refusal(name: &Reference, status: StatusCode, body: &[u8]) -> ImageError {
+    #[derive(Deserialize, Default)]
+    struct Body {
+        #[serde(default)]
+        errors: Vec<Entry>,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        #[serde(default)]
+        message: String,
+    }
+    let parsed: Body = serde_json::from_slice(body).unwrap_or_default();
+    let words = parsed.errors.into_iter().map(|entry| entry.message).next().unwrap_or_default();
+    match status {
+        StatusCode::NOT_FOUND => ImageError::NotFound(format!("{name}: not found in its registry")),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ImageError::Denied(name.to_string(), words),
+        _ => ImageError::Registry(format!("{name}: the registry answers {status} {words}")),
+    }
+}
+
+fn parse(url: &str) -> Result<Uri, ImageError> {
+    url.parse().map_err(|error| ImageError::Registry(format!("{url}: {error}")))
+}
+
+fn resolve(base: &Uri, target: &str) -> Result<Uri, ImageError> {
+    if target.starts_with("http://") || target.starts_with("https://") {
+        return parse(target);
+    }
+    let scheme = base.scheme_str().unwrap_or("https");
+    let authority = base.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    parse(&format!("{scheme}://{authority}/{}", target.trim_start_matches('/')))
+}
+
+/// The rest of a challenge of this scheme.
+fn without_scheme<'a>(challenge: &'a str, scheme: &str) -> Option<&'a str> {
+    let (first, rest) = challenge.trim().split_once(' ').unwrap_or((challenge.trim(), ""));
+    first.eq_ignore_ascii_case(scheme).then_some(rest)
+}
+
+/// `a="b",c=d` as a map.
+fn parameters(text: &str) -> HashMap<String, String> {
+    let mut found = HashMap::new();
+    let mut rest = text;
+    while let Some((key, after)) = rest.split_once('=') {
+        let (value, next) = match after.strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
+            None => after.split_once(',').unwrap_or((after, "")),
+        };
+        found.insert(key.trim_matches([',', ' ']).to_ascii_lowercase(), value.to_owned());
+        rest = next;
+    }
+    found
+}
+
+fn form(pairs: &[(&str, String)]) -> String {
+    let encoded = |text: &str| {
+        let mut out = String::new();
+        for byte in text.bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte.into()),
+                _ => out.push_str(&format!("%{byte:02X}")),
+            }
+        }
+        out
+    };
+    let pairs: Vec<String> = pairs.iter().map(|(key, value)| format!("{key}={}", encoded(value))).collect();
+    pairs.join("&")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn challenges_are_taken_apart() {
+        let text = r#"Bearer realm="https://auth.example/token?x=1",service="r, e",scope="repository:a:pull""#;
+        let found = parameters(without_scheme(text, "bearer").unwrap());
+        assert_eq!(found["realm"], "https://auth.example/token?x=1");
+        assert_eq!(found["service"], "r, e");
+        assert!(without_scheme("Basic realm=\"x\"", "bearer").is_none());
+    }
+
+    #[test]
+    fn forms_are_escaped() {
+        assert_eq!(form(&[("a", "b c:/d".to_owned()), ("e", "f".to_owned())]), "a=b%20c%3A%2Fd&e=f");
+    }
+
+    #[test]
+    fn only_local_and_named_registries_are_plain() {
+        let options = RegistryOptions {
+            insecure: vec!["reg.lan:5000".to_owned()],
+            ..Default::default()
+        };
+        assert!(options.is_plain("127.0.0.1:5000") && options.is_plain("localhost") && options.is_plain("reg.lan:5000"));
+        assert!(!options.is_plain("reg.lan") && !options.is_plain("localhost.evil.org"));
+    }
 }

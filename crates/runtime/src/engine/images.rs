@@ -52,8 +52,9 @@ impl ImageService for Engine {
             identity_token: auth.identity_token,
             registry_token: auth.registry_token,
         };
-        let _ = credentials;
-        Err(internal(name))
+        let puller = oci::Puller::new(&self.store, &self.registries);
+        let record = puller.pull(name, &credentials, None).await.map_err(explain)?;
+        Ok(record.id.to_string())
     }
 
     async fn remove_image(&self, name: &str) -> Result<(), RuntimeError> {

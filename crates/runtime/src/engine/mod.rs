@@ -40,8 +40,6 @@ pub struct Config {
     pub cgroup_root: String,
     /// The program that is run as `<program> supervise <folder>`.
     pub supervisor_exe: PathBuf,
-    /// Registries to be spoken to without TLS, and the like.
-    pub registries: oci::RegistryOptions,
 }
 
 impl Config {
@@ -52,10 +50,12 @@ impl Config {
             state: data.join("run"),
             cgroup_root: cgroup_root.to_owned(),
             supervisor_exe: PathBuf::from("/proc/self/exe"),
-            registries: oci::RegistryOptions::default(),
         }
     }
 }
+
+/// File in the root folder that tells of registries without TLS and of mirrors.
+const REGISTRIES: &str = "registries.json";
 
 /// Why the engine does not open.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +117,7 @@ pub struct Engine {
     me: Weak<Engine>,
     config: Config,
     store: oci::Store,
+    registries: oci::RegistryOptions,
     network: Arc<dyn PodNetwork>,
     hierarchies: Hierarchies,
     crew: base::Crew,
@@ -137,6 +138,7 @@ pub async fn open(
         std::fs::create_dir_all(&folder).map_err(|error| OpenError::Io(folder, error))?;
     }
     let store = oci::Store::open(&config.root.join("images"))?;
+    let registries = oci::RegistryOptions::load(&config.root.join(REGISTRIES))?;
     let hierarchies = Hierarchies::of_this_machine()
         .map_err(|error| OpenError::Io("/proc/self/mountinfo".into(), error))?;
     if hierarchies.0.is_empty() {
@@ -146,6 +148,7 @@ pub async fn open(
         me: me.clone(),
         config,
         store,
+        registries,
         network,
         hierarchies,
         crew: crew.clone(),

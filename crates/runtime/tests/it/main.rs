@@ -4,4 +4,5 @@ mod basics;
 mod comeback;
 mod host;
 mod limits;
+mod speed;
 mod streams;
