@@ -53,6 +53,18 @@ pub(crate) enum DemoApp {
         #[arg(long, default_value_t = 10)]
         pause_ms: u64,
     },
+    /// Take memory, a mebibyte at a time, and hold it
+    Eat {
+        #[arg(long)]
+        mib: usize,
+    },
+    /// End with this code
+    Exit {
+        #[arg(long)]
+        code: i32,
+        #[arg(long, default_value_t = 0)]
+        after_ms: u64,
+    },
 }
 
 impl DemoApp {
@@ -61,6 +73,12 @@ impl DemoApp {
         match self {
             DemoApp::Serve { listen, linger_ms } => serve(listen, linger_ms).await,
             DemoApp::Fetch { url, count } => fetch_many(&url, count).await,
+            DemoApp::Eat { mib } => Ok(eat(mib)),
+            DemoApp::Exit { code, after_ms } => {
+                tokio::time::sleep(Duration::from_millis(after_ms)).await;
+                println!("leaving with {code}");
+                Ok(code)
+            }
             DemoApp::Watch { url, pause_ms } => watch(&url, Duration::from_millis(pause_ms)).await,
         }
     }
@@ -151,6 +169,16 @@ async fn fetch_many(url: &str, count: u64) -> Result<i32> {
         print!("{}", fetch(url).await?);
     }
     Ok(0)
+}
+
+fn eat(mib: usize) -> i32 {
+    let mut held = Vec::new();
+    for count in 1..=mib {
+        // Written to, for memory that is only promised is not taken.
+        held.push(vec![count.to_le_bytes()[0]; 1 << 20]);
+    }
+    println!("ate {} MiB", held.len());
+    0
 }
 
 async fn watch(url: &str, pause: Duration) -> Result<i32> {

@@ -5,7 +5,7 @@ use std::process::Output;
 
 use crate::cluster::{Cluster, eventually_or};
 
-const IMAGE: &str = "sampan.local/demo-app:v1";
+pub(crate) const IMAGE: &str = "sampan.local/demo-app:v1";
 
 /// One kubectl against one cluster.
 pub(crate) struct Kubectl<'c> {

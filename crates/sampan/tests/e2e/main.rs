@@ -3,4 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cluster;
+mod faults;
 mod kubectl;
+mod roles;
+mod tour;
