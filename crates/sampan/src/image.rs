@@ -1,11 +1,13 @@
 //! `sampan image`: the node's images, without a server.
 #![expect(clippy::print_stdout, reason = "this is a command line's face")]
 
+mod bars;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use oci::{BinaryImage, Store};
+use oci::{BinaryImage, Credentials, Puller, RegistryOptions, Store};
 
 use crate::config::DEFAULT_DATA_DIR;
 use crate::server::engine_root;
@@ -29,6 +31,30 @@ enum Verb {
         #[arg(short, long)]
         quiet: bool,
     },
+    /// Fetch an image from a registry
+    Pull {
+        image: String,
+        /// user:password, for a registry that asks
+        #[arg(long, env = "SAMPAN_REGISTRY_CREDENTIALS", hide_env_values = true)]
+        creds: Option<String>,
+        /// Speak to the image's registry without TLS
+        #[arg(long)]
+        plain_http: bool,
+    },
+    /// Put the images of an archive (docker or OCI, also compressed) or OCI layout into the store
+    Load {
+        /// File or folder [default: standard input]
+        #[arg(short, long)]
+        input: Option<PathBuf>,
+    },
+    /// Write images into an archive that docker and OCI tools read
+    Save {
+        #[arg(required = true)]
+        images: Vec<String>,
+        /// File to write
+        #[arg(short, long)]
+        output: PathBuf,
+    },
     /// Give an image one more name
     Tag { source: String, target: String },
     /// Remove images
@@ -48,6 +74,21 @@ pub(crate) async fn run(command: ImageCommand) -> Result<()> {
     let store = open(&folder)?;
     match command.verb {
         Verb::Ls { quiet } => list(&store, quiet),
+        Verb::Pull { image, creds, plain_http } => {
+            pull(&store, &folder, &image, creds.as_deref(), plain_http).await
+        }
+        Verb::Load { input } => {
+            let images = match input {
+                Some(path) => oci::load(&store, &path)?,
+                None => oci::load_stream(&store, std::io::stdin().lock())?,
+            };
+            for image in images {
+                let names: Vec<&str> = image.repo_tags.iter().map(String::as_str).collect();
+                println!("Loaded image: {}", if names.is_empty() { image.id.as_str().to_owned() } else { names.join(", ") });
+            }
+            Ok(())
+        }
+        Verb::Save { images, output } => save(&store, &images, &output),
         Verb::Tag { source, target } => Ok(store.tag(&source, &target)?),
         Verb::Rm { images } => {
             for image in images {
@@ -66,6 +107,38 @@ pub(crate) async fn run(command: ImageCommand) -> Result<()> {
 fn open(data_dir: &Path) -> Result<Store> {
     let root = engine_root(data_dir).join("images");
     Store::open(&root).with_context(|| format!("image store {}", root.display()))
+}
+
+async fn pull(
+    store: &Store,
+    data_dir: &Path,
+    image: &str,
+    creds: Option<&str>,
+    plain_http: bool,
+) -> Result<()> {
+    let mut options = RegistryOptions::load(&data_dir.join("registries.json"))?;
+    if plain_http && let Some((registry, _)) = image.split_once('/') {
+        options.insecure.push(registry.to_owned());
+    }
+    let (username, password) = creds.and_then(|text| text.split_once(':')).unwrap_or_default();
+    let credentials = Credentials {
+        username: username.to_owned(),
+        password: password.to_owned(),
+        ..Credentials::default()
+    };
+    let pulled = Puller::new(store, &options).pull(image, &credentials, Some(bars::report())).await?;
+    println!("{}", pulled.id.as_str());
+    Ok(())
+}
+
+/// Written beside the target first, so that a failed save leaves no half archive.
+fn save(store: &Store, images: &[String], output: &Path) -> Result<()> {
+    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))
+        .with_context(|| format!("cannot write beside {}", output.display()))?;
+    oci::save(store, images, &mut file)?;
+    file.persist(output).with_context(|| format!("cannot write {}", output.display()))?;
+    Ok(())
 }
 
 /// Puts an image of `binary` into the store of a data folder.
