@@ -1,0 +1,9 @@
+//! The answers, first as values, then on the wire.
+
+#[path = "../../../network/tests/it/lab.rs"]
+#[allow(unreachable_pub, reason = "shared with other test crates")]
+mod lab;
+
+mod answers;
+mod wire;
+mod world;
