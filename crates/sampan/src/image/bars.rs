@@ -27,7 +27,7 @@ pub(crate) fn report() -> Report {
                     bar.inc(bytes);
                 }
             }
-            Progress::Done(digest) => end(bars.get(&digest), "done"),
+            Progress::Unpacked(digest) => end(bars.get(&digest), "done"),
         }
     })
 }
