@@ -1,1 +1,133 @@
-//! kubelet
+//! The kubelet: makes the pods of one node real by a container runtime, and
+//! tells the API how they are.
+
+mod backoff;
+mod config;
+mod container_config;
+mod env;
+mod events;
+mod hooks;
+mod images;
+mod inbox;
+mod labels;
+mod last_words;
+mod logs;
+mod machine;
+mod names;
+mod node;
+mod orphans;
+mod plan;
+mod pod;
+mod pods;
+mod probe;
+mod resources;
+mod sandbox_config;
+mod security;
+mod shared;
+mod start;
+mod status;
+mod web;
+mod worker;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use base::Crew;
+use client::{Client, Hub, Selection};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use tokio::sync::watch;
+use volumes::{Sources, Volumes};
+
+pub use config::{Config, Guard, GuardRequest, Parts, Refusal, ServerConfig};
+
+use events::Recorder;
+use images::Puller;
+use machine::Machine;
+use pods::{Driver, Pods, StaticPods};
+use shared::Shared;
+
+/// Why a kubelet cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot create {path}")]
+    Folder {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: std::net::SocketAddr,
+        source: std::io::Error,
+    },
+}
+
+/// Starts a kubelet and returns at once; its tasks live in `crew` until that is told to stop.
+/// Stopping disturbs no container, and the next start takes them over. The API need not be
+/// there yet: static pods run without it, and everything else begins when it answers.
+pub async fn run(client: Client, parts: Parts, config: Config, crew: &Crew) -> Result<(), Error> {
+    for folder in [config.root_dir.join("pods"), config.log_dir.clone()] {
+        let made = std::fs::create_dir_all(&folder);
+        made.map_err(|source| Error::Folder {
+            path: folder,
+            source,
+        })?;
+    }
+    let hub = Hub::new(client.clone(), crew);
+    let informer = hub.informer_of::<Pod>(Selection {
+        field_selector: Some(format!("spec.nodeName={}", config.node_name)),
+        ..Selection::default()
+    });
+    // Subscribed before the first look at the runtime, so that nothing happens unseen.
+    let events = parts.runtime.events();
+    let shared = share(client, parts, config, &hub, crew);
+    let stop = crew.stop();
+    let (_, statics) = watch::channel::<Option<StaticPods>>(Some(StaticPods::new()));
+    crew.spawn(
+        "node status",
+        node::keep_status(shared.clone(), stop.clone()),
+    );
+    crew.spawn("node lease", node::keep_lease(shared.clone(), stop.clone()));
+    crew.spawn(
+        "log rotation",
+        logs::keep_small(shared.clone(), stop.clone()),
+    );
+    let driver = Driver {
+        shared,
+        informer,
+        statics,
+        events,
+        stop,
+    };
+    crew.spawn("pods", driver.run());
+    Ok(())
+}
+
+fn share(client: Client, parts: Parts, config: Config, hub: &Hub, crew: &Crew) -> Arc<Shared> {
+    let (recorder, writer) = Recorder::new(client.clone(), config.node_name.clone(), crew.stop());
+    crew.spawn("events", writer);
+    let pods = Arc::new(Pods::default());
+    let told = pods.clone();
+    let sources = Sources::new(
+        client.clone(),
+        Arc::new(move |uid: &str| told.tell(uid, |news| news.sources = true)),
+    );
+    let puller = Puller::new(
+        parts.images.clone(),
+        sources.clone(),
+        recorder.clone(),
+        config.image_pulls_max,
+    );
+    Arc::new(Shared {
+        runtime: parts.runtime,
+        images: parts.images,
+        puller,
+        volumes: Volumes::new(&config.root_dir, client.clone(), sources.clone()),
+        sources,
+        recorder,
+        services: hub.informer::<Service>(),
+        machine: Machine::look(&config.root_dir),
+        pods,
+        config,
+        client,
+    })
+}

@@ -1,0 +1,149 @@
+//! What a kubelet is told, and what it stands on.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::Taint;
+use meta::Quantity;
+use node_api::{ImageService, RuntimeService};
+
+/// What a kubelet stands on.
+#[derive(Clone)]
+pub struct Parts {
+    pub runtime: Arc<dyn RuntimeService>,
+    pub images: Arc<dyn ImageService>,
+}
+
+/// The configuration; [`Config::new`] gives upstream's defaults.
+#[derive(Clone)]
+pub struct Config {
+    pub node_name: String,
+    /// The first is the primary one.
+    pub node_ips: Vec<IpAddr>,
+    /// Like `/var/lib/kubelet`: `pods/<uid>` with volumes below.
+    pub root_dir: PathBuf,
+    /// Like `/var/log/pods`.
+    pub log_dir: PathBuf,
+    /// Folder of static pods' manifests; watched.
+    pub static_pod_path: Option<PathBuf>,
+    /// Servers that pods with `ClusterFirst` ask.
+    pub cluster_dns: Vec<IpAddr>,
+    /// Such as `cluster.local`.
+    pub cluster_domain: String,
+    /// The node's own resolver configuration.
+    pub resolv_conf: PathBuf,
+    pub max_pods: u32,
+    /// The node's pod range, when whoever runs us allocates it.
+    pub pod_cidrs: Vec<String>,
+    pub provider_id: Option<String>,
+    /// Labels and taints of a new node; later changes in the API stand.
+    pub labels: BTreeMap<String, String>,
+    pub taints: Vec<Taint>,
+    /// Subtracted from the capacity.
+    pub reserved: BTreeMap<String, Quantity>,
+    /// Where node status is refreshed although nothing changed.
+    pub status_report_interval: Duration,
+    pub lease_duration: Duration,
+    pub lease_interval: Duration,
+    /// Parallel image pulls of this node.
+    pub image_pulls_max: usize,
+    /// Parent of all pods' cgroups, such as `/kubepods`.
+    pub cgroup_root: String,
+    /// Containers get a CPU quota by their limit.
+    pub cpu_cfs_quota: bool,
+    pub pod_pids_limit: i64,
+    pub log_bytes_max: u64,
+    pub log_files_max: usize,
+    /// Sysctls beyond the safe ones, such as `net.core.*`.
+    pub allowed_unsafe_sysctls: Vec<String>,
+    /// Image garbage collection starts above this share of the disk, and stops below the other.
+    pub image_gc_high_percent: u8,
+    pub image_gc_low_percent: u8,
+    /// `None`: no server.
+    pub server: Option<ServerConfig>,
+    /// Reported as `nodeInfo.kubeletVersion`.
+    pub version: String,
+}
+
+/// The server on port 10250.
+#[derive(Clone)]
+pub struct ServerConfig {
+    pub address: SocketAddr,
+    pub tls: Arc<rustls::ServerConfig>,
+    pub guard: Arc<dyn Guard>,
+}
+
+/// A request to the server, as a [`Guard`] sees it.
+#[derive(Debug)]
+pub struct GuardRequest<'a> {
+    /// DER of the client's certificate; the handshake has verified it.
+    pub certificate: Option<&'a [u8]>,
+    /// Bearer token.
+    pub token: Option<&'a str>,
+    /// `get`, `create`, … by the HTTP method.
+    pub verb: &'a str,
+    pub path: &'a str,
+    /// Subresource of `nodes` that stands for the path: `proxy`, `stats`, `metrics`, `log`, …
+    pub subresource: &'a str,
+}
+
+/// Why a request may not pass.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("Unauthorized")]
+    Unauthorized,
+    #[error("{0}")]
+    Forbidden(String),
+}
+
+/// Decides who may use the server.
+#[async_trait]
+pub trait Guard: Send + Sync + 'static {
+    /// Lets a request pass or says why not.
+    async fn admit(&self, request: &GuardRequest<'_>) -> Result<(), Refusal>;
+}
+
+impl Config {
+    /// Upstream's defaults around the few things that have none.
+    pub fn new(node_name: &str, node_ip: IpAddr, root_dir: PathBuf, log_dir: PathBuf) -> Config {
+        Config {
+            node_name: node_name.to_owned(),
+            node_ips: vec![node_ip],
+            root_dir,
+            log_dir,
+            static_pod_path: None,
+            cluster_dns: Vec::new(),
+            cluster_domain: "cluster.local".into(),
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            max_pods: 110,
+            pod_cidrs: Vec::new(),
+            provider_id: None,
+            labels: BTreeMap::new(),
+            taints: Vec::new(),
+            reserved: BTreeMap::new(),
+            status_report_interval: Duration::from_secs(300),
+            lease_duration: Duration::from_secs(40),
+            lease_interval: Duration::from_secs(10),
+            image_pulls_max: 4,
+            cgroup_root: "/kubepods".into(),
+            cpu_cfs_quota: true,
+            pod_pids_limit: 0,
+            log_bytes_max: 10 << 20,
+            log_files_max: 5,
+            allowed_unsafe_sysctls: Vec::new(),
+            image_gc_high_percent: 85,
+            image_gc_low_percent: 80,
+            server: None,
+            version: "v1.36.2+sampan".into(),
+        }
+    }
+
+    /// The primary address.
+    pub(crate) fn node_ip(&self) -> Option<IpAddr> {
+        self.node_ips.first().copied()
+    }
+}

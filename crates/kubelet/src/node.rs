@@ -1,0 +1,403 @@
+//! The node in the API: registered, its status kept true, its lease renewed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{Backoff, Stop};
+use client::{Patch, WriteOptions};
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::{
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
+    NodeSpec, NodeStatus, NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
+use meta::{Quantity, Status};
+use serde_json::json;
+
+use crate::events::{Kind, node_reference};
+use crate::machine::{self, architecture};
+use crate::shared::Shared;
+
+/// Namespace of the nodes' leases.
+const LEASE_NAMESPACE: &str = "kube-node-lease";
+/// How often the node looks whether its status changed.
+const STATUS_CHECK: Duration = Duration::from_secs(10);
+/// How often it looks while the runtime is not ready yet.
+const STARTUP_CHECK: Duration = Duration::from_millis(50);
+/// Images named in the status, the largest first.
+const IMAGES_MAX: usize = 50;
+/// Names shown per image.
+const IMAGE_NAMES_MAX: usize = 5;
+/// Below so much free memory, the node says MemoryPressure (upstream's default).
+const MEMORY_PRESSURE_BYTES: i64 = 100 << 20;
+/// Below so many percent of free disk space, the node says DiskPressure.
+const DISK_PRESSURE_PERCENT: i64 = 10;
+
+/// Registers the node and keeps its status; ends when the process stops.
+pub(crate) async fn keep_status(shared: Arc<Shared>, stop: Stop) {
+    tokio::select! {
+        () = register(&shared) => {}
+        () = stop.raised() => return,
+    }
+    let config = &shared.config;
+    let about = node_reference(&config.node_name);
+    shared
+        .recorder
+        .tell(about, Kind::Normal, "Starting", "Starting kubelet.".into());
+    let mut reported: Option<(NodeStatus, tokio::time::Instant)> = None;
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+    loop {
+        let status = node_status(&shared, reported.as_ref().map(|(status, _)| status)).await;
+        let due = reported.as_ref().is_none_or(|(known, at)| {
+            changed(known, &status) || at.elapsed() >= config.status_report_interval
+        });
+        let mut pause = match is_ready(&status) {
+            true => STATUS_CHECK,
+            false => STARTUP_CHECK,
+        };
+        if due {
+            let was_ready = reported.as_ref().is_some_and(|(known, _)| is_ready(known));
+            match report(&shared, &status, reported.is_none()).await {
+                Ok(()) => {
+                    tell_ready(&shared, was_ready, is_ready(&status));
+                    backoff.reset();
+                    reported = Some((status, tokio::time::Instant::now()));
+                }
+                Err(status) => {
+                    tracing::debug!(error = %status, "node status not written");
+                    pause = backoff.next_delay();
+                    if status.is_not_found() {
+                        reported = None;
+                        register(&shared).await;
+                    }
+                }
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.raised() => return,
+        }
+    }
+}
+
+fn tell_ready(shared: &Shared, was_ready: bool, ready: bool) {
+    let name = &shared.config.node_name;
+    let (reason, word) = match (was_ready, ready) {
+        (false, true) => ("NodeReady", "NodeReady"),
+        (true, false) => ("NodeNotReady", "NodeNotReady"),
+        _ => return,
+    };
+    let message = format!("Node {name} status is now: {word}");
+    shared
+        .recorder
+        .tell(node_reference(name), Kind::Normal, reason, message);
+}
+
+/// Creates the node's object unless it exists.
+async fn register(shared: &Shared) {
+    let nodes = shared.client.all::<Node>();
+    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+    loop {
+        let mut node = new_node(shared);
+        node.status = Some(node_status(shared, None).await);
+        let outcome = match nodes.create(&node).await {
+            Err(status) if status.is_already_exists() => relabel(shared).await,
+            other => other.map(drop),
+        };
+        match outcome {
+            Ok(()) => return,
+            Err(status) => tracing::debug!(error = %status, "node not registered"),
+        }
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
+}
+
+/// Sets the labels that are the machine's on a node that exists already.
+async fn relabel(shared: &Shared) -> Result<(), Status> {
+    let labels = labels(shared);
+    let mut body = json!({"metadata": {"labels": labels}});
+    if !shared.config.pod_cidrs.is_empty() {
+        body["spec"] = json!({
+            "podCIDR": shared.config.pod_cidrs[0], "podCIDRs": shared.config.pod_cidrs,
+        });
+    }
+    let nodes = shared.client.all::<Node>();
+    let name = &shared.config.node_name;
+    nodes
+        .patch(name, &Patch::Merge(body), &WriteOptions::default())
+        .await
+        .map(drop)
+}
+
+fn labels(shared: &Shared) -> BTreeMap<String, String> {
+    let config = &shared.config;
+    let own = [
+        ("kubernetes.io/hostname", config.node_name.as_str()),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", architecture()),
+        ("beta.kubernetes.io/os", "linux"),
+        ("beta.kubernetes.io/arch", architecture()),
+        ("node.kubernetes.io/instance-type", "sampan"),
+    ];
+    let own = own
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()));
+    own.chain(config.labels.clone()).collect()
+}
+
+fn new_node(shared: &Shared) -> Node {
+    let config = &shared.config;
+    Node {
+        metadata: ObjectMeta {
+            name: Some(config.node_name.clone()),
+            labels: Some(labels(shared)),
+            annotations: Some(BTreeMap::from([(
+                "volumes.kubernetes.io/controller-managed-attach-detach".to_owned(),
+                "true".to_owned(),
+            )])),
+            ..ObjectMeta::default()
+        },
+        spec: Some(NodeSpec {
+            pod_cidr: config.pod_cidrs.first().cloned(),
+            pod_cidrs: (!config.pod_cidrs.is_empty()).then(|| config.pod_cidrs.clone()),
+            provider_id: config.provider_id.clone(),
+            taints: (!config.taints.is_empty()).then(|| config.taints.clone()),
+            ..NodeSpec::default()
+        }),
+        status: None,
+    }
+}
+
+async fn report(shared: &Shared, status: &NodeStatus, whole: bool) -> Result<(), Status> {
+    let mut tree = serde_json::to_value(status).map_err(Status::internal)?;
+    if whole && let Some(addresses) = tree.get_mut("addresses").and_then(|a| a.as_array_mut()) {
+        // Addresses merge by type; what another kubelet left must not stay.
+        addresses.insert(0, json!({"$patch": "replace"}));
+    }
+    let nodes = shared.client.all::<Node>();
+    let patch = Patch::Strategic(json!({"status": tree}));
+    let name = &shared.config.node_name;
+    nodes
+        .patch_status(name, &patch, &WriteOptions::default())
+        .await
+        .map(drop)
+}
+
+async fn node_status(shared: &Shared, old: Option<&NodeStatus>) -> NodeStatus {
+    let config = &shared.config;
+    let missing = shared.runtime.not_ready_reason().await;
+    let port = config
+        .server
+        .as_ref()
+        .map(|server| i32::from(server.address.port()));
+    NodeStatus {
+        addresses: Some(addresses(shared)),
+        allocatable: Some(quantities(shared.allocatable())),
+        capacity: Some(quantities(shared.machine.capacity(config))),
+        conditions: Some(conditions(shared, old, missing)),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: port.map(|port| DaemonEndpoint { port }),
+        }),
+        images: Some(images(shared).await),
+        node_info: Some(info(shared)),
+        ..NodeStatus::default()
+    }
+}
+
+fn quantities(map: BTreeMap<String, Quantity>) -> BTreeMap<String, ApiQuantity> {
+    let all = map.into_iter();
+    all.map(|(name, quantity)| (name, ApiQuantity(quantity.to_string())))
+        .collect()
+}
+
+fn addresses(shared: &Shared) -> Vec<NodeAddress> {
+    let address = |type_: &str, address: String| NodeAddress {
+        type_: type_.to_owned(),
+        address,
+    };
+    let ips = shared.config.node_ips.iter();
+    let ips = ips.map(|ip| address("InternalIP", ip.to_string()));
+    let name = shared.config.node_name.clone();
+    ips.chain([address("Hostname", name)]).collect()
+}
+
+fn conditions(
+    shared: &Shared,
+    old: Option<&NodeStatus>,
+    missing: Option<String>,
+) -> Vec<NodeCondition> {
+    let memory = machine::memory("MemAvailable:") < MEMORY_PRESSURE_BYTES;
+    let disk = machine::disk(&shared.config.root_dir);
+    let disk = disk.is_some_and(|disk| disk.available < disk.total / 100 * DISK_PRESSURE_PERCENT);
+    let pressure = |kind: &'static str, truth: bool, good: &'static str, bad: &'static str| {
+        let (reason, message) = match (kind, truth) {
+            ("MemoryPressure", false) => ("KubeletHasSufficientMemory", good),
+            ("MemoryPressure", true) => ("KubeletHasInsufficientMemory", bad),
+            ("DiskPressure", false) => ("KubeletHasNoDiskPressure", good),
+            ("DiskPressure", true) => ("KubeletHasDiskPressure", bad),
+            (_, false) => ("KubeletHasSufficientPID", good),
+            (_, true) => ("KubeletHasInsufficientPID", bad),
+        };
+        (kind, truth, reason, message.to_owned())
+    };
+    let ready = match missing {
+        None => (
+            "Ready",
+            true,
+            "KubeletReady",
+            "kubelet is posting ready status".to_owned(),
+        ),
+        Some(missing) => ("Ready", false, "KubeletNotReady", missing),
+    };
+    let all = [
+        pressure(
+            "MemoryPressure",
+            memory,
+            "kubelet has sufficient memory available",
+            "kubelet has insufficient memory available",
+        ),
+        pressure(
+            "DiskPressure",
+            disk,
+            "kubelet has no disk pressure",
+            "kubelet has disk pressure",
+        ),
+        pressure(
+            "PIDPressure",
+            false,
+            "kubelet has sufficient PID available",
+            "kubelet has insufficient PID available",
+        ),
+        ready,
+    ];
+    let now = Time(Timestamp::now());
+    let known = old.iter().flat_map(|old| old.conditions.iter().flatten());
+    let known: Vec<_> = known.collect();
+    let condition = |(kind, truth, reason, message): (&str, bool, &str, String)| {
+        let status = if truth { "True" } else { "False" };
+        let same = known.iter().find(|c| c.type_ == kind && c.status == status);
+        let since = same.and_then(|c| c.last_transition_time.clone());
+        NodeCondition {
+            type_: kind.to_owned(),
+            status: status.to_owned(),
+            reason: Some(reason.to_owned()),
+            message: Some(message),
+            last_heartbeat_time: Some(now.clone()),
+            last_transition_time: since.or_else(|| Some(now.clone())),
+        }
+    };
+    all.into_iter().map(condition).collect()
+}
+
+fn is_ready(status: &NodeStatus) -> bool {
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+/// Whether two statuses differ in more than their heartbeat.
+fn changed(old: &NodeStatus, new: &NodeStatus) -> bool {
+    let still = |status: &NodeStatus| {
+        let mut status = status.clone();
+        for condition in status.conditions.iter_mut().flatten() {
+            condition.last_heartbeat_time = None;
+        }
+        status
+    };
+    still(old) != still(new)
+}
+
+async fn images(shared: &Shared) -> Vec<ContainerImage> {
+    let mut images = match shared.images.list_images().await {
+        Ok(images) => images,
+        Err(error) => {
+            tracing::debug!(%error, "images not listed");
+            Vec::new()
+        }
+    };
+    images.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.id.cmp(&b.id)));
+    let shown = images.into_iter().take(IMAGES_MAX).map(|image| {
+        let names = image.repo_digests.into_iter().chain(image.repo_tags);
+        ContainerImage {
+            names: Some(names.take(IMAGE_NAMES_MAX).collect()),
+            size_bytes: i64::try_from(image.size).ok(),
+        }
+    });
+    shown.collect()
+}
+
+fn info(shared: &Shared) -> NodeSystemInfo {
+    let (name, version) = shared.runtime.version();
+    let machine = &shared.machine;
+    NodeSystemInfo {
+        architecture: architecture().to_owned(),
+        boot_id: machine.boot_id.clone(),
+        container_runtime_version: format!("{name}://{version}"),
+        kernel_version: machine.kernel.clone(),
+        kube_proxy_version: String::new(),
+        kubelet_version: shared.config.version.clone(),
+        machine_id: machine.machine_id.clone(),
+        operating_system: "linux".to_owned(),
+        os_image: machine.os_image.clone(),
+        system_uuid: machine.system_uuid.clone(),
+        swap: None,
+    }
+}
+
+/// Renews the node's lease; ends when the process stops.
+pub(crate) async fn keep_lease(shared: Arc<Shared>, stop: Stop) {
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(7));
+    loop {
+        let pause = match renew(&shared).await {
+            Ok(()) => {
+                backoff.reset();
+                shared.config.lease_interval
+            }
+            Err(status) => {
+                tracing::debug!(error = %status, "lease not renewed");
+                backoff.next_delay()
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.raised() => return,
+        }
+    }
+}
+
+async fn renew(shared: &Shared) -> Result<(), Status> {
+    let leases = shared.client.namespaced::<Lease>(LEASE_NAMESPACE);
+    let name = &shared.config.node_name;
+    let now = meta::time::now_micro();
+    let patch = Patch::Merge(json!({"spec": {"renewTime": now}}));
+    match leases.patch(name, &patch, &WriteOptions::default()).await {
+        Err(status) if status.is_not_found() => {}
+        other => return other.map(drop),
+    }
+    let node = shared.client.all::<Node>().get_opt(name).await?;
+    let owner = node.map(|node| OwnerReference {
+        api_version: "v1".into(),
+        kind: "Node".into(),
+        name: name.clone(),
+        uid: node.metadata.uid.unwrap_or_default(),
+        ..OwnerReference::default()
+    });
+    let seconds = i32::try_from(shared.config.lease_duration.as_secs()).unwrap_or(40);
+    let lease = Lease {
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            namespace: Some(LEASE_NAMESPACE.to_owned()),
+            owner_references: owner.map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(LeaseSpec {
+            holder_identity: Some(name.clone()),
+            lease_duration_seconds: Some(seconds),
+            renew_time: Some(MicroTime(Timestamp::now())),
+            ..LeaseSpec::default()
+        }),
+    };
+    leases.create(&lease).await.map(drop)
+}

@@ -1,0 +1,77 @@
+//! What pods left on the node that nobody wants any more, after a restart.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use node_api::ContainerState;
+
+use crate::labels;
+use crate::shared::Shared;
+
+/// Grace of a container that does not say how long it needs, in seconds.
+const GRACE_SECONDS_DEFAULT: u64 = 30;
+
+/// Ends and removes sandboxes, volumes and logs of unknown pods. Returns an empty name, since
+/// no worker ended with it.
+pub(crate) async fn sweep(shared: Arc<Shared>) -> String {
+    let sandboxes = shared.runtime.list_pod_sandboxes().await;
+    let containers = shared.runtime.list_containers().await;
+    let (Ok(sandboxes), Ok(containers)) = (sandboxes, containers) else {
+        tracing::warn!("runtime not listed, orphaned pods stay for now");
+        return String::new();
+    };
+    let mut uids: HashSet<String> = HashSet::new();
+    for sandbox in sandboxes
+        .iter()
+        .filter(|s| !shared.pods.contains(&s.config.uid))
+    {
+        tracing::info!(
+            pod = sandbox.config.name,
+            uid = sandbox.config.uid,
+            "ending orphaned pod"
+        );
+        uids.insert(sandbox.config.uid.clone());
+        let inside = containers.iter().filter(|c| c.sandbox_id == sandbox.id);
+        let alive = inside.filter(|c| c.state == ContainerState::Running);
+        let stops = alive.map(|container| {
+            let wish = container.config.annotations.get(labels::GRACE_PERIOD);
+            let seconds = wish
+                .and_then(|s| s.parse().ok())
+                .unwrap_or(GRACE_SECONDS_DEFAULT);
+            shared
+                .runtime
+                .stop_container(&container.id, Duration::from_secs(seconds))
+        });
+        futures::future::join_all(stops).await;
+        if let Err(error) = shared.runtime.remove_pod_sandbox(&sandbox.id).await {
+            tracing::warn!(%error, id = sandbox.id, "orphaned sandbox not removed");
+        }
+    }
+    uids.extend(shared.volumes.known());
+    for uid in uids.iter().filter(|uid| !shared.pods.contains(uid)) {
+        if let Err(error) = shared.volumes.unmount(uid).await {
+            tracing::warn!(%error, uid, "volumes of an orphaned pod not removed");
+        }
+    }
+    remove_logs(&shared);
+    String::new()
+}
+
+/// Removes the log folders (`namespace_name_uid`) of unknown pods.
+fn remove_logs(shared: &Shared) {
+    let entries = std::fs::read_dir(&shared.config.log_dir)
+        .into_iter()
+        .flatten()
+        .flatten();
+    for entry in entries {
+        let name = entry.file_name();
+        let uid = name.to_str().filter(|name| name.matches('_').count() == 2);
+        let uid = uid.and_then(|name| name.rsplit('_').next());
+        if uid.is_some_and(|uid| !shared.pods.contains(uid))
+            && let Err(error) = std::fs::remove_dir_all(entry.path())
+        {
+            tracing::warn!(%error, path = %entry.path().display(), "old logs not removed");
+        }
+    }
+}

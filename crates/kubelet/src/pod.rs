@@ -1,0 +1,179 @@
+//! Short words for what is asked of a pod's object again and again.
+
+use std::path::PathBuf;
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
+
+/// Annotation with where a pod came from: `api` or `file`.
+pub(crate) const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
+/// Annotation with the hash of a static pod's manifest.
+pub(crate) const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+/// Annotation that marks the API's image of a static pod.
+pub(crate) const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+/// Annotation with when this node saw the pod first.
+pub(crate) const CONFIG_SEEN: &str = "kubernetes.io/config.seen";
+
+/// Grace when a pod names none, in seconds.
+const GRACE_SECONDS_DEFAULT: i64 = 30;
+
+static EMPTY_SPEC: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
+static EMPTY_STATUS: std::sync::LazyLock<PodStatus> = std::sync::LazyLock::new(PodStatus::default);
+
+/// What a container is to its pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Runs to its end before the next.
+    Init,
+    /// Starts among the init containers and keeps running.
+    Sidecar,
+    Main,
+}
+
+/// Reads a pod.
+pub(crate) trait PodExt {
+    fn uid(&self) -> &str;
+    fn name(&self) -> &str;
+    fn namespace(&self) -> &str;
+    fn spec(&self) -> &PodSpec;
+    fn status(&self) -> &PodStatus;
+    fn annotation(&self, key: &str) -> Option<&str>;
+    /// `name_namespace(uid)`, as events name pods.
+    fn display(&self) -> String;
+    fn init_containers(&self) -> &[Container];
+    /// All containers with their roles, in the order they start.
+    fn all_containers(&self) -> Vec<(Role, &Container)>;
+    fn container(&self, name: &str) -> Option<(Role, &Container)>;
+    fn restart_policy(&self) -> &str;
+    fn host_network(&self) -> bool;
+    /// Whether it came from a file of this node.
+    fn is_static(&self) -> bool;
+    fn is_mirror(&self) -> bool;
+    fn is_deleting(&self) -> bool;
+    /// Whether the API has it as Succeeded or Failed.
+    fn is_terminal(&self) -> bool;
+    /// Seconds the containers have to end.
+    fn grace_seconds(&self) -> i64;
+    /// `<namespace>_<name>_<uid>`, the folder of the logs.
+    fn log_folder(&self) -> PathBuf;
+    fn resource_version(&self) -> u64;
+}
+
+/// The role of an init container.
+pub(crate) fn init_role(container: &Container) -> Role {
+    match container.restart_policy.as_deref() {
+        Some("Always") => Role::Sidecar,
+        _ => Role::Init,
+    }
+}
+
+impl PodExt for Pod {
+    fn uid(&self) -> &str {
+        self.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    fn name(&self) -> &str {
+        self.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    fn namespace(&self) -> &str {
+        self.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    fn spec(&self) -> &PodSpec {
+        self.spec.as_ref().unwrap_or(&EMPTY_SPEC)
+    }
+
+    fn status(&self) -> &PodStatus {
+        self.status.as_ref().unwrap_or(&EMPTY_STATUS)
+    }
+
+    fn annotation(&self, key: &str) -> Option<&str> {
+        let annotations = self.metadata.annotations.as_ref()?;
+        annotations.get(key).map(String::as_str)
+    }
+
+    fn display(&self) -> String {
+        format!("{}_{}({})", self.name(), self.namespace(), self.uid())
+    }
+
+    fn init_containers(&self) -> &[Container] {
+        self.spec().init_containers.as_deref().unwrap_or_default()
+    }
+
+    fn all_containers(&self) -> Vec<(Role, &Container)> {
+        let inits = self.init_containers().iter().map(|c| (init_role(c), c));
+        let mains = self.spec().containers.iter().map(|c| (Role::Main, c));
+        inits.chain(mains).collect()
+    }
+
+    fn container(&self, name: &str) -> Option<(Role, &Container)> {
+        let all = self.all_containers();
+        all.into_iter()
+            .find(|(_, container)| container.name == name)
+    }
+
+    fn restart_policy(&self) -> &str {
+        self.spec().restart_policy.as_deref().unwrap_or("Always")
+    }
+
+    fn host_network(&self) -> bool {
+        self.spec().host_network == Some(true)
+    }
+
+    fn is_static(&self) -> bool {
+        self.annotation(CONFIG_SOURCE)
+            .is_some_and(|source| source != "api")
+            && !self.is_mirror()
+    }
+
+    fn is_mirror(&self) -> bool {
+        self.annotation(CONFIG_MIRROR).is_some()
+    }
+
+    fn is_deleting(&self) -> bool {
+        self.metadata.deletion_timestamp.is_some()
+    }
+
+    fn is_terminal(&self) -> bool {
+        matches!(self.status().phase.as_deref(), Some("Succeeded" | "Failed"))
+    }
+
+    fn grace_seconds(&self) -> i64 {
+        let deletion = self.metadata.deletion_grace_period_seconds;
+        let grace = deletion.or(self.spec().termination_grace_period_seconds);
+        grace.unwrap_or(GRACE_SECONDS_DEFAULT).max(1)
+    }
+
+    fn log_folder(&self) -> PathBuf {
+        PathBuf::from(format!(
+            "{}_{}_{}",
+            self.namespace(),
+            self.name(),
+            self.uid()
+        ))
+    }
+
+    fn resource_version(&self) -> u64 {
+        let version = self.metadata.resource_version.as_deref();
+        version
+            .and_then(|version| version.parse().ok())
+            .unwrap_or(0)
+    }
+}
+
+/// Nanoseconds since the epoch as an instant.
+pub(crate) fn instant(nanos: i64) -> jiff::Timestamp {
+    jiff::Timestamp::from_nanosecond(i128::from(nanos)).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+}
+
+/// The same as the API has it; `None` for zero.
+pub(crate) fn api_time(nanos: i64) -> Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time> {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    // The API writes whole seconds; what is compared must be what comes back.
+    (nanos != 0).then(|| Time(whole_seconds(instant(nanos))))
+}
+
+/// An instant without its fraction of a second, as the API keeps it.
+pub(crate) fn whole_seconds(at: jiff::Timestamp) -> jiff::Timestamp {
+    jiff::Timestamp::from_second(at.as_second()).unwrap_or(at)
+}

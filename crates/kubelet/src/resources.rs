@@ -1,0 +1,282 @@
+//! Requests and limits as the kernel takes them: shares, quotas, cgroup names,
+//! and who is killed first when memory runs out.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use meta::Quantity;
+use node_api::LinuxResources;
+
+use crate::config::Config;
+use crate::pod::{PodExt, Role};
+
+/// Period of CPU quotas, in microseconds.
+const CPU_PERIOD: i64 = 100_000;
+/// The kernel's smallest quota per period.
+const CPU_QUOTA_MIN: i64 = 1_000;
+const SHARES_PER_CPU: i64 = 1_024;
+const SHARES_MIN: i64 = 2;
+const SHARES_MAX: i64 = 262_144;
+const OOM_ADJ_GUARANTEED: i64 = -997;
+const OOM_ADJ_BEST_EFFORT: i64 = 1_000;
+
+/// Upstream's quality of service classes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Qos {
+    Guaranteed,
+    Burstable,
+    BestEffort,
+}
+
+impl Qos {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Qos::Guaranteed => "Guaranteed",
+            Qos::Burstable => "Burstable",
+            Qos::BestEffort => "BestEffort",
+        }
+    }
+}
+
+/// One amount out of limits or requests, if it is set and not zero.
+fn amount(resources: Option<&ResourceRequirements>, limits: bool, name: &str) -> Option<Quantity> {
+    let resources = resources?;
+    let map = match limits {
+        true => resources.limits.as_ref()?,
+        false => resources.requests.as_ref()?,
+    };
+    let quantity = Quantity::parse(&map.get(name)?.0).ok()?;
+    (!quantity.is_zero()).then_some(quantity)
+}
+
+fn limit(container: &Container, name: &str) -> Option<Quantity> {
+    amount(container.resources.as_ref(), true, name)
+}
+
+/// A request; where only a limit is set, the limit.
+fn request(container: &Container, name: &str) -> Option<Quantity> {
+    let own = amount(container.resources.as_ref(), false, name);
+    let named = container
+        .resources
+        .as_ref()
+        .and_then(|r| r.requests.as_ref());
+    let named = named.is_some_and(|requests| requests.contains_key(name));
+    own.or_else(|| limit(container, name).filter(|_| !named))
+}
+
+/// The class of a pod, by its resources (upstream's rules).
+pub(crate) fn qos(pod: &Pod) -> Qos {
+    if let Some(resources) = pod.spec().resources.as_ref() {
+        let whole = Container {
+            resources: Some(resources.clone()),
+            ..Container::default()
+        };
+        if whole
+            .resources
+            .as_ref()
+            .is_some_and(|r| r.limits.is_some() || r.requests.is_some())
+        {
+            return qos_of(&[&whole]);
+        }
+    }
+    let containers: Vec<_> = pod.all_containers().into_iter().map(|(_, c)| c).collect();
+    qos_of(&containers)
+}
+
+fn qos_of(containers: &[&Container]) -> Qos {
+    let mut any = false;
+    let mut all_guaranteed = true;
+    for container in containers {
+        for name in ["cpu", "memory"] {
+            let (request, limit) = (request(container, name), limit(container, name));
+            any |= request.is_some() || limit.is_some();
+            all_guaranteed &= limit.is_some() && request == limit;
+        }
+    }
+    match (any, all_guaranteed) {
+        (false, _) => Qos::BestEffort,
+        (true, true) => Qos::Guaranteed,
+        (true, false) => Qos::Burstable,
+    }
+}
+
+/// The cgroup of a pod: `/kubepods/burstable/pod<uid>`.
+pub(crate) fn cgroup_parent(pod: &Pod, config: &Config) -> String {
+    let root = &config.cgroup_root;
+    match qos(pod) {
+        Qos::Guaranteed => format!("{root}/pod{}", pod.uid()),
+        Qos::Burstable => format!("{root}/burstable/pod{}", pod.uid()),
+        Qos::BestEffort => format!("{root}/besteffort/pod{}", pod.uid()),
+    }
+}
+
+fn shares(milli_cpu: i64) -> i64 {
+    (milli_cpu * SHARES_PER_CPU / 1_000).clamp(SHARES_MIN, SHARES_MAX)
+}
+
+fn quota(milli_cpu: i64) -> i64 {
+    (milli_cpu * CPU_PERIOD / 1_000).max(CPU_QUOTA_MIN)
+}
+
+/// Limits of one container.
+pub(crate) fn of_container(
+    pod: &Pod,
+    container: &Container,
+    config: &Config,
+    memory_capacity: i64,
+) -> LinuxResources {
+    let cpu_request = request(container, "cpu").map_or(0, Quantity::milli);
+    let mut resources = LinuxResources {
+        cpu_shares: shares(cpu_request),
+        memory_limit_bytes: limit(container, "memory").map_or(0, Quantity::value),
+        oom_score_adj: oom_score_adj(pod, container, memory_capacity),
+        hugepage_limits: hugepages(container),
+        ..LinuxResources::default()
+    };
+    if config.cpu_cfs_quota
+        && let Some(cpu) = limit(container, "cpu")
+    {
+        resources.cpu_period = CPU_PERIOD;
+        resources.cpu_quota = quota(cpu.milli());
+    }
+    resources
+}
+
+/// Limits of the pod as a whole: the sum of its containers', where all have one.
+pub(crate) fn of_pod(pod: &Pod, config: &Config) -> LinuxResources {
+    let whole = pod.spec().resources.as_ref();
+    let pod_limit = |name: &str| amount(whole, true, name);
+    let cpu_request =
+        amount(whole, false, "cpu").map_or_else(|| sum(pod, request, "cpu").0, Quantity::milli);
+    let (cpu_sum, cpu_all) = sum(pod, limit, "cpu");
+    let cpu_limit = pod_limit("cpu")
+        .map(Quantity::milli)
+        .or(cpu_all.then_some(cpu_sum));
+    let (memory_sum, memory_all) = sum(pod, limit, "memory");
+    let memory_limit = pod_limit("memory")
+        .map(Quantity::value)
+        .or(memory_all.then_some(memory_sum));
+    let mut resources = LinuxResources {
+        cpu_shares: shares(cpu_request),
+        memory_limit_bytes: memory_limit.unwrap_or(0),
+        pids_limit: config.pod_pids_limit,
+        ..LinuxResources::default()
+    };
+    if qos(pod) == Qos::BestEffort {
+        resources.cpu_shares = SHARES_MIN;
+    }
+    if config.cpu_cfs_quota
+        && let Some(milli) = cpu_limit.filter(|milli| *milli > 0)
+    {
+        resources.cpu_period = CPU_PERIOD;
+        resources.cpu_quota = quota(milli);
+    }
+    resources
+}
+
+type Amount = fn(&Container, &str) -> Option<Quantity>;
+
+/// What a pod needs at most at one time: its main containers and sidecars together, or an init
+/// container with the sidecars before it. And whether every container has an amount.
+fn sum(pod: &Pod, of: Amount, name: &str) -> (i64, bool) {
+    let read = |quantity: Quantity| match name {
+        "cpu" => quantity.milli(),
+        _ => quantity.value(),
+    };
+    let (mut running, mut peak, mut sidecars, mut all) = (0, 0, 0, true);
+    for (role, container) in pod.all_containers() {
+        let found = of(container, name).map(read);
+        all &= found.is_some();
+        let amount = found.unwrap_or(0);
+        match role {
+            Role::Init => peak = peak.max(sidecars + amount),
+            Role::Sidecar => sidecars += amount,
+            Role::Main => running += amount,
+        }
+    }
+    let overhead = pod.spec().overhead.as_ref().and_then(|map| map.get(name));
+    let overhead = overhead
+        .and_then(|q| Quantity::parse(&q.0).ok())
+        .map_or(0, read);
+    (peak.max(running + sidecars) + overhead, all)
+}
+
+fn hugepages(container: &Container) -> BTreeMap<String, i64> {
+    let limits = container
+        .resources
+        .iter()
+        .flat_map(|r| r.limits.iter().flatten());
+    limits
+        .filter_map(|(name, quantity)| {
+            let size = name.strip_prefix("hugepages-")?;
+            let bytes = Quantity::parse(&quantity.0).ok()?.value();
+            // The kernel's files say MB where the API says Mi.
+            Some((format!("{size}B").replace("iB", "B"), bytes))
+        })
+        .collect()
+}
+
+/// Burstable containers are killed the sooner, the smaller their request of the node's memory.
+fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> i64 {
+    const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+    if pod.is_static() || pod.spec().priority.is_some_and(|p| p >= CRITICAL_PRIORITY) {
+        return OOM_ADJ_GUARANTEED;
+    }
+    match qos(pod) {
+        Qos::Guaranteed => OOM_ADJ_GUARANTEED,
+        Qos::BestEffort => OOM_ADJ_BEST_EFFORT,
+        Qos::Burstable => {
+            let request = request(container, "memory").map_or(0, Quantity::value);
+            let share = 1_000 * i128::from(request) / i128::from(memory_capacity.max(1));
+            let adjust = 1_000 - i64::try_from(share).unwrap_or(1_000);
+            adjust.clamp(1_000 + OOM_ADJ_GUARANTEED, OOM_ADJ_BEST_EFFORT - 1)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(resources: serde_json::Value) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"uid": "u"},
+            "spec": {"containers": [{"name": "a", "resources": resources}]}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn classes_follow_requests_and_limits() {
+        for (resources, expected) in [
+            (json!({}), Qos::BestEffort),
+            (json!({"requests": {"cpu": "1"}}), Qos::Burstable),
+            (
+                json!({"limits": {"cpu": "1", "memory": "1Mi"}}),
+                Qos::Guaranteed,
+            ),
+            (json!({"limits": {"cpu": "1"}}), Qos::Burstable),
+            (
+                json!({"limits": {"cpu": "1", "memory": "1Mi"}, "requests": {"cpu": "500m"}}),
+                Qos::Burstable,
+            ),
+        ] {
+            assert_eq!(qos(&pod(resources.clone())), expected, "{resources}");
+        }
+    }
+
+    #[test]
+    fn amounts_become_kernel_numbers() {
+        let config = Config::new("n", [127, 0, 0, 1].into(), "/r".into(), "/l".into());
+        let pod = pod(
+            json!({"limits": {"cpu": "500m", "memory": "64Mi"}, "requests": {"cpu": "250m", "memory": "1Gi"}}),
+        );
+        let got = of_container(&pod, &pod.spec().containers[0], &config, 4 << 30);
+        assert_eq!(got.cpu_shares, 256);
+        assert_eq!((got.cpu_quota, got.cpu_period), (50_000, 100_000));
+        assert_eq!(got.memory_limit_bytes, 64 << 20);
+        assert_eq!(got.oom_score_adj, 750);
+        assert_eq!(cgroup_parent(&pod, &config), "/kubepods/burstable/podu");
+    }
+}

@@ -1,0 +1,64 @@
+//! What all workers of a node share.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use client::{Client, Informer};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use meta::Quantity;
+use node_api::{ImageService, RuntimeService};
+use volumes::{PodFacts, Sources, Volumes};
+
+use crate::config::Config;
+use crate::env::service_variables;
+use crate::events::Recorder;
+use crate::images::Puller;
+use crate::machine::Machine;
+use crate::pod::PodExt;
+use crate::pods::Pods;
+
+/// Handles on everything; one per kubelet.
+pub(crate) struct Shared {
+    pub(crate) client: Client,
+    pub(crate) runtime: Arc<dyn RuntimeService>,
+    pub(crate) images: Arc<dyn ImageService>,
+    pub(crate) puller: Puller,
+    pub(crate) config: Config,
+    pub(crate) volumes: Volumes,
+    pub(crate) sources: Sources,
+    pub(crate) recorder: Recorder,
+    pub(crate) services: Informer<Service>,
+    pub(crate) machine: Machine,
+    pub(crate) pods: Arc<Pods>,
+}
+
+impl Shared {
+    /// The node's resources that pods may use.
+    pub(crate) fn allocatable(&self) -> BTreeMap<String, Quantity> {
+        self.machine.allocatable(&self.config)
+    }
+
+    /// What the downward API may tell.
+    pub(crate) fn facts(&self, pod_ips: &[IpAddr]) -> PodFacts {
+        PodFacts {
+            pod_ips: pod_ips.to_vec(),
+            host_ips: self.config.node_ips.clone(),
+            allocatable: self.allocatable(),
+        }
+    }
+
+    /// The variables of services a pod sees. A static pod does not wait for the API.
+    pub(crate) async fn service_variables(&self, pod: &Pod) -> BTreeMap<String, String> {
+        if !pod.is_static() {
+            self.services.synced().await;
+        }
+        let links = pod.spec().enable_service_links != Some(false);
+        let mut services = match links {
+            true => self.services.list_in(pod.namespace()),
+            false => Vec::new(),
+        };
+        services.extend(self.services.get("default", "kubernetes"));
+        service_variables(pod.namespace(), links, services.iter().map(AsRef::as_ref))
+    }
+}

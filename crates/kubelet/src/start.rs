@@ -1,0 +1,196 @@
+//! Starts containers of one pod, one after the other: image, environment,
+//! files, create, start, `postStart`.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::Stop;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Container, Pod};
+use node_api::{ContainerConfig, Image};
+use volumes::Mounted;
+
+use crate::container_config::{ContainerInputs, container_config};
+use crate::env::{EnvInputs, environment};
+use crate::events::Kind;
+use crate::hooks;
+use crate::images::StartError;
+use crate::inbox::{Inbox, StartOutcome};
+use crate::plan::Start;
+use crate::pod::PodExt;
+use crate::shared::Shared;
+
+/// When to try again after a fault that more time may heal.
+const RETRY: SignedDuration = SignedDuration::from_secs(10);
+
+/// The order to start some containers.
+pub(crate) struct StartJob {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) sandbox_id: String,
+    pub(crate) pod_ips: Vec<IpAddr>,
+    pub(crate) mounted: Mounted,
+    pub(crate) starts: Vec<Start>,
+    pub(crate) inbox: Arc<Inbox>,
+    /// Raised when the pod is to end instead.
+    pub(crate) cancel: Stop,
+}
+
+impl StartJob {
+    /// Starts all; each outcome goes to the worker as it comes.
+    pub(crate) async fn run(self) {
+        for start in &self.starts {
+            if self.cancel.is_raised() {
+                return;
+            }
+            let Some((_, container)) = self.pod.container(&start.name) else {
+                continue;
+            };
+            let outcome = self.start(container, start.attempt).await;
+            self.inbox.tell(|news| news.outcomes.push(outcome));
+        }
+    }
+
+    async fn start(&self, container: &Container, attempt: u32) -> StartOutcome {
+        let mut id = None;
+        let error = self.try_start(container, attempt, &mut id).await.err();
+        let status = match id {
+            Some(id) => self.shared.runtime.container_status(&id).await.ok(),
+            None => None,
+        };
+        StartOutcome {
+            name: container.name.clone(),
+            container: status,
+            error,
+        }
+    }
+
+    async fn try_start(
+        &self,
+        container: &Container,
+        attempt: u32,
+        id: &mut Option<String>,
+    ) -> Result<(), StartError> {
+        let image = tokio::select! {
+            image = self.shared.puller.ensure(&self.pod, container) => image?,
+            () = self.cancel.raised() => return Err(error("ContainerCreating", String::new())),
+        };
+        let config = self
+            .configure(container, attempt, &image)
+            .await
+            .map_err(|message| {
+                self.warn(container, "Failed", format!("Error: {message}"));
+                error("CreateContainerConfigError", message)
+            })?;
+        let runtime = &self.shared.runtime;
+        let created = runtime.create_container(&self.sandbox_id, config).await;
+        let created = created.map_err(|fault| {
+            self.warn(container, "Failed", format!("Error: {fault}"));
+            error("CreateContainerError", fault.to_string())
+        })?;
+        *id = Some(created.clone());
+        self.say(container, "Created", "Container created");
+        runtime.start_container(&created).await.map_err(|fault| {
+            self.warn(container, "Failed", format!("Error: {fault}"));
+            // The next attempt waits by the rules of crashes.
+            StartError {
+                retry_at: None,
+                ..error("RunContainerError", fault.to_string())
+            }
+        })?;
+        self.say(container, "Started", "Container started");
+        self.post_start(container, &created).await
+    }
+
+    async fn configure(
+        &self,
+        container: &Container,
+        attempt: u32,
+        image: &Image,
+    ) -> Result<ContainerConfig, String> {
+        let facts = self.shared.facts(&self.pod_ips);
+        let inputs = EnvInputs {
+            pod: &self.pod,
+            container,
+            facts: &facts,
+            sources: &self.shared.sources,
+            services: self.shared.service_variables(&self.pod).await,
+        };
+        let envs = environment(&inputs)
+            .await
+            .map_err(|error| error.to_string())?;
+        container_config(ContainerInputs {
+            pod: &self.pod,
+            container,
+            attempt,
+            image,
+            envs,
+            mounted: &self.mounted,
+            volumes: &self.shared.volumes,
+            pod_ips: &self.pod_ips,
+            config: &self.shared.config,
+            memory_capacity: self.shared.machine.memory_bytes,
+        })
+    }
+
+    async fn post_start(&self, container: &Container, id: &str) -> Result<(), StartError> {
+        let hook = container
+            .lifecycle
+            .as_ref()
+            .and_then(|l| l.post_start.as_ref());
+        let Some(hook) = hook else {
+            return Ok(());
+        };
+        let target = hooks::Target {
+            runtime: &self.shared.runtime,
+            container,
+            container_id: id,
+            ip: self.pod_ips.first().copied(),
+        };
+        let Err(fault) = hooks::run(&target, hook).await else {
+            return Ok(());
+        };
+        self.warn(
+            container,
+            "FailedPostStartHook",
+            "PostStartHook failed".into(),
+        );
+        self.say(container, "Killing", "FailedPostStartHook");
+        let grace = self.pod.grace_seconds().unsigned_abs();
+        let stopped = self
+            .shared
+            .runtime
+            .stop_container(id, Duration::from_secs(grace))
+            .await;
+        if let Err(error) = stopped {
+            tracing::warn!(%error, id, "container not stopped after its postStart hook failed");
+        }
+        Err(StartError {
+            retry_at: None,
+            ..error("PostStartHookError", fault)
+        })
+    }
+
+    fn say(&self, container: &Container, reason: &str, message: &str) {
+        let name = Some(container.name.as_str());
+        self.shared
+            .recorder
+            .pod(&self.pod, name, Kind::Normal, reason, message);
+    }
+
+    fn warn(&self, container: &Container, reason: &str, message: String) {
+        let name = Some(container.name.as_str());
+        self.shared
+            .recorder
+            .pod(&self.pod, name, Kind::Warning, reason, message);
+    }
+}
+
+fn error(reason: &'static str, message: String) -> StartError {
+    StartError {
+        reason,
+        message,
+        retry_at: Some(Timestamp::now() + RETRY),
+    }
+}

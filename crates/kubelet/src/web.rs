@@ -1,0 +1,236 @@
+//! Plain HTTP requests to containers, for probes and hooks.
+
+use std::net::IpAddr;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+/// Bytes of an answer that are read.
+const BODY_BYTES_MAX: usize = 10 << 10;
+
+/// Where a request goes.
+#[derive(Clone, Debug)]
+pub(crate) struct Url {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) path: String,
+    pub(crate) https: bool,
+    pub(crate) headers: HeaderMap,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Vec<u8>,
+}
+
+/// The number of a port that may be given by name.
+pub(crate) fn port_of(port: &IntOrString, container: &Container) -> Result<u16, String> {
+    let number = match port {
+        IntOrString::Int(number) => Some(*number),
+        IntOrString::String(name) => {
+            let ports = container.ports.iter().flatten();
+            let mut named = ports.filter(|port| port.name.as_deref() == Some(name));
+            named
+                .next()
+                .map(|port| port.container_port)
+                .or_else(|| name.parse().ok())
+        }
+    };
+    let number = number
+        .and_then(|number| u16::try_from(number).ok())
+        .filter(|n| *n > 0);
+    number.ok_or_else(|| match port {
+        IntOrString::Int(number) => format!("invalid port number: {number}"),
+        IntOrString::String(name) => format!("couldn't find port: {name:?} in container"),
+    })
+}
+
+impl Url {
+    /// The address of an `httpGet`; without a host the pod itself.
+    pub(crate) fn of(
+        get: &HTTPGetAction,
+        container: &Container,
+        ip: Option<IpAddr>,
+    ) -> Result<Url, String> {
+        let host = get.host.clone().filter(|host| !host.is_empty());
+        let host = host.or_else(|| ip.map(|ip| ip.to_string()));
+        let mut headers = HeaderMap::new();
+        for wish in get.http_headers.iter().flatten() {
+            let name = HeaderName::from_bytes(wish.name.as_bytes());
+            let value = HeaderValue::from_str(&wish.value);
+            if let (Ok(name), Ok(value)) = (name, value) {
+                headers.append(name, value);
+            }
+        }
+        let path = get.path.clone().unwrap_or_default();
+        Ok(Url {
+            host: host.ok_or("the pod has no address yet")?,
+            port: port_of(&get.port, container)?,
+            path: match path.starts_with('/') {
+                true => path,
+                false => format!("/{path}"),
+            },
+            https: get.scheme.as_deref() == Some("HTTPS"),
+            headers,
+        })
+    }
+
+    /// The address as text, with brackets around IPv6.
+    fn authority(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// GET with a time limit. Certificates are not checked, as with upstream's probes.
+pub(crate) async fn get(url: &Url, timeout: Duration) -> Result<Answer, String> {
+    let scheme = if url.https { "https" } else { "http" };
+    let shown = format!("{scheme}://{}{}", url.authority(), url.path);
+    let answer = tokio::time::timeout(timeout, get_inner(url)).await;
+    match answer {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(fault)) => Err(format!("Get {shown:?}: {fault}")),
+        Err(_) => Err(format!(
+            "Get {shown:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+        )),
+    }
+}
+
+async fn get_inner(url: &Url) -> Result<Answer, String> {
+    let dial = TcpStream::connect((url.host.as_str(), url.port)).await;
+    let tcp = dial.map_err(|fault| {
+        format!(
+            "dial tcp {}: connect: {}",
+            url.authority(),
+            os_words(&fault)
+        )
+    })?;
+    if !url.https {
+        return exchange(tcp, url).await;
+    }
+    let name = ServerName::try_from(url.host.clone()).map_err(|fault| fault.to_string())?;
+    let tls = tokio_rustls::TlsConnector::from(TLS.clone())
+        .connect(name, tcp)
+        .await;
+    exchange(tls.map_err(|fault| fault.to_string())?, url).await
+}
+
+/// The words of the C library, as upstream shows them: `connection refused`.
+pub(crate) fn os_words(fault: &std::io::Error) -> String {
+    match fault.raw_os_error() {
+        Some(code) => nix::errno::Errno::from_raw(code).desc().to_lowercase(),
+        None => fault.to_string(),
+    }
+}
+
+async fn exchange<S>(stream: S, url: &Url) -> Result<Answer, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let words = |fault: hyper::Error| fault.to_string();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(words)?;
+    let mut request = Request::get(&url.path)
+        .body(Empty::<Bytes>::new())
+        .map_err(|fault| fault.to_string())?;
+    let headers = request.headers_mut();
+    let host = HeaderValue::from_str(&url.authority()).map_err(|fault| fault.to_string())?;
+    headers.insert(header::HOST, host);
+    headers.insert(
+        header::USER_AGENT,
+        HeaderValue::from_static("kube-probe/1.36"),
+    );
+    headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    for (name, value) in &url.headers {
+        headers.insert(name.clone(), value.clone());
+    }
+    let talk = async {
+        let answer = sender.send_request(request).await.map_err(words)?;
+        let status = answer.status().as_u16();
+        let mut incoming = answer.into_body();
+        let mut body = Vec::new();
+        while let Some(Ok(frame)) = incoming.frame().await {
+            body.extend_from_slice(&frame.into_data().unwrap_or_default());
+            if body.len() >= BODY_BYTES_MAX {
+                body.truncate(BODY_BYTES_MAX);
+                break;
+            }
+        }
+        Ok(Answer { status, body })
+    };
+    // Polled here rather than in a task of its own: it ends with the request.
+    tokio::pin!(connection);
+    tokio::pin!(talk);
+    tokio::select! {
+        answer = &mut talk => answer,
+        _ = &mut connection => talk.await,
+    }
+}
+
+static TLS: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = Arc::new(AnyCertificate(provider.clone()));
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider supports the default versions")
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    Arc::new(config)
+});
+
+#[derive(Debug)]
+struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,164 @@
+//! Keeps the API's status of the pod as it is here: written when it changed,
+//! one write at a time, and again when the API comes back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::Backoff;
+use client::{Patch, WriteOptions};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{ContainerStatus as ApiContainerStatus, Pod, PodStatus};
+use meta::Status;
+
+use super::Worker;
+use super::act::Done;
+use crate::pod::PodExt;
+use crate::status::{StatusInputs, differs, patch, pod_status};
+
+/// What was reported, and what is to be.
+pub(super) struct Report {
+    /// As the API has it, as far as we know.
+    written: PodStatus,
+    /// As it is.
+    current: PodStatus,
+    in_flight: Option<PodStatus>,
+    retry_at: Option<Timestamp>,
+    backoff: Backoff,
+    /// The API's image of a static pod.
+    mirror: Option<Arc<Pod>>,
+    /// The object is gone or another's: nothing to write to.
+    orphaned: bool,
+}
+
+impl Report {
+    pub(super) fn new(pod: &Pod) -> Report {
+        Report {
+            written: pod.status().clone(),
+            current: pod.status().clone(),
+            in_flight: None,
+            retry_at: None,
+            backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(10)),
+            mirror: None,
+            orphaned: false,
+        }
+    }
+
+    /// Takes over the conditions others wrote.
+    pub(super) fn saw(&mut self, pod: &Pod) {
+        let foreign = crate::status::foreign_conditions(pod.status());
+        self.written.conditions =
+            crate::status::with_foreign(self.written.conditions.take(), &foreign);
+        self.current.conditions =
+            crate::status::with_foreign(self.current.conditions.take(), &foreign);
+    }
+
+    pub(super) fn saw_mirror(&mut self, mirror: Option<Arc<Pod>>) {
+        let uid = |pod: &Option<Arc<Pod>>| pod.as_ref().map(|pod| pod.uid().to_owned());
+        if uid(&self.mirror) != uid(&mirror) {
+            let status = mirror.as_ref().map(|pod| pod.status().clone());
+            self.written = status.unwrap_or_default();
+            self.orphaned = false;
+        }
+        self.mirror = mirror;
+    }
+
+    pub(super) fn start_time(&self) -> Option<Timestamp> {
+        self.current.start_time.as_ref().map(|time| time.0)
+    }
+
+    pub(super) fn container(&self, name: &str) -> Option<&ApiContainerStatus> {
+        let main = self.current.container_statuses.iter().flatten();
+        let mut all = main.chain(self.current.init_container_statuses.iter().flatten());
+        all.find(|status| status.name == name)
+    }
+
+    /// Whether the API knows all there is to know.
+    pub(super) fn is_settled(&self) -> bool {
+        self.orphaned || (self.in_flight.is_none() && !differs(&self.written, &self.current))
+    }
+}
+
+impl Worker {
+    /// Works the status out and writes it if it changed.
+    pub(super) fn report_status(&mut self, now: Timestamp) -> Option<Timestamp> {
+        // Once the last containers are being removed there is nothing new to tell.
+        if !self.last.unmounted {
+            self.report.current = pod_status(&StatusInputs {
+                pod: &self.pod,
+                old: &self.report.current,
+                sandboxes: &self.view.sandboxes,
+                containers: &self.view.containers,
+                health: &self.health,
+                waiting: &self.waiting,
+                messages: &self.messages,
+                ending: self.ending.as_ref(),
+                host_ips: &self.shared.config.node_ips,
+                now,
+            });
+        }
+        self.write_status(now)
+    }
+
+    fn write_status(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let report = &mut self.report;
+        if report.in_flight.is_some() || report.is_settled() || self.last.gone {
+            return None;
+        }
+        if let Some(at) = report.retry_at.filter(|at| now < *at) {
+            return Some(at);
+        }
+        let target = match self.pod.is_static() {
+            true => report.mirror.clone()?,
+            false => self.pod.clone(),
+        };
+        let body = patch(target.uid(), &report.written, &report.current);
+        report.in_flight = Some(report.current.clone());
+        let api = self.shared.client.beside(target.as_ref());
+        self.ops.spawn(async move {
+            let options = WriteOptions::default();
+            Done::Patched(
+                api.patch_status(target.name(), &Patch::Strategic(body), &options)
+                    .await,
+            )
+        });
+        None
+    }
+
+    /// Takes note of the API's answer.
+    pub(super) fn patched(&mut self, answer: Result<Pod, Status>) {
+        let report = &mut self.report;
+        let Some(sent) = report.in_flight.take() else {
+            return;
+        };
+        match answer {
+            Ok(_) => {
+                report.written = sent;
+                report.retry_at = None;
+                report.backoff.reset();
+            }
+            // Another pod of the same name, or none: the watch will say so.
+            Err(status) if status.is_not_found() || status.is_conflict() => {
+                report.orphaned = true;
+            }
+            Err(status) => {
+                tracing::debug!(error = %status, pod = self.pod.display(), "status not written");
+                let delay = report.backoff.next_delay();
+                let delay = SignedDuration::try_from(delay).unwrap_or(SignedDuration::from_secs(1));
+                report.retry_at = Some(Timestamp::now() + delay);
+            }
+        }
+    }
+
+    /// Shows the server what there is.
+    pub(super) fn show(&mut self) {
+        let current = &self.report.current;
+        if !std::mem::take(&mut self.view.changed) && self.shown.read().status == *current {
+            return;
+        }
+        let mut shown = self.shown.write();
+        shown.pod = self.pod.clone();
+        shown.status = current.clone();
+        shown.sandboxes = self.view.sandboxes.clone();
+        shown.containers = self.view.containers.clone();
+    }
+}

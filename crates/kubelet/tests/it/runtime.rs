@@ -1,0 +1,409 @@
+//! A container runtime in memory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use node_api::*;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+#[derive(Default)]
+struct State {
+    next: u32,
+    sandboxes: BTreeMap<String, PodSandboxStatus>,
+    containers: BTreeMap<String, ContainerStatus>,
+    images: HashMap<String, Image>,
+    listeners: Vec<mpsc::Sender<ContainerEvent>>,
+    calls: Vec<String>,
+    /// Exit codes of commands run by exec, by the first word.
+    exec: HashMap<String, i32>,
+    /// Containers (by name) that end by themselves at once with this code.
+    ends: HashMap<String, i32>,
+    pull_error: Option<String>,
+    sandbox_error: Option<String>,
+}
+
+#[derive(Clone, Default)]
+pub struct FakeRuntime {
+    state: Arc<Mutex<State>>,
+}
+
+fn now() -> i64 {
+    i64::try_from(Timestamp::now().as_nanosecond()).unwrap()
+}
+
+fn missing(id: &str) -> RuntimeError {
+    RuntimeError::NotFound(format!("{id} not found"))
+}
+
+impl FakeRuntime {
+    pub fn with_image(name: &str) -> FakeRuntime {
+        let runtime = FakeRuntime::default();
+        runtime.add_image(name);
+        runtime
+    }
+
+    pub fn add_image(&self, name: &str) {
+        let image = Image {
+            id: format!("sha256:{name}"),
+            repo_tags: vec![name.into()],
+            size: 42,
+            uid: Some(0),
+            ..Image::default()
+        };
+        self.state.lock().images.insert(name.into(), image);
+    }
+
+    pub fn calls(&self) -> Vec<String> {
+        self.state.lock().calls.clone()
+    }
+
+    pub fn forget_calls(&self) {
+        self.state.lock().calls.clear();
+    }
+
+    pub fn set_exec(&self, command: &str, code: i32) {
+        self.state.lock().exec.insert(command.into(), code);
+    }
+
+    pub fn set_ends(&self, name: &str, code: Option<i32>) {
+        let mut state = self.state.lock();
+        match code {
+            Some(code) => drop(state.ends.insert(name.into(), code)),
+            None => drop(state.ends.remove(name)),
+        }
+    }
+
+    pub fn set_pull_error(&self, error: Option<&str>) {
+        self.state.lock().pull_error = error.map(str::to_owned);
+    }
+
+    pub fn set_sandbox_error(&self, error: Option<&str>) {
+        self.state.lock().sandbox_error = error.map(str::to_owned);
+    }
+
+    /// The running container of a name.
+    pub fn running(&self, name: &str) -> Option<ContainerStatus> {
+        let state = self.state.lock();
+        let mut all = state.containers.values();
+        all.find(|c| c.config.name == name && c.state == ContainerState::Running)
+            .cloned()
+    }
+
+    pub fn container_count(&self) -> usize {
+        self.state.lock().containers.len()
+    }
+
+    pub fn sandbox_count(&self) -> usize {
+        self.state.lock().sandboxes.len()
+    }
+
+    /// Ends a running container from inside.
+    pub fn end(&self, id: &str, code: i32) {
+        let mut state = self.state.lock();
+        let status = state.containers.get_mut(id).unwrap();
+        status.state = ContainerState::Exited;
+        status.exit_code = code;
+        status.finished_at = now();
+        status.reason = if code == 0 { "Completed" } else { "Error" }.into();
+        let status = status.clone();
+        tell(&mut state, &status, ContainerEventKind::Stopped);
+    }
+}
+
+fn tell(state: &mut State, status: &ContainerStatus, kind: ContainerEventKind) {
+    let event = ContainerEvent {
+        sandbox_id: status.sandbox_id.clone(),
+        container_id: status.id.clone(),
+        pod_uid: status.config.labels["io.kubernetes.pod.uid"].clone(),
+        kind,
+    };
+    state
+        .listeners
+        .retain(|listener| listener.try_send(event.clone()).is_ok());
+}
+
+#[async_trait]
+impl RuntimeService for FakeRuntime {
+    fn version(&self) -> (String, String) {
+        ("sampan".into(), "0.1.0".into())
+    }
+
+    async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<String, RuntimeError> {
+        let mut state = self.state.lock();
+        if let Some(error) = state.sandbox_error.clone() {
+            return Err(RuntimeError::Internal(error));
+        }
+        state.next += 1;
+        let id = format!("s{}", state.next);
+        state.calls.push(format!("run {}", config.name));
+        let ip = std::net::Ipv4Addr::new(10, 42, 0, u8::try_from(state.next).unwrap());
+        let status = PodSandboxStatus {
+            id: id.clone(),
+            ips: match config.namespaces.network {
+                NamespaceMode::Node => Vec::new(),
+                _ => vec![ip.into()],
+            },
+            config,
+            state: SandboxState::Ready,
+            created_at: now(),
+        };
+        state.sandboxes.insert(id.clone(), status);
+        Ok(id)
+    }
+
+    async fn stop_pod_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
+        let mut state = self.state.lock();
+        state.calls.push("stop sandbox".into());
+        if let Some(sandbox) = state.sandboxes.get_mut(id) {
+            sandbox.state = SandboxState::NotReady;
+        }
+        Ok(())
+    }
+
+    async fn remove_pod_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
+        let mut state = self.state.lock();
+        state.calls.push("remove sandbox".into());
+        state.sandboxes.remove(id);
+        state.containers.retain(|_, c| c.sandbox_id != id);
+        Ok(())
+    }
+
+    async fn pod_sandbox_status(&self, id: &str) -> Result<PodSandboxStatus, RuntimeError> {
+        self.state
+            .lock()
+            .sandboxes
+            .get(id)
+            .cloned()
+            .ok_or_else(|| missing(id))
+    }
+
+    async fn list_pod_sandboxes(&self) -> Result<Vec<PodSandboxStatus>, RuntimeError> {
+        Ok(self.state.lock().sandboxes.values().cloned().collect())
+    }
+
+    async fn create_container(
+        &self,
+        sandbox_id: &str,
+        config: ContainerConfig,
+    ) -> Result<String, RuntimeError> {
+        let mut state = self.state.lock();
+        state.next += 1;
+        let id = format!("c{}", state.next);
+        state.calls.push(format!("create {}", config.name));
+        let log_directory = state.sandboxes[sandbox_id].config.log_directory.clone();
+        let status = ContainerStatus {
+            id: id.clone(),
+            sandbox_id: sandbox_id.into(),
+            state: ContainerState::Created,
+            created_at: now(),
+            started_at: 0,
+            finished_at: 0,
+            exit_code: 0,
+            image_id: config.image.clone(),
+            reason: String::new(),
+            message: String::new(),
+            log_path: log_directory.join(&config.log_path),
+            pid: 0,
+            config,
+        };
+        state.containers.insert(id.clone(), status);
+        Ok(id)
+    }
+
+    async fn start_container(&self, id: &str) -> Result<(), RuntimeError> {
+        let mut state = self.state.lock();
+        let name = state.containers[id].config.name.clone();
+        state.calls.push(format!("start {name}"));
+        let ends = state.ends.get(&name).copied();
+        let status = state.containers.get_mut(id).unwrap();
+        status.state = ContainerState::Running;
+        status.started_at = now();
+        status.pid = 4242;
+        if let Some(code) = ends {
+            status.state = ContainerState::Exited;
+            status.finished_at = now();
+            status.exit_code = code;
+        }
+        let status = status.clone();
+        let kind = match ends {
+            Some(_) => ContainerEventKind::Stopped,
+            None => ContainerEventKind::Started,
+        };
+        tell(&mut state, &status, kind);
+        Ok(())
+    }
+
+    async fn stop_container(&self, id: &str, timeout: Duration) -> Result<(), RuntimeError> {
+        let running = {
+            let mut state = self.state.lock();
+            let status = state
+                .containers
+                .get(id)
+                .cloned()
+                .ok_or_else(|| missing(id))?;
+            let seconds = timeout.as_secs_f64().round();
+            state
+                .calls
+                .push(format!("stop {} {seconds}", status.config.name));
+            status.state != ContainerState::Exited
+        };
+        if running {
+            self.end(id, 143);
+        }
+        Ok(())
+    }
+
+    async fn remove_container(&self, id: &str) -> Result<(), RuntimeError> {
+        let mut state = self.state.lock();
+        if let Some(status) = state.containers.remove(id) {
+            state.calls.push(format!("remove {}", status.config.name));
+        }
+        Ok(())
+    }
+
+    async fn container_status(&self, id: &str) -> Result<ContainerStatus, RuntimeError> {
+        self.state
+            .lock()
+            .containers
+            .get(id)
+            .cloned()
+            .ok_or_else(|| missing(id))
+    }
+
+    async fn list_containers(&self) -> Result<Vec<ContainerStatus>, RuntimeError> {
+        Ok(self.state.lock().containers.values().cloned().collect())
+    }
+
+    async fn update_container_resources(
+        &self,
+        _: &str,
+        _: LinuxResources,
+    ) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    async fn reopen_container_log(&self, id: &str) -> Result<(), RuntimeError> {
+        self.state.lock().calls.push(format!("reopen {id}"));
+        Ok(())
+    }
+
+    async fn exec_sync(
+        &self,
+        id: &str,
+        command: Vec<String>,
+        _: Option<Duration>,
+    ) -> Result<ExecResult, RuntimeError> {
+        let mut state = self.state.lock();
+        let name = state
+            .containers
+            .get(id)
+            .ok_or_else(|| missing(id))?
+            .config
+            .name
+            .clone();
+        state
+            .calls
+            .push(format!("exec {name} {}", command.join(" ")));
+        let exit_code = state.exec.get(&command[0]).copied().unwrap_or(0);
+        Ok(ExecResult {
+            exit_code,
+            stdout: b"out".to_vec(),
+            stderr: Vec::new(),
+        })
+    }
+
+    async fn exec(&self, request: ExecRequest) -> Result<ExecSession, RuntimeError> {
+        let (stdin, mut from_client) = tokio::io::duplex(4096);
+        let (stdout, mut to_client) = tokio::io::duplex(4096);
+        let (exit, exited) = tokio::sync::oneshot::channel();
+        let command = request.command.clone();
+        tokio::spawn(async move {
+            use tokio::io::AsyncWriteExt;
+            to_client
+                .write_all(format!("ran {}\n", command.join(" ")).as_bytes())
+                .await
+                .ok();
+            if request.stdin {
+                tokio::io::copy(&mut from_client, &mut to_client).await.ok();
+            }
+            drop(to_client);
+            drop(exit.send(Ok(if command[0] == "false" { 1 } else { 0 })));
+        });
+        Ok(ExecSession {
+            stdin: request.stdin.then(|| Box::new(stdin) as Writer),
+            stdout: request.stdout.then(|| Box::new(stdout) as Reader),
+            stderr: None,
+            resize: None,
+            exit: exited,
+        })
+    }
+
+    async fn attach(&self, request: ExecRequest) -> Result<ExecSession, RuntimeError> {
+        self.exec(request).await
+    }
+
+    async fn port_forward(&self, _: &str, _: u16) -> Result<Box<dyn Duplex>, RuntimeError> {
+        let (near, far) = tokio::io::duplex(4096);
+        tokio::spawn(async move {
+            let (mut reader, mut writer) = tokio::io::split(far);
+            tokio::io::copy(&mut reader, &mut writer).await.ok();
+        });
+        Ok(Box::new(near))
+    }
+
+    async fn container_stats(&self, id: &str) -> Result<ContainerStats, RuntimeError> {
+        Err(missing(id))
+    }
+
+    async fn list_container_stats(&self) -> Result<Vec<ContainerStats>, RuntimeError> {
+        Ok(Vec::new())
+    }
+
+    fn events(&self) -> mpsc::Receiver<ContainerEvent> {
+        let (sender, receiver) = mpsc::channel(256);
+        self.state.lock().listeners.push(sender);
+        receiver
+    }
+
+    async fn not_ready_reason(&self) -> Option<String> {
+        None
+    }
+}
+
+#[async_trait]
+impl ImageService for FakeRuntime {
+    async fn list_images(&self) -> Result<Vec<Image>, RuntimeError> {
+        Ok(self.state.lock().images.values().cloned().collect())
+    }
+
+    async fn image_status(&self, image: &str) -> Result<Option<Image>, RuntimeError> {
+        let state = self.state.lock();
+        let found = state
+            .images
+            .values()
+            .find(|i| i.id == image || i.repo_tags.contains(&image.into()));
+        Ok(found.cloned())
+    }
+
+    async fn pull_image(&self, image: &str, _: Option<AuthConfig>) -> Result<String, RuntimeError> {
+        self.state.lock().calls.push(format!("pull {image}"));
+        if let Some(error) = self.state.lock().pull_error.clone() {
+            return Err(RuntimeError::Unavailable(error));
+        }
+        self.add_image(image);
+        Ok(format!("sha256:{image}"))
+    }
+
+    async fn remove_image(&self, image: &str) -> Result<(), RuntimeError> {
+        self.state.lock().images.retain(|_, i| i.id != image);
+        Ok(())
+    }
+
+    async fn image_fs_bytes(&self) -> Result<u64, RuntimeError> {
+        Ok(0)
+    }
+}
