@@ -178,16 +178,26 @@ impl<'up> Step<'up> {
     }
 }
 
-/// Adds the structs that an encoder always writes.
+/// Adds what an encoder always writes, with its empty value. (Lists, maps and times would be
+/// `null`: those stay out.)
 fn fill(ty: &Type, map: &mut Map<String, Value>) {
     for field in &ty.fields {
-        if let (Presence::Always, Shape::Struct(inner)) = (field.presence, &field.shape)
-            && !map.contains_key(&*field.json)
-        {
-            let mut empty = Map::new();
-            fill(inner.get(), &mut empty);
-            map.insert(field.json.to_string(), Value::Object(empty));
+        if field.presence != Presence::Always || map.contains_key(&*field.json) {
+            continue;
         }
+        let empty = match &field.shape {
+            Shape::Struct(inner) => {
+                let mut empty = Map::new();
+                fill(inner.get(), &mut empty);
+                empty.into()
+            }
+            Shape::Text | Shape::Duration => "".into(),
+            Shape::Int32 | Shape::Int64 => 0.into(),
+            Shape::Bool => false.into(),
+            Shape::Quantity => "0".into(),
+            _ => continue,
+        };
+        map.insert(field.json.to_string(), empty);
     }
 }
 

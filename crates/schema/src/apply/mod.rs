@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::types::Type;
 use managers::Manager;
 use set::Set;
-use typed::{Atom, Difference};
+use typed::{Atom, Difference, Encoded};
 
 /// Where client-side apply keeps the configuration that it applied last.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -33,6 +33,17 @@ const UNOWNED: [&str; 12] = [
     "metadata.managedFields",
     "metadata.resourceVersion",
 ];
+
+/// Both trees are stored objects.
+const BOTH: Encoded = Encoded {
+    old: true,
+    new: true,
+};
+/// The first tree is a stored object, the second what a configuration made of it.
+const LIVE: Encoded = Encoded {
+    old: true,
+    new: false,
+};
 
 /// How an apply request is to be understood.
 #[derive(Clone, Copy, Debug)]
@@ -195,7 +206,7 @@ fn first_owner<'a>(
     live: &'a Value,
     options: ApplyOptions<'a>,
 ) -> Vec<Manager<'a>> {
-    let change = typed::compare(ty, zero, live);
+    let change = typed::compare(ty, zero, live, BOTH);
     let set = owned(change.modified.union(&change.added), options.reset);
     match set.is_empty() {
         true => Vec::new(),
@@ -250,7 +261,7 @@ impl<'a> Application<'a> {
             prune(self.ty, &mut merged, &last.set, &me.set, &managers);
         }
         let change =
-            typed::compare(self.ty, self.live, &merged).without(&paths(self.options.reset));
+            typed::compare(self.ty, self.live, &merged, LIVE).without(&paths(self.options.reset));
         let conflicts = settle(&mut managers, &change, force);
         if !conflicts.is_empty() {
             return Err(conflicts);
@@ -361,7 +372,15 @@ fn from_last_applied(ty: &Type, live: &Value, api_version: &str) -> Option<Vec<S
         return None;
     }
     let (_, set) = typed::field_set(Atom::Struct(ty), &last);
-    let change = typed::compare(ty, &last, live);
+    let change = typed::compare(
+        ty,
+        &last,
+        live,
+        Encoded {
+            old: false,
+            new: true,
+        },
+    );
     let set = set
         .difference(&change.modified)
         .difference(&change.added)
@@ -450,7 +469,7 @@ fn record<'a>(
     mut managers: Vec<Manager<'a>>,
     options: UpdateOptions<'a>,
 ) -> Option<Value> {
-    let change = typed::compare(ty, live, new).without(&paths(options.reset));
+    let change = typed::compare(ty, live, new, BOTH).without(&paths(options.reset));
     settle(&mut managers, &change, true);
     let set = owned(change.modified.union(&change.added), options.reset);
     if !set.is_empty() {

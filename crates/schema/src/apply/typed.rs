@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use super::set::{Element, Set};
-use crate::types::{ListKind, MapKind, Presence, Shape, Text, Type};
+use crate::types::{Field, ListKind, MapKind, Presence, Shape, Text, Type};
 
 /// How the value of a shape is owned.
 #[derive(Clone, Copy)]
@@ -51,6 +51,22 @@ impl<'a> Atom<'a> {
             Atom::Deduced => (Atom::Deduced, false),
             _ => (Atom::Leaf, false),
         }
+    }
+
+    /// Whether upstream's encoder writes the field even when it is not set.
+    fn always_writes(self, key: &str) -> bool {
+        let presence = match self {
+            Atom::Struct(ty) => ty.field(key).map(|field| field.presence),
+            _ => None,
+        };
+        matches!(presence, Some(Presence::Always | Presence::Nullable))
+    }
+
+    /// Whether upstream's encoder never writes it as an empty map.
+    fn writes_any(self) -> bool {
+        let always =
+            |field: &Field| matches!(field.presence, Presence::Always | Presence::Nullable);
+        matches!(self, Atom::Struct(ty) if ty.fields.iter().any(always))
     }
 
     fn item(self) -> Atom<'a> {
@@ -183,12 +199,30 @@ impl<'a> Difference<'a> {
     }
 }
 
-/// What differs between two trees of one type.
-pub(super) fn compare<'a>(ty: &'a Type, old: &'a Value, new: &'a Value) -> Difference<'a> {
-    compare_at(Atom::Struct(ty), Some(old), Some(new)).below
+/// Which of two trees have been through upstream's encoder: there, what is always written and not
+/// set is present as `null`, while our trees leave it out.
+#[derive(Clone, Copy)]
+pub(super) struct Encoded {
+    pub(super) old: bool,
+    pub(super) new: bool,
 }
 
-fn compare_at<'a>(atom: Atom<'a>, old: Option<&'a Value>, new: Option<&'a Value>) -> Change<'a> {
+/// What differs between two trees of one type.
+pub(super) fn compare<'a>(
+    ty: &'a Type,
+    old: &'a Value,
+    new: &'a Value,
+    encoded: Encoded,
+) -> Difference<'a> {
+    compare_at(Atom::Struct(ty), Some(old), Some(new), encoded).below
+}
+
+fn compare_at<'a>(
+    atom: Atom<'a>,
+    old: Option<&'a Value>,
+    new: Option<&'a Value>,
+    encoded: Encoded,
+) -> Change<'a> {
     let mut change = Change::default();
     if old == new {
         return change;
@@ -207,8 +241,8 @@ fn compare_at<'a>(atom: Atom<'a>, old: Option<&'a Value>, new: Option<&'a Value>
         return change;
     }
     match atom {
-        Atom::Set | Atom::Keyed(..) => compare_items(atom, old, new, &mut change.below),
-        _ => compare_entries(atom, old, new, &mut change.below),
+        Atom::Set | Atom::Keyed(..) => compare_items(atom, old, new, encoded, &mut change.below),
+        _ => compare_entries(atom, old, new, encoded, &mut change.below),
     }
     change.added = old.is_none();
     change.removed = new.is_none();
@@ -219,21 +253,35 @@ fn compare_entries<'a>(
     atom: Atom<'a>,
     old: Option<&'a Value>,
     new: Option<&'a Value>,
+    encoded: Encoded,
     below: &mut Difference<'a>,
 ) {
     let old = old.and_then(Value::as_object);
     let new = new.and_then(Value::as_object);
+    // What an encoder would have written although it is not set.
+    let unset = |tree: Option<&Map<String, Value>>, encoded: bool, key: &str| {
+        let written = encoded && tree.is_some() && atom.always_writes(key);
+        written.then_some(&Value::Null)
+    };
     let mut compare_key = |key: &'a str, old: Option<&'a Value>, new: Option<&'a Value>| {
-        below.push(Element::Field(key), compare_at(atom.entry(key).0, old, new));
+        below.push(
+            Element::Field(key),
+            compare_at(atom.entry(key).0, old, new, encoded),
+        );
     };
     for (key, value) in old.into_iter().flatten() {
-        compare_key(key, Some(value), new.and_then(|new| new.get(key)));
+        let other = new.and_then(|new| new.get(key));
+        compare_key(
+            key,
+            Some(value),
+            other.or_else(|| unset(new, encoded.new, key)),
+        );
     }
     let mut fresh = false;
     for (key, value) in new.into_iter().flatten() {
         if !old.is_some_and(|old| old.contains_key(key)) {
             fresh = true;
-            compare_key(key, None, Some(value));
+            compare_key(key, unset(old, encoded.old, key), Some(value));
         }
     }
     if fresh {
@@ -245,6 +293,7 @@ fn compare_items<'a>(
     atom: Atom<'a>,
     old: Option<&'a Value>,
     new: Option<&'a Value>,
+    encoded: Encoded,
     below: &mut Difference<'a>,
 ) {
     let (mut left, mut right) = (steps(atom, old), steps(atom, new));
@@ -269,21 +318,27 @@ fn compare_items<'a>(
         let (olds, news) = (take(&mut left), take(&mut right));
         let inner = atom.item();
         let change = match (olds.as_slice(), news.as_slice()) {
-            ([] | [_], [] | [_]) => compare_at(inner, olds.first().copied(), news.first().copied()),
+            ([] | [_], [] | [_]) => {
+                compare_at(inner, olds.first().copied(), news.first().copied(), encoded)
+            }
             // Keys that occur twice are compared as one value.
             ([_, _, ..], [_, _, ..]) => Change {
                 modified: olds != news,
                 ..Change::default()
             },
             ([_, _, ..], rest) => {
-                let change = rest.first().map(|new| compare_at(inner, None, Some(new)));
+                let change = rest
+                    .first()
+                    .map(|new| compare_at(inner, None, Some(new), encoded));
                 Change {
                     removed: true,
                     ..change.unwrap_or_default()
                 }
             }
             (rest, _) => {
-                let change = rest.first().map(|old| compare_at(inner, Some(old), None));
+                let change = rest
+                    .first()
+                    .map(|old| compare_at(inner, Some(old), None, encoded));
                 Change {
                     added: true,
                     ..change.unwrap_or_default()
@@ -376,7 +431,8 @@ pub(super) fn merge(atom: Atom<'_>, live: &mut Value, applied: &Value) {
         _ => false,
     };
     let settled = atom.settle([Some(live), Some(applied)]);
-    if matches!(settled, Atom::Leaf) || (blank(live) && blank(applied)) {
+    let bare = blank(live) && !(live.is_object() && settled.writes_any());
+    if matches!(settled, Atom::Leaf) || (bare && blank(applied)) {
         live.clone_from(applied);
         return;
     }
