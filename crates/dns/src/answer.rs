@@ -131,7 +131,8 @@ impl Answer {
     }
 
     fn push(&mut self, name: &Name, data: RData) {
-        self.answers.push(Record::from_rdata(name.clone(), TTL, data));
+        self.answers
+            .push(Record::from_rdata(name.clone(), TTL, data));
     }
 }
 
@@ -207,7 +208,9 @@ fn both(addresses: &[IpAddr]) -> impl Iterator<Item = (IpAddr, RecordType)> {
         IpAddr::V4(_) => RecordType::A,
         IpAddr::V6(_) => RecordType::AAAA,
     };
-    addresses.iter().map(move |address| (*address, kind(address)))
+    addresses
+        .iter()
+        .map(move |address| (*address, kind(address)))
 }
 
 fn address_record(name: &Name, address: IpAddr, kind: RecordType) -> Option<Record> {
@@ -223,14 +226,26 @@ fn address_record(name: &Name, address: IpAddr, kind: RecordType) -> Option<Reco
 fn node(zone: &Zone, records: &impl Records, relative: &[&str]) -> Option<Node> {
     let empty = Node::default;
     match *relative {
-        [] => Some(Node { is_apex: true, ..empty() }),
-        ["dns-version"] => Some(Node { text: Some(VERSION), ..empty() }),
+        [] => Some(Node {
+            is_apex: true,
+            ..empty()
+        }),
+        ["dns-version"] => Some(Node {
+            text: Some(VERSION),
+            ..empty()
+        }),
         ["dns" | "svc" | "pod"] => Some(empty()),
-        ["ns", "dns"] => Some(Node { addresses: zone.own_address.into_iter().collect(), ..empty() }),
+        ["ns", "dns"] => Some(Node {
+            addresses: zone.own_address.into_iter().collect(),
+            ..empty()
+        }),
         [namespace, "svc" | "pod"] => records.namespace_exists(namespace).then(empty),
         [dashed, namespace, "pod"] => {
             let address = undashed(dashed).filter(|_| records.namespace_exists(namespace))?;
-            Some(Node { addresses: vec![address], ..empty() })
+            Some(Node {
+                addresses: vec![address],
+                ..empty()
+            })
         }
         [name, namespace, "svc"] => {
             let service = records.service(namespace, name)?;
@@ -238,7 +253,9 @@ fn node(zone: &Zone, records: &impl Records, relative: &[&str]) -> Option<Node> 
         }
         [protocol, name, namespace, "svc"] if protocol.starts_with('_') => {
             let service = records.service(namespace, name)?;
-            let node = whole_service(zone, records, &service, |_, found| is_named(protocol, found))?;
+            let node = whole_service(zone, records, &service, |_, found| {
+                is_named(protocol, found)
+            })?;
             (!node.ports.is_empty()).then(empty)
         }
         [host, name, namespace, "svc"] => {
@@ -251,7 +268,10 @@ fn node(zone: &Zone, records: &impl Records, relative: &[&str]) -> Option<Node> 
                 is_named(port, a) && is_named(protocol, b)
             })?;
             // Such a name has ports or does not exist.
-            (!node.ports.is_empty()).then_some(Node { addresses: Vec::new(), ..node })
+            (!node.ports.is_empty()).then_some(Node {
+                addresses: Vec::new(),
+                ..node
+            })
         }
         _ => None,
     }
@@ -259,7 +279,9 @@ fn node(zone: &Zone, records: &impl Records, relative: &[&str]) -> Option<Node> 
 
 /// Whether a label such as `_http` names `HTTP`.
 fn is_named(label: &str, name: &str) -> bool {
-    label.strip_prefix('_').is_some_and(|label| label.eq_ignore_ascii_case(name))
+    label
+        .strip_prefix('_')
+        .is_some_and(|label| label.eq_ignore_ascii_case(name))
 }
 
 /// A service's addresses, and those of its ports whose name and protocol are wanted.
@@ -273,7 +295,10 @@ fn whole_service(
     if spec.type_.as_deref() == Some("ExternalName") {
         let mut alias = Name::from_ascii(spec.external_name.as_deref()?).ok()?;
         alias.set_fqdn(true);
-        return Some(Node { alias: Some(alias), ..Node::default() });
+        return Some(Node {
+            alias: Some(alias),
+            ..Node::default()
+        });
     }
     let name = service.metadata.name.as_deref()?;
     let namespace = service.metadata.namespace.as_deref()?;
@@ -294,7 +319,11 @@ fn whole_service(
         addresses: addresses.clone(),
     });
     let ports = ports.collect();
-    Some(Node { addresses, ports, ..Node::default() })
+    Some(Node {
+        addresses,
+        ports,
+        ..Node::default()
+    })
 }
 
 /// A service without an address is its endpoints; without those it has no name.
@@ -331,8 +360,10 @@ fn headless(
     }
     node.addresses.sort();
     node.addresses.dedup();
-    node.ports.sort_by(|a, b| (&a.target, a.port).cmp(&(&b.target, b.port)));
-    node.ports.dedup_by(|a, b| (&a.target, a.port) == (&b.target, b.port));
+    node.ports
+        .sort_by(|a, b| (&a.target, a.port).cmp(&(&b.target, b.port)));
+    node.ports
+        .dedup_by(|a, b| (&a.target, a.port) == (&b.target, b.port));
     let weight = (WEIGHT / node.ports.len().max(1)).max(1) as u16;
     node.ports.iter_mut().for_each(|port| port.weight = weight);
     (!node.addresses.is_empty()).then_some(node)
@@ -346,24 +377,34 @@ fn endpoint(records: &impl Records, host: &str, name: &str, namespace: &str) -> 
     for slice in records.slices(namespace, name) {
         for endpoint in ready_endpoints(&slice, all) {
             let here = addresses(endpoint);
-            found.extend(here.filter(|address| host_of(endpoint, *address).eq_ignore_ascii_case(host)));
+            found.extend(
+                here.filter(|address| host_of(endpoint, *address).eq_ignore_ascii_case(host)),
+            );
         }
     }
     found.sort();
     found.dedup();
-    (!found.is_empty()).then_some(Node { addresses: found, ..Node::default() })
+    (!found.is_empty()).then_some(Node {
+        addresses: found,
+        ..Node::default()
+    })
 }
 
 fn ready_endpoints(slice: &EndpointSlice, all: bool) -> impl Iterator<Item = &Endpoint> {
     let is_ready = move |endpoint: &&Endpoint| {
         let conditions = endpoint.conditions.as_ref();
-        all || conditions.and_then(|conditions| conditions.ready).unwrap_or(true)
+        all || conditions
+            .and_then(|conditions| conditions.ready)
+            .unwrap_or(true)
     };
     slice.endpoints.iter().flatten().filter(is_ready)
 }
 
 fn addresses(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> {
-    endpoint.addresses.iter().filter_map(|address| address.parse().ok())
+    endpoint
+        .addresses
+        .iter()
+        .filter_map(|address| address.parse().ok())
 }
 
 fn host_of(endpoint: &Endpoint, address: IpAddr) -> String {

@@ -72,7 +72,11 @@ impl Forwarder {
             Err(NetError::Dns(DnsError::NoRecordsFound(none))) => Forwarded {
                 code: none.response_code,
                 answers: Vec::new(),
-                authority: none.soa.map(|soa| soa.into_record_of_rdata()).into_iter().collect(),
+                authority: none
+                    .soa
+                    .map(|soa| soa.into_record_of_rdata())
+                    .into_iter()
+                    .collect(),
             },
             Err(NetError::Dns(DnsError::ResponseCode(code))) => failed(code),
             Err(error) => {

@@ -70,7 +70,10 @@ impl Handler {
         if query.query_class() != DNSClass::IN {
             return Reply::failed(ResponseCode::Refused);
         }
-        if tokio::time::timeout(PATIENCE, self.records.synced()).await.is_err() {
+        if tokio::time::timeout(PATIENCE, self.records.synced())
+            .await
+            .is_err()
+        {
             return Reply::failed(ResponseCode::ServFail);
         }
         let kind = query.query_type();
@@ -95,11 +98,12 @@ impl Handler {
             && self.forwarder.is_available()
         {
             // Without an answer from there the alias alone is the answer.
-            answer.answers.extend(self.forwarder.ask(&name, kind).await.answers);
+            answer
+                .answers
+                .extend(self.forwarder.ask(&name, kind).await.answers);
         }
-        let is_address = |record: &Record| {
-            matches!(record.record_type(), RecordType::A | RecordType::AAAA)
-        };
+        let is_address =
+            |record: &Record| matches!(record.record_type(), RecordType::A | RecordType::AAAA);
         let first = answer.answers.iter().position(is_address);
         if let Some(addresses) = first.and_then(|first| answer.answers.get_mut(first..)) {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed);

@@ -1,8 +1,6 @@
 //! Transactions of nf_tables.
 
-use crate::message::{
-    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, Open, Writer,
-};
+use crate::message::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, Open, Writer};
 use crate::rule::Rule;
 use crate::set::{Element, SetSpec};
 
@@ -113,8 +111,7 @@ impl Batch {
         let open = self.begin(NEW_CHAIN, NLM_F_CREATE, "add chain", chain);
         self.writer.text(3, chain);
         if let Some(hook) = hook {
-            self.writer
-                .text(7, if hook.nat { "nat" } else { "filter" });
+            self.writer.text(7, if hook.nat { "nat" } else { "filter" });
             let nest = self.writer.nest(4);
             self.writer.number(1, hook.kind as u32);
             self.writer.number(2, hook.priority as u32);
@@ -156,11 +153,7 @@ impl Batch {
     }
 
     /// Adds elements to a set or map.
-    pub fn add_elements<'a>(
-        &mut self,
-        set: &str,
-        elements: impl IntoIterator<Item = &'a Element>,
-    ) {
+    pub fn add_elements<'a>(&mut self, set: &str, elements: impl IntoIterator<Item = &'a Element>) {
         self.elements(NEW_ELEMENT, NLM_F_CREATE, "add elements to", set, elements);
     }
 
@@ -207,9 +200,9 @@ impl Batch {
         self.last = self.writer.0.len();
         let kind = (SUBSYSTEM << 8) | kind;
         let sequence = self.steps.len() as u32;
-        let open =
-            self.writer
-                .begin(kind, NLM_F_REQUEST | flags, sequence, FAMILY_IPV4, 0);
+        let open = self
+            .writer
+            .begin(kind, NLM_F_REQUEST | flags, sequence, FAMILY_IPV4, 0);
         self.writer.text(1, &self.table);
         open
     }
@@ -221,9 +214,7 @@ impl Batch {
             let flags = u16::from_ne_bytes([bytes[0], bytes[1]]) | NLM_F_ACK;
             bytes.copy_from_slice(&flags.to_ne_bytes());
         }
-        let open = self
-            .writer
-            .begin(BATCH_END, NLM_F_REQUEST, 0, 0, SUBSYSTEM);
+        let open = self.writer.begin(BATCH_END, NLM_F_REQUEST, 0, 0, SUBSYSTEM);
         self.writer.end(open);
         Finished {
             bytes: self.writer.0,

@@ -189,11 +189,8 @@ impl Rule {
 
     /// Goes on only if the destination belongs to this machine.
     pub fn to_this_machine(self) -> Rule {
-        self.load(Load::DestinationAddressType, Register(0)).compare(
-            Register(0),
-            true,
-            &ADDRESS_TYPE_LOCAL.to_ne_bytes(),
-        )
+        self.load(Load::DestinationAddressType, Register(0))
+            .compare(Register(0), true, &ADDRESS_TYPE_LOCAL.to_ne_bytes())
     }
 
     /// Goes on only if the source belongs to this machine.
@@ -297,7 +294,8 @@ impl Rule {
         const TCP: u8 = 6;
         let scratch = Register(0);
         let rule = self.load(Load::Protocol, scratch);
-        rule.compare(scratch, true, &[TCP]).step("reject", |w| w.number(1, 1))
+        rule.compare(scratch, true, &[TCP])
+            .step("reject", |w| w.number(1, 1))
     }
 
     /// Decides.

@@ -120,7 +120,11 @@ impl Socket {
         const GET_CHAIN: u16 = 4;
         const HOOK: u16 = 4;
         let kind = (SUBSYSTEM << 8) | GET_CHAIN;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
+        let text = |bytes: &[u8]| {
+            String::from_utf8_lossy(bytes)
+                .trim_end_matches('\0')
+                .to_owned()
+        };
         let mut found = Vec::new();
         let each = |body: &[u8]| {
             let ours = attribute(body, 1).is_some_and(|name| text(name) == table);

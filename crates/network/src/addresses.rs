@@ -125,7 +125,10 @@ impl Addresses {
     }
 
     fn insert(&mut self, allocation: Allocation) {
-        let index = allocation.address.to_bits().wrapping_sub(self.range.address().to_bits());
+        let index = allocation
+            .address
+            .to_bits()
+            .wrapping_sub(self.range.address().to_bits());
         if self.range.contains(allocation.address) {
             self.next = index + 1;
         }
@@ -158,8 +161,12 @@ impl Addresses {
 
 fn read(path: &Path) -> io::Result<Allocation> {
     let allocation: Allocation = serde_json::from_slice(&std::fs::read(path)?)?;
-    let named = path.file_name().is_some_and(|name| name == &*allocation.sandbox_id);
-    named.then_some(allocation).ok_or(io::ErrorKind::InvalidData.into())
+    let named = path
+        .file_name()
+        .is_some_and(|name| name == &*allocation.sandbox_id);
+    named
+        .then_some(allocation)
+        .ok_or(io::ErrorKind::InvalidData.into())
 }
 
 /// Whole or absent when the process dies. Not flushed to the disk: whatever
@@ -209,7 +216,10 @@ mod tests {
             let name = format!("c{expected}");
             assert_eq!(give(&mut addresses, &name).unwrap(), expected);
         }
-        assert!(matches!(give(&mut addresses, "z"), Err(Error::Exhausted(_))));
+        assert!(matches!(
+            give(&mut addresses, "z"),
+            Err(Error::Exhausted(_))
+        ));
     }
 
     #[test]
@@ -232,7 +242,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut addresses = open(folder.path());
         for id in ["", "..", "a/b", ".a"] {
-            assert!(matches!(give(&mut addresses, id), Err(Error::BadSandboxId(_))));
+            assert!(matches!(
+                give(&mut addresses, id),
+                Err(Error::BadSandboxId(_))
+            ));
         }
     }
 }

@@ -19,7 +19,9 @@ pub enum Error {
     Firewall(#[from] netfilter::Error),
     #[error("no address left in the pod range {0}")]
     Exhausted(base::Ipv4Cidr),
-    #[error("pod range {0} is too small: it needs a network, a gateway, a broadcast and a pod address")]
+    #[error(
+        "pod range {0} is too small: it needs a network, a gateway, a broadcast and a pod address"
+    )]
     RangeTooSmall(base::Ipv4Cidr),
     #[error("sandbox id {0:?} cannot name a file")]
     BadSandboxId(String),
@@ -49,7 +51,9 @@ impl From<Error> for RuntimeError {
     fn from(error: Error) -> RuntimeError {
         let message = error.to_string();
         match error {
-            Error::BadSandboxId(_) | Error::BadProtocol(_) => RuntimeError::InvalidArgument(message),
+            Error::BadSandboxId(_) | Error::BadProtocol(_) => {
+                RuntimeError::InvalidArgument(message)
+            }
             Error::HostPortTaken(_) | Error::Exhausted(_) => {
                 RuntimeError::FailedPrecondition(message)
             }

@@ -95,19 +95,34 @@ fn add_sets(batch: &mut Batch) {
 }
 
 fn add_chains(batch: &mut Batch, config: &Config) {
-    let hook = |kind, priority, nat| Some(Hook { kind, priority, nat });
+    let hook = |kind, priority, nat| {
+        Some(Hook {
+            kind,
+            priority,
+            nat,
+        })
+    };
     let (first, second) = (Register(0), Register(1));
     let dnat = |rule: Rule, key: &[Load], map: &str| {
-        rule.load_key(key, first).value_of(map, first, first).dnat(first, second)
+        rule.load_key(key, first)
+            .value_of(map, first, first)
+            .dnat(first, second)
     };
     batch.add_chain("host-ports", None);
-    let key = [Load::DestinationAddress, Load::Protocol, Load::DestinationPort];
+    let key = [
+        Load::DestinationAddress,
+        Load::Protocol,
+        Load::DestinationPort,
+    ];
     batch.add_rule("host-ports", &dnat(Rule::new(), &key, ADDRESS_PORTS));
     let local = Rule::new().to_this_machine();
     batch.add_rule("host-ports", &dnat(local, &key[1..], PORTS));
 
     let jump = Rule::new().verdict(Verdict::Jump("host-ports".to_owned()));
-    batch.add_chain("prerouting", hook(HookKind::Prerouting, priority::DNAT, true));
+    batch.add_chain(
+        "prerouting",
+        hook(HookKind::Prerouting, priority::DNAT, true),
+    );
     batch.add_rule("prerouting", &jump);
     batch.add_chain("output", hook(HookKind::Output, priority::DNAT, true));
     batch.add_rule("output", &jump);
@@ -150,7 +165,11 @@ fn add_guard(batch: &mut Batch, config: &Config) {
 fn add_ports(batch: &mut Batch, allocation: &Allocation) -> Result<(), Error> {
     let address = allocation.address;
     let mut opened = false;
-    for mapping in allocation.port_mappings.iter().filter(|mapping| mapping.host_port != 0) {
+    for mapping in allocation
+        .port_mappings
+        .iter()
+        .filter(|mapping| mapping.host_port != 0)
+    {
         let protocol = protocol_number(&mapping.protocol)?;
         let data = Value::new().address(address).port(mapping.container_port);
         let (set, key) = match wanted_address(mapping) {

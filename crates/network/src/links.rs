@@ -51,13 +51,17 @@ impl Connection {
 
 /// Brings `lo` of the calling thread's network namespace up.
 pub async fn bring_up_loopback() -> Result<(), Error> {
-    Connection::open()?.run(|handle| async move { set_loopback_up(&handle).await }).await
+    Connection::open()?
+        .run(|handle| async move { set_loopback_up(&handle).await })
+        .await
 }
 
 /// The IPv4 address of the interface that the default route leaves by.
 pub async fn default_route_address() -> Result<Option<Ipv4Addr>, Error> {
     let connection = Connection::open()?;
-    connection.run(|handle| async move { find_default_address(&handle).await }).await
+    connection
+        .run(|handle| async move { find_default_address(&handle).await })
+        .await
 }
 
 /// The loopback interface has index 1 in every namespace.
@@ -100,7 +104,9 @@ pub(crate) async fn ensure_bridge(
 ) -> Result<u32, Error> {
     // With an address of its own the bridge does not take on those of its
     // ports, so pods never see the gateway's change.
-    let message = LinkBridge::new(name).address(hardware_address(gateway)).up();
+    let message = LinkBridge::new(name)
+        .address(hardware_address(gateway))
+        .up();
     let message = match mtu {
         Some(mtu) => message.mtu(mtu),
         None => message,
@@ -159,7 +165,10 @@ pub(crate) async fn create_pair(handle: &Handle, pair: &Pair<'_>) -> Result<(), 
     };
     let port = LinkBridgePort::new(index).append_info_data(InfoBridgePort::HairpinMode(true));
     let result = handle.link().set_port(port.build()).execute().await;
-    result.map_err(Error::link(format!("set hairpin mode of {}", pair.host_interface)))
+    result.map_err(Error::link(format!(
+        "set hairpin mode of {}",
+        pair.host_interface
+    )))
 }
 
 /// Sets up a pod's end: loopback, address, and everything by the gateway.
@@ -230,7 +239,11 @@ async fn find_default_address(handle: &Handle) -> Result<Option<Ipv4Addr>, Error
     let request = RouteMessageBuilder::<Ipv4Addr>::new().build();
     let mut routes = handle.route().get(request).execute();
     let mut interface = None;
-    while let Some(route) = routes.try_next().await.map_err(Error::link("list routes"))? {
+    while let Some(route) = routes
+        .try_next()
+        .await
+        .map_err(Error::link("list routes"))?
+    {
         if route.header.destination_prefix_length != 0 || route.header.kind != RouteType::Unicast {
             continue;
         }
@@ -247,7 +260,11 @@ async fn find_default_address(handle: &Handle) -> Result<Option<Ipv4Addr>, Error
     let Some(interface) = interface else {
         return Ok(None);
     };
-    let mut addresses = handle.address().get().set_link_index_filter(interface).execute();
+    let mut addresses = handle
+        .address()
+        .get()
+        .set_link_index_filter(interface)
+        .execute();
     let listing = Error::link("list addresses");
     let mut found = None;
     while let Some(message) = match addresses.try_next().await {
@@ -263,10 +280,13 @@ fn global_address(message: &AddressMessage) -> Option<Ipv4Addr> {
     if message.header.scope != AddressScope::Universe {
         return None;
     }
-    message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
-        _ => None,
-    })
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+            _ => None,
+        })
 }
 
 fn has_code(error: &rtnetlink::Error, code: i32) -> bool {

@@ -29,7 +29,12 @@ impl Pods {
         let bridge = connection.run(|handle| prepare(handle, &config)).await?;
         prepare_settings(&config)?;
         let addresses = Mutex::new(addresses);
-        Ok(Pods { config, bridge, addresses, firewall })
+        Ok(Pods {
+            config,
+            bridge,
+            addresses,
+            firewall,
+        })
     }
 
     async fn attach(&self, config: &PodNetworkConfig) -> Result<PodNetworkResult, Error> {
@@ -92,7 +97,9 @@ impl Pods {
         self.firewall.close_ports(&allocation)?;
         let name = allocation.host_interface.clone();
         let connection = Connection::open()?;
-        connection.run(|handle| async move { links::delete(&handle, &name).await }).await?;
+        connection
+            .run(|handle| async move { links::delete(&handle, &name).await })
+            .await?;
         // Last of all: until then the address must not be given to another.
         self.addresses.lock().release(sandbox_id)
     }
@@ -130,8 +137,7 @@ impl PodNetwork for Pods {
 async fn prepare(handle: rtnetlink::Handle, config: &Config) -> Result<u32, Error> {
     let gateway = config.gateway();
     let prefix = config.pod_cidr.prefix();
-    let bridge =
-        links::ensure_bridge(&handle, &config.bridge, gateway, prefix, config.mtu).await?;
+    let bridge = links::ensure_bridge(&handle, &config.bridge, gateway, prefix, config.mtu).await?;
     links::route_services(&handle, config.service_cidr, bridge, gateway).await?;
     // The node's own range has the bridge's longer prefix.
     if config.cluster_cidr.prefix() < prefix {
@@ -172,9 +178,11 @@ async fn create_afresh(node: rtnetlink::Handle, pair: &Pair<'_>) -> Result<(), E
 
 /// A name that always belongs to the same sandbox (FNV-1a of its id).
 fn host_interface(sandbox_id: &str) -> String {
-    let hash = sandbox_id.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = sandbox_id
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
     // Interface names have at most 15 characters.
     format!("veth{:011x}", hash >> 20)
 }

@@ -23,7 +23,12 @@ const RETRY_LIMIT: Duration = Duration::from_secs(30);
 pub async fn run(hub: Hub, config: Config, stop: Stop) -> Result<(), Error> {
     let services = hub.informer::<Service>();
     let slices = hub.informer::<EndpointSlice>();
-    slices.add_index(BY_SERVICE, |slice| service_of(slice).map(|key| key.to_string()).into_iter().collect());
+    slices.add_index(BY_SERVICE, |slice| {
+        service_of(slice)
+            .map(|key| key.to_string())
+            .into_iter()
+            .collect()
+    });
     tokio::select! {
         () = async { services.synced().await; slices.synced().await; } => {}
         () = stop.raised() => return Ok(()),
@@ -87,7 +92,9 @@ async fn commit(
         let result = engine.commit();
         (engine, result)
     };
-    tokio::task::spawn_blocking(work).await.map_err(|_| Error::ThreadDied)
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Error::ThreadDied)
 }
 
 fn service_of(slice: &EndpointSlice) -> Option<Key> {

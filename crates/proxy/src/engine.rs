@@ -7,8 +7,8 @@ use netfilter::{Batch, Socket, conntrack};
 
 use crate::model::{self, UDP};
 use crate::plan::{self, Front, Plan};
-use crate::ruleset::{Ruleset, Stale};
 use crate::rules::TABLE;
+use crate::ruleset::{Ruleset, Stale};
 use crate::{Config, Error};
 
 /// The proxy without its watches: told of services, it keeps the table.

@@ -143,8 +143,16 @@ impl Endpoint {
             serving: conditions.and_then(|c| c.serving).unwrap_or(true),
             terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
             node: endpoint.node_name.clone(),
-            hint_nodes: nodes.into_iter().flatten().map(|n| n.name.clone()).collect(),
-            hint_zones: zones.into_iter().flatten().map(|z| z.name.clone()).collect(),
+            hint_nodes: nodes
+                .into_iter()
+                .flatten()
+                .map(|n| n.name.clone())
+                .collect(),
+            hint_zones: zones
+                .into_iter()
+                .flatten()
+                .map(|z| z.name.clone())
+                .collect(),
         })
     }
 }

@@ -93,7 +93,8 @@ pub(crate) fn plan(
         let endpoints = endpoints_of(port);
         let choice = choose(config, service, &endpoints);
         let here = |target: &&Endpoint| is_possibly_local(config, target);
-        plan.local.extend(endpoints.iter().filter(here).map(|e| e.address));
+        plan.local
+            .extend(endpoints.iter().filter(here).map(|e| e.address));
         plan.entries.extend(entries(service, port, &choice));
     }
     plan.local.sort();
@@ -158,11 +159,17 @@ fn is_possibly_local(config: &Config, endpoint: &Endpoint) -> bool {
 }
 
 fn entries(service: &Service, port: &Port, choice: &Choice) -> Vec<Entry> {
-    let sticky = service.affinity.map(|time| time.as_secs().min(u64::from(u32::MAX)) as u32);
+    let sticky = service
+        .affinity
+        .map(|time| time.as_secs().min(u64::from(u32::MAX)) as u32);
     let pick = |side, targets: &[Target], offset| match (targets.len(), sticky) {
         (0, _) if choice.any => Shape::Drop,
         (0, _) => Shape::Reject,
-        (count, None) => Shape::Spread { side, count: count as u32, offset },
+        (count, None) => Shape::Spread {
+            side,
+            count: count as u32,
+            offset,
+        },
         (_, Some(seconds)) => {
             let targets = targets.to_vec();
             Shape::Sticky(Arc::new(Sticky { targets, seconds }))
@@ -186,10 +193,17 @@ fn entries(service: &Service, port: &Port, choice: &Choice) -> Vec<Entry> {
             (true, true) => {
                 targets.extend(number(&choice.local, LOCAL_OFFSET));
                 let local = Arc::new(pick(side, &choice.local, LOCAL_OFFSET));
-                Shape::ExternalLocal { all: Arc::new(all), local }
+                Shape::ExternalLocal {
+                    all: Arc::new(all),
+                    local,
+                }
             }
         };
-        Entry { front, shape, targets }
+        Entry {
+            front,
+            shape,
+            targets,
+        }
     };
     let external_ips = service.external_ips.iter().map(|address| {
         let front = Front::Address(*address, port.protocol, port.port);

@@ -63,9 +63,7 @@ pub(crate) fn front_key(front: Front) -> (Set, Value) {
             let key = Value::new().address(address).protocol(protocol).port(port);
             (Set::Services, key)
         }
-        Front::Node(protocol, port) => {
-            (Set::NodePorts, Value::new().protocol(protocol).port(port))
-        }
+        Front::Node(protocol, port) => (Set::NodePorts, Value::new().protocol(protocol).port(port)),
     }
 }
 
@@ -99,7 +97,14 @@ pub(crate) fn add_frame(batch: &mut Batch) {
     batch.add_set(&SetSpec::set(AFFINITY, &client).dynamic(CLIENTS_MAX));
 
     let mut base = |name, kind, priority| {
-        batch.add_chain(name, Some(Hook { kind, priority, nat: true }));
+        batch.add_chain(
+            name,
+            Some(Hook {
+                kind,
+                priority,
+                nat: true,
+            }),
+        );
     };
     base("prerouting", HookKind::Prerouting, priority::DNAT);
     base("output", HookKind::Output, priority::DNAT);
@@ -129,7 +134,10 @@ pub(crate) fn add_common_rules(batch: &mut Batch, config: &Config) {
     batch.add_rule("postrouting", &marked.masquerade());
     let itself = [Load::SourceAddress, Load::DestinationAddress];
     let itself = Rule::new().load_key(&itself, Register(0));
-    batch.add_rule("postrouting", &itself.is_in(HAIRPIN, Register(0)).masquerade());
+    batch.add_rule(
+        "postrouting",
+        &itself.is_in(HAIRPIN, Register(0)).masquerade(),
+    );
 }
 
 /// Service addresses, then what is left of their range, then node ports.
@@ -184,7 +192,11 @@ pub(crate) fn chain(shape: &Shape) -> String {
     match shape {
         Shape::Reject => "reject".to_owned(),
         Shape::Drop => "drop".to_owned(),
-        Shape::Spread { side, count, offset } => {
+        Shape::Spread {
+            side,
+            count,
+            offset,
+        } => {
             let map = map_of(*side);
             let local = if *offset > 0 { "local-" } else { "" };
             format!("{local}{map}-{count}")
@@ -193,7 +205,10 @@ pub(crate) fn chain(shape: &Shape) -> String {
             let (count, seconds) = (sticky.targets.len(), sticky.seconds);
             format!("sticky-{count}-{seconds}-{:016x}", digest(sticky))
         }
-        Shape::Stay { target: (address, port), seconds } => {
+        Shape::Stay {
+            target: (address, port),
+            seconds,
+        } => {
             format!("stay-{seconds}-{address}-{port}")
         }
         Shape::External(all) => format!("external-{}", chain(all)),
@@ -205,9 +220,10 @@ pub(crate) fn chain(shape: &Shape) -> String {
 
 /// Tells lists of endpoints apart (FNV-1a).
 fn digest(sticky: &Sticky) -> u64 {
-    let bytes = sticky.targets.iter().flat_map(|(address, port)| {
-        address.octets().into_iter().chain(port.to_be_bytes())
-    });
+    let bytes = sticky
+        .targets
+        .iter()
+        .flat_map(|(address, port)| address.octets().into_iter().chain(port.to_be_bytes()));
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
@@ -220,7 +236,11 @@ pub(crate) fn add_shape(batch: &mut Batch, config: &Config, shape: &Shape) {
     let mut add = |rule: Rule| batch.add_rule(&name, &rule);
     match shape {
         Shape::Reject | Shape::Drop => {}
-        Shape::Spread { side, count, offset } => add(spread_rule(*side, *count, *offset)),
+        Shape::Spread {
+            side,
+            count,
+            offset,
+        } => add(spread_rule(*side, *count, *offset)),
         Shape::Sticky(sticky) => sticky_rules(sticky).for_each(add),
         Shape::Stay { target, seconds } => stay_rules(*target, *seconds).into_iter().for_each(add),
         Shape::External(all) => {
@@ -240,7 +260,10 @@ pub(crate) fn add_shape(batch: &mut Batch, config: &Config, shape: &Shape) {
 /// Draws a number and sends the connection to the endpoint of that number.
 fn spread_rule(side: Side, count: u32, offset: u32) -> Rule {
     let mut numbered = front(side);
-    numbered.push(Load::Random { modulus: count, offset });
+    numbered.push(Load::Random {
+        modulus: count,
+        offset,
+    });
     let (key, port) = (Register(0), Register(1));
     let rule = Rule::new().load_key(&numbered, key);
     rule.value_of(map_of(side), key, key).dnat(key, port)
@@ -249,15 +272,22 @@ fn spread_rule(side: Side, count: u32, offset: u32) -> Rule {
 fn stays(sticky: &Sticky) -> impl Iterator<Item = Shape> {
     let seconds = sticky.seconds;
     let targets = sticky.targets.iter();
-    targets.map(move |target| Shape::Stay { target: *target, seconds })
+    targets.map(move |target| Shape::Stay {
+        target: *target,
+        seconds,
+    })
 }
 
 /// Who has been somewhere before goes there again; others are spread.
 fn sticky_rules(sticky: &Sticky) -> impl Iterator<Item = Rule> {
-    let known = sticky.targets.iter().zip(stays(sticky)).map(|(target, stay)| {
-        let rule = client_key(*target).is_in(AFFINITY, Register(0));
-        rule.verdict(verdict(&stay))
-    });
+    let known = sticky
+        .targets
+        .iter()
+        .zip(stays(sticky))
+        .map(|(target, stay)| {
+            let rule = client_key(*target).is_in(AFFINITY, Register(0));
+            rule.verdict(verdict(&stay))
+        });
     let count = sticky.targets.len() as u32;
     let spread = stays(sticky).zip(0..).map(move |(stay, index)| {
         let rule = Rule::new();
@@ -265,7 +295,8 @@ fn sticky_rules(sticky: &Sticky) -> impl Iterator<Item = Rule> {
             1 => rule,
             modulus => {
                 let draw = Load::Random { modulus, offset: 0 };
-                rule.load(draw, Register(0)).compare(Register(0), true, &[0; 4])
+                rule.load(draw, Register(0))
+                    .compare(Register(0), true, &[0; 4])
             }
         };
         rule.verdict(verdict(&stay))
@@ -300,7 +331,11 @@ fn map_of(side: Side) -> &'static str {
 }
 
 fn front(side: Side) -> Vec<Load> {
-    let parts = [Load::DestinationAddress, Load::Protocol, Load::DestinationPort];
+    let parts = [
+        Load::DestinationAddress,
+        Load::Protocol,
+        Load::DestinationPort,
+    ];
     match side {
         Side::Address => parts.to_vec(),
         Side::Node => parts[1..].to_vec(),

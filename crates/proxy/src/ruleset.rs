@@ -71,7 +71,10 @@ impl Ruleset {
             }
         }
         for entry in &plan.entries {
-            let owner = self.owners.entry(entry.front).or_insert_with(|| key.clone());
+            let owner = self
+                .owners
+                .entry(entry.front)
+                .or_insert_with(|| key.clone());
             if owner != key {
                 tracing::warn!(service = %key, %owner, front = ?entry.front, "address and port are taken");
                 self.losers.insert(key.clone());
@@ -118,7 +121,10 @@ impl Ruleset {
             }
         }
         for (index, target) in after_targets {
-            self.put(rules::endpoint_key(front, *index), Some(Content::Target(*target)));
+            self.put(
+                rules::endpoint_key(front, *index),
+                Some(Content::Target(*target)),
+            );
         }
         match before {
             Some(before) => self.count_shape(&before.shape, false),
@@ -133,8 +139,14 @@ impl Ruleset {
             self.count_shape(&base, more);
         }
         let count = self.shapes.entry(shape.clone()).or_default();
-        self.touched_shapes.entry(shape.clone()).or_insert(*count > 0);
-        *count = if more { *count + 1 } else { count.saturating_sub(1) };
+        self.touched_shapes
+            .entry(shape.clone())
+            .or_insert(*count > 0);
+        *count = if more {
+            *count + 1
+        } else {
+            count.saturating_sub(1)
+        };
         if *count == 0 {
             self.shapes.remove(shape);
         }
@@ -241,7 +253,10 @@ impl Ruleset {
         add_shapes(batch, config, self.shapes.keys());
         let mut elements: HashMap<Set, Vec<Element>> = HashMap::new();
         for ((set, key), content) in &self.elements {
-            elements.entry(*set).or_default().push(element(*key, content));
+            elements
+                .entry(*set)
+                .or_default()
+                .push(element(*key, content));
         }
         for set in Set::ALL {
             batch.add_elements(set.name(), elements.get(&set).into_iter().flatten());

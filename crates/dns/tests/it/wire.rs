@@ -35,14 +35,19 @@ fn config(listen: &str, domain: &str, upstream: &[&str]) -> Config {
         cluster_domain: domain.to_owned(),
         service_address: None,
         private: Vec::new(),
-        upstream: upstream.iter().map(|address| address.parse().unwrap()).collect(),
+        upstream: upstream
+            .iter()
+            .map(|address| address.parse().unwrap())
+            .collect(),
     }
 }
 
 /// What `dig` prints, in a thread so that the server can answer.
 async fn dig(arguments: &str) -> String {
     let command = format!("dig @127.0.0.1 +tries=1 +time=3 {arguments}");
-    tokio::task::spawn_blocking(move || sh(&command)).await.unwrap()
+    tokio::task::spawn_blocking(move || sh(&command))
+        .await
+        .unwrap()
 }
 
 #[test]
@@ -61,10 +66,16 @@ fn dig_is_answered() {
             assert_eq!(short, "10.96.0.10\n");
         }
         let long = dig("-p 5301 nil.shop.svc.cluster.local").await;
-        assert!(long.contains("status: NXDOMAIN") && long.contains("flags: qr aa rd ra;"), "{long}");
+        assert!(
+            long.contains("status: NXDOMAIN") && long.contains("flags: qr aa rd ra;"),
+            "{long}"
+        );
         assert!(long.contains("cluster.local.\t\t5\tIN\tSOA"), "{long}");
         let long = dig("-p 5301 _sql._tcp.db.shop.svc.cluster.local SRV").await;
-        assert!(long.contains("ANSWER: 3, AUTHORITY: 0, ADDITIONAL: 4"), "{long}");
+        assert!(
+            long.contains("ANSWER: 3, AUTHORITY: 0, ADDITIONAL: 4"),
+            "{long}"
+        );
         // Each answer starts with another address.
         let first = dig("-p 5301 +short db.shop.svc.cluster.local").await;
         let second = dig("-p 5301 +short db.shop.svc.cluster.local").await;
@@ -72,11 +83,20 @@ fn dig_is_answered() {
 
         // Others' names are forwarded: addresses, absence, and the end of an alias.
         let long = dig("-p 5301 web.shop.svc.example.org").await;
-        assert!(long.contains("10.96.0.10") && long.contains("flags: qr rd ra;"), "{long}");
+        assert!(
+            long.contains("10.96.0.10") && long.contains("flags: qr rd ra;"),
+            "{long}"
+        );
         let long = dig("-p 5301 nil.shop.svc.example.org").await;
-        assert!(long.contains("status: NXDOMAIN") && long.contains("SOA"), "{long}");
+        assert!(
+            long.contains("status: NXDOMAIN") && long.contains("SOA"),
+            "{long}"
+        );
         let long = dig("-p 5301 web.shop.svc.example.org AAAA").await;
-        assert!(long.contains("status: NOERROR") && long.contains("ANSWER: 0"), "{long}");
+        assert!(
+            long.contains("status: NOERROR") && long.contains("ANSWER: 0"),
+            "{long}"
+        );
         let long = dig("-p 5301 abroad.shop.svc.cluster.local").await;
         assert!(long.contains("CNAME\tWWW.example.org."), "{long}");
 

@@ -9,9 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
 pub(crate) fn services() -> Vec<Value> {
-    let service = |name: &str, spec: Value| {
-        json!({"metadata": {"namespace": "shop", "name": name, "uid": name, "resourceVersion": "3"}, "spec": spec})
-    };
+    let service = |name: &str, spec: Value| json!({"metadata": {"namespace": "shop", "name": name, "uid": name, "resourceVersion": "3"}, "spec": spec});
     let ports = json!([
         {"name": "http", "port": 80, "targetPort": 8080},
         {"name": "dns", "port": 53, "protocol": "UDP"},
@@ -19,9 +17,18 @@ pub(crate) fn services() -> Vec<Value> {
     let external = |target: &str| json!({"type": "ExternalName", "externalName": target});
     vec![
         service("web", json!({"clusterIP": "10.96.0.10", "ports": ports})),
-        service("dual", json!({"clusterIP": "10.96.0.11", "clusterIPs": ["10.96.0.11", "fd00:96::b"], "ports": []})),
-        service("db", json!({"clusterIP": "None", "ports": [{"name": "sql", "port": 5432}]})),
-        service("early", json!({"clusterIP": "None", "publishNotReadyAddresses": true})),
+        service(
+            "dual",
+            json!({"clusterIP": "10.96.0.11", "clusterIPs": ["10.96.0.11", "fd00:96::b"], "ports": []}),
+        ),
+        service(
+            "db",
+            json!({"clusterIP": "None", "ports": [{"name": "sql", "port": 5432}]}),
+        ),
+        service(
+            "early",
+            json!({"clusterIP": "None", "publishNotReadyAddresses": true}),
+        ),
         service("nobody", json!({"clusterIP": "None"})),
         service("abroad", external("WWW.example.org")),
         service("alias", external("web.shop.svc.cluster.local")),
@@ -41,18 +48,30 @@ pub(crate) fn slices() -> Vec<Value> {
     };
     let sql = json!([{"name": "sql", "port": 5432, "protocol": "TCP"}]);
     vec![
-        slice("web", json!([{"name": "http", "port": 8080}]), json!([
-            {"addresses": ["10.244.0.9"], "conditions": {"ready": true}},
-        ])),
-        slice("db", sql.clone(), json!([
-            {"addresses": ["10.244.0.5"], "hostname": "db-0", "conditions": {"ready": true}},
-            {"addresses": ["10.244.0.6"], "hostname": "db-1", "conditions": {}},
-            {"addresses": ["10.244.0.7"], "hostname": "db-2", "conditions": {"ready": false}},
-            {"addresses": ["10.244.0.8"]},
-        ])),
-        slice("early", sql, json!([
-            {"addresses": ["10.244.0.20"], "hostname": "early-0", "conditions": {"ready": false}},
-        ])),
+        slice(
+            "web",
+            json!([{"name": "http", "port": 8080}]),
+            json!([
+                {"addresses": ["10.244.0.9"], "conditions": {"ready": true}},
+            ]),
+        ),
+        slice(
+            "db",
+            sql.clone(),
+            json!([
+                {"addresses": ["10.244.0.5"], "hostname": "db-0", "conditions": {"ready": true}},
+                {"addresses": ["10.244.0.6"], "hostname": "db-1", "conditions": {}},
+                {"addresses": ["10.244.0.7"], "hostname": "db-2", "conditions": {"ready": false}},
+                {"addresses": ["10.244.0.8"]},
+            ]),
+        ),
+        slice(
+            "early",
+            sql,
+            json!([
+                {"addresses": ["10.244.0.20"], "hostname": "early-0", "conditions": {"ready": false}},
+            ]),
+        ),
     ]
 }
 
@@ -83,8 +102,13 @@ impl Records for World {
     }
 
     fn slices(&self, namespace: &str, service: &str) -> Vec<Arc<EndpointSlice>> {
-        let of = |slice: &EndpointSlice| slice.metadata.labels.as_ref().unwrap()["kubernetes.io/service-name"].clone();
-        let all = self.all_slices().into_iter().filter(|_| namespace == "shop");
+        let of = |slice: &EndpointSlice| {
+            slice.metadata.labels.as_ref().unwrap()["kubernetes.io/service-name"].clone()
+        };
+        let all = self
+            .all_slices()
+            .into_iter()
+            .filter(|_| namespace == "shop");
         all.filter(|slice| of(slice) == service).collect()
     }
 
@@ -92,14 +116,31 @@ impl Records for World {
         let text = Some(address.to_string());
         let has = |service: &Service| {
             let spec = service.spec.as_ref().unwrap();
-            spec.cluster_ip == text || spec.cluster_ips.iter().flatten().any(|ip| Some(ip) == text.as_ref())
+            spec.cluster_ip == text
+                || spec
+                    .cluster_ips
+                    .iter()
+                    .flatten()
+                    .any(|ip| Some(ip) == text.as_ref())
         };
-        self.all().into_iter().filter(|service| has(service)).collect()
+        self.all()
+            .into_iter()
+            .filter(|service| has(service))
+            .collect()
     }
 
     fn slices_at(&self, address: IpAddr) -> Vec<Arc<EndpointSlice>> {
         let text = address.to_string();
-        let has = |slice: &EndpointSlice| slice.endpoints.iter().flatten().any(|e| e.addresses.contains(&text));
-        self.all_slices().into_iter().filter(|slice| has(slice)).collect()
+        let has = |slice: &EndpointSlice| {
+            slice
+                .endpoints
+                .iter()
+                .flatten()
+                .any(|e| e.addresses.contains(&text))
+        };
+        self.all_slices()
+            .into_iter()
+            .filter(|slice| has(slice))
+            .collect()
     }
 }

@@ -92,7 +92,9 @@ impl Namespace {
         std::thread::spawn(move || {
             let mut buffer = [0; 64];
             while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
-                socket.send_to(format!("{name} {}", peer.ip()).as_bytes(), peer).ok();
+                socket
+                    .send_to(format!("{name} {}", peer.ip()).as_bytes(), peer)
+                    .ok();
             }
         });
     }
@@ -128,7 +130,11 @@ pub fn sh(script: &str) -> String {
     let output = Command::new("sh").args(["-euc", script]).output().unwrap();
     let (out, err) = (output.stdout, output.stderr);
     let out = String::from_utf8_lossy(&out).into_owned();
-    assert!(output.status.success(), "{script}: {out}{}", String::from_utf8_lossy(&err));
+    assert!(
+        output.status.success(),
+        "{script}: {out}{}",
+        String::from_utf8_lossy(&err)
+    );
     out
 }
 
@@ -146,14 +152,12 @@ pub fn outside() -> Namespace {
          ip link set uplink up",
         nsid(&path)
     ));
-    outside.sh(
-        "ip link set lo up
+    outside.sh("ip link set lo up
          ip address add 192.0.2.2/24 dev eth0
          ip link set eth0 up
          nft add table ip leak
          nft 'add chain ip leak in { type filter hook prerouting priority 0; }'
-         nft add rule ip leak in ip daddr 10.0.0.0/8 counter",
-    );
+         nft add rule ip leak in ip daddr 10.0.0.0/8 counter");
     node.sh("ip route add default via 192.0.2.2");
     outside
 }

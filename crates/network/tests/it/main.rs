@@ -62,7 +62,11 @@ fn pods_reach_pods_the_node_and_the_world_but_never_leak() {
             world.serve("world", "0.0.0.0:8001");
 
             let says = |from: &Namespace, to: &str| from.ask(to).unwrap();
-            assert_eq!(says(&a, "10.244.0.3:80"), "b 10.244.0.2", "sources are kept");
+            assert_eq!(
+                says(&a, "10.244.0.3:80"),
+                "b 10.244.0.2",
+                "sources are kept"
+            );
             assert_eq!(says(&b, "10.244.0.2:80"), "a 10.244.0.3");
             assert_eq!(says(&node, "10.244.0.3:80"), "b 10.244.0.1");
             assert_eq!(says(&a, "10.244.0.1:8000"), "node 10.244.0.2");
@@ -76,7 +80,10 @@ fn pods_reach_pods_the_node_and_the_world_but_never_leak() {
                 from.ask("10.244.7.7:80").unwrap_err();
             }
             assert_eq!(leaked(&world), 0);
-            assert_eq!(network::default_route_address().await.unwrap(), "192.0.2.1".parse().ok());
+            assert_eq!(
+                network::default_route_address().await.unwrap(),
+                "192.0.2.1".parse().ok()
+            );
         });
     }
 }
@@ -123,7 +130,10 @@ fn host_ports_answer_on_every_address_and_close_with_the_pod() {
         rival.interface = "eth1".to_owned();
         rival.port_mappings = vec![mapping("TCP", 8080, None)];
         let refused = network.add(&rival).await.unwrap_err();
-        assert!(matches!(refused, RuntimeError::FailedPrecondition(_)), "{refused}");
+        assert!(
+            matches!(refused, RuntimeError::FailedPrecondition(_)),
+            "{refused}"
+        );
         assert_eq!(world.ask("192.0.2.1:8080").unwrap(), "web 192.0.2.2");
 
         network.del("web").await.unwrap();
@@ -146,7 +156,11 @@ fn a_bridge_that_routes_loopback_does_not_expose_it() {
               ip rule add priority 9 table local
               echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet");
         let path = "from 10.244.0.2 to 127.0.0.1";
-        assert!(a.sh("ip route get 127.0.0.1 from 10.244.0.2").contains("eth0"), "{path}");
+        assert!(
+            a.sh("ip route get 127.0.0.1 from 10.244.0.2")
+                .contains("eth0"),
+            "{path}"
+        );
         let target = "127.0.0.1:9000".parse().unwrap();
         let stolen = a.run(|| std::net::TcpStream::connect_timeout(&target, lab::PATIENCE / 3));
         stolen.unwrap_err();
@@ -208,7 +222,10 @@ fn attaching_is_quick() {
         for index in 0..20 {
             let netns = Namespace::new();
             let start = Instant::now();
-            network.add(&wish(&format!("p{index}"), &netns)).await.unwrap();
+            network
+                .add(&wish(&format!("p{index}"), &netns))
+                .await
+                .unwrap();
             times.push(start.elapsed());
         }
         times.sort();

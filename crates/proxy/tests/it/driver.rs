@@ -72,7 +72,9 @@ async fn until(mut holds: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), wait)
+        .await
+        .unwrap();
 }
 
 #[test]
@@ -87,9 +89,18 @@ fn what_the_api_says_is_in_the_kernel() {
         let crew = Crew::new();
         let hub = Hub::new(Client::local(service_fn, ()), &crew);
         crew.spawn_fallible("proxy", proxy::run(hub, config(), crew.stop()));
-        let listed = || std::process::Command::new("nft").args(["list", "tables"]).output().unwrap();
+        let listed = || {
+            std::process::Command::new("nft")
+                .args(["list", "tables"])
+                .output()
+                .unwrap()
+        };
         until(|| String::from_utf8_lossy(&listed().stdout).contains("sampan-proxy")).await;
-        assert!(table().contains("10.96.0.10 . 6 . 80 . 0x00000000 : 10.244.0.5 . 8080"), "{}", table());
+        assert!(
+            table().contains("10.96.0.10 . 6 . 80 . 0x00000000 : 10.244.0.5 . 8080"),
+            "{}",
+            table()
+        );
 
         until(|| api.is_watched("/services") && api.is_watched("/endpointslices")).await;
         let changed = slice("web", &[here("10.244.0.6")]);

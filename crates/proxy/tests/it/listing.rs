@@ -9,12 +9,21 @@ use crate::objects::{Told, here, node_port, service, state, table, there};
 fn the_table_reads_as_in_the_book() {
     in_own_namespace(|| async {
         let mut told = Told::new();
-        told.set(service("web", "10.96.0.10", json!({})), &[here("10.244.0.5"), there("10.244.1.6")]);
+        told.set(
+            service("web", "10.96.0.10", json!({})),
+            &[here("10.244.0.5"), there("10.244.1.6")],
+        );
         told.set(service("empty", "10.96.0.11", json!({})), &[]);
         let local = json!({"externalTrafficPolicy": "Local", "externalIPs": ["198.51.100.7"]});
-        told.set(node_port("edge", "10.96.0.12", 30080, local), &[here("10.244.0.7"), there("10.244.1.8")]);
+        told.set(
+            node_port("edge", "10.96.0.12", 30080, local),
+            &[here("10.244.0.7"), there("10.244.1.8")],
+        );
         let sticky = json!({"sessionAffinity": "ClientIP"});
-        told.set(service("sticky", "10.96.0.13", sticky), &[here("10.244.0.9")]);
+        told.set(
+            service("sticky", "10.96.0.13", sticky),
+            &[here("10.244.0.9")],
+        );
         let expected = include_str!("table.nft");
         if std::env::var_os("UPDATE").is_some() {
             let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/table.nft");
@@ -31,7 +40,9 @@ fn the_table_reads_as_in_the_book() {
 /// The table with its chains in order of name: only creation order differs.
 fn canonical() -> Vec<String> {
     let table = table();
-    let blocks = table.split("\n\n").map(|block| block.trim_matches(['}', '\n', '\t']).to_owned());
+    let blocks = table
+        .split("\n\n")
+        .map(|block| block.trim_matches(['}', '\n', '\t']).to_owned());
     let mut blocks: Vec<String> = blocks.collect();
     blocks.sort();
     blocks
@@ -107,10 +118,19 @@ fn many_small_changes_end_where_one_big_one_does() {
 fn a_table_that_others_destroyed_comes_back() {
     in_own_namespace(|| async {
         let mut told = Told::new();
-        told.set(service("web", "10.96.0.10", json!({})), &[here("10.244.0.5")]);
+        told.set(
+            service("web", "10.96.0.10", json!({})),
+            &[here("10.244.0.5")],
+        );
         sh("nft flush ruleset");
-        told.set(service("other", "10.96.0.11", json!({})), &[here("10.244.0.6")]);
+        told.set(
+            service("other", "10.96.0.11", json!({})),
+            &[here("10.244.0.6")],
+        );
         let table = table();
-        assert!(table.contains("10.96.0.10") && table.contains("10.96.0.11"), "{table}");
+        assert!(
+            table.contains("10.96.0.10") && table.contains("10.96.0.11"),
+            "{table}"
+        );
     });
 }

@@ -91,7 +91,10 @@ pub(crate) struct Told {
 impl Told {
     pub(crate) fn new() -> Told {
         let engine = Engine::open(config()).unwrap();
-        Told { engine, all: BTreeMap::new() }
+        Told {
+            engine,
+            all: BTreeMap::new(),
+        }
     }
 
     /// Sets a service and commits.
@@ -139,7 +142,11 @@ impl Node {
         let folder = tempfile::tempdir().unwrap();
         let config = network::Config::new(folder.path().to_owned());
         let network = network::open(config).await.unwrap();
-        Node { _folder: folder, network, own: Namespace::current() }
+        Node {
+            _folder: folder,
+            network,
+            own: Namespace::current(),
+        }
     }
 
     /// A pod that tells its name on TCP 8080 and UDP 5353.

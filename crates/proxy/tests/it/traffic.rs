@@ -23,7 +23,11 @@ fn refused_at_once(from: &Namespace, to: &str) {
     let start = Instant::now();
     let error = from.ask(to).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{to}: {error}");
-    assert!(start.elapsed() < PATIENCE / 2, "{to}: {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < PATIENCE / 2,
+        "{to}: {:?}",
+        start.elapsed()
+    );
 }
 
 #[test]
@@ -36,7 +40,10 @@ fn a_cluster_ip_reaches_its_pods_from_pods_and_node() {
             let (_b, b_ip) = node.pod("b").await;
             let (client, _) = node.pod("client").await;
             let mut told = Told::new();
-            told.set(service("web", "10.96.0.10", json!({})), &[here(&a_ip), here(&b_ip)]);
+            told.set(
+                service("web", "10.96.0.10", json!({})),
+                &[here(&a_ip), here(&b_ip)],
+            );
 
             let seen = asks(&client, "10.96.0.10:80", 30);
             assert_eq!(seen, set(["a 10.244.0.4", "b 10.244.0.4"]));
@@ -45,8 +52,18 @@ fn a_cluster_ip_reaches_its_pods_from_pods_and_node() {
             // The pod itself among its service's pods: the reply must come back by the node.
             let seen = asks(&a, "10.96.0.10:80", 30);
             assert_eq!(seen, set(["a 10.244.0.1", "b 10.244.0.2"]));
-            assert!(client.ask_udp("10.96.0.10:53").unwrap().ends_with("10.244.0.4"));
-            assert!(node.own.ask_udp("10.96.0.10:53").unwrap().ends_with("10.244.0.1"));
+            assert!(
+                client
+                    .ask_udp("10.96.0.10:53")
+                    .unwrap()
+                    .ends_with("10.244.0.4")
+            );
+            assert!(
+                node.own
+                    .ask_udp("10.96.0.10:53")
+                    .unwrap()
+                    .ends_with("10.244.0.1")
+            );
 
             // No endpoint, no service at that port, no service at that address.
             told.set(service("empty", "10.96.0.11", json!({})), &[]);
@@ -101,7 +118,9 @@ fn a_node_port_answers_everywhere() {
             let external = json!({"externalIPs": ["198.51.100.7"]});
             let web = || node_port("web", "10.96.0.10", 30080, external.clone());
             told.set(web(), &[here(&a_ip)]);
-            world.sh("ip route add 198.51.100.7 via 192.0.2.1; ip route add 10.96.0.0/12 via 192.0.2.1");
+            world.sh(
+                "ip route add 198.51.100.7 via 192.0.2.1; ip route add 10.96.0.0/12 via 192.0.2.1",
+            );
 
             let from_node = "a 10.244.0.1";
             assert_eq!(world.ask("192.0.2.1:30080").unwrap(), from_node);
@@ -139,10 +158,19 @@ fn local_policies_keep_the_source_and_stay_on_the_node() {
         // The second only seems to be elsewhere.
         told.set(edge(), &[here(&a_ip), there(&b_ip)]);
         assert_eq!(asks(&world, "192.0.2.1:30080", 12), set(["a 192.0.2.2"]));
-        assert_eq!(asks(&client, "192.0.2.1:30080", 30), set(["a 10.244.0.4", "b 10.244.0.4"]));
-        assert_eq!(asks(&node.own, "127.0.0.1:30080", 30), set(["a 10.244.0.1", "b 10.244.0.1"]));
+        assert_eq!(
+            asks(&client, "192.0.2.1:30080", 30),
+            set(["a 10.244.0.4", "b 10.244.0.4"])
+        );
+        assert_eq!(
+            asks(&node.own, "127.0.0.1:30080", 30),
+            set(["a 10.244.0.1", "b 10.244.0.1"])
+        );
         told.set(edge(), &[there(&b_ip)]);
-        assert_eq!(world.ask("192.0.2.1:30080").unwrap_err().kind(), ErrorKind::TimedOut);
+        assert_eq!(
+            world.ask("192.0.2.1:30080").unwrap_err().kind(),
+            ErrorKind::TimedOut
+        );
         assert_eq!(client.ask("10.96.0.10:80").unwrap(), "b 10.244.0.4");
 
         let internal = json!({"internalTrafficPolicy": "Local"});
@@ -150,7 +178,10 @@ fn local_policies_keep_the_source_and_stay_on_the_node() {
         told.set(agent(), &[here(&a_ip), there(&b_ip)]);
         assert_eq!(asks(&client, "10.96.0.11:80", 12), set(["a 10.244.0.4"]));
         told.set(agent(), &[there(&b_ip)]);
-        assert_eq!(client.ask("10.96.0.11:80").unwrap_err().kind(), ErrorKind::TimedOut);
+        assert_eq!(
+            client.ask("10.96.0.11:80").unwrap_err().kind(),
+            ErrorKind::TimedOut
+        );
     });
 }
 
@@ -174,10 +205,18 @@ fn a_client_sticks_to_its_endpoint_until_that_is_gone() {
             assert_eq!(chosen.len(), 1, "{chosen:?}");
             // One more or less of the others changes nothing for this client.
             let own = chosen.first().unwrap()[..1].to_owned();
-            let index = ["a", "b", "c"].iter().position(|name| *name == own).unwrap();
+            let index = ["a", "b", "c"]
+                .iter()
+                .position(|name| *name == own)
+                .unwrap();
             told.set(web(), &[all[index].clone(), all[(index + 1) % 3].clone()]);
             assert_eq!(asks(&client, front, 20), chosen);
-            told.set(web(), &[all[(index + 1) % 3].clone(), all[(index + 2) % 3].clone()]);
+            told = told.restarted();
+            assert_eq!(asks(&client, front, 20), chosen);
+            told.set(
+                web(),
+                &[all[(index + 1) % 3].clone(), all[(index + 2) % 3].clone()],
+            );
             let moved = asks(&client, front, 20);
             assert_eq!(moved.len(), 1, "{moved:?}");
             assert_ne!(moved, chosen);
@@ -231,7 +270,9 @@ fn an_open_connection_survives_a_restart() {
         let key = client::Key::new("default", "web");
         told.engine.set(&key, Some(&web), [&slice]);
         told.engine.commit().unwrap();
-        let mut near = node.own.run(|| TcpStream::connect("10.96.0.10:80").unwrap());
+        let mut near = node
+            .own
+            .run(|| TcpStream::connect("10.96.0.10:80").unwrap());
         let (mut far, _) = listener.accept().unwrap();
         far.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut byte = [0];
@@ -258,7 +299,9 @@ fn datagrams_follow_when_their_endpoint_goes() {
             told.set(dns(), &[here(&a_ip)]);
             // One socket, so one connection to the kernel.
             let socket = client.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
-            socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+            socket
+                .set_read_timeout(Some(Duration::from_secs(1)))
+                .unwrap();
             socket.connect(front).unwrap();
             let ask = || {
                 let mut buffer = [0; 64];
@@ -271,4 +314,38 @@ fn datagrams_follow_when_their_endpoint_goes() {
             assert_eq!(ask(), "b");
         }
     });
+}
+
+#[test]
+fn the_node_itself_may_be_an_endpoint() {
+    for (bridge_filter, with_uplink) in [(false, false), (true, false), (false, true), (true, true)]
+    {
+        in_own_namespace(move || async move {
+            let node = Node::new(bridge_filter).await;
+            let _world = with_uplink.then(outside);
+            let (client, _) = node.pod("client").await;
+            let own = if with_uplink {
+                "192.0.2.1"
+            } else {
+                "10.244.0.1"
+            };
+            node.own.serve("api", &format!("{own}:8080"));
+            node.own.serve_udp("api", &format!("{own}:5353"));
+            let mut told = Told::new();
+            let api = node_port("api", "10.96.0.1", 30443, json!({}));
+            told.set(api, &[json!({"addresses": [own]})]);
+            for from in [&client, &node.own] {
+                assert!(from.ask("10.96.0.1:80").unwrap().starts_with("api "));
+                assert!(from.ask_udp("10.96.0.1:53").unwrap().starts_with("api "));
+                assert!(
+                    from.ask(&format!("{own}:30443"))
+                        .unwrap()
+                        .starts_with("api ")
+                );
+            }
+            assert!(node.own.ask("127.0.0.1:30443").unwrap().starts_with("api "));
+            // Pods are known by their own address, for the API's audit.
+            assert_eq!(client.ask("10.96.0.1:80").unwrap(), "api 10.244.0.2");
+        });
+    }
 }
