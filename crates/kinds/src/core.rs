@@ -14,15 +14,15 @@ mod replication_controller;
 mod resource_quota;
 mod secret;
 mod service;
-mod service_rules;
 mod service_account;
+mod service_rules;
 
 use meta::Names;
 
 pub(crate) use endpoints::validate_ip as validate_endpoint_ip;
 pub(crate) use persistent_volume_claim::default_spec as default_claim_spec;
-pub(crate) use pod::defaults::default_spec_at as default_pod_spec;
 pub(crate) use persistent_volume_claim::validate_spec as validate_claim_spec;
+pub(crate) use pod::defaults::default_spec_at as default_pod_spec;
 pub(crate) use pod::validate::{validate_driver, validate_template};
 pub(crate) use service::balancers;
 

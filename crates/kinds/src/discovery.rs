@@ -8,11 +8,6 @@ use crate::row::Row;
 
 pub(crate) fn rows() -> Vec<Row> {
     use endpoint_slice::{COLUMNS, EndpointSlice};
-    let names = Names::namespaced(
-        "discovery.k8s.io",
-        "v1",
-        "EndpointSlice",
-        "endpointslices",
-    );
+    let names = Names::namespaced("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices");
     vec![Row::new(names, COLUMNS, EndpointSlice).generation()]
 }

@@ -30,7 +30,7 @@ mod view;
 
 use std::sync::LazyLock;
 
-pub use core::pod::{qos_class, validate_ephemeral_containers};
+pub use core::pod::qos_class;
 pub use row::{Cells, Column, Row, ScalePaths, Strategy, Verbs};
 pub use view::{View, views};
 

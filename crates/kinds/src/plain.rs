@@ -38,7 +38,10 @@ impl Plain {
 
 /// Cells of [`Plain::COLUMNS`].
 pub(crate) fn created(object: &Value, _now: Timestamp) -> Cells {
-    cells![name(object), object.at("metadata.creationTimestamp").clone()]
+    cells![
+        name(object),
+        object.at("metadata.creationTimestamp").clone()
+    ]
 }
 
 impl Strategy for Plain {

@@ -8,7 +8,12 @@ use crate::row::Row;
 
 pub(crate) fn rows() -> Vec<Row> {
     use pod_disruption_budget::{COLUMNS, PodDisruptionBudget};
-    let names = Names::namespaced("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets");
+    let names = Names::namespaced(
+        "policy",
+        "v1",
+        "PodDisruptionBudget",
+        "poddisruptionbudgets",
+    );
     let row = Row::new(names.short(&["pdb"]), COLUMNS, PodDisruptionBudget);
     vec![row.status().generation()]
 }

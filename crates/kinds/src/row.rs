@@ -151,6 +151,20 @@ pub trait Strategy: Send + Sync + 'static {
         self.validate_create(object, faults);
     }
 
+    /// Limits a write to a subresource to what may be changed there, and fills in what the
+    /// server says. For `status` all but the status comes from `old` already.
+    fn prepare_subresource(&self, _subresource: &str, _object: &mut Value, _old: &Value) {}
+
+    /// Faults of a write to a subresource other than `status` and `scale`.
+    fn validate_subresource(
+        &self,
+        _subresource: &str,
+        _object: &Value,
+        _old: &Value,
+        _faults: &mut Faults,
+    ) {
+    }
+
     /// Faults of a changed `status`.
     fn validate_status(&self, _object: &Value, _old: &Value, _faults: &mut Faults) {}
 

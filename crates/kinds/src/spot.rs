@@ -176,7 +176,10 @@ pub(crate) fn same(one: &Value, other: &Value) -> bool {
                 left.iter()
                     .all(|(key, value)| same(value, right.get(key).unwrap_or(&null)))
             };
-            covered(one, other) && other.iter().all(|(key, value)| one.contains_key(key) || is_empty(value))
+            covered(one, other)
+                && other
+                    .iter()
+                    .all(|(key, value)| one.contains_key(key) || is_empty(value))
         }
         (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
             one.iter().zip(other).all(|(one, other)| same(one, other))
@@ -225,7 +228,12 @@ pub(crate) fn label_selector(selector: &Spot<'_>, faults: &mut Faults) {
             ),
         }
         let key = expression.text("key");
-        rules(faults, expression.path("key"), key, naming::qualified_name(key));
+        rules(
+            faults,
+            expression.path("key"),
+            key,
+            naming::qualified_name(key),
+        );
         for value in expression.items("values") {
             let text = value.as_str().unwrap_or("");
             rules(faults, value.path.clone(), text, naming::label_value(text));
@@ -245,7 +253,12 @@ pub(crate) fn selects(selector: &Value, labels: &Value) -> bool {
 pub(crate) fn count_or_percent(spot: &Spot<'_>, field: &str, faults: &mut Faults) {
     match spot.at(field) {
         Value::String(text) => {
-            rules(faults, spot.path(field), text.as_str(), meta::naming::percent(text));
+            rules(
+                faults,
+                spot.path(field),
+                text.as_str(),
+                meta::naming::percent(text),
+            );
         }
         Value::Number(_) => not_negative(spot, field, faults),
         _ => {}

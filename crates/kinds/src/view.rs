@@ -127,8 +127,14 @@ fn autoscaler_to_v2(tree: &mut Value) {
         tree.drop_field(&path);
     }
     let parts = [
-        ("spec.metrics", (!metrics.is_empty()).then(|| metrics.into())),
-        ("status.currentMetrics", (!current.is_empty()).then(|| current.into())),
+        (
+            "spec.metrics",
+            (!metrics.is_empty()).then(|| metrics.into()),
+        ),
+        (
+            "status.currentMetrics",
+            (!current.is_empty()).then(|| current.into()),
+        ),
         ("status.conditions", conditions),
         ("spec.behavior", behavior),
     ];
@@ -148,13 +154,17 @@ fn list(value: Option<Value>) -> Vec<Value> {
 }
 
 fn autoscaler_from_v2(tree: &mut Value) {
-    let is_cpu = |metric: &Value| {
-        metric.text("type") == "Resource" && metric.text("resource.name") == "cpu"
-    };
+    let is_cpu =
+        |metric: &Value| metric.text("type") == "Resource" && metric.text("resource.name") == "cpu";
     let mut annotations = Map::new();
     for (path, field, target, annotation) in [
         ("spec.metrics", CPU_SPEC, "target", METRICS),
-        ("status.currentMetrics", CPU_STATUS, "current", CURRENT_METRICS),
+        (
+            "status.currentMetrics",
+            CPU_STATUS,
+            "current",
+            CURRENT_METRICS,
+        ),
     ] {
         let (part, _) = path.split_once('.').unwrap_or((path, ""));
         let percent = |metric: &Value| {
@@ -162,7 +172,9 @@ fn autoscaler_from_v2(tree: &mut Value) {
             metric.maybe_int(&path)
         };
         let mut rest: Vec<Value> = tree.list(path).to_vec();
-        let cpu = rest.iter().position(|one| is_cpu(one) && percent(one).is_some());
+        let cpu = rest
+            .iter()
+            .position(|one| is_cpu(one) && percent(one).is_some());
         if let Some(index) = cpu {
             let percent = percent(&rest.remove(index));
             tree.set(&format!("{part}.{field}"), percent);
@@ -172,7 +184,10 @@ fn autoscaler_from_v2(tree: &mut Value) {
         }
         tree.drop_field(path);
     }
-    for (path, annotation) in [("status.conditions", CONDITIONS), ("spec.behavior", BEHAVIOR)] {
+    for (path, annotation) in [
+        ("status.conditions", CONDITIONS),
+        ("spec.behavior", BEHAVIOR),
+    ] {
         if tree.has(path) {
             annotations.insert(annotation.into(), tree.at(path).to_string().into());
         }

@@ -11,7 +11,11 @@ fn cells(group: &str, kind: &str, object: &Value) -> Vec<String> {
         Value::String(text) => text,
         other => other.to_string(),
     };
-    row.strategy.cells(object, now).into_iter().map(text).collect()
+    row.strategy
+        .cells(object, now)
+        .into_iter()
+        .map(text)
+        .collect()
 }
 
 /// Compares the cells of an object named `web`, five minutes old.
@@ -28,7 +32,11 @@ fn status(name: &str, state: Value) -> Value {
 
 fn check_pod(spec: Value, status: Value, ready: &str, reason: &str, restarts: &str) {
     let object = json!({"metadata": {"name": "web"}, "spec": spec, "status": status});
-    assert_eq!(cells("", "Pod", &object)[1..4], [ready, reason, restarts], "{object}");
+    assert_eq!(
+        cells("", "Pod", &object)[1..4],
+        [ready, reason, restarts],
+        "{object}"
+    );
 }
 
 #[test]
@@ -43,14 +51,25 @@ fn pods_that_run() {
         "",
         "Pod",
         json!({"spec": spec, "status": status}),
-        &["web", "1/1", "Running", "2 (5m ago)", "5m", "10.1.0.7", "node-1", "<none>", "0/1"],
+        &[
+            "web",
+            "1/1",
+            "Running",
+            "2 (5m ago)",
+            "5m",
+            "10.1.0.7",
+            "node-1",
+            "<none>",
+            "0/1",
+        ],
     );
 }
 
 #[test]
 fn pods_in_trouble() {
     let spec = json!({"containers": [{"name": "a"}]});
-    let with = |state: Value| json!({"phase": "Running", "containerStatuses": [status("a", state)]});
+    let with =
+        |state: Value| json!({"phase": "Running", "containerStatuses": [status("a", state)]});
     let waiting = with(json!({"waiting": {"reason": "CrashLoopBackOff"}}));
     check_pod(spec.clone(), waiting, "0/1", "CrashLoopBackOff", "0");
     let killed = with(json!({"terminated": {"reason": "OOMKilled", "exitCode": 137}}));
@@ -65,7 +84,13 @@ fn pods_in_trouble() {
     let gated = json!({"phase": "Pending", "conditions": [
         {"type": "PodScheduled", "reason": "SchedulingGated"}]});
     check_pod(spec.clone(), gated, "0/1", "SchedulingGated", "0");
-    check_pod(spec, json!({"phase": "Failed", "reason": "Evicted"}), "0/1", "Evicted", "0");
+    check_pod(
+        spec,
+        json!({"phase": "Failed", "reason": "Evicted"}),
+        "0/1",
+        "Evicted",
+        "0",
+    );
 }
 
 #[test]
@@ -80,7 +105,13 @@ fn pods_that_start_and_stop() {
     let first = with(status("i", json!({"running": {}})), status("s", idle()));
     check_pod(spec.clone(), first, "0/2", "Init:0/2", "0");
     let failed = json!({"terminated": {"reason": "Error", "exitCode": 1}});
-    check_pod(spec.clone(), with(status("i", failed), status("s", idle())), "0/2", "Init:Error", "0");
+    check_pod(
+        spec.clone(),
+        with(status("i", failed), status("s", idle())),
+        "0/2",
+        "Init:Error",
+        "0",
+    );
     let done = status("i", json!({"terminated": {"exitCode": 0}}));
     let sidecar = json!({"name": "s", "started": true, "ready": true, "restartCount": 1,
         "state": {"running": {}}});
@@ -100,14 +131,32 @@ fn workloads() {
         "Deployment",
         json!({"spec": {"replicas": 3, "template": template, "selector": selector},
             "status": {"readyReplicas": 1, "updatedReplicas": 2, "availableReplicas": 1}}),
-        &["web", "1/3", "2", "1", "5m", "a,b", "nginx:1,busybox", "a=1,b=2"],
+        &[
+            "web",
+            "1/3",
+            "2",
+            "1",
+            "5m",
+            "a,b",
+            "nginx:1,busybox",
+            "a=1,b=2",
+        ],
     );
     check(
         "apps",
         "ReplicaSet",
         json!({"spec": {"replicas": 3, "template": template, "selector": selector},
             "status": {"replicas": 3, "readyReplicas": 1}}),
-        &["web", "3", "3", "1", "5m", "a,b", "nginx:1,busybox", "a=1,b=2"],
+        &[
+            "web",
+            "3",
+            "3",
+            "1",
+            "5m",
+            "a,b",
+            "nginx:1,busybox",
+            "a=1,b=2",
+        ],
     );
     check(
         "apps",
@@ -120,13 +169,16 @@ fn workloads() {
         "DaemonSet",
         json!({"spec": {"template": {"spec": {"nodeSelector": {"disk": "ssd"}}}},
             "status": {"desiredNumberScheduled": 2, "numberReady": 1}}),
-        &["web", "2", "0", "1", "0", "0", "disk=ssd", "5m", "", "", "<none>"],
+        &[
+            "web", "2", "0", "1", "0", "0", "disk=ssd", "5m", "", "", "<none>",
+        ],
     );
 }
 
 #[test]
 fn jobs() {
-    let spec = json!({"completions": 3, "parallelism": 1, "template": {"spec": {"containers": []}}});
+    let spec =
+        json!({"completions": 3, "parallelism": 1, "template": {"spec": {"containers": []}}});
     check(
         "batch",
         "Job",
@@ -145,7 +197,18 @@ fn jobs() {
         "batch",
         "CronJob",
         json!({"spec": {"schedule": "*/5 * * * *", "suspend": false}, "status": {"active": [{}]}}),
-        &["web", "*/5 * * * *", "<none>", "False", "1", "<none>", "5m", "", "", "<none>"],
+        &[
+            "web",
+            "*/5 * * * *",
+            "<none>",
+            "False",
+            "1",
+            "<none>",
+            "5m",
+            "",
+            "",
+            "<none>",
+        ],
     );
 }
 
@@ -157,21 +220,41 @@ fn network() {
         json!({"spec": {"type": "NodePort", "clusterIPs": ["10.43.0.9"], "selector": {"a": "b"},
             "ports": [{"port": 80, "nodePort": 30080, "protocol": "TCP"},
                 {"port": 53, "protocol": "UDP"}]}}),
-        &["web", "NodePort", "10.43.0.9", "<none>", "80:30080/TCP,53/UDP", "5m", "a=b"],
+        &[
+            "web",
+            "NodePort",
+            "10.43.0.9",
+            "<none>",
+            "80:30080/TCP,53/UDP",
+            "5m",
+            "a=b",
+        ],
     );
     check(
         "",
         "Service",
         json!({"spec": {"type": "LoadBalancer", "externalIPs": ["192.0.2.1"]},
             "status": {"loadBalancer": {"ingress": [{"hostname": "b"}, {"ip": "1.2.3.4"}]}}}),
-        &["web", "LoadBalancer", "<none>", "1.2.3.4,b,192.0.2.1", "<none>", "5m", "<none>"],
+        &[
+            "web",
+            "LoadBalancer",
+            "<none>",
+            "1.2.3.4,b,192.0.2.1",
+            "<none>",
+            "5m",
+            "<none>",
+        ],
     );
     check(
         "",
         "Endpoints",
         json!({"subsets": [{"addresses": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}],
             "ports": [{"port": 80}, {"port": 443}]}]}),
-        &["web", "10.0.0.1:80,10.0.0.2:80,10.0.0.1:443 + 1 more...", "5m"],
+        &[
+            "web",
+            "10.0.0.1:80,10.0.0.2:80,10.0.0.1:443 + 1 more...",
+            "5m",
+        ],
     );
     check(
         "discovery.k8s.io",
@@ -213,7 +296,12 @@ fn cluster() {
             "sampan://0.1",
         ],
     );
-    check("", "Namespace", json!({"status": {"phase": "Active"}}), &["web", "Active", "5m"]);
+    check(
+        "",
+        "Namespace",
+        json!({"status": {"phase": "Active"}}),
+        &["web", "Active", "5m"],
+    );
     check(
         "",
         "Event",
@@ -259,14 +347,31 @@ fn storage_and_scaling() {
         json!({"spec": {"volumeName": "pv", "volumeMode": "Filesystem", "storageClassName": "fast"},
             "status": {"phase": "Bound", "capacity": {"storage": "1024Mi"},
                 "accessModes": ["ReadWriteOnce"]}}),
-        &["web", "Bound", "pv", "1Gi", "RWO", "fast", "<unset>", "5m", "Filesystem"],
+        &[
+            "web",
+            "Bound",
+            "pv",
+            "1Gi",
+            "RWO",
+            "fast",
+            "<unset>",
+            "5m",
+            "Filesystem",
+        ],
     );
     check(
         "storage.k8s.io",
         "StorageClass",
         json!({"metadata": {"annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
             "provisioner": "sampan.dev/local"}),
-        &["web (default)", "sampan.dev/local", "Delete", "Immediate", "false", "5m"],
+        &[
+            "web (default)",
+            "sampan.dev/local",
+            "Delete",
+            "Immediate",
+            "false",
+            "5m",
+        ],
     );
     check(
         "autoscaling",
@@ -275,7 +380,15 @@ fn storage_and_scaling() {
             "scaleTargetRef": {"kind": "Deployment", "name": "web"},
             "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target":
                 {"averageUtilization": 80}}}]}, "status": {"currentReplicas": 2}}),
-        &["web", "Deployment/web", "cpu: <unknown>/80%", "1", "5", "2", "5m"],
+        &[
+            "web",
+            "Deployment/web",
+            "cpu: <unknown>/80%",
+            "1",
+            "5",
+            "2",
+            "5m",
+        ],
     );
     check(
         "policy",
@@ -288,7 +401,11 @@ fn storage_and_scaling() {
 #[test]
 fn columns_are_kubectls() {
     let row = kinds::row("", "Pod").unwrap();
-    let names: Vec<_> = row.columns.iter().map(|column| column.name.as_str()).collect();
+    let names: Vec<_> = row
+        .columns
+        .iter()
+        .map(|column| column.name.as_str())
+        .collect();
     let expected = [
         "Name",
         "Ready",

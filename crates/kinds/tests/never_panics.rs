@@ -7,10 +7,36 @@ use serde_json::{Map, Value, json};
 
 /// Names that kinds look at, so that random trees are walked into.
 const FIELDS: &[&str] = &[
-    "metadata", "spec", "status", "name", "labels", "annotations", "containers",
-    "initContainers", "template", "selector", "matchLabels", "matchExpressions", "ports",
-    "volumes", "resources", "limits", "requests", "replicas", "rules", "subsets", "conditions",
-    "type", "key", "operator", "values", "schedule", "data", "metrics", "cidrs", "subjects",
+    "metadata",
+    "spec",
+    "status",
+    "name",
+    "labels",
+    "annotations",
+    "containers",
+    "initContainers",
+    "template",
+    "selector",
+    "matchLabels",
+    "matchExpressions",
+    "ports",
+    "volumes",
+    "resources",
+    "limits",
+    "requests",
+    "replicas",
+    "rules",
+    "subsets",
+    "conditions",
+    "type",
+    "key",
+    "operator",
+    "values",
+    "schedule",
+    "data",
+    "metrics",
+    "cidrs",
+    "subjects",
 ];
 
 fn tree() -> impl Strategy<Value = Value> {
@@ -116,6 +142,11 @@ fn exercise(row: &kinds::Row, object: &Value, old: &Value) {
         strategy.validate_update(new, old, &mut faults);
         strategy.validate_status(new, old, &mut faults);
         strategy.moves_generation(new, old);
+        for subresource in ["status", "ephemeralcontainers", "resize", "approval"] {
+            let mut given = new.clone();
+            strategy.prepare_subresource(subresource, &mut given, old);
+            strategy.validate_subresource(subresource, &given, old, &mut faults);
+        }
         kinds::metadata::validate_update(names, new, old, strategy, &mut faults);
     }
     for tree in [object, &tree] {
@@ -128,7 +159,7 @@ fn exercise(row: &kinds::Row, object: &Value, old: &Value) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
     fn any_tree(object in tree(), old in tree()) {

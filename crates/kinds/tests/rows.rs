@@ -19,7 +19,12 @@ fn rows_fit_together() {
         assert_eq!(cells.len(), row.columns.len(), "{}", names.kind);
         let fields = row.strategy.selectable_fields(&json!({}));
         let fields: Vec<_> = fields.into_iter().map(|(name, _)| name).collect();
-        assert_eq!(fields, row.strategy.selectable_field_names(), "{}", names.kind);
+        assert_eq!(
+            fields,
+            row.strategy.selectable_field_names(),
+            "{}",
+            names.kind
+        );
     }
     assert!(kinds::row("apps", "Deployment").is_some());
     assert!(kinds::row("", "Deployment").is_none());

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use meta::Faults;
 use serde_json::Value;
 
-use crate::core::{default_pod_spec, validate_template};
 use super::workload;
+use crate::core::{default_pod_spec, validate_template};
 use crate::row::{Cells, Strategy};
 use crate::spot::{
     Spot, at_most_all, count_or_percent, immutable, label_selector, not_negative, same, selects,
@@ -38,8 +38,10 @@ impl Strategy for DaemonSet {
         let changed = !same(object.at("spec.template"), old.at("spec.template"));
         let annotations = old.at("metadata.annotations");
         let before = annotations.get(TEMPLATE_GENERATION).and_then(Value::as_str);
-        let before = before.and_then(|text| text.parse::<i64>().ok()).unwrap_or(1);
-        set_template_generation(object, before + i64::from(changed));
+        let before = before
+            .and_then(|text| text.parse::<i64>().ok())
+            .unwrap_or(1);
+        set_template_generation(object, before.saturating_add(i64::from(changed)));
     }
 
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
@@ -64,7 +66,12 @@ impl Strategy for DaemonSet {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
-        immutable(&Spot::new(object, "spec"), old.at("spec"), "selector", faults);
+        immutable(
+            &Spot::new(object, "spec"),
+            old.at("spec"),
+            "selector",
+            faults,
+        );
         self.validate_create(object, faults);
     }
 
@@ -125,7 +132,12 @@ fn validate_strategy(spec: &Spot<'_>, faults: &mut Faults) {
         }
         _ => {
             let words = ["RollingUpdate", "OnDelete"];
-            unsupported(faults, strategy.path.clone(), strategy.value.clone(), &words);
+            unsupported(
+                faults,
+                strategy.path.clone(),
+                strategy.value.clone(),
+                &words,
+            );
         }
     }
 }

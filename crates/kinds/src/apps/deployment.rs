@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use meta::Faults;
 use serde_json::Value;
 
-use crate::core::default_pod_spec;
 use super::workload;
+use crate::core::default_pod_spec;
 use crate::row::{Cells, Strategy};
 use crate::spot::{Spot, at_most_all, count_or_percent, immutable, not_negative, unsupported};
 use crate::table::{age, cells, containers, name, sorted};
@@ -48,7 +48,12 @@ impl Strategy for Deployment {
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
         self.validate_create(object, faults);
-        immutable(&Spot::new(object, "spec"), old.at("spec"), "selector", faults);
+        immutable(
+            &Spot::new(object, "spec"),
+            old.at("spec"),
+            "selector",
+            faults,
+        );
     }
 
     fn validate_status(&self, object: &Value, _old: &Value, faults: &mut Faults) {
@@ -107,7 +112,12 @@ fn validate_strategy(spec: &Spot<'_>, faults: &mut Faults) {
         }
         _ => {
             let words = ["Recreate", "RollingUpdate"];
-            unsupported(faults, strategy.path.clone(), strategy.value.clone(), &words);
+            unsupported(
+                faults,
+                strategy.path.clone(),
+                strategy.value.clone(),
+                &words,
+            );
         }
     }
 }

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use meta::Faults;
 use serde_json::Value;
 
-use crate::core::default_pod_spec;
 use super::workload;
+use crate::core::default_pod_spec;
 use crate::row::{Cells, Strategy};
 use crate::spot::{Spot, immutable, not_negative};
 use crate::table::{age, cells, containers, name, selector};
@@ -33,7 +33,12 @@ impl Strategy for ReplicaSet {
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
         self.validate_create(object, faults);
-        immutable(&Spot::new(object, "spec"), old.at("spec"), "selector", faults);
+        immutable(
+            &Spot::new(object, "spec"),
+            old.at("spec"),
+            "selector",
+            faults,
+        );
     }
 
     fn validate_status(&self, object: &Value, _old: &Value, faults: &mut Faults) {

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use meta::Faults;
 use serde_json::Value;
 
-use crate::core::{default_claim_spec, default_pod_spec, validate_claim_spec};
 use super::workload;
+use crate::core::{default_claim_spec, default_pod_spec, validate_claim_spec};
 use crate::row::{Cells, Strategy};
 use crate::spot::{
     Spot, at_most_all, count_or_percent, maybe_named, not_negative, same, unsupported,
@@ -174,8 +174,8 @@ fn add_claimed_volumes(object: &mut Value) {
     object.fill("spec.template.spec.volumes", Vec::<Value>::new());
     if let Some(Value::Array(volumes)) = object.at_mut("spec.template.spec.volumes") {
         volumes.retain(|volume| !names.iter().any(|name| volume.text("name") == name));
-        volumes.extend(names.iter().map(|name| {
-            serde_json::json!({"name": name, "persistentVolumeClaim": {"claimName": name}})
-        }));
+        volumes.extend(names.iter().map(
+            |name| serde_json::json!({"name": name, "persistentVolumeClaim": {"claimName": name}}),
+        ));
     }
 }

@@ -9,8 +9,7 @@ use crate::spot::{Spot, maybe_one_of, named, unsupported};
 use crate::table::{age, cells, name, plain, quantity};
 use crate::tree::Tree;
 
-pub(crate) const COLUMNS: &str =
-    "Name, Reference, Targets, MinPods, MaxPods, Replicas, Age";
+pub(crate) const COLUMNS: &str = "Name, Reference, Targets, MinPods, MaxPods, Replicas, Age";
 /// As many metrics a cell shows.
 const SHOWN_MAX: usize = 2;
 
@@ -29,7 +28,10 @@ impl Strategy for HorizontalPodAutoscaler {
         if object.count("spec.metrics") == 0 {
             let target = json!({"type": "Utilization", "averageUtilization": CPU_PERCENT});
             let resource = json!({"name": "cpu", "target": target});
-            object.set("spec.metrics", json!([{"type": "Resource", "resource": resource}]));
+            object.set(
+                "spec.metrics",
+                json!([{"type": "Resource", "resource": resource}]),
+            );
         }
         if object.has("spec.behavior") {
             default_rules(object, "spec.behavior.scaleUp", UP_POLICIES);
@@ -177,7 +179,12 @@ fn validate_metric(metric: &Spot<'_>, faults: &mut Faults) {
         if kind.is_empty() {
             return faults.required(metric.path("type"), "must specify a metric source type");
         }
-        return unsupported(faults, metric.path("type"), kind, &kinds.map(|(word, _)| word));
+        return unsupported(
+            faults,
+            metric.path("type"),
+            kind,
+            &kinds.map(|(word, _)| word),
+        );
     };
     for (_, other) in kinds.iter().filter(|(_, other)| other != field) {
         if metric.has(other) {

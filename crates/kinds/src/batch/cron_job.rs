@@ -4,9 +4,9 @@ use jiff::Timestamp;
 use meta::Faults;
 use serde_json::Value;
 
-use crate::core::default_pod_spec;
 use super::job_rules::validate_spec;
 use super::schedule;
+use crate::core::default_pod_spec;
 use crate::row::{Cells, Strategy};
 use crate::spot::{Spot, not_negative, one_of, same, unsupported};
 use crate::table::{age, cells, containers, name, or, selector, since};
@@ -82,7 +82,12 @@ fn validate(object: &Value, old: &Value, faults: &mut Faults) {
     if !same(spec.at("timeZone"), old.at("spec.timeZone")) || old.is_null() {
         validate_time_zone(&spec, faults);
     }
-    one_of(&spec, "concurrencyPolicy", &["Allow", "Forbid", "Replace"], faults);
+    one_of(
+        &spec,
+        "concurrencyPolicy",
+        &["Allow", "Forbid", "Replace"],
+        faults,
+    );
     let template = spec.child("jobTemplate");
     validate_spec(object, &template.path("spec"), faults);
     if template.has("spec.selector") {

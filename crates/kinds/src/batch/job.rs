@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use meta::Faults;
 use serde_json::Value;
 
-use crate::core::default_pod_spec;
 use super::job_rules::{generated_labels, validate_change, validate_selector, validate_spec};
+use crate::core::default_pod_spec;
 use crate::row::{Cells, Strategy};
 use crate::spot::Spot;
 use crate::table::{age, cells, containers, name, selector};
@@ -122,7 +122,8 @@ fn status(job: &Value) -> &'static str {
 /// Pods may fail this often before the job fails.
 const BACKOFF_LIMIT: i64 = 6;
 /// Labels that tie pods to their job: today's names and the old ones.
-pub(super) const CONTROLLER_UID: [&str; 2] = ["batch.kubernetes.io/controller-uid", "controller-uid"];
+pub(super) const CONTROLLER_UID: [&str; 2] =
+    ["batch.kubernetes.io/controller-uid", "controller-uid"];
 pub(super) const JOB_NAME: [&str; 2] = ["batch.kubernetes.io/job-name", "job-name"];
 
 fn default_job(job: &mut Value) {

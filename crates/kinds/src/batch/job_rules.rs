@@ -124,7 +124,12 @@ fn validate_failure_policy(spec: &Spot<'_>, faults: &mut Faults) {
     if policy.count("rules") > RULES_MAX {
         let detail = format!("must have at most {RULES_MAX} items");
         let count = policy.count("rules").into();
-        faults.add(policy.path("rules"), meta::FaultKind::TooMany, count, detail);
+        faults.add(
+            policy.path("rules"),
+            meta::FaultKind::TooMany,
+            count,
+            detail,
+        );
     }
     let containers = spec.list("template.spec.containers").iter();
     let names: BTreeSet<_> = containers
@@ -215,7 +220,11 @@ pub(super) fn validate_change(job: &Value, old: &Value, faults: &mut Faults) {
         && spec.at("completions") != spec.at("parallelism")
     {
         let rule = "can only be modified in tandem with spec.parallelism";
-        faults.invalid(spec.path("completions"), spec.at("completions").clone(), rule);
+        faults.invalid(
+            spec.path("completions"),
+            spec.at("completions").clone(),
+            rule,
+        );
     }
     immutable(&spec, before, "selector", faults);
     validate_template_change(&spec, old, faults);
@@ -235,8 +244,8 @@ fn validate_template_change(spec: &Spot<'_>, old: &Value, faults: &mut Faults) {
     let template = spec.child("template");
     let mut before = old.at("spec.template").clone();
     let mut conditions = old.list("status.conditions").iter();
-    let marked = conditions
-        .any(|one| one.text("type") == "Suspended" && one.text("status") == "True");
+    let marked =
+        conditions.any(|one| one.text("type") == "Suspended" && one.text("status") == "True");
     let idle = !old.has("status.startTime") || marked;
     if old.flag("spec.suspend") && idle && old.int("status.active") == 0 {
         for field in [

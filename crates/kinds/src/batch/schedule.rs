@@ -8,9 +8,21 @@ struct Field {
 }
 
 const FIELDS: [Field; 5] = [
-    Field { least: 0, most: 59, names: &[] },
-    Field { least: 0, most: 23, names: &[] },
-    Field { least: 1, most: 31, names: &[] },
+    Field {
+        least: 0,
+        most: 59,
+        names: &[],
+    },
+    Field {
+        least: 0,
+        most: 23,
+        names: &[],
+    },
+    Field {
+        least: 1,
+        most: 31,
+        names: &[],
+    },
     Field {
         least: 1,
         most: 12,
@@ -56,7 +68,9 @@ pub(crate) fn check(schedule: &str) -> Result<(), String> {
     if fields.len() != FIELDS.len() {
         let shown = fields.join(" ");
         let count = fields.len();
-        return Err(format!("expected exactly 5 fields, found {count}: [{shown}]"));
+        return Err(format!(
+            "expected exactly 5 fields, found {count}: [{shown}]"
+        ));
     }
     for (text, field) in fields.iter().zip(&FIELDS) {
         for range in text.split(',').filter(|range| !range.is_empty()) {
@@ -89,17 +103,19 @@ fn check_range(text: &str, field: &Field) -> Result<(), String> {
         };
         (start, end)
     };
-    if let Some(step) = step {
-        if number(step)? == 0 {
-            return Err(format!("step of range should be a positive number: {text}"));
-        }
+    if step.map(number).transpose()? == Some(0) {
+        return Err(format!("step of range should be a positive number: {text}"));
     }
     let (least, most) = (field.least, field.most);
     if start < least {
-        return Err(format!("beginning of range ({start}) below minimum ({least}): {text}"));
+        return Err(format!(
+            "beginning of range ({start}) below minimum ({least}): {text}"
+        ));
     }
     if end > most {
-        return Err(format!("end of range ({end}) above maximum ({most}): {text}"));
+        return Err(format!(
+            "end of range ({end}) above maximum ({most}): {text}"
+        ));
     }
     if start > end {
         return Err(format!(
@@ -173,9 +189,15 @@ mod tests {
             ("* * * *", "expected exactly 5 fields, found 4: [* * * *]"),
             ("60 * * * *", "end of range (60) above maximum (59): 60"),
             ("* * 0 * *", "beginning of range (0) below minimum (1): 0"),
-            ("5-1 * * * *", "beginning of range (5) beyond end of range (1): 5-1"),
+            (
+                "5-1 * * * *",
+                "beginning of range (5) beyond end of range (1): 5-1",
+            ),
             ("1-2-3 * * * *", "too many hyphens: 1-2-3"),
-            ("*/0 * * * *", "step of range should be a positive number: */0"),
+            (
+                "*/0 * * * *",
+                "step of range should be a positive number: */0",
+            ),
             ("@never", "unrecognized descriptor: @never"),
             (
                 "a * * * *",

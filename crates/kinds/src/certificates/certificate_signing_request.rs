@@ -9,8 +9,7 @@ use crate::spot::{Spot, immutable, rules, unsupported};
 use crate::table::{age, cells, name, or};
 use crate::tree::Tree;
 
-pub(crate) const COLUMNS: &str =
-    "Name, Age, SignerName, Requestor, RequestedDuration, Condition";
+pub(crate) const COLUMNS: &str = "Name, Age, SignerName, Requestor, RequestedDuration, Condition";
 
 pub(crate) struct CertificateSigningRequest;
 
@@ -25,6 +24,27 @@ impl Strategy for CertificateSigningRequest {
 
     fn prepare_update(&self, object: &mut Value, old: &Value) {
         object.set("spec", old.at("spec").clone());
+    }
+
+    fn prepare_subresource(&self, subresource: &str, object: &mut Value, old: &Value) {
+        if subresource == "approval" {
+            let conditions = object.at("status.conditions").clone();
+            for part in ["spec", "status"] {
+                object.set(part, old.at(part).clone());
+            }
+            object.set("status.conditions", conditions);
+        }
+        date_conditions(object, old);
+    }
+
+    fn validate_subresource(
+        &self,
+        _subresource: &str,
+        object: &Value,
+        old: &Value,
+        faults: &mut Faults,
+    ) {
+        validate_conditions(object, old, faults);
     }
 
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
@@ -152,10 +172,16 @@ fn validate_signer(spec: &Spot<'_>, faults: &mut Faults) {
     }
     let parts: Vec<_> = name.split('/').collect();
     let [domain, signer] = parts.as_slice() else {
-        let rule = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+        let rule =
+            "must be a fully qualified domain and path of the form 'example.com/signer-name'";
         return faults.invalid(path, name, rule);
     };
-    rules(faults, path.clone(), *domain, naming::dns1123_subdomain(domain));
+    rules(
+        faults,
+        path.clone(),
+        *domain,
+        naming::dns1123_subdomain(domain),
+    );
     if domain.split('.').count() < 2 {
         let rule = "should be a domain with at least two segments separated by dots";
         faults.invalid(path.clone(), *domain, rule);
@@ -189,5 +215,25 @@ fn validate_conditions(object: &Value, old: &Value, faults: &mut Faults) {
             "True" => {}
             other => unsupported(faults, condition.path("status"), other, &["True"]),
         }
+    }
+}
+
+/// Conditions get their times from the server where the client gives none.
+fn date_conditions(object: &mut Value, old: &Value) {
+    let now = meta::time::now();
+    for condition in object.list_mut("status.conditions") {
+        condition.fill_text("lastUpdateTime", &now);
+        let same = |other: &&Value| {
+            ["type", "status"]
+                .iter()
+                .all(|field| other.text(field) == condition.text(field))
+        };
+        let mut before = old.list("status.conditions").iter();
+        let since = before.find(same).map(|one| one.text("lastTransitionTime"));
+        let since = since
+            .filter(|since| !since.is_empty())
+            .unwrap_or(&now)
+            .to_owned();
+        condition.fill_text("lastTransitionTime", &since);
     }
 }

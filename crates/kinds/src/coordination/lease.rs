@@ -5,7 +5,7 @@ use meta::Faults;
 use serde_json::Value;
 
 use crate::row::{Cells, Strategy};
-use crate::spot::{Spot, NOT_NEGATIVE};
+use crate::spot::{NOT_NEGATIVE, Spot};
 use crate::table::{age, cells, name};
 use crate::tree::Tree;
 

@@ -84,7 +84,12 @@ fn validate_subset(subset: &Spot<'_>, faults: &mut Faults) {
             _ => named(&port, "name", naming::dns1123_label, faults),
         }
         let number = port.int("port");
-        rules(faults, port.path("port"), number, naming::port_number(number));
+        rules(
+            faults,
+            port.path("port"),
+            number,
+            naming::port_number(number),
+        );
         one_of(&port, "protocol", &["SCTP", "TCP", "UDP"], faults);
         maybe_named(&port, "appProtocol", naming::qualified_name, faults);
     }

@@ -5,7 +5,7 @@ use meta::Faults;
 use serde_json::Value;
 
 use super::pod::defaults::canonical_quantities;
-use super::pod::validate::validate_resource_name;
+use super::pod::validate::{validate_container_name, validate_resource_name};
 use crate::plain::{self, Plain};
 use crate::row::{Cells, Strategy};
 use crate::spot::{Spot, amount};
@@ -19,7 +19,13 @@ pub(crate) struct LimitRange;
 impl Strategy for LimitRange {
     fn default(&self, object: &mut Value) {
         for item in object.list_mut("spec.limits") {
-            for list in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
+            for list in [
+                "max",
+                "min",
+                "default",
+                "defaultRequest",
+                "maxLimitRequestRatio",
+            ] {
                 if let Some(list) = item.at_mut(list) {
                     canonical_quantities(list);
                 }
@@ -80,7 +86,13 @@ fn validate_kind(item: &Spot<'_>, faults: &mut Faults) {
 }
 
 fn validate_item(item: &Spot<'_>, faults: &mut Faults) {
-    const LISTS: [&str; 5] = ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"];
+    const LISTS: [&str; 5] = [
+        "max",
+        "min",
+        "default",
+        "defaultRequest",
+        "maxLimitRequestRatio",
+    ];
     let pod = item.text("type") == "Pod";
     let mut names = Vec::new();
     for list in LISTS {
@@ -92,7 +104,11 @@ fn validate_item(item: &Spot<'_>, faults: &mut Faults) {
             continue;
         }
         for (name, _) in list_spot.value.fields("") {
-            validate_resource_name(name, &list_spot.entry_path(name), faults);
+            let path = list_spot.entry_path(name);
+            match item.text("type") {
+                "Pod" | "Container" => validate_container_name(name, &path, faults),
+                _ => drop(validate_resource_name(name, &path, faults)),
+            }
             if !names.contains(&name) {
                 names.push(name);
             }
@@ -112,8 +128,20 @@ fn validate_item(item: &Spot<'_>, faults: &mut Faults) {
 fn validate_order(item: &Spot<'_>, name: &str, faults: &mut Faults) {
     let orders = [
         ("min", "max", "min", "min value", "max value"),
-        ("min", "defaultRequest", "defaultRequest", "min value", "default request value"),
-        ("defaultRequest", "max", "defaultRequest", "default request value", "max value"),
+        (
+            "min",
+            "defaultRequest",
+            "defaultRequest",
+            "min value",
+            "default request value",
+        ),
+        (
+            "defaultRequest",
+            "max",
+            "defaultRequest",
+            "default request value",
+            "max value",
+        ),
         (
             "defaultRequest",
             "default",
@@ -140,6 +168,10 @@ fn validate_order(item: &Spot<'_>, name: &str, faults: &mut Faults) {
     if let Some(ratio) = ratio.filter(|ratio| amount(ratio) < Some(meta::Quantity::from_units(1))) {
         let text = quantity(ratio);
         let rule = format!("ratio {text} is less than 1");
-        faults.invalid(item.child("maxLimitRequestRatio").entry_path(name), text, rule);
+        faults.invalid(
+            item.child("maxLimitRequestRatio").entry_path(name),
+            text,
+            rule,
+        );
     }
 }

@@ -27,7 +27,10 @@ impl Strategy for Namespace {
 
     fn prepare_create(&self, object: &mut Value) {
         object.set("status", serde_json::json!({"phase": "Active"}));
-        if !object.texts("spec.finalizers").any(|one| one == "kubernetes") {
+        if !object
+            .texts("spec.finalizers")
+            .any(|one| one == "kubernetes")
+        {
             object.fill("spec.finalizers", Vec::<Value>::new());
             if let Some(Value::Array(list)) = object.at_mut("spec.finalizers") {
                 list.push("kubernetes".into());
@@ -47,8 +50,7 @@ impl Strategy for Namespace {
             rules(faults, "spec.finalizers", finalizer, broken);
             let standard = matches!(finalizer, "kubernetes" | "orphan" | "foregroundDeletion");
             if sound && !standard && !finalizer.contains('/') {
-                let rule =
-                    "name is neither a standard finalizer name nor is it fully qualified";
+                let rule = "name is neither a standard finalizer name nor is it fully qualified";
                 faults.invalid("spec.finalizers", finalizer, rule);
             }
         }

@@ -39,7 +39,9 @@ impl Strategy for Node {
             rules(faults, range.path.clone(), text, naming::cidr(text));
         }
         let ranges = object.list("spec.podCIDRs");
-        let sixes = object.texts("spec.podCIDRs").filter(|range| range.contains(':'));
+        let sixes = object
+            .texts("spec.podCIDRs")
+            .filter(|range| range.contains(':'));
         if ranges.len() > 2 || (ranges.len() == 2 && sixes.count() != 1) {
             let rule = "may specify no more than one CIDR for each IP family";
             faults.invalid("spec.podCIDRs", ranges.to_vec(), rule);

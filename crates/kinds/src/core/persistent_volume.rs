@@ -25,13 +25,26 @@ impl Strategy for PersistentVolume {
         if let Some(capacity) = object.at_mut("spec.capacity") {
             canonical_quantities(capacity);
         }
-        if let Some(path) = object.at_mut("spec.hostPath").filter(|path| path.is_object()) {
+        if let Some(path) = object
+            .at_mut("spec.hostPath")
+            .filter(|path| path.is_object())
+        {
             path.fill("type", "");
         }
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        object.set("status", serde_json::json!({"phase": "Pending"}));
+        let since = meta::time::now();
+        let status = serde_json::json!({"phase": "Pending", "lastPhaseTransitionTime": since});
+        object.set("status", status);
+    }
+
+    fn prepare_subresource(&self, _subresource: &str, object: &mut Value, old: &Value) {
+        let (new, before) = (object.at("status"), old.at("status"));
+        let since = "lastPhaseTransitionTime";
+        if new.text("phase") != before.text("phase") && new.at(since) == before.at(since) {
+            object.set("status.lastPhaseTransitionTime", meta::time::now());
+        }
     }
 
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
@@ -40,9 +53,9 @@ impl Strategy for PersistentVolume {
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
         self.validate_create(object, faults);
-        let sources = SOURCES.iter();
-        let moved = |source: &&str| !same(object.at("spec").at(source), old.at("spec").at(source));
-        if sources.clone().any(|source| moved(&source)) {
+        let (spec, before) = (object.at("spec"), old.at("spec"));
+        let moved = |source: &&str| !same(spec.at(source), before.at(source));
+        if SOURCES.iter().any(moved) {
             let rule = "spec.persistentvolumesource is immutable after creation";
             faults.forbidden("spec.persistentvolumesource", rule);
         }

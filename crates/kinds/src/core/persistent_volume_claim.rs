@@ -112,13 +112,24 @@ pub(crate) fn validate_spec(spec: &Spot<'_>, faults: &mut Faults) {
 
 /// Faults in the access modes of a claim or volume.
 pub(super) fn validate_access_modes(spec: &Spot<'_>, faults: &mut Faults) {
-    let words = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+    let words = [
+        "ReadOnlyMany",
+        "ReadWriteMany",
+        "ReadWriteOnce",
+        "ReadWriteOncePod",
+    ];
     let path = spec.path("accessModes");
-    for mode in spec.texts("accessModes").filter(|mode| !words.contains(mode)) {
+    for mode in spec
+        .texts("accessModes")
+        .filter(|mode| !words.contains(mode))
+    {
         crate::spot::unsupported(faults, path.clone(), mode, &words);
     }
     let single = |mode: &str| mode == "ReadWriteOncePod";
-    let modes = || spec.texts("accessModes").filter(|mode| words.contains(mode));
+    let modes = || {
+        spec.texts("accessModes")
+            .filter(|mode| words.contains(mode))
+    };
     if modes().any(single) && !modes().all(single) {
         let rule = "may not use ReadWriteOncePod with other access modes";
         faults.forbidden(path, rule);
@@ -153,6 +164,9 @@ fn validate_change(claim: &Value, old: &Value, faults: &mut Faults) {
             faults.forbidden("spec.resources.requests.storage", rule);
         }
     }
-    let root = Spot { value: claim.at("spec"), path: String::new() };
+    let root = Spot {
+        value: claim.at("spec"),
+        path: String::new(),
+    };
     immutable(&root, old.at("spec"), "volumeMode", faults);
 }

@@ -6,7 +6,6 @@ mod prepare;
 pub(crate) mod validate;
 
 pub use prepare::qos_class;
-pub use validate::validate_ephemeral_containers;
 
 use jiff::Timestamp;
 use meta::Faults;
@@ -50,6 +49,20 @@ impl Strategy for Pod {
 
     fn validate_update(&self, pod: &Value, old: &Value, faults: &mut Faults) {
         validate::validate_update(pod, old, faults);
+    }
+
+    fn prepare_subresource(&self, subresource: &str, pod: &mut Value, old: &Value) {
+        validate::prepare_subresource(subresource, pod, old);
+    }
+
+    fn validate_subresource(
+        &self,
+        subresource: &str,
+        pod: &Value,
+        old: &Value,
+        faults: &mut Faults,
+    ) {
+        validate::validate_subresource(subresource, pod, old, faults);
     }
 
     fn validate_status(&self, pod: &Value, old: &Value, faults: &mut Faults) {

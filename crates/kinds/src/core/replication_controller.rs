@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use meta::Faults;
 use serde_json::Value;
 
-use crate::core::{default_pod_spec, validate_template};
 use crate::apps::workload;
+use crate::core::{default_pod_spec, validate_template};
 use crate::row::{Cells, Strategy};
 use crate::spot::{Spot, not_negative};
 use crate::table::{age, cells, containers, labels, name};

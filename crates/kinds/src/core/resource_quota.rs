@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::pod::defaults::canonical_quantities;
 use super::pod::validate::{validate_amount, validate_resource_name};
-use crate::row::{Cells, Strategy};
 use crate::metadata::IMMUTABLE;
+use crate::row::{Cells, Strategy};
 use crate::spot::Spot;
 use crate::table::{age, cells, name, quantity};
 use crate::tree::Tree;
@@ -30,6 +30,9 @@ impl Strategy for ResourceQuota {
         for (name, amount) in hard.fields("") {
             let path = hard.entry_path(name);
             validate_resource_name(name, &path, faults);
+            if !name.contains('/') && !is_quota_name(name) {
+                faults.invalid(path.as_str(), name, "must be a standard resource for quota");
+            }
             validate_amount(name, amount, &path, faults);
         }
         validate_scopes(object, faults);
@@ -83,7 +86,10 @@ fn validate_scopes(quota: &Value, faults: &mut Faults) {
         }
     }
     let holds = |name: &str| spec.texts("scopes").any(|scope| scope == name);
-    for [one, other] in [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]] {
+    for [one, other] in [
+        ["BestEffort", "NotBestEffort"],
+        ["Terminating", "NotTerminating"],
+    ] {
         if holds(one) && holds(other) {
             faults.invalid(path.clone(), scopes.clone(), "conflicting scopes");
         }
@@ -111,4 +117,27 @@ fn validate_scopes(quota: &Value, faults: &mut Faults) {
             }
         }
     }
+}
+
+/// Names without a domain that quotas may limit.
+fn is_quota_name(name: &str) -> bool {
+    let plain = name
+        .strip_prefix("requests.")
+        .or_else(|| name.strip_prefix("limits."))
+        .unwrap_or(name);
+    let compute = matches!(plain, "cpu" | "memory" | "ephemeral-storage");
+    let counted = matches!(
+        name,
+        "pods"
+            | "resourcequotas"
+            | "services"
+            | "replicationcontrollers"
+            | "secrets"
+            | "persistentvolumeclaims"
+            | "configmaps"
+            | "services.nodeports"
+            | "services.loadbalancers"
+    );
+    let huge = name.starts_with("hugepages-") || name.starts_with("requests.hugepages-");
+    compute || counted || huge || name == "requests.storage"
 }

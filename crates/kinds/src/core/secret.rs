@@ -12,7 +12,6 @@ use crate::spot::{Spot, immutable, rules};
 use crate::table::{age, cells, name};
 use crate::tree::Tree;
 
-
 pub(crate) const COLUMNS: &str = "Name, Type, Data, Age";
 
 pub(crate) struct Secret;

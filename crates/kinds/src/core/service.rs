@@ -11,8 +11,7 @@ use crate::row::{Cells, Strategy};
 use crate::table::{age, cells, labels, name, or, plain};
 use crate::tree::Tree;
 
-pub(crate) const COLUMNS: &str =
-    "Name, Type, Cluster-IP, External-IP, Port(s), Age, Selector*";
+pub(crate) const COLUMNS: &str = "Name, Type, Cluster-IP, External-IP, Port(s), Age, Selector*";
 
 pub(crate) struct Service;
 

@@ -115,7 +115,12 @@ fn validate_ports(spec: &Spot<'_>, faults: &mut Faults) {
             faults.duplicate(port.path("name"), name);
         }
         let number = port.int("port");
-        rules(faults, port.path("port"), number, naming::port_number(number));
+        rules(
+            faults,
+            port.path("port"),
+            number,
+            naming::port_number(number),
+        );
         one_of(&port, "protocol", &["SCTP", "TCP", "UDP"], faults);
         match port.at("targetPort") {
             Value::String(name) => {
@@ -124,7 +129,12 @@ fn validate_ports(spec: &Spot<'_>, faults: &mut Faults) {
             }
             target => {
                 let target = target.as_i64().unwrap_or(0);
-                rules(faults, port.path("targetPort"), target, naming::port_number(target));
+                rules(
+                    faults,
+                    port.path("targetPort"),
+                    target,
+                    naming::port_number(target),
+                );
             }
         }
         maybe_named(&port, "appProtocol", naming::qualified_name, faults);
@@ -165,7 +175,11 @@ fn validate_addresses(spec: &Spot<'_>, faults: &mut Faults) {
         ("", None) => {}
         (_, None) => faults.required(path.clone(), ""),
         (first, Some(listed)) if first != listed => {
-            faults.invalid(path.clone(), all.clone(), "first value must match `clusterIP`");
+            faults.invalid(
+                path.clone(),
+                all.clone(),
+                "first value must match `clusterIP`",
+            );
         }
         _ => {}
     }
@@ -192,7 +206,10 @@ fn validate_addresses(spec: &Spot<'_>, faults: &mut Faults) {
         }
         rules(faults, ip.path.clone(), text, naming::ip(text));
     }
-    let sixes = spec.texts("clusterIPs").filter(|ip| ip.contains(':')).count();
+    let sixes = spec
+        .texts("clusterIPs")
+        .filter(|ip| ip.contains(':'))
+        .count();
     match spec.count("clusterIPs") {
         0 | 1 => {}
         2 if sixes == 1 => {}
@@ -234,7 +251,12 @@ fn validate_balancer(spec: &Spot<'_>, faults: &mut Faults) {
         }
         for (index, range) in spec.texts("loadBalancerSourceRanges").enumerate() {
             let range = range.trim();
-            rules(faults, format!("{path}[{index}]"), range, naming::cidr(range));
+            rules(
+                faults,
+                format!("{path}[{index}]"),
+                range,
+                naming::cidr(range),
+            );
         }
     }
     for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
@@ -296,7 +318,11 @@ pub(super) fn validate_change(service: &Value, old: &Value, faults: &mut Faults)
     if balanced(&spec) && balanced(before) {
         if !same(spec.at("loadBalancerClass"), before.at("loadBalancerClass")) {
             let class = spec.at("loadBalancerClass").clone();
-            faults.invalid(spec.path("loadBalancerClass"), class, "may not change once set");
+            faults.invalid(
+                spec.path("loadBalancerClass"),
+                class,
+                "may not change once set",
+            );
         }
         let checked = |spec: &Value| spec.text("externalTrafficPolicy") == "Local";
         let port = "healthCheckNodePort";

@@ -126,7 +126,11 @@ fn validate_path(spot: &Spot<'_>, faults: &mut Faults) {
     if exact && !path.is_empty() {
         for part in ["//", "/./", "/../", "%2f", "%2F"] {
             if path.contains(part) {
-                faults.invalid(spot.path("path"), path, format!("must not contain '{part}'"));
+                faults.invalid(
+                    spot.path("path"),
+                    path,
+                    format!("must not contain '{part}'"),
+                );
             }
         }
         for end in ["/..", "/."] {
@@ -162,7 +166,12 @@ fn validate_backend(backend: &Spot<'_>, faults: &mut Faults) {
             let broken = naming::port_number(number);
             rules(faults, service.path("port.number"), number, broken);
         }
-        (name, 0) => rules(faults, service.path("port.name"), name, naming::port_name(name)),
+        (name, 0) => rules(
+            faults,
+            service.path("port.name"),
+            name,
+            naming::port_name(name),
+        ),
         _ => faults.invalid(path, "", "cannot set both port name & port number"),
     }
 }

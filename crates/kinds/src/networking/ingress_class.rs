@@ -42,7 +42,12 @@ impl Strategy for IngressClass {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
-        immutable(&Spot::new(object, "spec"), old.at("spec"), "controller", faults);
+        immutable(
+            &Spot::new(object, "spec"),
+            old.at("spec"),
+            "controller",
+            faults,
+        );
         self.validate_create(object, faults);
     }
 

@@ -25,7 +25,12 @@ impl Strategy for IpAddress {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
-        immutable(&Spot::new(object, "spec"), old.at("spec"), "parentRef", faults);
+        immutable(
+            &Spot::new(object, "spec"),
+            old.at("spec"),
+            "parentRef",
+            faults,
+        );
     }
 
     fn validate_name(&self, name: &str) -> Vec<String> {

@@ -70,18 +70,32 @@ fn validate_port(port: &Spot<'_>, faults: &mut Faults) {
     match (port.at("port"), end) {
         (Value::Null, None) => {}
         (Value::Null, Some(end)) => {
-            faults.invalid(path, end, "may not be specified when `port` is not specified");
+            faults.invalid(
+                path,
+                end,
+                "may not be specified when `port` is not specified",
+            );
         }
         (Value::String(name), end) => {
             if let Some(end) = end {
                 let rule = "may not be specified when `port` is non-numeric";
                 faults.invalid(path, end, rule);
             }
-            rules(faults, port.path("port"), name.as_str(), naming::port_name(name));
+            rules(
+                faults,
+                port.path("port"),
+                name.as_str(),
+                naming::port_name(name),
+            );
         }
         (number, end) => {
             let number = number.as_i64().unwrap_or(0);
-            rules(faults, port.path("port"), number, naming::port_number(number));
+            rules(
+                faults,
+                port.path("port"),
+                number,
+                naming::port_number(number),
+            );
             let Some(end) = end else { return };
             if end < number {
                 let rule = "must be greater than or equal to `port`";
@@ -140,9 +154,7 @@ fn bits(range: &str) -> Option<(u128, u32)> {
     let (address, length) = range.split_once('/')?;
     let length: u32 = length.parse().ok()?;
     match address.parse().ok()? {
-        std::net::IpAddr::V4(v4) if length <= 32 => {
-            Some((u128::from(u32::from(v4)) << 96, length))
-        }
+        std::net::IpAddr::V4(v4) if length <= 32 => Some((u128::from(u32::from(v4)) << 96, length)),
         std::net::IpAddr::V6(v6) if length <= 128 => Some((u128::from(v6), length)),
         _ => None,
     }

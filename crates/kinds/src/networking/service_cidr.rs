@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use meta::{Faults, naming};
 use serde_json::Value;
 
-use crate::row::{Cells, Strategy};
 use crate::metadata::IMMUTABLE;
+use crate::row::{Cells, Strategy};
 use crate::spot::{Spot, rules};
 use crate::table::{age, cells, name};
 use crate::tree::Tree;
@@ -36,7 +36,12 @@ impl Strategy for ServiceCidr {
         if now.len() != then.len() && !grows {
             return faults.invalid("spec.cidrs", now.to_vec(), IMMUTABLE);
         }
-        for (index, (new, _)) in now.iter().zip(then).enumerate().filter(|(_, (a, b))| a != b) {
+        for (index, (new, _)) in now
+            .iter()
+            .zip(then)
+            .enumerate()
+            .filter(|(_, (a, b))| a != b)
+        {
             faults.invalid(format!("spec.cidrs[{index}]"), new.clone(), IMMUTABLE);
         }
     }

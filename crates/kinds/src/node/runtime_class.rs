@@ -15,7 +15,12 @@ pub(crate) struct RuntimeClass;
 
 impl Strategy for RuntimeClass {
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
-        named(&Spot::new(object, ""), "handler", naming::dns1123_label, faults);
+        named(
+            &Spot::new(object, ""),
+            "handler",
+            naming::dns1123_label,
+            faults,
+        );
     }
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {

@@ -32,7 +32,12 @@ impl Strategy for Binding {
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
         let role = Spot::new(object, "roleRef");
         if role.text("apiGroup") != GROUP {
-            unsupported(faults, role.path("apiGroup"), role.text("apiGroup"), &[GROUP]);
+            unsupported(
+                faults,
+                role.path("apiGroup"),
+                role.text("apiGroup"),
+                &[GROUP],
+            );
         }
         let kinds: &[&str] = match self.cluster {
             true => &["ClusterRole"],

@@ -28,7 +28,12 @@ impl Strategy for PriorityClass {
             faults.forbidden("value", rule);
         }
         let policies = ["PreemptLowerPriority", "Never"];
-        maybe_one_of(&Spot::new(object, ""), "preemptionPolicy", &policies, faults);
+        maybe_one_of(
+            &Spot::new(object, ""),
+            "preemptionPolicy",
+            &policies,
+            faults,
+        );
     }
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {

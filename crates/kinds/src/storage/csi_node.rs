@@ -13,10 +13,6 @@ pub(crate) struct CsiNode;
 
 impl Strategy for CsiNode {
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
-        cells![
-            name(object),
-            object.count("spec.drivers"),
-            age(object, now),
-        ]
+        cells![name(object), object.count("spec.drivers"), age(object, now),]
     }
 }

@@ -36,7 +36,12 @@ impl Strategy for StorageClass {
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
         let root = Spot::new(object, "");
-        for field in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
+        for field in [
+            "parameters",
+            "provisioner",
+            "reclaimPolicy",
+            "volumeBindingMode",
+        ] {
             immutable(&root, old, field, faults);
         }
     }

@@ -18,7 +18,10 @@ impl Strategy for VolumeAttachment {
         let spec = Spot::new(object, "spec");
         crate::core::validate_driver(&spec, "attacher", faults);
         let source = spec.child("source");
-        match (source.has("persistentVolumeName"), source.has("inlineVolumeSpec")) {
+        match (
+            source.has("persistentVolumeName"),
+            source.has("inlineVolumeSpec"),
+        ) {
             (false, false) => {
                 let rule = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
                 faults.required(source.path.clone(), rule);
@@ -28,7 +31,12 @@ impl Strategy for VolumeAttachment {
                 faults.forbidden(source.path.clone(), rule);
             }
             (true, false) => {
-                named(&source, "persistentVolumeName", naming::dns1123_subdomain, faults);
+                named(
+                    &source,
+                    "persistentVolumeName",
+                    naming::dns1123_subdomain,
+                    faults,
+                );
             }
             (false, true) => {}
         }

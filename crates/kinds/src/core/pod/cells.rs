@@ -16,7 +16,7 @@ struct Restarts {
 
 impl Restarts {
     fn add(&mut self, container: &Value) {
-        self.count += container.int("restartCount");
+        self.count = self.count.saturating_add(container.int("restartCount"));
         let finished = container.text("lastState.terminated.finishedAt");
         self.last = self.last.max(meta::time::parse(finished));
     }
@@ -178,6 +178,8 @@ fn readiness_gates(pod: &Value) -> String {
     if gates.is_empty() {
         return "<none>".into();
     }
-    let open = gates.iter().filter(|gate| condition(pod, gate.text("conditionType")));
+    let open = gates
+        .iter()
+        .filter(|gate| condition(pod, gate.text("conditionType")));
     format!("{}/{}", open.count(), gates.len())
 }

@@ -174,10 +174,9 @@ fn default_volume(volume: &mut Value) {
             default_field_ref(item, "fieldRef");
             default_divisor(item, "resourceFieldRef");
         }
-        if let Some(token) = source.at_mut("serviceAccountToken") {
-            if token.is_object() {
-                token.fill("expirationSeconds", TOKEN_SECONDS);
-            }
+        let token = source.at_mut("serviceAccountToken");
+        if let Some(token) = token.filter(|token| token.is_object()) {
+            token.fill("expirationSeconds", TOKEN_SECONDS);
         }
     }
     if let Some(path) = volume.at_mut("hostPath").filter(|path| path.is_object()) {

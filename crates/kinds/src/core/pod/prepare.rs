@@ -120,7 +120,7 @@ mod tests {
         let full = json!({"limits": {"cpu": "1", "memory": "1Gi"},
             "requests": {"cpu": "1000m", "memory": "1Gi"}});
         check(&[json!({})], "BestEffort");
-        check(&[full.clone()], "Guaranteed");
+        check(std::slice::from_ref(&full), "Guaranteed");
         check(&[full.clone(), json!({})], "Burstable");
         check(&[json!({"requests": {"cpu": "1"}})], "Burstable");
         check(&[json!({"limits": {"cpu": "1"}})], "Burstable");
@@ -134,7 +134,10 @@ mod tests {
         prepare_create(&mut pod);
         assert_eq!(pod.text("status.phase"), "Pending");
         assert_eq!(pod.text("status.qosClass"), "BestEffort");
-        assert_eq!(pod.list("status.conditions")[0].text("reason"), "SchedulingGated");
+        assert_eq!(
+            pod.list("status.conditions")[0].text("reason"),
+            "SchedulingGated"
+        );
         assert_eq!(pod.text("spec.serviceAccount"), "x");
     }
 }

@@ -5,6 +5,7 @@ mod handlers;
 mod resources;
 mod scheduling;
 mod security;
+mod subresource;
 #[cfg(test)]
 mod tests;
 mod update;
@@ -13,11 +14,13 @@ mod volumes;
 use meta::{Faults, naming};
 use serde_json::Value;
 
-pub(crate) use resources::{validate_amount, validate_name as validate_resource_name};
+pub(crate) use resources::{
+    validate_amount, validate_container_name, validate_name as validate_resource_name,
+};
 pub(crate) use scheduling::{node_selector, validate_effect};
 pub(crate) use volumes::validate_driver;
 
-pub use update::validate_ephemeral_containers;
+pub(super) use subresource::{prepare_subresource, validate_subresource};
 pub(super) use update::{validate_status, validate_update};
 
 use crate::metadata::{validate_annotations, validate_labels};
@@ -99,7 +102,12 @@ fn validate_spec(spec: &Spot<'_>, place: Place, name: &str, faults: &mut Faults)
     containers::validate_all(spec, &volumes, faults);
     resources::validate_pod_level(spec, faults);
     validate_host_network(spec, place, faults);
-    one_of(spec, "restartPolicy", &["Always", "OnFailure", "Never"], faults);
+    one_of(
+        spec,
+        "restartPolicy",
+        &["Always", "OnFailure", "Never"],
+        faults,
+    );
     let dns = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     one_of(spec, "dnsPolicy", &dns, faults);
     validate_labels(spec.at("nodeSelector"), &spec.path("nodeSelector"), faults);
@@ -108,7 +116,12 @@ fn validate_spec(spec: &Spot<'_>, place: Place, name: &str, faults: &mut Faults)
     validate_dns(spec, faults);
     for gate in spec.items("readinessGates") {
         let kind = gate.text("conditionType");
-        rules(faults, gate.path("conditionType"), kind, naming::qualified_name(kind));
+        rules(
+            faults,
+            gate.path("conditionType"),
+            kind,
+            naming::qualified_name(kind),
+        );
     }
     validate_scheduling_gates(spec, faults);
     scheduling::validate_spread(spec, faults);
@@ -116,7 +129,12 @@ fn validate_spec(spec: &Spot<'_>, place: Place, name: &str, faults: &mut Faults)
     validate_names(spec, faults);
     scheduling::validate_tolerations(spec, faults);
     validate_host_aliases(spec, faults);
-    maybe_one_of(spec, "preemptionPolicy", &["PreemptLowerPriority", "Never"], faults);
+    maybe_one_of(
+        spec,
+        "preemptionPolicy",
+        &["PreemptLowerPriority", "Never"],
+        faults,
+    );
     if let Some(overhead) = spec.some("overhead") {
         resources::validate_overhead(&overhead, faults);
     }
@@ -146,10 +164,16 @@ fn validate_names(spec: &Spot<'_>, faults: &mut Faults) {
     if spec.has("hostnameOverride") {
         let path = spec.path("hostnameOverride");
         if spec.flag("setHostnameAsFQDN") {
-            faults.forbidden(path.clone(), "may not be specified when setHostnameAsFQDN is true");
+            faults.forbidden(
+                path.clone(),
+                "may not be specified when setHostnameAsFQDN is true",
+            );
         }
         if spec.flag("hostNetwork") {
-            faults.forbidden(path.clone(), "may not be specified when hostNetwork is true");
+            faults.forbidden(
+                path.clone(),
+                "may not be specified when hostNetwork is true",
+            );
         }
         let name = spec.text("hostnameOverride");
         if name.len() > 64 {
@@ -189,7 +213,11 @@ fn validate_dns(spec: &Spot<'_>, faults: &mut Faults) {
     }
     if config.count("nameservers") > NAMESERVERS_MAX {
         let rule = format!("must not have more than {NAMESERVERS_MAX} nameservers");
-        faults.invalid(config.path("nameservers"), config.at("nameservers").clone(), rule);
+        faults.invalid(
+            config.path("nameservers"),
+            config.at("nameservers").clone(),
+            rule,
+        );
     }
     for server in config.items("nameservers") {
         let text = server.as_str().unwrap_or("");
@@ -228,7 +256,12 @@ fn validate_scheduling_gates(spec: &Spot<'_>, faults: &mut Faults) {
     let mut seen = Vec::new();
     for gate in spec.items("schedulingGates") {
         let name = gate.text("name").to_owned();
-        rules(faults, gate.path.clone(), name.as_str(), naming::qualified_name(&name));
+        rules(
+            faults,
+            gate.path.clone(),
+            name.as_str(),
+            naming::qualified_name(&name),
+        );
         if seen.contains(&name) {
             faults.duplicate(gate.path.clone(), name.as_str());
         }
@@ -242,7 +275,12 @@ fn validate_host_aliases(spec: &Spot<'_>, faults: &mut Faults) {
         rules(faults, alias.path("ip"), ip, naming::ip(ip));
         for name in alias.items("hostnames") {
             let text = name.as_str().unwrap_or("");
-            rules(faults, name.path.clone(), text, naming::dns1123_subdomain(text));
+            rules(
+                faults,
+                name.path.clone(),
+                text,
+                naming::dns1123_subdomain(text),
+            );
         }
     }
 }

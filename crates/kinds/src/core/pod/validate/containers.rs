@@ -56,7 +56,10 @@ fn unique_name(container: &Spot<'_>, names: &mut BTreeSet<String>, faults: &mut 
 }
 
 fn unique_host_ports(container: &Spot<'_>, ports: &mut BTreeSet<String>, faults: &mut Faults) {
-    for port in container.items("ports").filter(|port| port.int("hostPort") != 0) {
+    for port in container
+        .items("ports")
+        .filter(|port| port.int("hostPort") != 0)
+    {
         let (protocol, ip) = (port.text("protocol"), port.text("hostIP"));
         let key = format!("{protocol}/{ip}/{}", port.int("hostPort"));
         if !ports.insert(key.clone()) {
@@ -114,7 +117,12 @@ fn validate_ports(container: &Spot<'_>, faults: &mut Faults) {
         }
         if port.int("hostPort") != 0 {
             let number = port.int("hostPort");
-            rules(faults, port.path("hostPort"), number, naming::port_number(number));
+            rules(
+                faults,
+                port.path("hostPort"),
+                number,
+                naming::port_number(number),
+            );
         }
         one_of(&port, "protocol", &["SCTP", "TCP", "UDP"], faults);
     }
@@ -149,7 +157,12 @@ fn validate_variable(variable: &Spot<'_>, faults: &mut Faults) {
         if let Some(source) = from.some(source) {
             count += 1;
             let name = source.text("name");
-            rules(faults, source.path("name"), name, naming::dns1123_subdomain(name));
+            rules(
+                faults,
+                source.path("name"),
+                name,
+                naming::dns1123_subdomain(name),
+            );
             named(&source, "key", naming::config_key, faults);
         }
     }
@@ -164,9 +177,7 @@ fn validate_variable(variable: &Spot<'_>, faults: &mut Faults) {
             "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, \
              `secretKeyRef` or `fileKeyRef`"
         }
-        _ if !variable.text("value").is_empty() => {
-            "may not be specified when `value` is not empty"
-        }
+        _ if !variable.text("value").is_empty() => "may not be specified when `value` is not empty",
         1 => return,
         _ => "may not have more than one field specified at a time",
     };
@@ -230,7 +241,11 @@ fn validate_source(source: &Spot<'_>, list: &str, faults: &mut Faults) {
         }
     }
     match count {
-        0 => faults.invalid(list, "", "must specify one of: `configMapRef` or `secretRef`"),
+        0 => faults.invalid(
+            list,
+            "",
+            "must specify one of: `configMapRef` or `secretRef`",
+        ),
         1 => {}
         _ => {
             let rule = "may not have more than one field specified at a time";
@@ -279,14 +294,24 @@ fn validate_restart_rules(container: &Spot<'_>, faults: &mut Faults) {
         policy => {
             let words = ["Always", "Never", "OnFailure"];
             if !words.contains(&policy.as_str().unwrap_or("")) {
-                unsupported(faults, container.path("restartPolicy"), policy.clone(), &words);
+                unsupported(
+                    faults,
+                    container.path("restartPolicy"),
+                    policy.clone(),
+                    &words,
+                );
             }
         }
     }
     if count > RULES_MAX {
         let detail = format!("must have at most {RULES_MAX} items");
         let kind = meta::FaultKind::TooMany;
-        faults.add(container.path("restartPolicyRules"), kind, Value::Null, detail);
+        faults.add(
+            container.path("restartPolicyRules"),
+            kind,
+            Value::Null,
+            detail,
+        );
     }
     for rule in container.items("restartPolicyRules") {
         let actions = ["Restart", "RestartAllContainers"];
@@ -310,7 +335,12 @@ fn validate_init(container: &Spot<'_>, spec: &Spot<'_>, faults: &mut Faults) {
         handlers::validate_probes(container, spec, faults);
         return;
     }
-    for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
+    for field in [
+        "lifecycle",
+        "livenessProbe",
+        "readinessProbe",
+        "startupProbe",
+    ] {
         if container.has(field) {
             let rule = "may not be set for init containers without restartPolicy=Always";
             faults.forbidden(container.path(field), rule);

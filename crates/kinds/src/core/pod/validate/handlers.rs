@@ -7,10 +7,40 @@ use crate::spot::{Spot, not_negative, required, rules, unsupported};
 use crate::tree::Tree;
 
 const SIGNALS: &[&str] = &[
-    "SIGABRT", "SIGALRM", "SIGBUS", "SIGCHLD", "SIGCLD", "SIGCONT", "SIGFPE", "SIGHUP", "SIGILL",
-    "SIGINT", "SIGIO", "SIGIOT", "SIGKILL", "SIGPIPE", "SIGPOLL", "SIGPROF", "SIGPWR", "SIGQUIT",
-    "SIGSEGV", "SIGSTKFLT", "SIGSTOP", "SIGSYS", "SIGTERM", "SIGTRAP", "SIGTSTP", "SIGTTIN",
-    "SIGTTOU", "SIGURG", "SIGUSR1", "SIGUSR2", "SIGVTALRM", "SIGWINCH", "SIGXCPU", "SIGXFSZ",
+    "SIGABRT",
+    "SIGALRM",
+    "SIGBUS",
+    "SIGCHLD",
+    "SIGCLD",
+    "SIGCONT",
+    "SIGFPE",
+    "SIGHUP",
+    "SIGILL",
+    "SIGINT",
+    "SIGIO",
+    "SIGIOT",
+    "SIGKILL",
+    "SIGPIPE",
+    "SIGPOLL",
+    "SIGPROF",
+    "SIGPWR",
+    "SIGQUIT",
+    "SIGSEGV",
+    "SIGSTKFLT",
+    "SIGSTOP",
+    "SIGSYS",
+    "SIGTERM",
+    "SIGTRAP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGVTALRM",
+    "SIGWINCH",
+    "SIGXCPU",
+    "SIGXFSZ",
 ];
 
 /// Faults in `lifecycle`.
@@ -68,7 +98,9 @@ pub(super) fn validate_probes(container: &Spot<'_>, spec: &Spot<'_>, faults: &mu
 
 fn validate_handler(handler: &Spot<'_>, spec: &Spot<'_>, faults: &mut Faults) {
     let kinds = ["exec", "httpGet", "tcpSocket", "grpc", "sleep"];
-    let mut found = kinds.iter().filter_map(|kind| Some((*kind, handler.some(kind)?)));
+    let mut found = kinds
+        .iter()
+        .filter_map(|kind| Some((*kind, handler.some(kind)?)));
     let Some((kind, action)) = found.next() else {
         return faults.required(handler.path.clone(), "must specify a handler type");
     };
@@ -80,7 +112,10 @@ fn validate_handler(handler: &Spot<'_>, spec: &Spot<'_>, faults: &mut Faults) {
         _ => validate_port(&action, faults),
     }
     for (kind, _) in found {
-        faults.forbidden(handler.path(kind), "may not specify more than 1 handler type");
+        faults.forbidden(
+            handler.path(kind),
+            "may not specify more than 1 handler type",
+        );
     }
 }
 
@@ -93,18 +128,33 @@ fn validate_http(get: &Spot<'_>, faults: &mut Faults) {
     }
     for header in get.items("httpHeaders") {
         let name = header.text("name");
-        rules(faults, get.path("httpHeaders"), name, naming::http_header(name));
+        rules(
+            faults,
+            get.path("httpHeaders"),
+            name,
+            naming::http_header(name),
+        );
     }
 }
 
 fn validate_port(action: &Spot<'_>, faults: &mut Faults) {
     match action.at("port") {
         Value::String(name) => {
-            rules(faults, action.path("port"), name.as_str(), naming::port_name(name));
+            rules(
+                faults,
+                action.path("port"),
+                name.as_str(),
+                naming::port_name(name),
+            );
         }
         number => {
             let number = number.as_i64().unwrap_or(0);
-            rules(faults, action.path("port"), number, naming::port_number(number));
+            rules(
+                faults,
+                action.path("port"),
+                number,
+                naming::port_number(number),
+            );
         }
     }
 }
@@ -115,9 +165,8 @@ fn validate_sleep(sleep: &Spot<'_>, spec: &Spot<'_>, faults: &mut Faults) {
     };
     let seconds = sleep.int("seconds");
     if seconds < 0 || seconds > grace {
-        let rule = format!(
-            "must be non-negative and less than terminationGracePeriodSeconds ({grace})"
-        );
+        let rule =
+            format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
         faults.invalid(sleep.path.clone(), seconds, rule);
     }
 }

@@ -69,9 +69,7 @@ fn is_native(name: &str) -> bool {
 /// Whether a resource of somebody else's, such as `example.com/gpu`.
 pub(crate) fn is_extended(name: &str) -> bool {
     let quota = format!("requests.{name}");
-    !is_native(name)
-        && !name.starts_with("requests.")
-        && naming::qualified_name(&quota).is_empty()
+    !is_native(name) && !name.starts_with("requests.") && naming::qualified_name(&quota).is_empty()
 }
 
 /// Whether more may be promised than there is.
@@ -95,7 +93,8 @@ pub(crate) fn validate_name(name: &str, path: &str, faults: &mut Faults) -> bool
     true
 }
 
-fn validate_container_name(name: &str, path: &str, faults: &mut Faults) {
+/// The same for what containers may ask for.
+pub(crate) fn validate_container_name(name: &str, path: &str, faults: &mut Faults) {
     let sound = validate_name(name, path, faults);
     let standard = matches!(name, "cpu" | "memory" | "ephemeral-storage");
     if !name.contains('/') {
@@ -271,7 +270,10 @@ pub(super) fn validate_claims(spec: &Spot<'_>, faults: &mut Faults) {
             named(&claim, "name", naming::dns1123_label, faults);
             seen.insert(name);
         }
-        let both = [claim.has("resourceClaimName"), claim.has("resourceClaimTemplateName")];
+        let both = [
+            claim.has("resourceClaimName"),
+            claim.has("resourceClaimTemplateName"),
+        ];
         let rule = match both {
             [true, true] => {
                 "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"

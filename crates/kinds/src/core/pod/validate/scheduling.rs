@@ -81,7 +81,12 @@ fn validate_node_term(term: &Spot<'_>, values: Values, faults: &mut Faults) {
         }
         for value in field.items("values") {
             let name = value.as_str().unwrap_or("");
-            rules(faults, value.path.clone(), name, naming::dns1123_subdomain(name));
+            rules(
+                faults,
+                value.path.clone(),
+                name,
+                naming::dns1123_subdomain(name),
+            );
         }
     }
 }
@@ -108,7 +113,12 @@ fn validate_expression(expression: &Spot<'_>, values: Values, faults: &mut Fault
         }
     }
     let key = expression.text("key");
-    rules(faults, expression.path("key"), key, naming::qualified_name(key));
+    rules(
+        faults,
+        expression.path("key"),
+        key,
+        naming::qualified_name(key),
+    );
     if values == Values::Labels {
         for value in expression.items("values") {
             let text = value.as_str().unwrap_or("");
@@ -121,14 +131,24 @@ fn validate_pod_term(term: &Spot<'_>, faults: &mut Faults) {
     label_selector(&term.child("labelSelector"), faults);
     label_selector(&term.child("namespaceSelector"), faults);
     for name in term.texts("namespaces") {
-        rules(faults, term.path("namespace"), name, naming::dns1123_label(name));
+        rules(
+            faults,
+            term.path("namespace"),
+            name,
+            naming::dns1123_label(name),
+        );
     }
     validate_label_keys(term, faults);
     let key = term.text("topologyKey");
     if key.is_empty() {
         faults.required(term.path("topologyKey"), "can not be empty");
     }
-    rules(faults, term.path("topologyKey"), key, naming::qualified_name(key));
+    rules(
+        faults,
+        term.path("topologyKey"),
+        key,
+        naming::qualified_name(key),
+    );
 }
 
 /// Keys whose values are taken from the pod's own labels.
@@ -160,7 +180,12 @@ pub(super) fn validate_tolerations(spec: &Spot<'_>, faults: &mut Faults) {
         let (key, operator) = (toleration.text("key"), toleration.text("operator"));
         let (value, effect) = (toleration.text("value"), toleration.text("effect"));
         if !key.is_empty() {
-            rules(faults, toleration.path("key"), key, naming::qualified_name(key));
+            rules(
+                faults,
+                toleration.path("key"),
+                key,
+                naming::qualified_name(key),
+            );
         } else if operator != "Exists" {
             let rule = "operator must be Exists when `key` is empty, which means \"match all \
                         values and all keys\"";
@@ -178,7 +203,11 @@ pub(super) fn validate_tolerations(spec: &Spot<'_>, faults: &mut Faults) {
                 }
             }
             "Exists" if !value.is_empty() => {
-                faults.invalid(path, value, "value must be empty when `operator` is 'Exists'");
+                faults.invalid(
+                    path,
+                    value,
+                    "value must be empty when `operator` is 'Exists'",
+                );
             }
             "Exists" => {}
             "Lt" | "Gt" => {
@@ -204,7 +233,11 @@ pub(super) fn validate_spread(spec: &Spot<'_>, faults: &mut Faults) {
     for constraint in spec.items("topologySpreadConstraints") {
         let skew = constraint.int("maxSkew");
         if skew <= 0 {
-            faults.invalid(constraint.path("maxSkew"), skew, "must be greater than zero");
+            faults.invalid(
+                constraint.path("maxSkew"),
+                skew,
+                "must be greater than zero",
+            );
         }
         let key = constraint.text("topologyKey").to_owned();
         if key.is_empty() {

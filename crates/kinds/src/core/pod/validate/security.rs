@@ -60,7 +60,10 @@ pub(super) fn validate_context(context: &Spot<'_>, host_users: bool, faults: &mu
             let rule = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
             faults.invalid(context.path.clone(), context.value.clone(), rule);
         }
-        if context.texts("capabilities.add").any(|one| one == "CAP_SYS_ADMIN") {
+        if context
+            .texts("capabilities.add")
+            .any(|one| one == "CAP_SYS_ADMIN")
+        {
             let rule = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` \
                         CAP_SYS_ADMIN";
             faults.invalid(context.path.clone(), context.value.clone(), rule);
@@ -112,7 +115,11 @@ fn validate_sysctls(context: &Spot<'_>, spec: &Spot<'_>, faults: &mut Faults) {
         let ipc = ["kernel.shm", "kernel.msg", "fs.mqueue."];
         let ipc = dotted == "kernel.sem" || ipc.iter().any(|start| dotted.starts_with(start));
         if spec.flag("hostNetwork") && dotted.starts_with("net.") {
-            faults.invalid(path, name, "may not be specified when 'hostNetwork' is true");
+            faults.invalid(
+                path,
+                name,
+                "may not be specified when 'hostNetwork' is true",
+            );
         } else if spec.flag("hostIPC") && ipc {
             faults.invalid(path, name, "may not be specified when 'hostIPC' is true");
         }
@@ -125,13 +132,18 @@ fn is_sysctl(name: &str) -> bool {
         let bytes = part.as_bytes();
         bytes.first().is_some_and(|byte| plain(*byte))
             && bytes.last().is_some_and(|byte| plain(*byte))
-            && bytes.iter().all(|byte| plain(*byte) || matches!(byte, b'-' | b'_'))
+            && bytes
+                .iter()
+                .all(|byte| plain(*byte) || matches!(byte, b'-' | b'_'))
     };
     name.len() <= SYSCTL_MAX && name.split(['.', '/']).all(segment)
 }
 
 fn validate_profiles(context: &Spot<'_>, faults: &mut Faults) {
-    for (field, what) in [("seccompProfile", "seccomp"), ("appArmorProfile", "AppArmor")] {
+    for (field, what) in [
+        ("seccompProfile", "seccomp"),
+        ("appArmorProfile", "AppArmor"),
+    ] {
         let Some(profile) = context.some(field) else {
             continue;
         };

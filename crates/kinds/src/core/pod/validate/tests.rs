@@ -45,7 +45,11 @@ fn a_sound_pod_has_no_faults() {
 
 #[test]
 fn containers_are_checked() {
-    check("/spec/containers", json!([]), &["spec.containers: Required value"]);
+    check(
+        "/spec/containers",
+        json!([]),
+        &["spec.containers: Required value"],
+    );
     check(
         "/spec/containers/-",
         json!({"name": "a", "image": "b"}),
@@ -54,10 +58,12 @@ fn containers_are_checked() {
     check(
         "/spec/containers/0/name",
         json!("A_b"),
-        &["spec.containers[0].name: Invalid value: \"A_b\": a lowercase RFC 1123 label must \
+        &[
+            "spec.containers[0].name: Invalid value: \"A_b\": a lowercase RFC 1123 label must \
            consist of lower case alphanumeric characters or '-', and must start and end with an \
            alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
-           '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"],
+           '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
+        ],
     );
     check(
         "/spec/containers/0/image",
@@ -67,14 +73,18 @@ fn containers_are_checked() {
     check(
         "/spec/containers/0/imagePullPolicy",
         json!("Sometimes"),
-        &["spec.containers[0].imagePullPolicy: Unsupported value: \"Sometimes\": supported \
-           values: \"Always\", \"IfNotPresent\", \"Never\""],
+        &[
+            "spec.containers[0].imagePullPolicy: Unsupported value: \"Sometimes\": supported \
+           values: \"Always\", \"IfNotPresent\", \"Never\"",
+        ],
     );
     check(
         "/spec/restartPolicy",
         json!("Maybe"),
-        &["spec.restartPolicy: Unsupported value: \"Maybe\": supported values: \"Always\", \
-           \"OnFailure\", \"Never\""],
+        &[
+            "spec.restartPolicy: Unsupported value: \"Maybe\": supported values: \"Always\", \
+           \"OnFailure\", \"Never\"",
+        ],
     );
 }
 
@@ -83,8 +93,10 @@ fn ports_and_variables_are_checked() {
     check(
         "/spec/containers/0/ports/0/containerPort",
         json!(70000),
-        &["spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 \
-           and 65535, inclusive"],
+        &[
+            "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 \
+           and 65535, inclusive",
+        ],
     );
     check(
         "/spec/containers/0/env",
@@ -163,8 +175,10 @@ fn probes_and_hooks_are_checked() {
     check(
         "/spec/initContainers",
         json!([{"name": "i", "image": "x", "lifecycle": {}}]),
-        &["spec.initContainers[0].lifecycle: Forbidden: may not be set for init containers \
-           without restartPolicy=Always"],
+        &[
+            "spec.initContainers[0].lifecycle: Forbidden: may not be set for init containers \
+           without restartPolicy=Always",
+        ],
     );
     check(
         "/spec/initContainers",

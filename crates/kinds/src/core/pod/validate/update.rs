@@ -58,7 +58,9 @@ fn differences(new: &Value, old: &Value) -> String {
         .collect();
     names.sort_unstable();
     names.dedup();
-    let changed = names.into_iter().filter(|name| !same(new.at(name), old.at(name)));
+    let changed = names
+        .into_iter()
+        .filter(|name| !same(new.at(name), old.at(name)));
     let lines: Vec<_> = changed
         .map(|name| format!("- {name}: {}\n+ {name}: {}", old.at(name), new.at(name)))
         .collect();
@@ -68,7 +70,11 @@ fn differences(new: &Value, old: &Value) -> String {
 /// Puts back what users may change, so that what remains must be equal.
 fn undo_allowed(spec: &mut Value, before: &Value) {
     for list in ["containers", "initContainers"] {
-        let images: Vec<_> = before.list(list).iter().map(|one| one.at("image").clone()).collect();
+        let images: Vec<_> = before
+            .list(list)
+            .iter()
+            .map(|one| one.at("image").clone())
+            .collect();
         for (container, image) in spec.list_mut(list).iter_mut().zip(images) {
             container.set("image", image);
         }
@@ -165,7 +171,9 @@ fn only_additions(new: &Value, old: &Value) -> bool {
     if lists.iter().all(|list| old.count(list) == 0) {
         return lists.iter().all(|list| new.count(list) == 0);
     }
-    lists.iter().all(|list| new.list(list).starts_with(old.list(list)))
+    lists
+        .iter()
+        .all(|list| new.list(list).starts_with(old.list(list)))
 }
 
 /// Faults of a changed status.
@@ -177,13 +185,18 @@ pub(crate) fn validate_status(pod: &Value, old: &Value, faults: &mut Faults) {
     let nominated = status.text("nominatedNodeName");
     if !nominated.is_empty() && nominated != before.text("nominatedNodeName") {
         let path = status.path("nominatedNodeName");
-        rules(faults, path.clone(), nominated, naming::dns1123_subdomain(nominated));
+        rules(
+            faults,
+            path.clone(),
+            nominated,
+            naming::dns1123_subdomain(nominated),
+        );
         if !old.text("spec.nodeName").is_empty() {
             let rule = "may not be set on pods that are already bound to a node";
             faults.forbidden(path, rule);
         }
     }
-    if !before.text("qosClass").is_empty() {
+    if !status.text("qosClass").is_empty() {
         immutable(&status, before, "qosClass", faults);
     }
     validate_restarts(pod, old, faults);
@@ -213,26 +226,5 @@ fn validate_restarts(pod: &Value, old: &Value, faults: &mut Faults) {
             let path = format!("status.containerStatuses[{index}].state");
             faults.forbidden(path, "may not be transitioned to non-terminated state");
         }
-    }
-}
-
-/// Faults of a write to `/ephemeralcontainers`: they may be added, but not changed or removed.
-pub fn validate_ephemeral_containers(pod: &Value, old: &Value, faults: &mut Faults) {
-    validate_pod(pod, faults);
-    const LIST: &str = "spec.ephemeralContainers";
-    let mirrored = pod.at("metadata.annotations").get(super::MIRROR);
-    if mirrored.is_some() {
-        faults.forbidden("", "static pods do not support ephemeral containers");
-    }
-    for before in old.list(LIST) {
-        let name = before.text("name");
-        let mut now = pod.list(LIST).iter();
-        let rule = match now.find(|container| container.text("name") == name) {
-            None => "removed",
-            Some(now) if !same(now, before) => "changed",
-            Some(_) => continue,
-        };
-        let rule = format!("existing ephemeral containers \"{name}\" may not be {rule}\n");
-        faults.forbidden(LIST, rule);
     }
 }

@@ -65,22 +65,31 @@ fn validate_source(volume: &Spot<'_>, pod: &str, faults: &mut Faults) {
     let sources = sources.filter(|(field, value)| *field != "name" && !value.is_null());
     let mut sources: Vec<_> = sources.map(|(field, _)| field).collect();
     // The first in this order is taken as meant, the others as too much.
-    let order = ["emptyDir", "hostPath", "secret", "persistentVolumeClaim", "downwardAPI"];
-    sources.sort_by_key(|source| order.iter().position(|one| one == source).unwrap_or(order.len()));
+    let order = [
+        "emptyDir",
+        "hostPath",
+        "secret",
+        "persistentVolumeClaim",
+        "downwardAPI",
+    ];
+    sources.sort_by_key(|source| {
+        order
+            .iter()
+            .position(|one| one == source)
+            .unwrap_or(order.len())
+    });
     let Some((source, extra)) = sources.split_first() else {
         return faults.required(volume.path.clone(), "must specify a volume type");
     };
     for extra in extra {
-        faults.forbidden(volume.path(extra), "may not specify more than 1 volume type");
+        faults.forbidden(
+            volume.path(extra),
+            "may not specify more than 1 volume type",
+        );
     }
     let spot = volume.child(source);
     match *source {
-        "emptyDir" => {
-            if crate::spot::amount(spot.at("sizeLimit")).is_some_and(|size| size.is_negative()) {
-                let rule = "SizeLimit field must be a valid resource quantity";
-                faults.forbidden(spot.path("sizeLimit"), rule);
-            }
-        }
+        "emptyDir" => validate_size(&spot, faults),
         "hostPath" => validate_host_path(&spot, faults),
         "secret" => {
             required(&spot, "secretName", faults);
@@ -103,7 +112,11 @@ fn validate_source(volume: &Spot<'_>, pod: &str, faults: &mut Faults) {
             required(&spot, "server", faults);
             required(&spot, "path", faults);
             if !spot.text("path").starts_with('/') {
-                faults.invalid(spot.path("path"), spot.text("path"), "must be an absolute path");
+                faults.invalid(
+                    spot.path("path"),
+                    spot.text("path"),
+                    "must be an absolute path",
+                );
             }
         }
         "ephemeral" => validate_ephemeral(volume, &spot, pod, faults),
@@ -117,6 +130,14 @@ fn validate_image(image: &Spot<'_>, faults: &mut Faults) {
     required(image, "reference", faults);
     let policies = ["Always", "IfNotPresent", "Never"];
     crate::spot::one_of(image, "pullPolicy", &policies, faults);
+}
+
+fn validate_size(directory: &Spot<'_>, faults: &mut Faults) {
+    let size = crate::spot::amount(directory.at("sizeLimit"));
+    if size.is_some_and(|size| size.is_negative()) {
+        let rule = "SizeLimit field must be a valid resource quantity";
+        faults.forbidden(directory.path("sizeLimit"), rule);
+    }
 }
 
 fn validate_host_path(path: &Spot<'_>, faults: &mut Faults) {
@@ -338,12 +359,7 @@ pub(super) fn validate_mounts(container: &Spot<'_>, volumes: &Volumes<'_>, fault
     }
 }
 
-fn validate_propagation(
-    mount: &Spot<'_>,
-    container: &Spot<'_>,
-    list: &str,
-    faults: &mut Faults,
-) {
+fn validate_propagation(mount: &Spot<'_>, container: &Spot<'_>, list: &str, faults: &mut Faults) {
     let words = ["Bidirectional", "HostToContainer", "None"];
     let propagation = mount.at("mountPropagation");
     let word = propagation.as_str().unwrap_or("");
