@@ -24,7 +24,7 @@ pub(crate) fn controller(name: &str) -> Identity {
     Identity::service_account("kube-system", name, "")
 }
 
-/// The DNS server reads the same objects as the service proxy, and may read no others.
+/// The service account of the DNS server.
 pub(crate) fn dns() -> Identity {
-    Identity::component("system:kube-proxy")
+    Identity::service_account("kube-system", "coredns", "")
 }

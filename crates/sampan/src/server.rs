@@ -93,7 +93,7 @@ async fn everything(config: &Config, crew: &Crew, store_crew: &Crew) -> Result<(
     let manager = local(identity::controller_manager());
     start_controllers(config, manager, Arc::new(by_name), pki.ca_pem().to_owned(), crew);
     start_proxy(config, &network, local(identity::proxy()), crew);
-    start_dns(config, local(identity::dns()), gateway, crew);
+    start_dns(config, &network, local(identity::dns()), crew)?;
     addons::dns(&local(auth::Identity::loopback()), &config.cluster_dns.to_string(), gateway)
         .await
         .context("kube-dns service")?;
@@ -285,14 +285,23 @@ fn start_proxy(
     crew.spawn_fallible("service proxy", proxy::run(hub, settings, crew.stop()));
 }
 
-fn start_dns(config: &Config, client: Client, gateway: IpAddr, crew: &Crew) {
+fn start_dns(
+    config: &Config,
+    network: &network::Config,
+    client: Client,
+    crew: &Crew,
+) -> Result<()> {
     let settings = dns::Config {
-        listen: vec![SocketAddr::new(gateway, 53)],
+        listen: vec![SocketAddr::new(network.gateway().into(), 53)],
         cluster_domain: config.cluster_domain.clone(),
-        ..dns::Config::from_resolv_conf(&config.resolv_conf)
+        service_address: Some(config.cluster_dns.into()),
+        private: vec![network.cluster_cidr, network.service_cidr],
+        upstream: dns::upstream_servers(&config.resolv_conf)
+            .with_context(|| format!("cannot read {}", config.resolv_conf.display()))?,
     };
-    let stop = crew.stop();
-    crew.spawn_fallible("DNS", dns::run(client, settings, stop));
+    let hub = Hub::new(client, crew);
+    crew.spawn_fallible("DNS", dns::run(hub, settings, crew.stop()));
+    Ok(())
 }
 
 async fn kubelet_alone(config: &Config, crew: &Crew) -> Result<()> {
