@@ -17,10 +17,15 @@ pub use context::{Config, Context};
 pub const CONTROLLERS: &[(&str, fn(&Context))] = &[
     ("deployment-controller", workloads::deployment::start),
     ("replicaset-controller", workloads::replicaset::start),
+    (
+        "replicationcontroller-controller",
+        workloads::replicationcontroller::start,
+    ),
     ("endpointslice-controller", network::endpointslice::start),
     ("endpoints-controller", network::endpoints::start),
     ("namespace-controller", cluster::namespace::start),
     ("serviceaccount-controller", cluster::serviceaccount::start),
+    ("node-lifecycle-controller", cluster::node_lifecycle::start),
     (
         "root-ca-certificate-publisher-controller",
         cluster::root_ca::start,
