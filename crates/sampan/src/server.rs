@@ -93,7 +93,7 @@ async fn everything(config: &Config, crew: &Crew, store_crew: &Crew) -> Result<(
     let manager = local(identity::controller_manager());
     start_controllers(config, manager, Arc::new(by_name), pki.ca_pem().to_owned(), crew);
     start_proxy(config, &network, local(identity::proxy()), crew);
-    start_dns(config, &network, local(identity::dns()), crew)?;
+    start_dns(config, &network, local(identity::dns()), crew);
     addons::dns(&local(auth::Identity::loopback()), &config.cluster_dns.to_string(), gateway)
         .await
         .context("kube-dns service")?;
@@ -290,18 +290,17 @@ fn start_dns(
     network: &network::Config,
     client: Client,
     crew: &Crew,
-) -> Result<()> {
+) {
+    let own = vec![SocketAddr::new(network.gateway().into(), 53)];
     let settings = dns::Config {
-        listen: vec![SocketAddr::new(network.gateway().into(), 53)],
         cluster_domain: config.cluster_domain.clone(),
         service_address: Some(config.cluster_dns.into()),
         private: vec![network.cluster_cidr, network.service_cidr],
-        upstream: dns::upstream_servers(&config.resolv_conf)
-            .with_context(|| format!("cannot read {}", config.resolv_conf.display()))?,
+        upstream: dns::upstream_servers(&config.resolv_conf, &own),
+        listen: own,
     };
     let hub = Hub::new(client, crew);
     crew.spawn_fallible("DNS", dns::run(hub, settings, crew.stop()));
-    Ok(())
 }
 
 async fn kubelet_alone(config: &Config, crew: &Crew) -> Result<()> {
