@@ -211,7 +211,7 @@ impl ServerArgs {
         });
         let cidr = |name: &str, value: Option<String>, default: &str, faults: &mut Vec<String>| {
             let value = value.unwrap_or_else(|| default.into());
-            if value.parse::<network::Ipv4Cidr>().is_err() {
+            if value.parse::<base::Ipv4Cidr>().is_err() {
                 faults.push(format!("{name} {value:?}: must be an IPv4 range, as {default}"));
             }
             value

@@ -17,7 +17,9 @@ fn main() -> ExitCode {
     let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
     // The supervisor of a pod is this same binary, kept small: no runtime, no threads.
     if arguments.get(1).is_some_and(|word| word == "supervise") {
-        return exit_code(runtime::supervisor::main(&arguments[2..]));
+        let rest: Vec<String> =
+            arguments[2..].iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        return exit_code(runtime::supervisor::main(&rest));
     }
     exit_code(cli::run())
 }
