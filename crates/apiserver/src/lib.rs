@@ -1,1 +1,33 @@
-//! apiserver
+//! The Kubernetes API over a store: one generic path for all kinds.
+//!
+//! A request passes panic guard, request info, authentication, impersonation, limits and
+//! authorization (`chain`), then a verb (`verbs`), which lets admission judge writes and keeps
+//! objects in the store (`keep`). Reads and watches are served from caches (`cache`).
+
+mod allocate;
+mod body;
+mod cache;
+mod chain;
+mod config;
+mod discovery;
+mod dispatch;
+mod keep;
+mod listen;
+mod lookup;
+mod metrics;
+mod openapi;
+mod pages;
+mod registry;
+mod respond;
+mod reviews;
+mod selectors;
+mod server;
+mod start;
+mod subresource;
+mod table;
+mod verbs;
+
+pub use config::Config;
+pub use listen::listen;
+pub use server::ApiServer;
+pub use start::{BuildError, build};

@@ -1,0 +1,357 @@
+//! The watch cache of one resource: all its objects in order, and the window of its newest changes.
+//!
+//! ```text
+//! store ──one watch──▶ feed ──▶ map (newest state, clones are snapshots)
+//!                          └──▶ ring (changes with the state before) ──cursors──▶ watches
+//! ```
+//! Lists and watches never touch the store. An older state is the newest one with the
+//! ring's changes undone, so that pages of one list fit together without keeping copies.
+
+pub(crate) mod entry;
+pub(crate) mod feed;
+pub(crate) mod map;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+pub(crate) use entry::{Entry, encode, with_revision};
+pub(crate) use feed::Feed;
+pub(crate) use map::Map;
+
+/// Greatest number of changes kept per resource.
+const RING_CHANGES_MAX: usize = 8192;
+/// Changes older than this are forgotten, as long as [`RING_CHANGES_MIN`] remain.
+const RING_AGE_MAX: Duration = Duration::from_secs(300);
+/// Changes that are kept whatever their age.
+const RING_CHANGES_MIN: usize = 128;
+
+/// What happened to an object, as watches name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EventType {
+    Added,
+    Modified,
+    Deleted,
+}
+
+impl EventType {
+    /// The word on the wire.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            EventType::Added => "ADDED",
+            EventType::Modified => "MODIFIED",
+            EventType::Deleted => "DELETED",
+        }
+    }
+}
+
+/// One change of one object. Its frames are encoded once, for all watches.
+pub(crate) struct Change {
+    pub(crate) revision: i64,
+    /// The state before; `None` for a creation.
+    pub(crate) before: Option<Arc<Entry>>,
+    /// The state after; `None` for a deletion.
+    pub(crate) after: Option<Arc<Entry>>,
+    at: Instant,
+    frames: [OnceLock<Bytes>; 3],
+}
+
+impl Change {
+    /// The object that an event of this type shows.
+    pub(crate) fn object(&self, event: EventType) -> Bytes {
+        match (event, &self.before, &self.after) {
+            (EventType::Deleted, Some(before), _) => before.json_at(self.revision),
+            (_, _, Some(after)) => after.json.clone(),
+            (_, Some(before), None) => before.json_at(self.revision),
+            (_, None, None) => Bytes::new(),
+        }
+    }
+
+    /// The encoded event, built by the first who asks.
+    pub(crate) fn frame(&self, event: EventType) -> Bytes {
+        let build = || frame(event.as_str(), &self.object(event));
+        self.frames[event as usize].get_or_init(build).clone()
+    }
+}
+
+/// One event as a watch sends it.
+pub(crate) fn frame(event: &str, object: &[u8]) -> Bytes {
+    let mut bytes = Vec::with_capacity(object.len() + 32);
+    bytes.extend_from_slice(b"{\"type\":\"");
+    bytes.extend_from_slice(event.as_bytes());
+    bytes.extend_from_slice(b"\",\"object\":");
+    bytes.extend_from_slice(object);
+    bytes.extend_from_slice(b"}\n");
+    bytes.into()
+}
+
+struct State {
+    map: Map,
+    ring: VecDeque<Arc<Change>>,
+    /// Number of the first change in `ring`, counted from the start.
+    first: u64,
+    /// Every change after this revision is in `ring`.
+    oldest: i64,
+    /// Revision of the newest change.
+    revision: i64,
+    /// Counts how often the cache had to start over.
+    epoch: u64,
+}
+
+/// Is told of every object before the feed reports its revision as reached.
+pub(crate) trait Observer: Send + Sync {
+    /// A new or changed object.
+    fn set(&self, entry: &Entry);
+    /// An object is gone.
+    fn remove(&self, entry: &Entry);
+}
+
+/// The cache of one resource.
+pub(crate) struct Cache {
+    /// Storage prefix, such as `/registry/pods/`.
+    pub(crate) prefix: String,
+    strategy: Arc<dyn kinds::Strategy>,
+    observer: Option<Arc<dyn Observer>>,
+    state: RwLock<State>,
+    /// Tells watches that the ring has grown.
+    grown: watch::Sender<u64>,
+}
+
+/// A state of the resource at one revision.
+pub(crate) struct Snapshot {
+    pub(crate) map: Map,
+    pub(crate) revision: i64,
+}
+
+/// A place in the ring.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cursor {
+    next: u64,
+    epoch: u64,
+}
+
+/// The revision asked for is no longer kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooOld {
+    pub(crate) oldest: i64,
+}
+
+/// A watch fell behind the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lagged;
+
+impl Cache {
+    /// An empty cache, to be filled by a [`Feed`].
+    pub(crate) fn new(
+        prefix: String,
+        strategy: Arc<dyn kinds::Strategy>,
+        observer: Option<Arc<dyn Observer>>,
+    ) -> Cache {
+        Cache {
+            prefix,
+            strategy,
+            observer,
+            state: RwLock::new(State {
+                map: Map::default(),
+                ring: VecDeque::new(),
+                first: 0,
+                oldest: 0,
+                revision: 0,
+                epoch: 0,
+            }),
+            grown: watch::Sender::new(0),
+        }
+    }
+
+    /// The storage key of an object.
+    pub(crate) fn storage_key(&self, key: &str) -> Bytes {
+        format!("{}{key}", self.prefix).into()
+    }
+
+    /// Reads one stored object of this resource.
+    pub(crate) fn read_entry(&self, kv: &store::KeyValue) -> Option<Arc<Entry>> {
+        let key = std::str::from_utf8(&kv.key).ok()?;
+        let key = key.strip_prefix(self.prefix.as_str())?;
+        match Entry::read(key, &kv.value, kv.mod_revision, kv.lease, &*self.strategy) {
+            Ok(entry) => Some(Arc::new(entry)),
+            Err(error) => {
+                tracing::error!(%error, "object left out of the cache");
+                None
+            }
+        }
+    }
+
+    /// One object as the cache knows it.
+    pub(crate) fn get(&self, key: &str) -> Option<Arc<Entry>> {
+        self.state.read().map.get(key).cloned()
+    }
+
+    /// The newest state. `applied`: what the feed had reached before this call.
+    pub(crate) fn snapshot(&self, applied: i64) -> Snapshot {
+        let state = self.state.read();
+        Snapshot {
+            map: state.map.clone(),
+            revision: state.revision.max(applied),
+        }
+    }
+
+    /// The state at a revision that was reached already.
+    pub(crate) fn snapshot_at(&self, revision: i64) -> Result<Snapshot, TooOld> {
+        let state = self.state.read();
+        if revision < state.oldest {
+            return Err(TooOld {
+                oldest: state.oldest,
+            });
+        }
+        let mut map = state.map.clone();
+        for change in state.ring.iter().rev() {
+            if change.revision <= revision {
+                break;
+            }
+            match (&change.before, &change.after) {
+                (Some(before), _) => drop(map.insert(Arc::clone(before))),
+                (None, Some(after)) => drop(map.remove(&after.key)),
+                (None, None) => {}
+            }
+        }
+        Ok(Snapshot { map, revision })
+    }
+
+    /// A cursor behind everything up to `revision`.
+    pub(crate) fn cursor_after(&self, revision: i64) -> Result<Cursor, TooOld> {
+        let state = self.state.read();
+        if revision < state.oldest {
+            return Err(TooOld {
+                oldest: state.oldest,
+            });
+        }
+        let seen = state.ring.partition_point(|change| change.revision <= revision);
+        Ok(Cursor {
+            next: state.first + seen as u64,
+            epoch: state.epoch,
+        })
+    }
+
+    /// The newest state, and the cursor behind it.
+    pub(crate) fn snapshot_and_cursor(&self, applied: i64) -> (Snapshot, Cursor) {
+        let state = self.state.read();
+        let snapshot = Snapshot {
+            map: state.map.clone(),
+            revision: state.revision.max(applied),
+        };
+        let cursor = Cursor {
+            next: state.first + state.ring.len() as u64,
+            epoch: state.epoch,
+        };
+        (snapshot, cursor)
+    }
+
+    /// The next changes, `limit` at most; moves the cursor behind them. Without changes the
+    /// cursor has seen everything up to the revision returned.
+    pub(crate) fn changes(
+        &self,
+        cursor: &mut Cursor,
+        limit: usize,
+        applied: i64,
+    ) -> Result<(Vec<Arc<Change>>, i64), Lagged> {
+        let state = self.state.read();
+        if cursor.epoch != state.epoch || cursor.next < state.first {
+            return Err(Lagged);
+        }
+        let skip = usize::try_from(cursor.next - state.first).map_err(|_| Lagged)?;
+        let changes: Vec<_> = state.ring.iter().skip(skip).take(limit).cloned().collect();
+        cursor.next += changes.len() as u64;
+        Ok((changes, state.revision.max(applied)))
+    }
+
+    /// Wakes whenever the ring has grown.
+    pub(crate) fn growth(&self) -> watch::Receiver<u64> {
+        self.grown.subscribe()
+    }
+
+    /// How many objects there are.
+    pub(crate) fn len(&self) -> usize {
+        self.state.read().map.len()
+    }
+
+    /// Starts over from what the store holds at `revision`; open watches end.
+    fn load(&self, entries: Vec<Arc<Entry>>, revision: i64) {
+        let mut map = Map::default();
+        for entry in entries {
+            map.insert(entry);
+        }
+        let mut state = self.state.write();
+        if let Some(observer) = &self.observer {
+            let gone = state.map.range("").filter(|old| map.get(&old.key).is_none());
+            gone.for_each(|old| observer.remove(old));
+            map.range("").for_each(|entry| observer.set(entry));
+        }
+        state.map = map;
+        state.first += state.ring.len() as u64;
+        state.ring.clear();
+        state.oldest = revision;
+        state.revision = revision;
+        state.epoch += 1;
+        drop(state);
+        self.grown.send_modify(|count| *count += 1);
+    }
+
+    /// Takes in the store's events, in order; none may be missing.
+    fn apply(&self, events: &[&store::Event]) {
+        let now = Instant::now();
+        let read = |event: &store::Event| match event.kind {
+            store::EventKind::Put => self.read_entry(&event.kv),
+            store::EventKind::Delete => None,
+        };
+        let entries: Vec<_> = events.iter().map(|event| read(event)).collect();
+        let mut forgotten = Vec::new();
+        let mut state = self.state.write();
+        for (event, after) in events.iter().zip(entries) {
+            let key = std::str::from_utf8(&event.kv.key).unwrap_or_default();
+            let key = key.strip_prefix(self.prefix.as_str()).unwrap_or(key);
+            let before = match &after {
+                Some(entry) => state.map.insert(Arc::clone(entry)),
+                None => state.map.remove(key),
+            };
+            state.revision = state.revision.max(event.kv.mod_revision);
+            match (&self.observer, &before, &after) {
+                (_, None, None) => continue,
+                (Some(observer), _, Some(after)) => observer.set(after),
+                (Some(observer), Some(before), None) => observer.remove(before),
+                (None, _, _) => {}
+            }
+            state.ring.push_back(Arc::new(Change {
+                revision: event.kv.mod_revision,
+                before,
+                after,
+                at: now,
+                frames: Default::default(),
+            }));
+        }
+        state.trim(now, &mut forgotten);
+        drop(state);
+        self.grown.send_modify(|count| *count += 1);
+    }
+}
+
+impl State {
+    /// Forgets changes beyond the limits. They are dropped by the caller, outside the lock.
+    fn trim(&mut self, now: Instant, forgotten: &mut Vec<Arc<Change>>) {
+        while let Some(first) = self.ring.front() {
+            let old = now.saturating_duration_since(first.at) > RING_AGE_MAX;
+            let many = self.ring.len() > RING_CHANGES_MAX;
+            if !many && !(old && self.ring.len() > RING_CHANGES_MIN) {
+                break;
+            }
+            if let Some(first) = self.ring.pop_front() {
+                self.oldest = first.revision;
+                self.first += 1;
+                forgotten.push(first);
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What every request passes before a verb sees it: panic guard, request info,
+//! authentication, impersonation, limits, authorization.
+
+pub(crate) mod accept;
+pub(crate) mod impersonate;
+pub(crate) mod info;
+pub(crate) mod inflight;
+pub(crate) mod query;
+
+use http::header::{CONTENT_TYPE, USER_AGENT};
+use http::HeaderMap;
+use parking_lot::Mutex;
+
+use auth::Identity;
+
+pub(crate) use accept::Accept;
+pub(crate) use info::RequestInfo;
+pub(crate) use query::Query;
+
+/// The user of the client certificate of a request's connection; set by the listener.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerIdentity(pub(crate) Option<Identity>);
+
+/// One authenticated request, as the verbs see it.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) info: RequestInfo,
+    pub(crate) query: Query,
+    pub(crate) accept: Accept,
+    pub(crate) user: Identity,
+    pub(crate) headers: HeaderMap,
+    warnings: Mutex<Vec<String>>,
+}
+
+impl Call {
+    pub(crate) fn new(
+        info: RequestInfo,
+        query: Query,
+        accept: Accept,
+        user: Identity,
+        headers: HeaderMap,
+    ) -> Call {
+        Call {
+            info,
+            query,
+            accept,
+            user,
+            headers,
+            warnings: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Tells the user something that is no failure.
+    pub(crate) fn warn(&self, text: impl Into<String>) {
+        /// More warnings than this help nobody.
+        const WARNINGS_MAX: usize = 64;
+        let mut warnings = self.warnings.lock();
+        let text = text.into();
+        if warnings.len() < WARNINGS_MAX && !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    }
+
+    /// All warnings so far, each as a header value.
+    pub(crate) fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut *self.warnings.lock())
+    }
+
+    /// The media type of the body, without parameters.
+    pub(crate) fn content_type(&self) -> &str {
+        let value = self.headers.get(CONTENT_TYPE);
+        let text = value.and_then(|value| value.to_str().ok()).unwrap_or("");
+        text.split(';').next().unwrap_or("").trim()
+    }
+
+    /// Who owns the fields that this request sets.
+    pub(crate) fn field_manager(&self) -> String {
+        /// Upstream cuts names taken from user agents here.
+        const NAME_CHARACTERS_MAX: usize = 128;
+        if let Some(manager) = self.query.get("fieldManager") {
+            return manager.to_owned();
+        }
+        let agent = self.headers.get(USER_AGENT);
+        let agent = agent.and_then(|value| value.to_str().ok()).unwrap_or("");
+        let name = agent.split('/').next().unwrap_or("");
+        match name {
+            // Calls within the process have no user agent but a telling name.
+            "" => self.user.name.rsplit(':').next().unwrap_or("unknown").to_owned(),
+            name => name.chars().take(NAME_CHARACTERS_MAX).collect(),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What the API server needs to be told.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use auth::Pki;
+
+/// How one API server behaves.
+#[derive(Clone)]
+pub struct Config {
+    /// Where ClusterIPs come from; the first address is the API server's own Service.
+    pub service_cidr: String,
+    pub node_port_range: RangeInclusive<u16>,
+    /// Such as `cluster.local`.
+    pub cluster_domain: String,
+    /// Issuer of service account tokens, which also is the API server's audience.
+    pub issuer: String,
+    pub pki: Arc<Pki>,
+    /// How long events are kept.
+    pub event_ttl: Duration,
+    /// The address under which pods reach this server; `None`: no endpoints are published.
+    pub advertise_address: Option<IpAddr>,
+    /// The port that goes with it.
+    pub port: u16,
+    /// Whether strangers are let in as `system:anonymous`.
+    pub anonymous_auth: bool,
+    /// Requests that change something and are served at one time.
+    pub max_mutating_requests_inflight: usize,
+    /// Other requests that are served at one time; watches and streams do not count.
+    pub max_requests_inflight: usize,
+    /// How long an ordinary request may take.
+    pub request_timeout: Duration,
+    /// What `/version` reports, such as `v1.36.0+sampan`.
+    pub git_version: String,
+    /// The commit this binary was built from.
+    pub git_commit: String,
+    /// When it was built.
+    pub build_date: String,
+}
+
+impl Config {
+    /// The usual values; nothing is published about where the server is.
+    pub fn new(pki: Arc<Pki>) -> Config {
+        Config {
+            service_cidr: "10.96.0.0/12".into(),
+            node_port_range: 30000..=32767,
+            cluster_domain: "cluster.local".into(),
+            issuer: auth::token::DEFAULT_ISSUER.into(),
+            pki,
+            event_ttl: Duration::from_secs(3600),
+            advertise_address: None,
+            port: 6443,
+            anonymous_auth: true,
+            max_mutating_requests_inflight: 400,
+            max_requests_inflight: 800,
+            request_timeout: Duration::from_secs(60),
+            git_version: "v1.36.2+sampan".into(),
+            git_commit: "unknown".into(),
+            build_date: "1970-01-01T00:00:00Z".into(),
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! From an authorized request to the verb, subresource or page that answers it.
+
+use std::sync::Arc;
+
+use client::Body;
+use http::request::Parts;
+use kinds::Verbs;
+use meta::{Reason, Status};
+
+use crate::chain::Call;
+use crate::registry::{Resource, method_not_allowed};
+use crate::respond::Answer;
+use crate::server::Core;
+use crate::{pages, reviews, subresource, verbs};
+
+/// Answers an authorized request.
+pub(crate) async fn dispatch(
+    core: &Arc<Core>,
+    call: &Call,
+    parts: Parts,
+    body: Body,
+) -> Result<Answer, Status> {
+    let info = &call.info;
+    if !info.is_resource {
+        return pages::answer(core, call);
+    }
+    let resource = core.registry.now().find(&info.group, &info.version, &info.resource);
+    let resource = match resource {
+        Some(resource) => resource,
+        None if subresource::is_rootless(info) => {
+            return subresource::rootless(core, call, body).await;
+        }
+        None => return Err(no_such_resource()),
+    };
+    check_scope(call, &resource)?;
+    if !info.subresource.is_empty() {
+        return subresource::answer(core, call, &resource, parts, body).await;
+    }
+    if resource.row.verbs == Verbs::CreateOnly {
+        return match info.verb {
+            "create" => reviews::answer(core, call, &resource, body).await,
+            _ => Err(method_not_allowed()),
+        };
+    }
+    // Boxed one by one, so that the future of one verb is not as large as that of the largest.
+    match info.verb {
+        "get" => verbs::get::get(core, call, &resource).await,
+        "list" => verbs::list::list(core, call, &resource).await,
+        "watch" => verbs::watch::watch(core, call, &resource).await,
+        "create" => Box::pin(verbs::create::create(core, call, &resource, body)).await,
+        "update" => Box::pin(verbs::update::update(core, call, &resource, body)).await,
+        "patch" => Box::pin(verbs::patch::patch(core, call, &resource, body)).await,
+        "delete" => Box::pin(verbs::delete::delete(core, call, &resource, body)).await,
+        "deletecollection" => {
+            Box::pin(verbs::collection::delete_collection(core, call, &resource, body)).await
+        }
+        _ => Err(method_not_allowed()),
+    }
+}
+
+/// Objects of namespaced kinds are read and written in a namespace, others in none.
+fn check_scope(call: &Call, resource: &Resource) -> Result<(), Status> {
+    let info = &call.info;
+    let names = &resource.row.names;
+    let is_namespaces = names.group.is_empty() && names.plural == "namespaces";
+    if names.is_namespaced() {
+        let collection = matches!(info.verb, "list" | "watch");
+        if info.namespace.is_empty() && !collection {
+            let named = info.verb != "create" && info.verb != "deletecollection";
+            return Err(match named {
+                true => no_such_resource(),
+                false => method_not_allowed(),
+            });
+        }
+    } else if !info.namespace.is_empty() && !is_namespaces {
+        return Err(no_such_resource());
+    }
+    Ok(())
+}
+
+/// 404 for a path that leads nowhere.
+pub(crate) fn no_such_resource() -> Status {
+    Status::new(
+        Reason::NotFound,
+        "the server could not find the requested resource",
+    )
+}

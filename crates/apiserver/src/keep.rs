@@ -1,0 +1,155 @@
+//! The only writers of the store: one object at a time, each compared with the version it replaces.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use meta::{Reason, Status};
+use serde_json::Value;
+use store::{Compare, KeyRange, KeyValue, Op, OpResult, Order, Range, Store, StoreError, Txn, TxnResult};
+use tokio::sync::Mutex;
+
+use crate::cache::{Cache, encode, with_revision};
+
+/// An object as just written.
+pub(crate) struct Written {
+    pub(crate) revision: i64,
+    /// With its resourceVersion.
+    pub(crate) json: Bytes,
+}
+
+/// How a write ended.
+pub(crate) enum Outcome {
+    Written(Written),
+    /// Another version is there now, or none.
+    Lost(Option<KeyValue>),
+}
+
+/// Puts an object whose version now is `expected`; 0: there is none.
+pub(crate) async fn put(
+    store: &dyn Store,
+    cache: &Cache,
+    key: &str,
+    expected: i64,
+    tree: &Value,
+    lease: i64,
+) -> Result<Outcome, Status> {
+    let key = cache.storage_key(key);
+    let value = Bytes::from(encode(tree));
+    let op = Op::Put {
+        key: key.clone(),
+        value: value.clone(),
+        lease,
+        prev_kv: false,
+    };
+    let result = guarded(store, key, expected, op).await?;
+    if !result.succeeded {
+        return Ok(Outcome::Lost(found(result)));
+    }
+    let revision = result.revision;
+    let json = with_revision(&value, revision).unwrap_or(value);
+    Ok(Outcome::Written(Written { revision, json }))
+}
+
+/// Removes an object whose version now is `expected`.
+pub(crate) async fn remove(
+    store: &dyn Store,
+    cache: &Cache,
+    key: &str,
+    expected: i64,
+) -> Result<Outcome, Status> {
+    let key = cache.storage_key(key);
+    let op = Op::Delete {
+        keys: KeyRange::One(key.clone()),
+        prev_kv: false,
+    };
+    let result = guarded(store, key, expected, op).await?;
+    if !result.succeeded {
+        return Ok(Outcome::Lost(found(result)));
+    }
+    Ok(Outcome::Written(Written {
+        revision: result.revision,
+        json: Bytes::new(),
+    }))
+}
+
+async fn guarded(
+    store: &dyn Store,
+    key: Bytes,
+    expected: i64,
+    op: Op,
+) -> Result<TxnResult, Status> {
+    let txn = Txn {
+        compare: vec![Compare::ModRevision(key.clone(), Order::Equal, expected)],
+        success: vec![op],
+        failure: vec![Op::Range(Range::all(KeyRange::One(key)))],
+    };
+    store.txn(txn).await.map_err(|error| failed(&error))
+}
+
+fn found(result: TxnResult) -> Option<KeyValue> {
+    match result.results.into_iter().next() {
+        Some(OpResult::Range(range)) => range.kvs.into_iter().next(),
+        _ => None,
+    }
+}
+
+/// What a client is told when the store refuses.
+pub(crate) fn failed(error: &StoreError) -> Status {
+    match error {
+        StoreError::TooLarge { .. } => Status::new(
+            Reason::RequestEntityTooLarge,
+            format!("etcdserver: {error}"),
+        ),
+        StoreError::Closed => Status::new(Reason::ServiceUnavailable, "the server is shutting down"),
+        error => Status::internal(error),
+    }
+}
+
+/// Leases for objects that expire; one lease serves many, as each would cost a write.
+pub(crate) struct EventLeases {
+    ttl: Duration,
+    current: Mutex<Option<Current>>,
+}
+
+struct Current {
+    id: i64,
+    since: Instant,
+    uses: usize,
+}
+
+impl EventLeases {
+    /// Objects on one lease expire within this time of each other.
+    const SHARED_FOR: Duration = Duration::from_secs(60);
+    /// Greatest number of objects on one lease.
+    const USES_MAX: usize = 1000;
+
+    pub(crate) fn new(ttl: Duration) -> EventLeases {
+        EventLeases {
+            ttl,
+            current: Mutex::new(None),
+        }
+    }
+
+    /// A lease that lives at least for the time to live.
+    pub(crate) async fn get(&self, store: &Arc<dyn Store>) -> Result<i64, Status> {
+        let mut current = self.current.lock().await;
+        if let Some(lease) = current.as_mut()
+            && lease.since.elapsed() < EventLeases::SHARED_FOR
+            && lease.uses < EventLeases::USES_MAX
+        {
+            lease.uses += 1;
+            return Ok(lease.id);
+        }
+        let seconds = (self.ttl + EventLeases::SHARED_FOR).as_secs();
+        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+        let granted = store.lease_grant(0, seconds).await;
+        let id = granted.map_err(|error| failed(&error))?;
+        *current = Some(Current {
+            id,
+            since: Instant::now(),
+            uses: 1,
+        });
+        Ok(id)
+    }
+}

@@ -1,0 +1,164 @@
+//! The TLS listener: connections in, requests to the server.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::{Body, BoxError};
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tower::Service;
+
+use crate::chain::PeerIdentity;
+use crate::server::ApiServer;
+
+/// Connections at one time.
+const CONNECTIONS_MAX: usize = 16_384;
+/// Streams of one HTTP/2 connection, as upstream has it.
+const STREAMS_MAX: u32 = 250;
+/// All headers of a request together.
+const HEADER_BYTES_MAX: usize = 64 << 10;
+/// How long a stranger may take for the TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take for the headers of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long requests may go on after the server was told to stop.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Silence on an HTTP/2 connection before the client is asked whether it lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// Wait before the next try when the process is out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves on each of the listeners until the crew stops, and then until open requests are done.
+pub fn listen(
+    server: ApiServer,
+    listeners: Vec<std::net::TcpListener>,
+    tls: Arc<rustls::ServerConfig>,
+    crew: &base::Crew,
+) -> std::io::Result<()> {
+    let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    for listener in listeners {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        let door = Door {
+            server: server.clone(),
+            acceptor: TlsAcceptor::from(Arc::clone(&tls)),
+            seats: Arc::clone(&seats),
+            stop: crew.stop(),
+        };
+        crew.spawn("apiserver listener", door.serve(listener));
+    }
+    Ok(())
+}
+
+#[derive(Clone)]
+struct Door {
+    server: ApiServer,
+    acceptor: TlsAcceptor,
+    seats: Arc<Semaphore>,
+    stop: base::Stop,
+}
+
+impl Door {
+    async fn serve(self, listener: TcpListener) {
+        let mut open = tokio::task::JoinSet::new();
+        loop {
+            let Ok(seat) = Arc::clone(&self.seats).acquire_owned().await else {
+                break;
+            };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.stop.raised() => break,
+                Some(_) = open.join_next(), if !open.is_empty() => continue,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    open.spawn(self.clone().connection(stream, peer, seat));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "connection not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(listener);
+        let drained = async { while open.join_next().await.is_some() {} };
+        let _drained = tokio::time::timeout(DRAIN_TIMEOUT, drained).await;
+    }
+
+    async fn connection(
+        self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        _seat: OwnedSemaphorePermit,
+    ) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "no TCP_NODELAY");
+        }
+        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(stream));
+        let stream = match handshake.await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(%error, %peer, "TLS handshake failed"),
+            Err(_) => return tracing::debug!(%peer, "TLS handshake took too long"),
+        };
+        let certificates = stream.get_ref().1.peer_certificates();
+        let identity = match certificates.and_then(<[_]>::first) {
+            Some(certificate) => self.server.peer(certificate),
+            None => PeerIdentity(None),
+        };
+        let server = self.server;
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            answer(server.clone(), identity.clone(), request)
+        });
+        let builder = builder();
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.stop.raised() => {
+                // Requests in flight are answered; watches end by themselves.
+                connection.as_mut().graceful_shutdown();
+                tokio::time::timeout(DRAIN_TIMEOUT, connection).await.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, %peer, "connection ended");
+        }
+    }
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(HEADER_BYTES_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADER_BYTES_MAX as u32)
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE);
+    builder
+}
+
+fn answer(
+    mut server: ApiServer,
+    identity: PeerIdentity,
+    request: Request<Incoming>,
+) -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
+    let mut request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
+    request.extensions_mut().insert(identity);
+    // The server is always ready.
+    server.call(request)
+}

@@ -1,0 +1,76 @@
+//! What admission and authentication ask the caches.
+
+use std::sync::Arc;
+
+use auth::token::{Found, TokenLookup};
+use auth::Authorizer;
+use meta::Object;
+
+use crate::cache::{Entry, Observer};
+use crate::registry::Registry;
+
+/// Answers from the caches; never waits.
+#[derive(Clone)]
+pub(crate) struct Lookup {
+    registry: Arc<Registry>,
+}
+
+impl Lookup {
+    pub(crate) fn new(registry: Arc<Registry>) -> Lookup {
+        Lookup { registry }
+    }
+
+    fn entry(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Entry>> {
+        let now = self.registry.now();
+        let resource = now.by_name(resource)?;
+        let key = resource.key(namespace, name);
+        resource.cache.as_ref()?.get(&key)
+    }
+}
+
+impl admission::Lookup for Lookup {
+    fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        Some(self.entry(resource, namespace, name)?.shared_tree())
+    }
+
+    fn list(&self, resource: &str, namespace: &str) -> Vec<Arc<Object>> {
+        let now = self.registry.now();
+        let cache = now.by_name(resource).and_then(|resource| resource.cache.clone());
+        let Some(cache) = cache else {
+            return Vec::new();
+        };
+        let prefix = match namespace {
+            "" => String::new(),
+            namespace => format!("{namespace}/"),
+        };
+        let map = cache.snapshot(0).map;
+        map.prefixed(&prefix).map(|entry| entry.shared_tree()).collect()
+    }
+}
+
+impl TokenLookup for Lookup {
+    fn find(&self, resource: &str, namespace: &str, name: &str) -> Option<Found> {
+        let tree = self.entry(resource, namespace, name)?.shared_tree();
+        Some(Found {
+            uid: tree.uid().to_owned(),
+            deleted_at: tree.deletion_timestamp().and_then(meta::time::parse),
+        })
+    }
+}
+
+/// Tells the authorizer of the objects it decides from.
+pub(crate) struct Rights {
+    pub(crate) authorizer: Arc<Authorizer>,
+    pub(crate) group_resource: String,
+}
+
+impl Observer for Rights {
+    fn set(&self, entry: &Entry) {
+        self.authorizer.set(&self.group_resource, &entry.decode());
+    }
+
+    fn remove(&self, entry: &Entry) {
+        self.authorizer
+            .remove(&self.group_resource, entry.namespace(), entry.name());
+    }
+}

@@ -1,0 +1,195 @@
+//! Which resources there are, by path; custom resources come and go while the server runs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use kinds::{Row, Verbs};
+use meta::{GroupVersion, Status};
+use schema::TypeRef;
+
+use crate::cache::{Cache, Observer};
+
+/// One resource: its rules, its shape, and the cache of its objects.
+pub(crate) struct Resource {
+    pub(crate) row: Row,
+    /// `None`: any tree is taken as it is.
+    pub(crate) ty: Option<TypeRef>,
+    /// `None` for questions that are answered and not kept.
+    pub(crate) cache: Option<Arc<Cache>>,
+    /// Whether clients made the kind (a CRD).
+    pub(crate) custom: bool,
+}
+
+impl Resource {
+    /// The resource of a built-in kind.
+    fn builtin(row: &Row, observer: Option<Arc<dyn Observer>>) -> Resource {
+        let names = &row.names;
+        let ty = schema::builtin(&names.group, &names.version, &names.kind);
+        let ty = ty.and_then(|ty| schema::table::reference(&ty.name));
+        if ty.is_none() {
+            tracing::warn!(kind = names.kind, group = names.group, "kind without a schema");
+        }
+        let kept = row.verbs != Verbs::CreateOnly;
+        let cache = |row: &Row| {
+            let strategy = Arc::clone(&row.strategy);
+            Arc::new(Cache::new(storage_prefix(row), strategy, observer))
+        };
+        Resource {
+            ty,
+            cache: kept.then(|| cache(row)),
+            row: row.clone(),
+            custom: false,
+        }
+    }
+
+    /// The cache; 405 for questions.
+    pub(crate) fn cache(&self) -> Result<&Arc<Cache>, Status> {
+        self.cache.as_ref().ok_or_else(method_not_allowed)
+    }
+
+    /// The key of an object within the cache.
+    pub(crate) fn key(&self, namespace: &str, name: &str) -> String {
+        match self.row.names.is_namespaced() {
+            true => format!("{namespace}/{name}"),
+            false => name.to_owned(),
+        }
+    }
+}
+
+/// 405, as upstream says it.
+pub(crate) fn method_not_allowed() -> Status {
+    Status::new(
+        meta::Reason::MethodNotAllowed,
+        "the server does not allow this method on the requested resource",
+    )
+}
+
+/// Where objects of a kind are stored: upstream's layout.
+pub(crate) fn storage_prefix(row: &Row) -> String {
+    let names = &row.names;
+    let part = match (names.group.as_str(), names.plural.as_str()) {
+        ("", "replicationcontrollers") => "controllers",
+        ("", "nodes") => "minions",
+        ("", "services") => "services/specs",
+        ("", "endpoints") => "services/endpoints",
+        ("networking.k8s.io", "ingresses") => "ingress",
+        ("apiextensions.k8s.io", plural) => return custom_prefix("apiextensions.k8s.io", plural),
+        ("apiregistration.k8s.io", plural) => {
+            return custom_prefix("apiregistration.k8s.io", plural);
+        }
+        (_, plural) => plural,
+    };
+    format!("{}{part}/", crate::cache::feed::ROOT)
+}
+
+/// Where custom resources are stored.
+pub(crate) fn custom_prefix(group: &str, plural: &str) -> String {
+    format!("{}{group}/{plural}/", crate::cache::feed::ROOT)
+}
+
+/// An immutable view of all resources.
+#[derive(Default)]
+pub(crate) struct Resources {
+    by_path: HashMap<String, Arc<Resource>>,
+    /// Groups in the order discovery shows them, each with its versions in order.
+    pub(crate) groups: Vec<(String, Vec<String>)>,
+    /// Resources of a group and version, by plural.
+    by_group_version: BTreeMap<(String, String), Vec<Arc<Resource>>>,
+    /// The preferred version's resource by `pods` or `deployments.apps`.
+    by_group_resource: HashMap<String, Arc<Resource>>,
+}
+
+impl Resources {
+    fn add(&mut self, resource: Arc<Resource>) {
+        let names = &resource.row.names;
+        let (group, version) = (names.group.clone(), names.version.clone());
+        match self.groups.iter_mut().find(|(own, _)| *own == group) {
+            Some((_, versions)) if versions.contains(&version) => {}
+            Some((_, versions)) => versions.push(version.clone()),
+            None => self.groups.push((group.clone(), vec![version.clone()])),
+        }
+        self.by_path
+            .insert(path_key(&group, &version, &names.plural), Arc::clone(&resource));
+        self.by_group_resource
+            .entry(names.group_resource())
+            .or_insert_with(|| Arc::clone(&resource));
+        let list = self.by_group_version.entry((group, version)).or_default();
+        list.push(resource);
+        list.sort_by(|a, b| a.row.names.plural.cmp(&b.row.names.plural));
+    }
+
+    /// The resource at a path.
+    pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
+        self.by_path.get(&path_key(group, version, plural)).cloned()
+    }
+
+    /// The resource that `pods` or `deployments.apps` means.
+    pub(crate) fn by_name(&self, group_resource: &str) -> Option<&Arc<Resource>> {
+        self.by_group_resource.get(group_resource)
+    }
+
+    /// The resource of a kind.
+    pub(crate) fn by_kind(&self, group: &str, kind: &str) -> Option<Arc<Resource>> {
+        let mut all = self.all();
+        all.find(|own| own.row.names.group == group && own.row.names.kind == kind)
+            .cloned()
+    }
+
+    /// The resources of a group and version, by plural.
+    pub(crate) fn of(&self, group: &str, version: &str) -> Option<&[Arc<Resource>]> {
+        let key = (group.to_owned(), version.to_owned());
+        self.by_group_version.get(&key).map(Vec::as_slice)
+    }
+
+    /// All groups and versions in the order of discovery.
+    pub(crate) fn group_versions(&self) -> impl Iterator<Item = GroupVersion> {
+        self.groups.iter().flat_map(|(group, versions)| {
+            versions.iter().map(|version| GroupVersion {
+                group: group.clone(),
+                version: version.clone(),
+            })
+        })
+    }
+
+    /// All resources.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.by_group_version.values().flatten()
+    }
+}
+
+fn path_key(group: &str, version: &str, plural: &str) -> String {
+    format!("{group}/{version}/{plural}")
+}
+
+/// The resources that there are now.
+pub(crate) struct Registry {
+    now: ArcSwap<Resources>,
+}
+
+impl Registry {
+    /// All built-in kinds. `observer` may ask to be told of a resource's objects.
+    pub(crate) fn builtin(
+        observer: impl Fn(&str) -> Option<Arc<dyn Observer>>,
+    ) -> Registry {
+        let mut resources = Resources::default();
+        for row in kinds::rows() {
+            let observer = observer(&row.names.group_resource());
+            resources.add(Arc::new(Resource::builtin(row, observer)));
+        }
+        Registry {
+            now: ArcSwap::from_pointee(resources),
+        }
+    }
+
+    /// The resources at this moment.
+    pub(crate) fn now(&self) -> arc_swap::Guard<Arc<Resources>> {
+        self.now.load()
+    }
+
+    /// The caches of all resources.
+    pub(crate) fn caches(&self) -> Vec<Arc<Cache>> {
+        let now = self.now();
+        now.all().filter_map(|resource| resource.cache.clone()).collect()
+    }
+}

@@ -1,0 +1,170 @@
+//! The API server as a value: one service, called in process or by the listener.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use auth::{Authenticator, Authorizer, Identity, TokenSigner};
+use client::{Body, Client};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use http::{Request, Response};
+use meta::{Reason, Status};
+use store::Store;
+
+use crate::allocate::Allocations;
+use crate::cache::Feed;
+use crate::chain::inflight::Inflight;
+use crate::chain::{Accept, Call, PeerIdentity, Query, RequestInfo, impersonate};
+use crate::config::Config;
+use crate::lookup::Lookup;
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+use crate::respond::{self, Answer};
+
+/// Everything requests share.
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) authorizer: Arc<Authorizer>,
+    pub(crate) signer: Arc<TokenSigner>,
+    pub(crate) lookup: Lookup,
+    pub(crate) admission: admission::Chain,
+    pub(crate) allocations: Allocations,
+    pub(crate) event_leases: crate::keep::EventLeases,
+    pub(crate) inflight: Inflight,
+    pub(crate) metrics: Metrics,
+    pub(crate) stop: base::Stop,
+    /// Whether the objects that every cluster has are there.
+    pub(crate) started: AtomicBool,
+}
+
+/// The API server. Clones are cheap and share everything.
+#[derive(Clone)]
+pub struct ApiServer {
+    pub(crate) core: Arc<Core>,
+}
+
+impl std::fmt::Debug for ApiServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiServer").finish_non_exhaustive()
+    }
+}
+
+impl ApiServer {
+    /// A client in this process with the given identity; it passes the same chain as any other.
+    pub fn client(&self, identity: Identity) -> Client {
+        Client::local(self.clone(), identity)
+    }
+
+    /// Whether the objects that every cluster has are there, and caches are filled.
+    pub fn is_ready(&self) -> bool {
+        self.core.started.load(Ordering::Acquire)
+    }
+
+    /// The user of a verified client certificate.
+    pub(crate) fn peer(&self, der: &[u8]) -> PeerIdentity {
+        match self.core.authenticator.certificate(der) {
+            Ok(identity) => PeerIdentity(identity),
+            Err(error) => {
+                tracing::debug!(%error, "client certificate not understood");
+                PeerIdentity(None)
+            }
+        }
+    }
+}
+
+impl tower::Service<Request<Body>> for ApiServer {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let core = Arc::clone(&self.core);
+        Box::pin(async move {
+            let answer = AssertUnwindSafe(guarded(core, request)).catch_unwind().await;
+            Ok(answer.unwrap_or_else(|_| {
+                tracing::error!("a request panicked");
+                respond::failure(&Status::internal("this request caused a panic"))
+            }))
+        })
+    }
+}
+
+async fn guarded(core: Arc<Core>, request: Request<Body>) -> Answer {
+    let begun = Instant::now();
+    let (mut parts, body) = request.into_parts();
+    let call = match prepare(&core, &mut parts) {
+        Ok(call) => call,
+        Err(status) => return respond::failure(&status),
+    };
+    let verb = call.info.verb;
+    let answer = serve(&core, &call, parts, body).await;
+    let mut answer = answer.unwrap_or_else(|status| respond::failure(&status));
+    respond::add_warnings(&mut answer, call.take_warnings());
+    let resource = match (call.info.is_resource, call.info.subresource.as_str()) {
+        (true, "") => call.info.resource.clone(),
+        (true, sub) => format!("{}/{sub}", call.info.resource),
+        (false, _) => String::new(),
+    };
+    core.metrics.count(verb, &call.info.group, &resource, answer.status().as_u16(), begun.elapsed());
+    answer
+}
+
+/// From bytes to an authenticated call.
+fn prepare(core: &Core, parts: &mut Parts) -> Result<Call, Status> {
+    let query = Query::parse(parts.uri.query().unwrap_or(""))?;
+    let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query)?;
+    let user = authenticate(core, parts)?;
+    let user = impersonate::impersonate(&core.authorizer, user, &parts.headers)?;
+    // Only objects are negotiated; pages such as /metrics and streams are what they are.
+    let accept = match info.is_resource && !info.is_long_running() || info.verb == "watch" {
+        true => Accept::read(&parts.headers)?,
+        false => Accept::read(&parts.headers).unwrap_or_default(),
+    };
+    let headers = std::mem::take(&mut parts.headers);
+    Ok(Call::new(info, query, accept, user, headers))
+}
+
+fn authenticate(core: &Core, parts: &mut Parts) -> Result<Identity, Status> {
+    match parts.extensions.remove::<PeerIdentity>() {
+        // From the listener: whatever else the extensions hold did not come from us.
+        Some(PeerIdentity(peer)) => {
+            let header = parts.headers.remove(AUTHORIZATION);
+            let header = header.as_ref().and_then(|value| value.to_str().ok());
+            let identity = peer.as_ref();
+            core.authenticator.authenticate(identity, header, &core.lookup)
+        }
+        None => {
+            let local = parts.extensions.remove::<Identity>();
+            local.ok_or_else(auth::authenticator::unauthorized)
+        }
+    }
+}
+
+async fn serve(core: &Arc<Core>, call: &Call, parts: Parts, body: Body) -> Result<Answer, Status> {
+    core.authorizer.require(&call.user, &call.info.attributes())?;
+    let _seat = core.inflight.enter(&call.info, &call.user)?;
+    let work = crate::dispatch::dispatch(core, call, parts, body);
+    if call.info.is_long_running() {
+        return work.await;
+    }
+    let timeout = core.config.request_timeout;
+    let served = tokio::time::timeout(timeout, work).await;
+    served.unwrap_or_else(|_| {
+        let message = "Timeout: request did not complete within the allotted timeout";
+        Err(Status::new(Reason::Timeout, message))
+    })
+}

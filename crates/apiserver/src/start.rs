@@ -1,0 +1,106 @@
+//! From parts to a running server, and the objects that every cluster has.
+
+pub(crate) mod bootstrap;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use auth::{Authenticator, Authorizer, Identity};
+use base::Crew;
+use meta::Status;
+use store::{Store, StoreError};
+
+use crate::allocate::Allocations;
+use crate::cache::{Feed, Observer};
+use crate::chain::inflight::Inflight;
+use crate::config::Config;
+use crate::lookup::{Lookup, Rights};
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+use crate::server::{ApiServer, Core};
+
+/// Why an API server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Objects cannot be read from the store.
+    #[error("cannot read the store")]
+    Store(#[source] StoreError),
+    /// The service range is no range.
+    #[error("service range {0:?} is not an IPv4 range")]
+    ServiceRange(String),
+    /// Tokens cannot be signed.
+    #[error("cannot sign tokens")]
+    Signer(#[source] auth::pki::PkiError),
+    /// An object that every cluster has cannot be written.
+    #[error("cannot write {what}")]
+    Bootstrap {
+        what: String,
+        #[source]
+        status: Status,
+    },
+}
+
+/// Builds the server over a store: fills the caches, follows the store, writes the objects that
+/// every cluster has. It serves when this returns.
+pub async fn build(
+    config: Config,
+    store: Arc<dyn Store>,
+    crew: &Crew,
+) -> Result<ApiServer, BuildError> {
+    let authorizer = Arc::new(Authorizer::new());
+    let allocations = Allocations::new(&config.service_cidr, config.node_port_range.clone())
+        .map_err(|error| BuildError::ServiceRange(error.0))?;
+    let registry = Arc::new(Registry::builtin(|group_resource| {
+        observer(group_resource, &authorizer, &allocations)
+    }));
+    let feed = Arc::new(Feed::new(Arc::clone(&store), registry.caches()));
+    let stream = feed.start().await.map_err(BuildError::Store)?;
+    crew.spawn("apiserver feed", Arc::clone(&feed).run(stream, crew.stop()));
+    let signer = config.pki.token_signer(&config.issuer).map_err(BuildError::Signer)?;
+    let signer = Arc::new(signer);
+    let authenticator = Authenticator::new(Arc::clone(&signer)).anonymous(config.anonymous_auth);
+    let core = Core {
+        store,
+        lookup: Lookup::new(Arc::clone(&registry)),
+        registry,
+        feed,
+        authenticator,
+        authorizer,
+        signer,
+        admission: admission::chain(),
+        allocations,
+        event_leases: crate::keep::EventLeases::new(config.event_ttl),
+        inflight: Inflight::new(
+            config.max_mutating_requests_inflight,
+            config.max_requests_inflight,
+        ),
+        metrics: Metrics::default(),
+        stop: crew.stop(),
+        started: AtomicBool::new(false),
+        config,
+    };
+    let server = ApiServer {
+        core: Arc::new(core),
+    };
+    let client = server.client(Identity::loopback());
+    bootstrap::write(&server.core, &client).await?;
+    server.core.started.store(true, Ordering::Release);
+    Ok(server)
+}
+
+fn observer(
+    group_resource: &str,
+    authorizer: &Arc<Authorizer>,
+    allocations: &Allocations,
+) -> Option<Arc<dyn Observer>> {
+    if group_resource == "services" {
+        return Some(Arc::new(allocations.clone()));
+    }
+    Authorizer::WATCHES.contains(&group_resource).then(|| {
+        let rights = Rights {
+            authorizer: Arc::clone(authorizer),
+            group_resource: group_resource.to_owned(),
+        };
+        Arc::new(rights) as Arc<dyn Observer>
+    })
+}

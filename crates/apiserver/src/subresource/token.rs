@@ -1,0 +1,138 @@
+//! `/token`: a signed token for a service account, perhaps bound to an object.
+
+use std::sync::Arc;
+
+use auth::token::{Bound, MAX_SECONDS, MIN_SECONDS, Ref};
+use auth::TokenSpec;
+use client::Body;
+use http::StatusCode;
+use jiff::Timestamp;
+use meta::{Faults, Names, Status};
+use serde_json::{Value, json};
+
+use crate::body;
+use crate::cache::encode;
+use crate::chain::Call;
+use crate::registry::Resource;
+use crate::respond::{self, Answer};
+use crate::server::Core;
+use crate::verbs::get::newest;
+use crate::verbs::write::text;
+
+const KIND: (&str, &str, &str) = ("authentication.k8s.io", "v1", "TokenRequest");
+const DEFAULT_SECONDS: i64 = 3600;
+
+/// Signs a token.
+pub(crate) async fn request(
+    core: &Arc<Core>,
+    call: &Call,
+    accounts: &Resource,
+    body: Body,
+) -> Result<Answer, Status> {
+    let bytes = body::read(body).await?;
+    let mut request = body::foreign(call, KIND, &bytes)?;
+    let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
+    let account = newest(core, accounts, namespace, name).await?;
+    let seconds = request.pointer("/spec/expirationSeconds").and_then(Value::as_i64);
+    let seconds = seconds.unwrap_or(DEFAULT_SECONDS);
+    check(seconds)?;
+    let audiences = request.pointer("/spec/audiences").and_then(Value::as_array);
+    let audiences = audiences.into_iter().flatten().filter_map(Value::as_str);
+    let mut audiences: Vec<String> = audiences.map(str::to_owned).collect();
+    if audiences.is_empty() {
+        audiences.push(core.signer.issuer().to_owned());
+    }
+    let bound = match request.pointer("/spec/boundObjectRef").cloned() {
+        Some(wanted) if !wanted.is_null() => Some(bound_to(core, namespace, name, &wanted)?),
+        _ => None,
+    };
+    let spec = TokenSpec {
+        namespace: namespace.to_owned(),
+        service_account: Ref {
+            name: name.to_owned(),
+            uid: account.uid.to_string(),
+        },
+        audiences: audiences.clone(),
+        expiration_seconds: seconds,
+        bound,
+    };
+    let (token, end) = core.signer.sign(&spec, Timestamp::now()).map_err(Status::internal)?;
+    let now = meta::time::now();
+    request["metadata"] = json!({"name": name, "namespace": namespace, "creationTimestamp": now});
+    request["spec"]["audiences"] = json!(audiences);
+    request["spec"]["expirationSeconds"] = seconds.into();
+    request["status"] =
+        json!({"token": token, "expirationTimestamp": meta::time::rfc3339(end)});
+    respond::text(call, StatusCode::CREATED, encode(&request).into())
+}
+
+fn check(seconds: i64) -> Result<(), Status> {
+    let mut faults = Faults::new();
+    let field = "spec.expirationSeconds";
+    if seconds < MIN_SECONDS {
+        faults.invalid(field, seconds, "may not specify a duration less than 10 minutes");
+    } else if seconds > MAX_SECONDS {
+        faults.invalid(field, seconds, "may not specify a duration larger than 2^32 seconds");
+    }
+    let names = Names::namespaced(KIND.0, KIND.1, KIND.2, "tokenrequests");
+    match faults.is_empty() {
+        true => Ok(()),
+        false => Err(Status::invalid(&names, "", &faults)),
+    }
+}
+
+fn bound_to(
+    core: &Core,
+    namespace: &str,
+    account: &str,
+    wanted: &Value,
+) -> Result<Bound, Status> {
+    use admission::Lookup as _;
+    let (kind, name, uid) = (text(wanted, "/kind"), text(wanted, "/name"), text(wanted, "/uid"));
+    let (plural, namespace) = match kind {
+        "Pod" => ("pods", namespace),
+        "Secret" => ("secrets", namespace),
+        "Node" => ("nodes", ""),
+        _ => {
+            let version = text(wanted, "/apiVersion");
+            return Err(Status::bad_request(format!(
+                "cannot bind token to object {version}, Kind={kind}"
+            )));
+        }
+    };
+    let names = match namespace {
+        "" => Names::cluster("", "v1", kind, plural),
+        _ => Names::namespaced("", "v1", kind, plural),
+    };
+    let found = core.lookup.get(plural, namespace, name);
+    let found = found.ok_or_else(|| Status::not_found(&names, name))?;
+    if !uid.is_empty() && uid != found.uid() {
+        let why = format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The \
+             object might have been deleted and then recreated"
+        );
+        return Err(Status::conflict(&names, name, &why));
+    }
+    let own = Ref {
+        name: name.to_owned(),
+        uid: found.uid().to_owned(),
+    };
+    if kind == "Secret" {
+        return Ok(Bound::Secret(own));
+    }
+    if kind == "Node" {
+        return Ok(Bound::Node(own));
+    }
+    if found.text("/spec/serviceAccountName") != account {
+        return Err(Status::bad_request(format!(
+            "cannot bind token for serviceaccount {account:?} to pod running with different \
+             serviceaccount name."
+        )));
+    }
+    let node = found.text("/spec/nodeName");
+    let node = (!node.is_empty()).then(|| Ref {
+        name: node.to_owned(),
+        uid: core.lookup.get("nodes", "", node).map_or_else(String::new, |node| node.uid().into()),
+    });
+    Ok(Bound::Pod { pod: own, node })
+}

@@ -1,0 +1,12 @@
+//! What can be done with the objects of any resource. Verbs know no kinds.
+
+pub(crate) mod collection;
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod get;
+pub(crate) mod list;
+pub(crate) mod page;
+pub(crate) mod patch;
+pub(crate) mod update;
+pub(crate) mod watch;
+pub(crate) mod write;

@@ -1,0 +1,169 @@
+//! create.
+
+use std::sync::Arc;
+
+use admission::Operation;
+use bytes::Bytes;
+use client::Body;
+use http::StatusCode;
+use meta::{Faults, Object, Reason, Status};
+use rand::Rng;
+use serde_json::Value;
+
+use super::write::{Write, metadata, place, text};
+use crate::body;
+use crate::cache::encode;
+use crate::chain::Call;
+use crate::keep::{self, Outcome};
+use crate::registry::Resource;
+use crate::respond::{self, Answer};
+use crate::server::Core;
+
+/// Names tried for an object with `generateName`.
+const NAME_ATTEMPTS: usize = 8;
+/// Characters of generated names: no vowels, and nothing that looks like another.
+const NAME_CHARACTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+const NAME_RANDOM: usize = 5;
+/// Prefixes are cut here, so that generated names are labels.
+const NAME_PREFIX_MAX: usize = 63 - NAME_RANDOM;
+
+/// Creates the object in the request's body.
+pub(crate) async fn create(
+    core: &Arc<Core>,
+    call: &Call,
+    resource: &Resource,
+    body: Body,
+) -> Result<Answer, Status> {
+    let bytes = body::read(body).await?;
+    let write = Write::of(core, call, resource)?;
+    let object = body::object(call, resource, &bytes)?;
+    let json = create_object(&write, object).await?;
+    respond::object(call, resource, StatusCode::CREATED, json)
+}
+
+/// Creates an object that has its schema's shape.
+pub(crate) async fn create_object(write: &Write<'_>, mut object: Value) -> Result<Bytes, Status> {
+    place(write.names(), write.namespace, &mut object)?;
+    let metadata = metadata(&mut object);
+    if metadata.remove("resourceVersion").is_some_and(|version| version != "") {
+        return Err(Status::internal(
+            "resourceVersion should not be set on objects to be created",
+        ));
+    }
+    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds",
+        "selfLink", "generation", "managedFields"]
+    {
+        metadata.remove(field);
+    }
+    let strategy = &write.resource.row.strategy;
+    strategy.default(&mut object);
+    write.own_fields(None, &mut object);
+    create_owned(write, object).await
+}
+
+/// Creates an object whose fields have their owners already.
+pub(crate) async fn create_owned(write: &Write<'_>, object: Value) -> Result<Bytes, Status> {
+    let generated = text(&object, "/metadata/name").is_empty()
+        && !text(&object, "/metadata/generateName").is_empty();
+    let attempts = if generated { NAME_ATTEMPTS } else { 1 };
+    let mut waited = false;
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let stale = write.may_be_stale();
+        match try_create(write, object.clone()).await {
+            // The namespace, account or quota may have been written just before.
+            Err(status) if stale && !waited && refused_by_cache(&status) => {
+                waited = true;
+                write.core.feed.fresh().await;
+            }
+            Err(status) if status.is_already_exists() && generated => {
+                if attempt >= attempts {
+                    let text = "the server was not able to generate a unique name for the object";
+                    let message = format!("{}: {text}", status.message);
+                    return Err(Status { message, ..status });
+                }
+            }
+            done => return done,
+        }
+    }
+}
+
+fn refused_by_cache(status: &Status) -> bool {
+    matches!(status.reason, Reason::Forbidden | Reason::NotFound | Reason::Invalid)
+}
+
+async fn try_create(write: &Write<'_>, object: Value) -> Result<Bytes, Status> {
+    let resource = write.resource;
+    let row = &resource.row;
+    let requested = text(&object, "/metadata/name").to_owned();
+    let mut object = write.mutate(Operation::Create, &requested, object, None)?;
+    row.strategy.default(&mut object);
+    identify(resource, &mut object);
+    if let Some(map) = object.as_object_mut().filter(|_| row.has_status) {
+        map.remove("status");
+    }
+    row.strategy.prepare_create(&mut object);
+    let name = text(&object, "/metadata/name").to_owned();
+    let key = resource.key(write.namespace, &name);
+    let charge = write.core.allocations.create(resource, &key, &mut object, write.dry_run)?;
+    let mut faults = Faults::new();
+    kinds::metadata::validate_create(write.names(), &object, &*row.strategy, &mut faults);
+    row.strategy.validate_create(&object, &mut faults);
+    write.check(&name, &faults)?;
+    let object = Object(object);
+    let admitted = write.admit(Operation::Create, &name, Some(&object), None)?;
+    write.warn(&object.0);
+    let cache = resource.cache()?;
+    if write.dry_run {
+        return match cache.get(&key) {
+            Some(_) => Err(Status::already_exists(write.names(), &name)),
+            None => Ok(encode(&object.0).into()),
+        };
+    }
+    let lease = lease(write.core, resource).await?;
+    let store = &*write.core.store;
+    match keep::put(store, cache, &key, 0, &object.0, lease).await? {
+        Outcome::Lost(_) => Err(Status::already_exists(write.names(), &name)),
+        Outcome::Written(written) => {
+            admitted.stored();
+            charge.settle(&write.core.feed, written.revision).await;
+            Ok(written.json)
+        }
+    }
+}
+
+/// Gives the object its name, uid and time.
+fn identify(resource: &Resource, object: &mut Value) {
+    let has_generation = resource.row.has_generation;
+    let metadata = metadata(object);
+    let own = |field: &str| metadata.get(field).and_then(Value::as_str).unwrap_or("");
+    let (name, prefix) = (own("name"), own("generateName"));
+    if name.is_empty() && !prefix.is_empty() {
+        let name = generate_name(prefix);
+        metadata.insert("name".into(), name.into());
+    }
+    metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
+    metadata.insert("creationTimestamp".into(), meta::time::now().into());
+    if has_generation {
+        metadata.insert("generation".into(), 1.into());
+    }
+}
+
+fn generate_name(prefix: &str) -> String {
+    let mut random = rand::rng();
+    let mut name: String = prefix.chars().take(NAME_PREFIX_MAX).collect();
+    for _ in 0..NAME_RANDOM {
+        let at = random.random_range(0..NAME_CHARACTERS.len());
+        name.push(char::from(NAME_CHARACTERS[at]));
+    }
+    name
+}
+
+/// The lease that an object of this resource is kept by; 0 for ever.
+pub(crate) async fn lease(core: &Core, resource: &Resource) -> Result<i64, Status> {
+    match resource.row.names.plural.as_str() {
+        "events" if !resource.custom => core.event_leases.get(&core.store).await,
+        _ => Ok(0),
+    }
+}

@@ -1,0 +1,42 @@
+//! get.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use meta::Status;
+
+use crate::cache::Entry;
+use crate::chain::Call;
+use crate::registry::Resource;
+use crate::respond::{self, Answer};
+use crate::server::Core;
+
+/// One object.
+pub(crate) async fn get(
+    core: &Core,
+    call: &Call,
+    resource: &Resource,
+) -> Result<Answer, Status> {
+    let cache = resource.cache()?;
+    match call.query.get("resourceVersion") {
+        Some("0") => {}
+        Some(version) => super::page::reached(core, version).await?,
+        None => core.feed.fresh().await,
+    }
+    let key = resource.key(&call.info.namespace, &call.info.name);
+    let entry = cache.get(&key);
+    let entry = entry.ok_or_else(|| Status::not_found(&resource.row.names, &call.info.name))?;
+    respond::object(call, resource, StatusCode::OK, entry.json.clone())
+}
+
+/// The newest version of an object; 404 when there is none.
+pub(crate) async fn newest(
+    core: &Core,
+    resource: &Resource,
+    namespace: &str,
+    name: &str,
+) -> Result<Arc<Entry>, Status> {
+    core.feed.fresh().await;
+    let entry = resource.cache()?.get(&resource.key(namespace, name));
+    entry.ok_or_else(|| Status::not_found(&resource.row.names, name))
+}

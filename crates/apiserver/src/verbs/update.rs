@@ -1,0 +1,330 @@
+//! update, and the loop in which every change of an existing object is made.
+
+use std::sync::Arc;
+
+use admission::Operation;
+use bytes::Bytes;
+use client::Body;
+use http::StatusCode;
+use meta::{Faults, Object, Status};
+use serde_json::Value;
+
+use super::create;
+use super::write::{Write, metadata, place, same, text};
+use crate::body;
+use crate::cache::{Entry, encode};
+use crate::chain::Call;
+use crate::keep::{self, Outcome};
+use crate::registry::Resource;
+use crate::respond::{self, Answer};
+use crate::server::Core;
+
+/// How often a change is made anew because another writer was faster.
+const ATTEMPTS_MAX: usize = 100;
+/// What upstream tells the slower of two writers.
+pub(crate) const MODIFIED: &str = "the object has been modified; please apply your changes to the \
+     latest version and try again";
+
+/// How a change comes about: from the newest version (with its resourceVersion) to the new one.
+pub(crate) struct Made {
+    pub(crate) object: Value,
+    /// Whether `metadata.managedFields` is up to date, as after an apply.
+    pub(crate) owned: bool,
+}
+
+/// Which part of an object a subresource writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// All but the status.
+    All,
+    Status,
+    /// `spec.finalizers` of a namespace.
+    Finalizers,
+    /// What the subresource itself has put in place, and judged.
+    Given,
+}
+
+impl Part {
+    fn of(subresource: &str) -> Part {
+        match subresource {
+            "" | "scale" => Part::All,
+            "status" => Part::Status,
+            "finalize" => Part::Finalizers,
+            _ => Part::Given,
+        }
+    }
+}
+
+/// Replaces the object named in the path by the one in the body.
+pub(crate) async fn update(
+    core: &Arc<Core>,
+    call: &Call,
+    resource: &Resource,
+    body: Body,
+) -> Result<Answer, Status> {
+    let bytes = body::read(body).await?;
+    let write = Write::of(core, call, resource)?;
+    let mut object = body::object(call, resource, &bytes)?;
+    check_name(&object, &call.info.name)?;
+    place(write.names(), write.namespace, &mut object)?;
+    let name = call.info.name.clone();
+    let creates = resource.row.create_on_update && write.subresource.is_empty();
+    if creates {
+        core.feed.fresh().await;
+        if resource.cache()?.get(&resource.key(write.namespace, &name)).is_none() {
+            metadata(&mut object).remove("resourceVersion");
+            let json = create::create_object(&write, object).await?;
+            return respond::object(call, resource, StatusCode::CREATED, json);
+        }
+    }
+    let make = |_: &Value| {
+        Ok(Made {
+            object: object.clone(),
+            owned: false,
+        })
+    };
+    let json = change(&write, &name, &make).await?;
+    respond::object(call, resource, StatusCode::OK, json)
+}
+
+fn check_name(object: &Value, expected: &str) -> Result<(), Status> {
+    let name = text(object, "/metadata/name");
+    if name == expected {
+        return Ok(());
+    }
+    Err(Status::bad_request(match name {
+        "" => format!(
+            "the name of the object ({expected} based on URL) was undeterminable: name must be \
+             provided"
+        ),
+        name => format!(
+            "the name of the object ({name}) does not match the name on the URL ({expected})"
+        ),
+    }))
+}
+
+/// Changes one object: `make` turns its newest version into the next, again whenever another
+/// writer was faster. Returns the object as stored.
+pub(crate) async fn change(
+    write: &Write<'_>,
+    name: &str,
+    make: &(dyn Fn(&Value) -> Result<Made, Status> + Send + Sync),
+) -> Result<Bytes, Status> {
+    let cache = write.resource.cache()?;
+    let mut entry = super::get::newest(write.core, write.resource, write.namespace, name).await?;
+    for _ in 0..ATTEMPTS_MAX {
+        let old = entry.decode().0;
+        let made = make(&old)?;
+        match attempt(write, name, &entry, old, made).await? {
+            Attempt::Done(json) => return Ok(json),
+            Attempt::Lost(Some(newer)) => entry = newer,
+            Attempt::Lost(None) => return Err(Status::not_found(write.names(), name)),
+        }
+    }
+    tracing::warn!(prefix = cache.prefix, name, "gave up changing a contended object");
+    Err(Status::conflict(write.names(), name, MODIFIED))
+}
+
+enum Attempt {
+    Done(Bytes),
+    Lost(Option<Arc<Entry>>),
+}
+
+async fn attempt(
+    write: &Write<'_>,
+    name: &str,
+    entry: &Arc<Entry>,
+    old: Value,
+    made: Made,
+) -> Result<Attempt, Status> {
+    let (resource, row) = (write.resource, &write.resource.row);
+    let mut new = made.object;
+    carry_over(write, name, &old, &mut new)?;
+    let part = Part::of(write.subresource);
+    match part {
+        Part::Status => new = status_only(row.names.group.as_str(), &old, new),
+        Part::Finalizers => new = finalizers_only(&old, &new),
+        Part::Given => {}
+        Part::All => row.strategy.default(&mut new),
+    }
+    if !made.owned {
+        write.own_fields(Some(&old), &mut new);
+    }
+    let old = Object(old);
+    let mut new = write.mutate(Operation::Update, name, new, Some(&old))?;
+    if part == Part::All {
+        row.strategy.default(&mut new);
+        keep_status(row.has_status, &old.0, &mut new);
+        row.strategy.prepare_update(&mut new, &old.0);
+    }
+    let key = resource.key(write.namespace, name);
+    let allocations = &write.core.allocations;
+    let charge = match part {
+        Part::All => allocations.update(resource, &key, &mut new, &old.0, write.dry_run)?,
+        _ => crate::allocate::Charge::nothing(),
+    };
+    count_generation(row.has_generation, &old.0, &mut new);
+    validate(write, name, &new, &old.0)?;
+    let new = Object(new);
+    let admitted = write.admit(Operation::Update, name, Some(&new), Some(&old))?;
+    write.warn(&new.0);
+    if same(&old.0, &new.0) {
+        return Ok(Attempt::Done(entry.json.clone()));
+    }
+    let mut tree = new.0.clone();
+    metadata(&mut tree).remove("resourceVersion");
+    if write.dry_run {
+        return Ok(Attempt::Done(encode(&new.0).into()));
+    }
+    let (store, cache) = (&*write.core.store, resource.cache()?);
+    let leaves = is_finished(&tree);
+    let outcome = match leaves {
+        true => keep::remove(store, cache, &key, entry.revision).await?,
+        false => keep::put(store, cache, &key, entry.revision, &tree, entry.lease).await?,
+    };
+    match outcome {
+        Outcome::Lost(kv) => Ok(Attempt::Lost(kv.and_then(|kv| cache.read_entry(&kv)))),
+        Outcome::Written(written) => {
+            admitted.stored();
+            charge.settle(&write.core.feed, written.revision).await;
+            Ok(Attempt::Done(match leaves {
+                true => encode(&new.0).into(),
+                false => written.json,
+            }))
+        }
+    }
+}
+
+/// What clients may leave out but not change.
+fn carry_over(write: &Write<'_>, name: &str, old: &Value, new: &mut Value) -> Result<(), Status> {
+    let conflict = |why: &str| Status::conflict(write.names(), name, why);
+    let version = text(new, "/metadata/resourceVersion");
+    if !version.is_empty() && version != "0" && version != text(old, "/metadata/resourceVersion") {
+        return Err(conflict(MODIFIED));
+    }
+    let (uid, old_uid) = (text(new, "/metadata/uid"), text(old, "/metadata/uid"));
+    if !uid.is_empty() && uid != old_uid {
+        let key = write.resource.key(write.namespace, name);
+        let prefix = write.resource.cache()?.prefix.as_str();
+        return Err(conflict(&format!(
+            "StorageError: invalid object, Code: 4, Key: {prefix}{key}, ResourceVersion: 0, \
+             AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object \
+             meta: {old_uid}"
+        )));
+    }
+    let from = old.get("metadata").and_then(Value::as_object);
+    let into = metadata(new);
+    let always = ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"];
+    let absent = ["uid", "creationTimestamp", "name", "namespace", "generateName"];
+    let get = |field: &str| from.and_then(|from| from.get(field)).cloned();
+    for field in always {
+        match get(field) {
+            Some(value) => drop(into.insert(field.into(), value)),
+            None if field == "generation" => drop(into.remove(field)),
+            None => {}
+        }
+    }
+    for field in absent {
+        if into.get(field).is_none_or(|value| value.is_null() || value == "")
+            && let Some(value) = get(field)
+        {
+            into.insert(field.into(), value);
+        }
+    }
+    into.remove("selfLink");
+    Ok(())
+}
+
+/// A write to `/status` changes the status, and some of the metadata.
+fn status_only(group: &str, old: &Value, mut given: Value) -> Value {
+    let mut new = old.clone();
+    if let (Some(new), Some(given)) = (new.as_object_mut(), given.as_object_mut()) {
+        match given.remove("status") {
+            Some(status) => drop(new.insert("status".into(), status)),
+            None => drop(new.remove("status")),
+        }
+    }
+    // Upstream's strategies for the core group keep the spec only; the others keep labels too.
+    let fields: &[&str] = match group {
+        "" => &["annotations", "labels", "finalizers", "managedFields"],
+        _ => &["annotations", "managedFields"],
+    };
+    let given = metadata(&mut given);
+    for field in fields {
+        let value = given.remove(*field);
+        let into = metadata(&mut new);
+        match value {
+            Some(value) => drop(into.insert((*field).into(), value)),
+            None => drop(into.remove(*field)),
+        }
+    }
+    new
+}
+
+/// A write to `/finalize` of a namespace.
+fn finalizers_only(old: &Value, given: &Value) -> Value {
+    let mut new = old.clone();
+    let left = given.pointer("/spec/finalizers").cloned();
+    let spec = meta::object::map_at(&mut new, "spec");
+    match left {
+        Some(left) => drop(spec.insert("finalizers".into(), left)),
+        None => drop(spec.remove("finalizers")),
+    }
+    new
+}
+
+fn keep_status(has_status: bool, old: &Value, new: &mut Value) {
+    let Some(map) = new.as_object_mut().filter(|_| has_status) else {
+        return;
+    };
+    match old.get("status") {
+        Some(status) => drop(map.insert("status".into(), status.clone())),
+        None => drop(map.remove("status")),
+    }
+}
+
+/// The generation counts changes of all but metadata and status.
+fn count_generation(has_generation: bool, old: &Value, new: &mut Value) {
+    if !has_generation {
+        return;
+    }
+    let (Some(before), Some(after)) = (old.as_object(), new.as_object()) else {
+        return;
+    };
+    let counts = |name: &str| name != "metadata" && name != "status";
+    let covered = |a: &serde_json::Map<String, Value>, b: &serde_json::Map<String, Value>| {
+        a.iter().all(|(name, value)| !counts(name) || b.get(name) == Some(value))
+    };
+    if covered(before, after) && covered(after, before) {
+        return;
+    }
+    let generation = old.pointer("/metadata/generation").and_then(Value::as_i64);
+    metadata(new).insert("generation".into(), (generation.unwrap_or(0) + 1).into());
+}
+
+fn validate(write: &Write<'_>, name: &str, new: &Value, old: &Value) -> Result<(), Status> {
+    let strategy = &*write.resource.row.strategy;
+    let mut faults = Faults::new();
+    kinds::metadata::validate_update(write.names(), new, old, strategy, &mut faults);
+    match Part::of(write.subresource) {
+        Part::All => strategy.validate_update(new, old, &mut faults),
+        Part::Status => strategy.validate_status(new, old, &mut faults),
+        Part::Finalizers | Part::Given => {}
+    }
+    write.check(name, &faults)
+}
+
+/// Whether nothing holds a deleted object any more.
+pub(crate) fn is_finished(object: &Value) -> bool {
+    let holds = |pointer: &str| {
+        let list = object.pointer(pointer).and_then(Value::as_array);
+        list.is_some_and(|list| !list.is_empty())
+    };
+    let grace = object.pointer("/metadata/deletionGracePeriodSeconds");
+    let is_namespace = object.get("kind").is_some_and(|kind| kind == "Namespace")
+        && object.get("apiVersion").is_some_and(|version| version == "v1");
+    object.pointer("/metadata/deletionTimestamp").is_some()
+        && grace.and_then(Value::as_i64).unwrap_or(0) == 0
+        && !holds("/metadata/finalizers")
+        && !(is_namespace && holds("/spec/finalizers"))
+}

@@ -1,0 +1,300 @@
+//! watch: a cursor behind the ring of changes, and a stream of frames that all watches share.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use client::{Body, BoxError};
+use http::StatusCode;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use jiff::Timestamp;
+use meta::Status;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::page;
+use crate::cache::{Cache, Change, Cursor, Entry, encode, frame};
+use crate::chain::Call;
+use crate::chain::accept::Shape;
+use crate::registry::Resource;
+use crate::respond::{self, Answer};
+use crate::selectors::Filter;
+use crate::server::Core;
+use crate::table;
+
+/// Changes taken from the ring at once.
+const BATCH_CHANGES: usize = 64;
+/// Between two bookmarks.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// A watch that names no timeout lasts this long, up to twice.
+const TIMEOUT_MIN: Duration = Duration::from_secs(1800);
+/// Tells that all that existed when the watch began has been sent.
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+/// In which form events are sent.
+struct Form {
+    shape: Shape,
+    include: table::Include,
+    resource: Arc<Resource>,
+    with_columns: bool,
+}
+
+impl Form {
+    fn object(&mut self, json: &[u8]) -> Bytes {
+        let Ok(tree) = respond::decode(json) else {
+            return Bytes::new();
+        };
+        let tree = match self.shape {
+            Shape::Object => return Bytes::copy_from_slice(json),
+            Shape::Metadata => table::metadata_only(tree),
+            Shape::Table => self.table(tree),
+        };
+        encode(&tree).into()
+    }
+
+    fn table(&mut self, tree: Value) -> Value {
+        let row = &self.resource.row;
+        let version = tree.pointer("/metadata/resourceVersion").cloned();
+        let rows = vec![table::row(row, tree, self.include, Timestamp::now())];
+        let metadata = json!({"resourceVersion": version});
+        let with_columns = std::mem::replace(&mut self.with_columns, false);
+        table::table(row, rows, metadata, with_columns)
+    }
+}
+
+struct Watcher {
+    cache: Arc<Cache>,
+    feed: Arc<crate::cache::Feed>,
+    filter: Filter,
+    form: Form,
+    cursor: Cursor,
+    growth: tokio::sync::watch::Receiver<u64>,
+    /// What existed at the beginning and has not been sent yet.
+    initial: VecDeque<Arc<Entry>>,
+    /// Revision of `initial`, until its end has been told.
+    initial_end: Option<i64>,
+    ready: VecDeque<Bytes>,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    deadline: Instant,
+    stop: base::Stop,
+    bookmark_due: bool,
+    /// The time is over: what is known is sent, and then nothing more.
+    ending: bool,
+    ended: bool,
+    /// Counts open watches.
+    _seat: crate::metrics::WatchSeat,
+}
+
+/// Opens a watch.
+pub(crate) async fn watch(
+    core: &Core,
+    call: &Call,
+    resource: &Arc<Resource>,
+) -> Result<Answer, Status> {
+    let cache = Arc::clone(resource.cache()?);
+    let filter = Filter::read(call, resource)?;
+    let initial = wants_initial(call)?;
+    let version = call.query.get("resourceVersion");
+    match version {
+        None => core.feed.fresh().await,
+        Some("0") => {}
+        Some(version) if initial => page::reached(core, version).await?,
+        Some(version) => drop(page::parse(version)?),
+    }
+    let growth = cache.growth();
+    let bookmarks = call.query.flag("allowWatchBookmarks");
+    let (cursor, entries, initial_end) = match version {
+        Some(version) if !initial && version != "0" => {
+            let revision = page::parse(version)?;
+            match cache.cursor_after(revision) {
+                Ok(cursor) => (cursor, VecDeque::new(), None),
+                Err(too_old) => return Ok(expired(revision, too_old.oldest)),
+            }
+        }
+        _ => {
+            let (snapshot, cursor) = cache.snapshot_and_cursor(core.feed.applied());
+            let prefixed = snapshot.map.prefixed(&filter.prefix);
+            let entries = prefixed.filter(|entry| filter.matches(entry)).cloned();
+            let end = initial.then_some(snapshot.revision);
+            let wanted = call.query.get("sendInitialEvents") != Some("false");
+            let entries = if wanted { entries.collect() } else { VecDeque::new() };
+            (cursor, entries, end)
+        }
+    };
+    let timeout = match call.query.number("timeoutSeconds")? {
+        Some(seconds) if seconds > 0 => Duration::from_secs(seconds.unsigned_abs()),
+        _ => TIMEOUT_MIN.mul_f64(1.0 + rand::random::<f64>()),
+    };
+    let now = Instant::now();
+    let watcher = Watcher {
+        feed: Arc::clone(&core.feed),
+        filter,
+        form: Form {
+            shape: call.accept.shape,
+            include: table::Include::read(&call.query)?,
+            resource: Arc::clone(resource),
+            with_columns: true,
+        },
+        cursor,
+        growth,
+        initial: entries,
+        initial_end,
+        ready: VecDeque::new(),
+        bookmarks,
+        // Spread, so that a thousand watches do not all speak at once.
+        next_bookmark: now + BOOKMARK_EVERY.mul_f64(0.75 + rand::random::<f64>() / 4.0),
+        deadline: now + timeout.min(Duration::from_secs(86_400)),
+        stop: core.stop.clone(),
+        bookmark_due: false,
+        ending: false,
+        ended: false,
+        _seat: core.metrics.watch_seat(),
+        cache,
+    };
+    let frames = futures::stream::unfold(watcher, |mut watcher| async move {
+        let frame = watcher.next().await?;
+        Some((Ok::<_, BoxError>(Frame::data(frame)), watcher))
+    });
+    let body: Body = StreamBody::new(frames).boxed_unsync();
+    let mut answer = respond::plain(StatusCode::OK, "application/json", Bytes::new());
+    *answer.body_mut() = body;
+    Ok(answer)
+}
+
+/// Whether the client wants all that exists first, and to be told when it has it.
+fn wants_initial(call: &Call) -> Result<bool, Status> {
+    let asked = call.query.get("sendInitialEvents");
+    let rule = call.query.get("resourceVersionMatch");
+    match (asked, rule) {
+        (None, None) => Ok(false),
+        (None, Some(_)) => Err(Status::bad_request(
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        )),
+        (Some(_), rule) if rule != Some("NotOlderThan") => Err(Status::bad_request(
+            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        )),
+        (Some(word), _) => Ok(word == "true" || word == "1"),
+    }
+}
+
+/// A watch that ends with the one event that its start is gone.
+fn expired(revision: i64, oldest: i64) -> Answer {
+    let status = Status::expired(format!("too old resource version: {revision} ({oldest})"));
+    let body = frame("ERROR", &encode(&status.to_value()));
+    respond::plain(StatusCode::OK, "application/json", body)
+}
+
+impl Watcher {
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(frame) = self.ready.pop_front() {
+                return Some(frame);
+            }
+            if self.ended {
+                return None;
+            }
+            if !self.send_initial() {
+                self.send_changes().await;
+            }
+        }
+    }
+
+    /// Readies some of what existed; false when there is no more.
+    fn send_initial(&mut self) -> bool {
+        let count = self.initial.len().min(BATCH_CHANGES);
+        for entry in self.initial.drain(..count) {
+            let frame = match self.form.shape {
+                Shape::Object => frame("ADDED", &entry.json),
+                _ => frame("ADDED", &self.form.object(&entry.json)),
+            };
+            self.ready.push_back(frame);
+        }
+        if self.initial.is_empty()
+            && let Some(revision) = self.initial_end.take()
+            && self.bookmarks
+        {
+            let annotations = json!({INITIAL_EVENTS_END: "true"});
+            self.bookmark(revision, Some(annotations));
+        }
+        !self.ready.is_empty()
+    }
+
+    async fn send_changes(&mut self) {
+        self.growth.borrow_and_update();
+        let applied = self.feed.applied();
+        let Ok((changes, seen)) = self.cache.changes(&mut self.cursor, BATCH_CHANGES, applied)
+        else {
+            let status = Status::expired("watcher fell behind: too old resource version");
+            self.ready.push_back(frame("ERROR", &encode(&status.to_value())));
+            self.ended = true;
+            return;
+        };
+        for change in &changes {
+            self.send_change(change);
+        }
+        if !changes.is_empty() {
+            return;
+        }
+        if std::mem::take(&mut self.bookmark_due) && self.bookmarks {
+            self.bookmark(seen, None);
+        }
+        match self.ending {
+            true => self.ended = true,
+            false => self.wait().await,
+        }
+    }
+
+    fn send_change(&mut self, change: &Change) {
+        let Some(event) = self.filter.event(change) else {
+            return;
+        };
+        let frame = match self.form.shape {
+            Shape::Object => change.frame(event),
+            _ => {
+                let object = self.form.object(&change.object(event));
+                frame(event.as_str(), &object)
+            }
+        };
+        self.ready.push_back(frame);
+    }
+
+    /// Waits for something to do.
+    async fn wait(&mut self) {
+        if !self.ready.is_empty() {
+            return;
+        }
+        tokio::select! {
+            grown = self.growth.changed() => self.ended |= grown.is_err(),
+            () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
+                self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+                self.bookmark_due = true;
+            }
+            () = tokio::time::sleep_until(self.deadline) => {
+                self.bookmark_due = true;
+                self.ending = true;
+            }
+            () = self.stop.raised() => self.ended = true,
+        }
+    }
+
+    fn bookmark(&mut self, revision: i64, annotations: Option<Value>) {
+        let names = &self.form.resource.row.names;
+        let mut object = json!({
+            "kind": names.kind, "apiVersion": names.api_version(),
+            "metadata": {"resourceVersion": revision.to_string(), "creationTimestamp": null},
+        });
+        if let Some(annotations) = annotations {
+            object["metadata"]["annotations"] = annotations;
+        }
+        let bytes = encode(&object);
+        let bytes = match self.form.shape {
+            Shape::Object => bytes.into(),
+            _ => self.form.object(&bytes),
+        };
+        self.ready.push_back(frame("BOOKMARK", &bytes));
+    }
+}
+

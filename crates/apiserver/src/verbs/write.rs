@@ -1,0 +1,252 @@
+//! What all writes share: names and namespaces, admission, bookkeeping, managed fields.
+
+use std::sync::Arc;
+
+use admission::Operation;
+use meta::{Faults, Names, Object, Status};
+use serde_json::{Map, Value};
+
+use crate::chain::Call;
+use crate::registry::Resource;
+use crate::server::Core;
+
+/// One write on its way.
+pub(crate) struct Write<'a> {
+    pub(crate) core: &'a Arc<Core>,
+    pub(crate) call: &'a Call,
+    pub(crate) resource: &'a Resource,
+    pub(crate) namespace: &'a str,
+    /// Such as `status`, or empty.
+    pub(crate) subresource: &'a str,
+    pub(crate) dry_run: bool,
+}
+
+impl<'a> Write<'a> {
+    /// The write that a request asks for.
+    pub(crate) fn of(
+        core: &'a Arc<Core>,
+        call: &'a Call,
+        resource: &'a Resource,
+    ) -> Result<Write<'a>, Status> {
+        Ok(Write {
+            core,
+            call,
+            resource,
+            namespace: match resource.row.names.is_namespaced() {
+                true => &call.info.namespace,
+                false => "",
+            },
+            subresource: &call.info.subresource,
+            dry_run: crate::body::is_dry_run(call)?,
+        })
+    }
+
+    pub(crate) fn names(&self) -> &'a Names {
+        &self.resource.row.names
+    }
+
+    /// Runs the mutating plugins and then checks the rights to hand out rights.
+    pub(crate) fn mutate(
+        &self,
+        operation: Operation,
+        name: &str,
+        object: Value,
+        old: Option<&Object>,
+    ) -> Result<Value, Status> {
+        let mut object = Object(object);
+        let request = self.request(operation, name, old);
+        let core = self.core;
+        core.admission.mutate(&request, &mut object, &core.lookup)?;
+        self.core.authorizer.check_escalation(
+            &self.call.user,
+            self.names(),
+            self.namespace,
+            &object,
+            old,
+        )?;
+        Ok(object.0)
+    }
+
+    /// Runs the validating plugins. Whoever admitted the write learns how it ended.
+    pub(crate) fn admit<'w>(
+        &'w self,
+        operation: Operation,
+        name: &'w str,
+        object: Option<&'w Object>,
+        old: Option<&'w Object>,
+    ) -> Result<Admitted<'w>, Status> {
+        let admitted = Admitted {
+            core: self.core,
+            request: self.request(operation, name, old),
+            object,
+            stored: false,
+        };
+        let core = self.core;
+        match core.admission.validate(&admitted.request, object, &core.lookup) {
+            Ok(()) => Ok(admitted),
+            Err(status) => {
+                // The chain has taken back what it charged.
+                std::mem::forget(admitted);
+                Err(status)
+            }
+        }
+    }
+
+    fn request<'w>(
+        &'w self,
+        operation: Operation,
+        name: &'w str,
+        old: Option<&'w Object>,
+    ) -> admission::Request<'w> {
+        admission::Request {
+            operation,
+            names: self.names(),
+            namespace: self.namespace,
+            name,
+            subresource: self.subresource,
+            user: &self.call.user,
+            old,
+            dry_run: self.dry_run,
+        }
+    }
+
+    /// Whether the caches may be behind the store; what admission refused may then be allowed.
+    pub(crate) fn may_be_stale(&self) -> bool {
+        self.core.feed.applied() < self.core.store.revision()
+    }
+
+    /// Records who set which field.
+    pub(crate) fn own_fields(&self, old: Option<&Value>, new: &mut Value) {
+        let Some(ty) = &self.resource.ty else {
+            return;
+        };
+        let manager = self.call.field_manager();
+        schema::update_managed_fields(
+            ty.get(),
+            old,
+            new,
+            schema::UpdateOptions {
+                manager: &manager,
+                api_version: &self.names().api_version(),
+                subresource: self.subresource,
+                now: &meta::time::now(),
+                reset: reset_paths(self.resource, self.subresource),
+            },
+        );
+    }
+
+    /// 422 unless there are no faults.
+    pub(crate) fn check(&self, name: &str, faults: &Faults) -> Result<(), Status> {
+        match faults.is_empty() {
+            true => Ok(()),
+            false => Err(Status::invalid(self.names(), name, faults)),
+        }
+    }
+
+    /// Passes on what the kind wants its users to know.
+    pub(crate) fn warn(&self, object: &Value) {
+        for warning in self.resource.row.strategy.warnings(object) {
+            self.call.warn(warning);
+        }
+    }
+}
+
+/// A write that admission let pass; tells the plugins at its end whether it was stored.
+pub(crate) struct Admitted<'w> {
+    core: &'w Core,
+    request: admission::Request<'w>,
+    object: Option<&'w Object>,
+    stored: bool,
+}
+
+impl Admitted<'_> {
+    /// The write is in the store.
+    pub(crate) fn stored(mut self) {
+        self.stored = true;
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        let admission = &self.core.admission;
+        admission.settled(&self.request, self.object, self.stored);
+    }
+}
+
+/// Paths that nobody owns through this endpoint, since it does not change them.
+pub(crate) fn reset_paths(resource: &Resource, subresource: &str) -> &'static [&'static str] {
+    match (subresource, resource.row.has_status) {
+        ("", true) => &["status"],
+        ("status", _) => &["spec", "metadata.labels", "metadata.deletionTimestamp"],
+        _ => &[],
+    }
+}
+
+/// `metadata`, made when it is missing.
+pub(crate) fn metadata(object: &mut Value) -> &mut Map<String, Value> {
+    meta::object::map_at(object, "metadata")
+}
+
+/// Text at a JSON pointer.
+pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or("")
+}
+
+/// The namespace of a written object is that of the request.
+pub(crate) fn place(names: &Names, namespace: &str, object: &mut Value) -> Result<(), Status> {
+    let metadata = metadata(object);
+    if !names.is_namespaced() {
+        metadata.remove("namespace");
+        return Ok(());
+    }
+    let own = metadata.get("namespace").and_then(Value::as_str).unwrap_or("");
+    if own.is_empty() {
+        metadata.insert("namespace".into(), namespace.into());
+    } else if own != namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the \
+             request",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether two objects are the same but for the version and the times of managed fields.
+pub(crate) fn same(old: &Value, new: &Value) -> bool {
+    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else {
+        return old == new;
+    };
+    let rest = |map: &Map<String, Value>, other: &Map<String, Value>| {
+        map.iter()
+            .filter(|(name, _)| *name != "metadata")
+            .all(|(name, value)| other.get(name) == Some(value))
+    };
+    rest(old, new) && rest(new, old) && same_metadata(old.get("metadata"), new.get("metadata"))
+}
+
+fn same_metadata(old: Option<&Value>, new: Option<&Value>) -> bool {
+    let (Some(Value::Object(old)), Some(Value::Object(new))) = (old, new) else {
+        return old == new;
+    };
+    let rest = |map: &Map<String, Value>, other: &Map<String, Value>| {
+        map.iter()
+            .filter(|(name, _)| !matches!(name.as_str(), "managedFields" | "resourceVersion"))
+            .all(|(name, value)| other.get(name) == Some(value))
+    };
+    rest(old, new) && rest(new, old) && {
+        timeless(old.get("managedFields")) == timeless(new.get("managedFields"))
+    }
+}
+
+fn timeless(managed: Option<&Value>) -> Vec<Value> {
+    let entries = managed.and_then(Value::as_array).into_iter().flatten();
+    entries
+        .map(|entry| {
+            let mut entry = entry.clone();
+            if let Some(map) = entry.as_object_mut() {
+                map.remove("time");
+            }
+            entry
+        })
+        .collect()
+}

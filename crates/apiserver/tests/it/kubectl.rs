@@ -1,0 +1,110 @@
+//! The real kubectl over TLS.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use base::Crew;
+use tokio::io::AsyncWriteExt;
+
+use crate::cluster::Cluster;
+
+const KUBECTL: &str = "/usr/lib/google-cloud-sdk/bin/kubectl.1.33";
+
+struct Kubectl {
+    cluster: Cluster,
+    config: PathBuf,
+}
+
+impl Kubectl {
+    async fn start() -> Kubectl {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let crew = Crew::new();
+        let store = store::memory(&crew).await.unwrap();
+        let cluster = Cluster::over(store, crew, port).await;
+        let tls = auth::tls::server_config(&cluster.pki).unwrap();
+        apiserver::listen(cluster.server.clone(), vec![listener], tls, &cluster.crew).unwrap();
+        let url = format!("https://127.0.0.1:{port}");
+        let config = cluster.dir.path().join("kubeconfig");
+        let text = auth::kubeconfig(&url, cluster.pki.ca_pem(), cluster.pki.admin(), "test");
+        std::fs::write(&config, text).unwrap();
+        Kubectl { cluster, config }
+    }
+
+    async fn run(&self, line: &str, input: &str) -> Result<String, String> {
+        let mut child = tokio::process::Command::new(KUBECTL)
+            .args(line.split_whitespace())
+            .env("KUBECONFIG", &self.config)
+            .env("HOME", self.cluster.dir.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(input.as_bytes()).await.unwrap();
+        drop(stdin);
+        let done = child.wait_with_output().await.unwrap();
+        let out = String::from_utf8_lossy(&done.stdout).into_owned();
+        match done.status.success() {
+            true => Ok(out),
+            false => Err(out + &String::from_utf8_lossy(&done.stderr)),
+        }
+    }
+
+    async fn expect(&self, line: &str, input: &str, part: &str) {
+        let out = self.run(line, input).await.unwrap_or_else(|out| panic!("{line}: {out}"));
+        assert!(out.contains(part), "kubectl {line}: {out}");
+    }
+}
+
+const DEPLOYMENT: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: c, image: 'example.com/web:1', ports: [{containerPort: 80}]}]}
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_at_work() {
+    let kubectl = Kubectl::start().await;
+    kubectl.expect("version", "", "sampan").await;
+    kubectl.expect("get namespaces", "", "kube-node-lease").await;
+    kubectl.expect("api-resources", "", "deployments").await;
+    kubectl.expect("create -f -", DEPLOYMENT, "deployment.apps/web created").await;
+    kubectl.expect("get deploy -o wide", "", "example.com/web:1").await;
+    kubectl.expect("apply -f -", DEPLOYMENT, "deployment.apps/web configured").await;
+    kubectl.expect("apply -f -", DEPLOYMENT, "deployment.apps/web unchanged").await;
+    let more = DEPLOYMENT.replace("replicas: 2", "replicas: 4");
+    kubectl.expect("apply -f -", &more, "deployment.apps/web configured").await;
+    kubectl.expect("apply --server-side --force-conflicts -f -", &more, "serverside-applied").await;
+    kubectl.expect("scale deployment web --replicas=7", "", "scaled").await;
+    kubectl.expect("get deploy web -o jsonpath={.spec.replicas}", "", "7").await;
+    kubectl.expect("expose deployment web --port=80", "", "service/web exposed").await;
+    kubectl.expect("get svc web -o yaml", "", "clusterIP: 10.").await;
+    kubectl.expect("label deployment web tier=front", "", "labeled").await;
+    kubectl.expect("set image deployment/web c=example.com/web:2", "", "image updated").await;
+    kubectl.expect("patch deployment web -p {\"spec\":{\"paused\":true}}", "", "patched").await;
+    kubectl.expect("describe deployment web", "", "example.com/web:2").await;
+    kubectl.expect("auth can-i --list", "", "*.*").await;
+    kubectl.expect("auth whoami", "", "kubernetes-admin").await;
+    kubectl.expect("get --raw /readyz?verbose", "", "readyz check passed").await;
+    kubectl.expect("delete deployment web", "", "deleted").await;
+    kubectl.expect("get events -A", "", "").await;
+    let missing = kubectl.run("get deployment web", "").await.unwrap_err();
+    assert!(missing.contains("NotFound"), "{missing}");
+    kubectl.cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fields_are_explained() {
+    let kubectl = Kubectl::start().await;
+    kubectl.expect("explain deployment.spec.replicas", "", "FIELD: replicas").await;
+    kubectl.cluster.stop().await;
+}

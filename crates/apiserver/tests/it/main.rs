@@ -1,0 +1,8 @@
+//! The API server over the real store, called in process and by kubectl.
+
+mod admission;
+mod cluster;
+mod kubectl;
+mod lists;
+mod watches;
+mod writes;

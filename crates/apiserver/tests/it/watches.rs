@@ -1,0 +1,83 @@
+//! What watches deliver.
+
+use client::{Watch, WatchEvent};
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::cluster::{CONFIG_MAPS, Cluster, config_map};
+
+async fn watch(cluster: &Cluster, query: &str) -> Watch<Value> {
+    let path = format!("{CONFIG_MAPS}?watch=1&{query}");
+    let request = client::request::request(Method::GET, &path, None, client::empty()).unwrap();
+    Watch::new(cluster.client.send(request).await.unwrap().into_body())
+}
+
+async fn next(watch: &mut Watch<Value>) -> String {
+    let wait = tokio::time::timeout(std::time::Duration::from_secs(5), watch.next());
+    let show = |word: &str, object: &Value| {
+        let data = object["data"]["key"].as_str().unwrap_or("-");
+        format!("{word} {} {data}", object["metadata"]["name"].as_str().unwrap_or("-"))
+    };
+    match wait.await.expect("an event in time") {
+        None => "end".into(),
+        Some(Ok(WatchEvent::Added(object))) => show("added", &object),
+        Some(Ok(WatchEvent::Modified(object))) => show("modified", &object),
+        Some(Ok(WatchEvent::Deleted(object))) => show("deleted", &object),
+        Some(Ok(WatchEvent::Bookmark(_))) => "bookmark".into(),
+        Some(Err(status)) => format!("{} {}", status.code, status.message),
+    }
+}
+
+#[tokio::test]
+async fn changes_arrive_in_order() {
+    let cluster = Cluster::start().await;
+    cluster.post(CONFIG_MAPS, config_map("a", "1")).await.unwrap();
+    let list = cluster.get(CONFIG_MAPS).await.unwrap();
+    let version = list["metadata"]["resourceVersion"].as_str().unwrap();
+    let mut from_list = watch(&cluster, &format!("resourceVersion={version}")).await;
+    let mut from_now = watch(&cluster, "").await;
+    let mut labelled = watch(&cluster, "labelSelector=on%3Dyes").await;
+    assert_eq!(next(&mut from_now).await, "added a 1");
+    let path = format!("{CONFIG_MAPS}/a");
+    let mut changed = config_map("a", "2");
+    changed["metadata"]["labels"] = json!({"on": "yes"});
+    cluster.put(&path, &changed).await.unwrap();
+    assert_eq!(next(&mut from_list).await, "modified a 2");
+    assert_eq!(next(&mut from_now).await, "modified a 2");
+    assert_eq!(next(&mut labelled).await, "added a 2");
+    cluster.put(&path, &config_map("a", "3")).await.unwrap();
+    assert_eq!(next(&mut labelled).await, "deleted a 2");
+    cluster.client.delete_value(&path, None).await.unwrap();
+    assert_eq!(next(&mut from_list).await, "modified a 3");
+    assert_eq!(next(&mut from_list).await, "deleted a 3");
+    // What the ring holds is replayed.
+    let mut late = watch(&cluster, &format!("resourceVersion={version}")).await;
+    assert_eq!(next(&mut late).await, "modified a 2");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_streamed_list_ends_with_a_bookmark() {
+    let cluster = Cluster::start().await;
+    cluster.post(CONFIG_MAPS, config_map("a", "1")).await.unwrap();
+    let query = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    let mut stream = watch(&cluster, query).await;
+    assert_eq!(next(&mut stream).await, "added a 1");
+    assert_eq!(next(&mut stream).await, "bookmark");
+    cluster.post(CONFIG_MAPS, config_map("b", "1")).await.unwrap();
+    assert_eq!(next(&mut stream).await, "added b 1");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_ends_in_time_and_refuses_the_past() {
+    let cluster = Cluster::start().await;
+    let mut short = watch(&cluster, "timeoutSeconds=1&allowWatchBookmarks=true").await;
+    assert_eq!(next(&mut short).await, "bookmark");
+    assert_eq!(next(&mut short).await, "end");
+    let mut past = watch(&cluster, "resourceVersion=0001").await;
+    let told = next(&mut past).await;
+    // The cache was filled at revision 1 or later: nothing older is known.
+    assert!(told == "end" || told.starts_with("410 too old resource version"), "{told}");
+    cluster.stop().await;
+}
