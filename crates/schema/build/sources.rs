@@ -60,8 +60,8 @@ fn from_metadata(name: &str) -> Fallible<PathBuf> {
         return Err(String::from_utf8_lossy(&output.stderr).into());
     }
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let packages = metadata["packages"].as_array().into_iter().flatten();
-    let found = packages.filter(|package| package["name"] == name).last();
+    let mut packages = metadata["packages"].as_array().into_iter().flatten();
+    let found = packages.find(|package| package["name"] == name);
     let manifest = found.and_then(|package| package["manifest_path"].as_str());
     let manifest = PathBuf::from(manifest.ok_or(format!("no package {name}"))?);
     Ok(manifest.parent().ok_or("no folder")?.to_owned())

@@ -109,7 +109,9 @@ impl<'up> Path<'up> {
             value: match value {
                 Value::Null => "null".into(),
                 Value::Bool(_) => "bool".into(),
-                Value::Number(number) if go_type.contains("int") => format!("number {number}"),
+                Value::Number(number) if matches!(go_type, "int32" | "int64") => {
+                    format!("number {number}")
+                }
                 Value::Number(_) => "number".into(),
                 Value::String(_) => "string".into(),
                 Value::Array(_) => "array".into(),
@@ -228,10 +230,12 @@ fn walk(
         }
         (Shape::IntOrString, Value::String(_)) => true,
         (Shape::Int64, Value::Number(_)) => integer(value, i64::MIN, i64::MAX),
-        (Shape::Quantity, Value::String(_) | Value::Number(_)) => return quantity(value),
+        (Shape::Quantity, _) => return quantity(value),
         (Shape::Bytes, Value::String(text)) => return bytes(text),
-        (Shape::Time, Value::String(text)) => return time(text, meta::time::rfc3339),
-        (Shape::MicroTime, Value::String(text)) => return time(text, meta::time::rfc3339_micro),
+        (Shape::Time, Value::String(text)) => return time(text, "", meta::time::rfc3339),
+        (Shape::MicroTime, Value::String(text)) => {
+            return time(text, ".000000", meta::time::rfc3339_micro);
+        }
         (Shape::Struct(ty), Value::Object(map)) => return structure(ty.get(), map, path, unknown),
         (Shape::List(item, _), Value::Array(items)) => {
             for (index, value) in items.iter_mut().enumerate() {
@@ -347,11 +351,14 @@ fn fault_at(text: &str, error: &base64::DecodeError) -> usize {
     }
 }
 
-fn time(text: &mut String, write: fn(jiff::Timestamp) -> String) -> Result<(), TypeError> {
-    const LAYOUT: &str = "2006-01-02T15:04:05Z07:00";
+fn time(
+    text: &mut String,
+    fraction: &str,
+    write: fn(jiff::Timestamp) -> String,
+) -> Result<(), TypeError> {
     let at = meta::time::parse(text).ok_or_else(|| {
         TypeError::Format(format!(
-            "parsing time {text:?} as {LAYOUT:?}: cannot parse {text:?} as \"2006\""
+            "parsing time {text:?} as \"2006-01-02T15:04:05{fraction}Z07:00\": cannot parse {text:?} as \"2006\""
         ))
     })?;
     *text = write(at);

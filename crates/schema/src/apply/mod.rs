@@ -1,6 +1,10 @@
 //! Server-side apply: who owns which field, and what an applied configuration changes.
 
+mod compare;
+mod last_applied;
 mod managers;
+mod merge;
+mod request;
 mod set;
 mod typed;
 mod validate;
@@ -8,12 +12,12 @@ mod validate;
 use serde_json::Value;
 
 use crate::types::Type;
+use compare::{Difference, Encoded};
 use managers::Manager;
+pub use request::{ApplyError, ApplyOptions, Conflict, UpdateOptions};
 use set::Set;
-use typed::{Atom, Difference, Encoded};
+use typed::Atom;
 
-/// Where client-side apply keeps the configuration that it applied last.
-pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// The applier that takes over from client-side apply.
 const KUBECTL: &str = "kubectl";
 /// Who owns what was there before anybody was recorded.
@@ -44,92 +48,6 @@ const LIVE: Encoded = Encoded {
     old: true,
     new: false,
 };
-
-/// How an apply request is to be understood.
-#[derive(Clone, Copy, Debug)]
-pub struct ApplyOptions<'a> {
-    /// `fieldManager` of the request.
-    pub manager: &'a str,
-    /// Whether to take fields from other managers.
-    pub force: bool,
-    /// Version of the endpoint, such as `apps/v1`; the configuration must have the same.
-    pub api_version: &'a str,
-    /// Such as `status`; empty for the object itself.
-    pub subresource: &'a str,
-    /// Now, as `metav1.Time`.
-    pub now: &'a str,
-    /// Paths that the endpoint resets and nobody can own through it, such as `status` or
-    /// `metadata.deletionTimestamp`.
-    pub reset: &'a [&'a str],
-}
-
-/// How any other write is to be recorded.
-#[derive(Clone, Copy, Debug)]
-pub struct UpdateOptions<'a> {
-    /// `fieldManager` of the request, or what stands before the slash of its user agent.
-    pub manager: &'a str,
-    /// Version of the written object.
-    pub api_version: &'a str,
-    /// Such as `status`; empty for the object itself.
-    pub subresource: &'a str,
-    /// Now, as `metav1.Time`.
-    pub now: &'a str,
-    /// As in [`ApplyOptions::reset`].
-    pub reset: &'a [&'a str],
-}
-
-/// One field that another manager owns with another value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Conflict {
-    /// The other manager and its version: `"kubectl-client-side-apply" using apps/v1`.
-    pub manager: String,
-    /// Such as `.spec.replicas`.
-    pub field: String,
-}
-
-impl Conflict {
-    /// `conflict with "kubectl-client-side-apply" using apps/v1`, the message of the status cause.
-    pub fn message(&self) -> String {
-        format!("conflict with {}", self.manager)
-    }
-}
-
-/// Why a configuration cannot be applied.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ApplyError {
-    /// Others own fields that would change: 409 with one `FieldManagerConflict` cause each.
-    #[error("{}", describe(.0))]
-    Conflicts(Vec<Conflict>),
-    /// The configuration is not of its type or version: an unknown field, a wrong type, one key
-    /// twice in a list, managed fields.
-    #[error("{0}")]
-    Invalid(String),
-}
-
-/// Upstream's summary: `Apply failed with 1 conflict: conflict with "a" using v1: .spec.replicas`.
-fn describe(conflicts: &[Conflict]) -> String {
-    if let [conflict] = conflicts {
-        return format!(
-            "Apply failed with 1 conflict: {}: {}",
-            conflict.message(),
-            conflict.field
-        );
-    }
-    let mut lines = Vec::new();
-    let mut last = "";
-    for conflict in conflicts {
-        if conflict.manager != last {
-            lines.push(format!("conflicts with {}:", conflict.manager));
-        }
-        last = &conflict.manager;
-        lines.push(format!("- {}", conflict.field));
-    }
-    format!(
-        "Apply failed with {} conflicts: {}",
-        conflicts.len(),
-        lines.join("\n")
-    )
-}
 
 /// Merges a configuration into the live object (`None`: there is none yet) and returns the result
 /// with its new `metadata.managedFields`, in the shape that [`crate::check`] leaves.
@@ -167,8 +85,8 @@ pub fn apply(
     .run(found.clone(), options.force);
     let done = match tried {
         Err(conflicts) if options.manager == KUBECTL => {
-            let allowed = from_last_applied(ty, live, options.api_version).unwrap_or_default();
-            let rest = rest_of(conflicts, &allowed);
+            let allowed = last_applied::allowed(ty, live, options.api_version).unwrap_or_default();
+            let rest = last_applied::rest_of(conflicts, &allowed);
             match rest.is_empty() {
                 true => Application {
                     ty,
@@ -184,7 +102,7 @@ pub fn apply(
     };
     let mut merged = done.map_err(ApplyError::Conflicts)?;
     if options.manager == KUBECTL {
-        renew_last_applied(&mut merged, applied);
+        last_applied::renew(&mut merged, applied);
     }
     crate::check(ty, &mut merged).map_err(|error| ApplyError::Invalid(error.to_string()))?;
     Ok(merged)
@@ -206,7 +124,7 @@ fn first_owner<'a>(
     live: &'a Value,
     options: ApplyOptions<'a>,
 ) -> Vec<Manager<'a>> {
-    let change = typed::compare(ty, zero, live, BOTH);
+    let change = compare::compare(ty, zero, live, BOTH);
     let set = owned(change.modified.union(&change.added), options.reset);
     match set.is_empty() {
         true => Vec::new(),
@@ -256,12 +174,12 @@ impl<'a> Application<'a> {
         let place = managers.iter().position(|manager| manager.is(&me));
         let last = place.map(|place| managers.remove(place));
         let mut merged = self.live.clone();
-        typed::merge(root, &mut merged, self.applied);
+        merge::merge(root, &mut merged, self.applied);
         if let Some(last) = &last {
             prune(self.ty, &mut merged, &last.set, &me.set, &managers);
         }
         let change =
-            typed::compare(self.ty, self.live, &merged, LIVE).without(&paths(self.options.reset));
+            compare::compare(self.ty, self.live, &merged, LIVE).without(&paths(self.options.reset));
         let conflicts = settle(&mut managers, &change, force);
         if !conflicts.is_empty() {
             return Err(conflicts);
@@ -360,66 +278,6 @@ fn set_managed_fields(object: &mut Value, encoded: Option<Value>) {
     }
 }
 
-/// Fields that client-side apply set and that still have its values.
-fn from_last_applied(ty: &Type, live: &Value, api_version: &str) -> Option<Vec<String>> {
-    let text = live
-        .get("metadata")?
-        .get("annotations")?
-        .get(LAST_APPLIED)?
-        .as_str()?;
-    let last: Value = serde_json::from_str(text).ok()?;
-    if last.get("apiVersion")?.as_str()? != api_version {
-        return None;
-    }
-    let (_, set) = typed::field_set(Atom::Struct(ty), &last);
-    let change = typed::compare(
-        ty,
-        &last,
-        live,
-        Encoded {
-            old: false,
-            new: true,
-        },
-    );
-    let set = set
-        .difference(&change.modified)
-        .difference(&change.added)
-        .difference(&change.removed);
-    Some(set.paths())
-}
-
-fn rest_of(mut conflicts: Vec<Conflict>, allowed: &[String]) -> Vec<Conflict> {
-    let all = conflicts
-        .iter()
-        .all(|conflict| allowed.contains(&conflict.field));
-    match all {
-        true => Vec::new(),
-        false => {
-            conflicts.retain(|conflict| !allowed.contains(&conflict.field));
-            conflicts
-        }
-    }
-}
-
-/// Keeps client-side apply's annotation, where there is one, in step with what was applied.
-fn renew_last_applied(merged: &mut Value, applied: &Value) {
-    let annotations = merged
-        .pointer_mut("/metadata/annotations")
-        .and_then(Value::as_object_mut);
-    let Some(annotation) = annotations.and_then(|annotations| annotations.get_mut(LAST_APPLIED))
-    else {
-        return;
-    };
-    if annotation.as_str().is_none_or(str::is_empty) {
-        return;
-    }
-    let mut applied = applied.clone();
-    if let Some(Value::Object(annotations)) = applied.pointer_mut("/metadata/annotations") {
-        annotations.remove(LAST_APPLIED);
-    }
-    *annotation = format!("{applied}\n").into();
-}
-
 /// Records in `new`'s `metadata.managedFields` what a create (`live` is `None`), an update or a
 /// patch changed. Both trees have passed [`crate::check`]. The entries that `new` brings along
 /// count, except through a subresource; an empty list in it forgets all managers.
@@ -469,7 +327,7 @@ fn record<'a>(
     mut managers: Vec<Manager<'a>>,
     options: UpdateOptions<'a>,
 ) -> Option<Value> {
-    let change = typed::compare(ty, live, new, BOTH).without(&paths(options.reset));
+    let change = compare::compare(ty, live, new, BOTH).without(&paths(options.reset));
     settle(&mut managers, &change, true);
     let set = owned(change.modified.union(&change.added), options.reset);
     if !set.is_empty() {

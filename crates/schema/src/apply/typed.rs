@@ -1,5 +1,4 @@
-//! What the schema says of ownership: which paths a tree has, what differs between two trees,
-//! how a configuration merges into a tree, and how paths are taken out of it.
+//! What the schema says of ownership: which paths a tree has, and how paths are taken out of it.
 
 use std::borrow::Cow;
 
@@ -41,7 +40,7 @@ pub(super) fn atom(shape: &Shape) -> Atom<'_> {
 
 impl<'a> Atom<'a> {
     /// The atom of a map's entry, and whether the entry is a declared field.
-    fn entry(self, key: &str) -> (Atom<'a>, bool) {
+    pub(super) fn entry(self, key: &str) -> (Atom<'a>, bool) {
         match self {
             Atom::Struct(ty) => match ty.field(key) {
                 Some(field) => (atom(&field.shape), true),
@@ -54,7 +53,7 @@ impl<'a> Atom<'a> {
     }
 
     /// Whether upstream's encoder writes the field even when it is not set.
-    fn always_writes(self, key: &str) -> bool {
+    pub(super) fn always_writes(self, key: &str) -> bool {
         let presence = match self {
             Atom::Struct(ty) => ty.field(key).map(|field| field.presence),
             _ => None,
@@ -63,13 +62,13 @@ impl<'a> Atom<'a> {
     }
 
     /// Whether upstream's encoder never writes it as an empty map.
-    fn writes_any(self) -> bool {
+    pub(super) fn writes_any(self) -> bool {
         let always =
             |field: &Field| matches!(field.presence, Presence::Always | Presence::Nullable);
         matches!(self, Atom::Struct(ty) if ty.fields.iter().any(always))
     }
 
-    fn item(self) -> Atom<'a> {
+    pub(super) fn item(self) -> Atom<'a> {
         match self {
             Atom::Keyed(_, item) => atom(item),
             _ => Atom::Leaf,
@@ -77,7 +76,7 @@ impl<'a> Atom<'a> {
     }
 
     /// Deduced atoms settle on what the values are.
-    fn settle(self, values: [Option<&Value>; 2]) -> Atom<'a> {
+    pub(super) fn settle(self, values: [Option<&Value>; 2]) -> Atom<'a> {
         match self {
             Atom::Deduced if !values.into_iter().flatten().any(Value::is_object) => Atom::Leaf,
             atom => atom,
@@ -107,7 +106,7 @@ pub(super) fn step<'a>(atom: Atom<'a>, item: &'a Value) -> Option<Element<'a>> {
 }
 
 /// Items with their steps, in their order; items without a step are left out.
-fn steps<'a>(atom: Atom<'a>, list: Option<&'a Value>) -> Vec<(Element<'a>, &'a Value)> {
+pub(super) fn steps<'a>(atom: Atom<'a>, list: Option<&'a Value>) -> Vec<(Element<'a>, &'a Value)> {
     let items = list.and_then(Value::as_array).into_iter().flatten();
     items
         .filter_map(|item| Some((step(atom, item)?, item)))
@@ -147,206 +146,6 @@ pub(super) fn field_set<'a>(atom: Atom<'a>, value: &'a Value) -> (bool, Set<'a>)
         _ => {}
     }
     (false, set)
-}
-
-/// Paths by what became of them.
-#[derive(Debug, Default)]
-pub(super) struct Difference<'a> {
-    pub(super) removed: Set<'a>,
-    pub(super) modified: Set<'a>,
-    pub(super) added: Set<'a>,
-}
-
-/// What happened at one place, and below it.
-#[derive(Default)]
-struct Change<'a> {
-    removed: bool,
-    modified: bool,
-    added: bool,
-    below: Difference<'a>,
-}
-
-impl<'a> Difference<'a> {
-    fn push(&mut self, element: Element<'a>, change: Change<'a>) {
-        let Change {
-            removed,
-            modified,
-            added,
-            below,
-        } = change;
-        self.removed.push(element.clone(), removed, below.removed);
-        self.modified
-            .push(element.clone(), modified, below.modified);
-        self.added.push(element, added, below.added);
-    }
-
-    fn sort(&mut self) {
-        self.removed.sort();
-        self.modified.sort();
-        self.added.sort();
-    }
-
-    /// Leaves out paths and all that is below them.
-    pub(super) fn without(self, ignored: &Set<'_>) -> Difference<'a> {
-        match ignored.is_empty() {
-            true => self,
-            false => Difference {
-                removed: self.removed.without(ignored),
-                modified: self.modified.without(ignored),
-                added: self.added.without(ignored),
-            },
-        }
-    }
-}
-
-/// Which of two trees have been through upstream's encoder: there, what is always written and not
-/// set is present as `null`, while our trees leave it out.
-#[derive(Clone, Copy)]
-pub(super) struct Encoded {
-    pub(super) old: bool,
-    pub(super) new: bool,
-}
-
-/// What differs between two trees of one type.
-pub(super) fn compare<'a>(
-    ty: &'a Type,
-    old: &'a Value,
-    new: &'a Value,
-    encoded: Encoded,
-) -> Difference<'a> {
-    compare_at(Atom::Struct(ty), Some(old), Some(new), encoded).below
-}
-
-fn compare_at<'a>(
-    atom: Atom<'a>,
-    old: Option<&'a Value>,
-    new: Option<&'a Value>,
-    encoded: Encoded,
-) -> Change<'a> {
-    let mut change = Change::default();
-    if old == new {
-        return change;
-    }
-    let blank = |value: Option<&Value>| match value {
-        None | Some(Value::Null) => true,
-        Some(Value::Array(items)) => items.is_empty(),
-        Some(Value::Object(map)) => map.is_empty(),
-        Some(_) => false,
-    };
-    let atom = atom.settle([old, new]);
-    if matches!(atom, Atom::Leaf) || (blank(old) && blank(new)) {
-        change.added = old.is_none();
-        change.removed = new.is_none();
-        change.modified = old.is_some() && new.is_some();
-        return change;
-    }
-    match atom {
-        Atom::Set | Atom::Keyed(..) => compare_items(atom, old, new, encoded, &mut change.below),
-        _ => compare_entries(atom, old, new, encoded, &mut change.below),
-    }
-    change.added = old.is_none();
-    change.removed = new.is_none();
-    change
-}
-
-fn compare_entries<'a>(
-    atom: Atom<'a>,
-    old: Option<&'a Value>,
-    new: Option<&'a Value>,
-    encoded: Encoded,
-    below: &mut Difference<'a>,
-) {
-    let old = old.and_then(Value::as_object);
-    let new = new.and_then(Value::as_object);
-    // What an encoder would have written although it is not set.
-    let unset = |tree: Option<&Map<String, Value>>, encoded: bool, key: &str| {
-        let written = encoded && tree.is_some() && atom.always_writes(key);
-        written.then_some(&Value::Null)
-    };
-    let mut compare_key = |key: &'a str, old: Option<&'a Value>, new: Option<&'a Value>| {
-        below.push(
-            Element::Field(key),
-            compare_at(atom.entry(key).0, old, new, encoded),
-        );
-    };
-    for (key, value) in old.into_iter().flatten() {
-        let other = new.and_then(|new| new.get(key));
-        compare_key(
-            key,
-            Some(value),
-            other.or_else(|| unset(new, encoded.new, key)),
-        );
-    }
-    let mut fresh = false;
-    for (key, value) in new.into_iter().flatten() {
-        if !old.is_some_and(|old| old.contains_key(key)) {
-            fresh = true;
-            compare_key(key, unset(old, encoded.old, key), Some(value));
-        }
-    }
-    if fresh {
-        below.sort();
-    }
-}
-
-fn compare_items<'a>(
-    atom: Atom<'a>,
-    old: Option<&'a Value>,
-    new: Option<&'a Value>,
-    encoded: Encoded,
-    below: &mut Difference<'a>,
-) {
-    let (mut left, mut right) = (steps(atom, old), steps(atom, new));
-    // Stable, so that equal steps stay in the order of the list.
-    left.sort_by(|one, two| one.0.cmp(&two.0));
-    right.sort_by(|one, two| one.0.cmp(&two.0));
-    let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
-    loop {
-        let element = match (left.peek(), right.peek()) {
-            (Some((one, _)), Some((two, _))) => one.min(two).clone(),
-            (Some((one, _)), None) | (None, Some((one, _))) => one.clone(),
-            (None, None) => return,
-        };
-        let take =
-            |items: &mut std::iter::Peekable<std::vec::IntoIter<(Element<'a>, &'a Value)>>| {
-                let mut taken = Vec::with_capacity(1);
-                while let Some((_, item)) = items.next_if(|(next, _)| *next == element) {
-                    taken.push(item);
-                }
-                taken
-            };
-        let (olds, news) = (take(&mut left), take(&mut right));
-        let inner = atom.item();
-        let change = match (olds.as_slice(), news.as_slice()) {
-            ([] | [_], [] | [_]) => {
-                compare_at(inner, olds.first().copied(), news.first().copied(), encoded)
-            }
-            // Keys that occur twice are compared as one value.
-            ([_, _, ..], [_, _, ..]) => Change {
-                modified: olds != news,
-                ..Change::default()
-            },
-            ([_, _, ..], rest) => {
-                let change = rest
-                    .first()
-                    .map(|new| compare_at(inner, None, Some(new), encoded));
-                Change {
-                    removed: true,
-                    ..change.unwrap_or_default()
-                }
-            }
-            (rest, _) => {
-                let change = rest
-                    .first()
-                    .map(|old| compare_at(inner, Some(old), None, encoded));
-                Change {
-                    added: true,
-                    ..change.unwrap_or_default()
-                }
-            }
-        };
-        below.push(element, change);
-    }
 }
 
 /// What upstream's encoder writes for a type with nothing in it.
@@ -420,102 +219,4 @@ pub(super) fn remove(atom: Atom<'_>, value: &mut Value, set: &Set<'_>) {
         (_, value) if !set.is_empty() => *value = Value::Null,
         _ => {}
     }
-}
-
-/// Merges a configuration into a tree.
-pub(super) fn merge(atom: Atom<'_>, live: &mut Value, applied: &Value) {
-    let blank = |value: &Value| match value {
-        Value::Null => true,
-        Value::Array(items) => items.is_empty(),
-        Value::Object(map) => map.is_empty(),
-        _ => false,
-    };
-    let settled = atom.settle([Some(live), Some(applied)]);
-    let bare = blank(live) && !(live.is_object() && settled.writes_any());
-    if matches!(settled, Atom::Leaf) || (bare && blank(applied)) {
-        live.clone_from(applied);
-        return;
-    }
-    match (settled, &mut *live, applied) {
-        // Nothing said about what is owned part by part: all parts stay.
-        (_, _, Value::Null) => {}
-        (Atom::Set | Atom::Keyed(..), Value::Array(items), Value::Array(applied)) => {
-            *items = merge_items(atom, std::mem::take(items), applied);
-        }
-        (
-            Atom::Struct(_) | Atom::Map(_) | Atom::Deduced,
-            Value::Object(map),
-            Value::Object(applied),
-        ) => {
-            for (key, value) in applied {
-                match map.get_mut(key) {
-                    Some(live) => merge(atom.entry(key).0, live, value),
-                    None => {
-                        map.insert(key.clone(), value.clone());
-                    }
-                }
-            }
-        }
-        (_, live, applied) => live.clone_from(applied),
-    }
-}
-
-/// Items of both sides in upstream's order: applied items in the order of the configuration,
-/// live items where they stood among them.
-fn merge_items(atom: Atom<'_>, live: Vec<Value>, applied: &[Value]) -> Vec<Value> {
-    let left: Vec<Option<Element<'_>>> = live.iter().map(|item| step(atom, item)).collect();
-    let right: Vec<Option<Element<'_>>> = applied.iter().map(|item| step(atom, item)).collect();
-    let in_right = |element: &Option<Element<'_>>| right.contains(element);
-    let merged = |index: usize| {
-        let mut places = left
-            .iter()
-            .enumerate()
-            .filter(|(_, element)| **element == right[index]);
-        // Of items with one key twice none is the one to merge with.
-        match (places.next(), places.next()) {
-            (Some((place, _)), None) => {
-                let mut item = live[place].clone();
-                merge(atom.item(), &mut item, &applied[index]);
-                item
-            }
-            _ => applied[index].clone(),
-        }
-    };
-    let mut shared = right.iter().filter(|element| left.contains(element));
-    let mut next_shared = shared.next();
-    let mut out = Vec::with_capacity(live.len().max(applied.len()));
-    let (mut l, mut r) = (0, 0);
-    while l < live.len() || r < applied.len() {
-        if l < live.len() && r < applied.len() {
-            if left[l] == right[r] {
-                out.push(merged(r));
-                (l, r) = (l + 1, r + 1);
-                next_shared = shared.next();
-                continue;
-            }
-            if in_right(&left[l]) && next_shared.is_some_and(|next| *next != left[l]) {
-                // It comes later, in the configuration's order.
-                l += 1;
-                continue;
-            }
-        }
-        if l < live.len() {
-            if !in_right(&left[l]) {
-                out.push(live[l].clone());
-                l += 1;
-                continue;
-            }
-            if right[..r].contains(&left[l]) {
-                l += 1;
-            }
-        }
-        if r < applied.len() {
-            if next_shared.is_some_and(|next| *next == right[r]) {
-                next_shared = shared.next();
-            }
-            out.push(merged(r));
-            r += 1;
-        }
-    }
-    out
 }

@@ -51,7 +51,7 @@ fn interleave(
     for item in patched {
         let behind = place(&item);
         let before = |kept: &(Option<usize>, Value)| matches!((kept.0, behind), (Some(one), Some(two)) if one < two);
-        while let Some((_, item)) = kept.next_if(&before) {
+        while let Some((_, item)) = kept.next_if(before) {
             out.push(item);
         }
         out.push(item);

@@ -1,0 +1,207 @@
+//! What differs between two trees of one type.
+
+use serde_json::{Map, Value};
+
+use super::set::{Element, Set};
+use super::typed::{Atom, steps};
+use crate::types::Type;
+
+/// Paths by what became of them.
+#[derive(Debug, Default)]
+pub(super) struct Difference<'a> {
+    pub(super) removed: Set<'a>,
+    pub(super) modified: Set<'a>,
+    pub(super) added: Set<'a>,
+}
+
+/// What happened at one place, and below it.
+#[derive(Default)]
+struct Change<'a> {
+    removed: bool,
+    modified: bool,
+    added: bool,
+    below: Difference<'a>,
+}
+
+impl<'a> Difference<'a> {
+    fn push(&mut self, element: Element<'a>, change: Change<'a>) {
+        let Change {
+            removed,
+            modified,
+            added,
+            below,
+        } = change;
+        self.removed.push(element.clone(), removed, below.removed);
+        self.modified
+            .push(element.clone(), modified, below.modified);
+        self.added.push(element, added, below.added);
+    }
+
+    fn sort(&mut self) {
+        self.removed.sort();
+        self.modified.sort();
+        self.added.sort();
+    }
+
+    /// Leaves out paths and all that is below them.
+    pub(super) fn without(self, ignored: &Set<'_>) -> Difference<'a> {
+        match ignored.is_empty() {
+            true => self,
+            false => Difference {
+                removed: self.removed.without(ignored),
+                modified: self.modified.without(ignored),
+                added: self.added.without(ignored),
+            },
+        }
+    }
+}
+
+/// Which of two trees have been through upstream's encoder: there, what is always written and not
+/// set is present as `null`, while our trees leave it out.
+#[derive(Clone, Copy)]
+pub(super) struct Encoded {
+    pub(super) old: bool,
+    pub(super) new: bool,
+}
+
+/// What differs between two trees of one type.
+pub(super) fn compare<'a>(
+    ty: &'a Type,
+    old: &'a Value,
+    new: &'a Value,
+    encoded: Encoded,
+) -> Difference<'a> {
+    compare_at(Atom::Struct(ty), Some(old), Some(new), encoded).below
+}
+
+fn compare_at<'a>(
+    atom: Atom<'a>,
+    old: Option<&'a Value>,
+    new: Option<&'a Value>,
+    encoded: Encoded,
+) -> Change<'a> {
+    let mut change = Change::default();
+    if old == new {
+        return change;
+    }
+    let blank = |value: Option<&Value>| match value {
+        None | Some(Value::Null) => true,
+        Some(Value::Array(items)) => items.is_empty(),
+        Some(Value::Object(map)) => map.is_empty(),
+        Some(_) => false,
+    };
+    let atom = atom.settle([old, new]);
+    if matches!(atom, Atom::Leaf) || (blank(old) && blank(new)) {
+        change.added = old.is_none();
+        change.removed = new.is_none();
+        change.modified = old.is_some() && new.is_some();
+        return change;
+    }
+    match atom {
+        Atom::Set | Atom::Keyed(..) => compare_items(atom, old, new, encoded, &mut change.below),
+        _ => compare_entries(atom, old, new, encoded, &mut change.below),
+    }
+    change.added = old.is_none();
+    change.removed = new.is_none();
+    change
+}
+
+fn compare_entries<'a>(
+    atom: Atom<'a>,
+    old: Option<&'a Value>,
+    new: Option<&'a Value>,
+    encoded: Encoded,
+    below: &mut Difference<'a>,
+) {
+    let old = old.and_then(Value::as_object);
+    let new = new.and_then(Value::as_object);
+    // What an encoder would have written although it is not set.
+    let unset = |tree: Option<&Map<String, Value>>, encoded: bool, key: &str| {
+        let written = encoded && tree.is_some() && atom.always_writes(key);
+        written.then_some(&Value::Null)
+    };
+    let mut compare_key = |key: &'a str, old: Option<&'a Value>, new: Option<&'a Value>| {
+        below.push(
+            Element::Field(key),
+            compare_at(atom.entry(key).0, old, new, encoded),
+        );
+    };
+    for (key, value) in old.into_iter().flatten() {
+        let other = new.and_then(|new| new.get(key));
+        compare_key(
+            key,
+            Some(value),
+            other.or_else(|| unset(new, encoded.new, key)),
+        );
+    }
+    let mut fresh = false;
+    for (key, value) in new.into_iter().flatten() {
+        if !old.is_some_and(|old| old.contains_key(key)) {
+            fresh = true;
+            compare_key(key, unset(old, encoded.old, key), Some(value));
+        }
+    }
+    if fresh {
+        below.sort();
+    }
+}
+
+fn compare_items<'a>(
+    atom: Atom<'a>,
+    old: Option<&'a Value>,
+    new: Option<&'a Value>,
+    encoded: Encoded,
+    below: &mut Difference<'a>,
+) {
+    let (mut left, mut right) = (steps(atom, old), steps(atom, new));
+    // Stable, so that equal steps stay in the order of the list.
+    left.sort_by(|one, two| one.0.cmp(&two.0));
+    right.sort_by(|one, two| one.0.cmp(&two.0));
+    let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
+    loop {
+        let element = match (left.peek(), right.peek()) {
+            (Some((one, _)), Some((two, _))) => one.min(two).clone(),
+            (Some((one, _)), None) | (None, Some((one, _))) => one.clone(),
+            (None, None) => return,
+        };
+        let take =
+            |items: &mut std::iter::Peekable<std::vec::IntoIter<(Element<'a>, &'a Value)>>| {
+                let mut taken = Vec::with_capacity(1);
+                while let Some((_, item)) = items.next_if(|(next, _)| *next == element) {
+                    taken.push(item);
+                }
+                taken
+            };
+        let (olds, news) = (take(&mut left), take(&mut right));
+        let inner = atom.item();
+        let change = match (olds.as_slice(), news.as_slice()) {
+            ([] | [_], [] | [_]) => {
+                compare_at(inner, olds.first().copied(), news.first().copied(), encoded)
+            }
+            // Keys that occur twice are compared as one value.
+            ([_, _, ..], [_, _, ..]) => Change {
+                modified: olds != news,
+                ..Change::default()
+            },
+            ([_, _, ..], rest) => {
+                let change = rest
+                    .first()
+                    .map(|new| compare_at(inner, None, Some(new), encoded));
+                Change {
+                    removed: true,
+                    ..change.unwrap_or_default()
+                }
+            }
+            (rest, _) => {
+                let change = rest
+                    .first()
+                    .map(|old| compare_at(inner, Some(old), None, encoded));
+                Change {
+                    added: true,
+                    ..change.unwrap_or_default()
+                }
+            }
+        };
+        below.push(element, change);
+    }
+}
