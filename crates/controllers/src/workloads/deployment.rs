@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use client::{Client, DeleteOptions, Informer, Key, Patch, WriteOptions};
 use futures::future::BoxFuture;
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet, ReplicaSetSpec};
+use k8s_openapi::api::apps::v1::{
+    Deployment, DeploymentSpec, DeploymentStatus, ReplicaSet, ReplicaSetSpec,
+};
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
@@ -15,10 +17,11 @@ use reconcile::owners::{controller_of, controller_reference, controllers};
 use reconcile::{Outcome, Reconcile, Recorder, feed};
 use serde_json::json;
 
+use super::control::{is_namespace_terminating, write_status};
 use super::rollout::{self, Set};
 use super::rollout_status;
 use crate::context::Context;
-use crate::{patch, pods};
+use crate::pods;
 
 const NAME: &str = "deployment-controller";
 const WORKERS: usize = 5;
@@ -140,7 +143,7 @@ fn strategy(deployment: &Deployment) -> &str {
 }
 
 /// A short text that differs for different templates: FNV-1a in the alphabet of generated names.
-pub(crate) fn template_hash(template: &PodTemplateSpec, collisions: i32) -> String {
+pub(crate) fn template_hash(template: &impl serde::Serialize, collisions: i32) -> String {
     const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
     let mut bytes = serde_json::to_vec(template).unwrap_or_default();
     bytes.extend_from_slice(&collisions.to_le_bytes());
@@ -190,10 +193,10 @@ impl Reconcile for Controller {
 
     fn reconcile<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Outcome, Status>> {
         Box::pin(async move {
-            let Some(deployment) = self.deployments.get_key(key) else {
+            let Some(mut deployment) = self.deployments.get_key(key) else {
                 return Ok(Outcome::Done);
             };
-            let Some(spec) = &deployment.spec else {
+            let Some(spec) = &deployment.spec.clone() else {
                 return Ok(Outcome::Done);
             };
             let mut own = self.claim(&deployment).await?;
@@ -205,7 +208,11 @@ impl Reconcile for Controller {
                 (created, set.metadata.name.clone())
             });
             let paused = spec.paused.unwrap_or(false);
-            let newest = self.newest(&deployment, spec, &mut own, paused).await?;
+            let newest = self.newest(&mut deployment, spec, &mut own, paused).await;
+            let newest = match newest {
+                Err(status) if is_namespace_terminating(&status) => return Ok(Outcome::Done),
+                newest => newest?,
+            };
             let wait_for_old_pods =
                 strategy(&deployment) == "Recreate" && self.has_old_pods(&own, newest.as_ref());
             let sets: Vec<Set> = own
@@ -249,7 +256,7 @@ impl Controller {
     /// The set of the current template: found, or created unless the deployment is paused.
     async fn newest(
         &self,
-        deployment: &Deployment,
+        deployment: &mut Arc<Deployment>,
         spec: &DeploymentSpec,
         own: &mut Vec<Arc<ReplicaSet>>,
         paused: bool,
@@ -316,16 +323,18 @@ impl Controller {
                     return Ok(Arc::new(standing));
                 }
                 // Another template has the same hash: count it in and come back.
-                let body = json!({"collisionCount": collisions + 1});
-                self.patch_status(deployment, &body).await?;
+                let mut counted = deployment.status.clone().unwrap_or_default();
+                counted.collision_count = Some(collisions + 1);
+                self.write_status(deployment, counted).await?;
                 Err(status)
             }
             Err(status) => {
-                self.recorder.warning(
-                    deployment,
-                    "ReplicaSetCreateError",
-                    format!("Failed to create new replica set: {status}"),
-                );
+                if !is_namespace_terminating(&status) {
+                    let name = set.metadata.name.as_deref().unwrap_or_default();
+                    let message = format!("Failed to create new replica set \"{name}\": {status}");
+                    self.recorder
+                        .warning(deployment, "ReplicaSetCreateError", message);
+                }
                 Err(status)
             }
         }
@@ -430,46 +439,43 @@ impl Controller {
         let (status, again_in) =
             rollout_status::of(deployment, spec, own, newest, Timestamp::now());
         if deployment.status.as_ref() != Some(&status) {
-            self.patch_status(deployment, &status).await?;
+            self.write_status(deployment, status).await?;
         }
         Ok(again_in.map_or(Outcome::Done, |seconds| {
             Outcome::After(Duration::from_secs(seconds.unsigned_abs()))
         }))
     }
 
-    async fn write_revision(&self, deployment: &Deployment, revision: i64) -> Result<(), Status> {
+    /// Notes the revision on the deployment, which then is the newer one.
+    async fn write_revision(
+        &self,
+        deployment: &mut Arc<Deployment>,
+        revision: i64,
+    ) -> Result<(), Status> {
         let annotations = deployment.metadata.annotations.as_ref();
         let revision = revision.to_string();
         if annotations.and_then(|map| map.get(REVISION)) == Some(&revision) {
             return Ok(());
         }
-        let body = json!({"metadata": {"annotations": {REVISION: revision}}});
-        let name = deployment.metadata.name.as_deref().unwrap_or_default();
-        let api = self.client.beside(deployment);
-        let patched = api
-            .patch(name, &Patch::Merge(body), &WriteOptions::default())
-            .await?;
-        self.deployments.absorb(patched);
+        let mut changed = Deployment::clone(deployment);
+        let annotations = changed.metadata.annotations.get_or_insert_default();
+        annotations.insert(REVISION.into(), revision);
+        let written = self.client.beside(&changed).replace(&changed).await?;
+        self.deployments.absorb(written.clone());
+        *deployment = Arc::new(written);
         Ok(())
     }
 
-    async fn patch_status(
+    async fn write_status(
         &self,
         deployment: &Deployment,
-        status: &impl serde::Serialize,
+        status: DeploymentStatus,
     ) -> Result<(), Status> {
-        let name = deployment.metadata.name.as_deref().unwrap_or_default();
-        let api = self.client.beside(deployment);
-        let patch = patch::status(status);
-        match api
-            .patch_status(name, &patch, &WriteOptions::default())
-            .await
-        {
-            Ok(patched) => self.deployments.absorb(patched),
-            Err(status) if status.is_not_found() => {}
-            Err(status) => return Err(status),
-        }
-        Ok(())
+        let changed = Deployment {
+            status: Some(status),
+            ..deployment.clone()
+        };
+        write_status(&self.client, &self.deployments, &changed).await
     }
 
     async fn patch_set(
