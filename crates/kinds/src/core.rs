@@ -24,6 +24,7 @@ pub(crate) use persistent_volume_claim::default_spec as default_claim_spec;
 pub(crate) use persistent_volume_claim::validate_spec as validate_claim_spec;
 pub(crate) use pod::defaults::default_spec_at as default_pod_spec;
 pub(crate) use pod::validate::{validate_driver, validate_template};
+pub(crate) use pod::warnings;
 pub(crate) use service::balancers;
 
 use crate::row::{Row, Verbs};

@@ -4,9 +4,13 @@ use serde_json::{Value, json};
 
 const NOW: &str = "2026-01-31T12:00:00Z";
 
+fn row_of(group: &str, kind: &str) -> &'static kinds::Row {
+    kinds::row(group, kind).expect("a built-in kind")
+}
+
 fn cells(group: &str, kind: &str, object: &Value) -> Vec<String> {
-    let row = kinds::row(group, kind).unwrap();
-    let now = NOW.parse().unwrap();
+    let row = row_of(group, kind);
+    let now = NOW.parse().expect("a time");
     let text = |cell: Value| match cell {
         Value::String(text) => text,
         other => other.to_string(),
@@ -400,7 +404,7 @@ fn storage_and_scaling() {
 
 #[test]
 fn columns_are_kubectls() {
-    let row = kinds::row("", "Pod").unwrap();
+    let row = row_of("", "Pod");
     let names: Vec<_> = row
         .columns
         .iter()

@@ -2,8 +2,12 @@
 
 use serde_json::{Value, json};
 
+fn row_of(group: &str, kind: &str) -> &'static kinds::Row {
+    kinds::row(group, kind).expect("a built-in kind")
+}
+
 fn defaulted(group: &str, kind: &str, mut object: Value) -> Value {
-    let row = kinds::row(group, kind).unwrap();
+    let row = row_of(group, kind);
     row.strategy.default(&mut object);
     let mut again = object.clone();
     row.strategy.default(&mut again);
@@ -92,7 +96,7 @@ fn jobs() {
 
 #[test]
 fn a_job_selects_its_pods_by_uid() {
-    let row = kinds::row("batch", "Job").unwrap();
+    let row = row_of("batch", "Job");
     let mut job = json!({"metadata": {"name": "web", "uid": "u-1"}, "spec": {}});
     row.strategy.default(&mut job);
     row.strategy.prepare_create(&mut job);
@@ -127,7 +131,7 @@ fn services() {
 
 #[test]
 fn namespaces_and_secrets() {
-    let row = kinds::row("", "Namespace").unwrap();
+    let row = row_of("", "Namespace");
     let mut namespace = json!({"metadata": {"name": "web"}});
     row.strategy.default(&mut namespace);
     row.strategy.prepare_create(&mut namespace);

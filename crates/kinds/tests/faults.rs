@@ -3,9 +3,13 @@
 use meta::Faults;
 use serde_json::{Value, json};
 
+fn row_of(group: &str, kind: &str) -> &'static kinds::Row {
+    kinds::row(group, kind).expect("a built-in kind")
+}
+
 /// Faults of a new object, defaulted and prepared as the server does it.
 fn create(group: &str, kind: &str, mut object: Value) -> Vec<String> {
-    let row = kinds::row(group, kind).unwrap();
+    let row = row_of(group, kind);
     fill(row, &mut object);
     row.strategy.default(&mut object);
     row.strategy.prepare_create(&mut object);
@@ -17,7 +21,7 @@ fn create(group: &str, kind: &str, mut object: Value) -> Vec<String> {
 
 /// Faults of changing `old` into `new`.
 fn update(group: &str, kind: &str, mut old: Value, mut new: Value) -> Vec<String> {
-    let row = kinds::row(group, kind).unwrap();
+    let row = row_of(group, kind);
     for object in [&mut old, &mut new] {
         fill(row, object);
         row.strategy.default(object);

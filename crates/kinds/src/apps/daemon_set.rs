@@ -5,7 +5,7 @@ use meta::Faults;
 use serde_json::Value;
 
 use super::workload;
-use crate::core::{default_pod_spec, validate_template};
+use crate::core::{default_pod_spec, validate_template, warnings};
 use crate::row::{Cells, Strategy};
 use crate::spot::{
     Spot, at_most_all, count_or_percent, immutable, label_selector, not_negative, same, selects,
@@ -73,6 +73,10 @@ impl Strategy for DaemonSet {
             faults,
         );
         self.validate_create(object, faults);
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        warnings::of_spec(object, "spec.template.spec")
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {

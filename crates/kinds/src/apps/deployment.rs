@@ -5,7 +5,7 @@ use meta::Faults;
 use serde_json::Value;
 
 use super::workload;
-use crate::core::default_pod_spec;
+use crate::core::{default_pod_spec, warnings};
 use crate::row::{Cells, Strategy};
 use crate::spot::{Spot, at_most_all, count_or_percent, immutable, not_negative, unsupported};
 use crate::table::{age, cells, containers, name, sorted};
@@ -65,6 +65,12 @@ impl Strategy for Deployment {
     fn moves_generation(&self, object: &Value, old: &Value) -> bool {
         object.at("spec") != old.at("spec")
             || object.at("metadata.annotations") != old.at("metadata.annotations")
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let mut warnings = warnings::of_spec(object, "spec.template.spec");
+        warnings.extend(warnings::host_name(object, "Pod names and hostnames"));
+        warnings
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {

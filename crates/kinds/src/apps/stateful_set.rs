@@ -5,7 +5,7 @@ use meta::Faults;
 use serde_json::Value;
 
 use super::workload;
-use crate::core::{default_claim_spec, default_pod_spec, validate_claim_spec};
+use crate::core::{default_claim_spec, default_pod_spec, validate_claim_spec, warnings};
 use crate::row::{Cells, Strategy};
 use crate::spot::{
     Spot, at_most_all, count_or_percent, maybe_named, not_negative, same, unsupported,
@@ -81,6 +81,10 @@ impl Strategy for StatefulSet {
 
     fn validate_name(&self, name: &str) -> Vec<String> {
         meta::naming::dns1123_label(name)
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        warnings::of_spec(object, "spec.template.spec")
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::job_rules::validate_spec;
 use super::schedule;
-use crate::core::default_pod_spec;
+use crate::core::{default_pod_spec, warnings};
 use crate::row::{Cells, Strategy};
 use crate::spot::{Spot, not_negative, one_of, same, unsupported};
 use crate::table::{age, cells, containers, name, or, selector, since};
@@ -40,6 +40,12 @@ impl Strategy for CronJob {
 
     fn orphans_dependents(&self) -> bool {
         true
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let mut warnings = warnings::of_spec(object, "spec.jobTemplate.spec.template.spec");
+        warnings.extend(warnings::host_name(object, "Pod names and hostnames"));
+        warnings
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {

@@ -5,7 +5,7 @@ use meta::Faults;
 use serde_json::Value;
 
 use super::job_rules::{generated_labels, validate_change, validate_selector, validate_spec};
-use crate::core::default_pod_spec;
+use crate::core::{default_pod_spec, warnings};
 use crate::row::{Cells, Strategy};
 use crate::spot::Spot;
 use crate::table::{age, cells, containers, name, selector};
@@ -59,6 +59,12 @@ impl Strategy for Job {
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
         let succeeded = object.int("status.succeeded");
         vec![("status.successful", succeeded.to_string())]
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let mut warnings = warnings::of_spec(object, "spec.template.spec");
+        warnings.extend(warnings::host_name(object, "Pod names and hostnames"));
+        warnings
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {

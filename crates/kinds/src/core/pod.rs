@@ -4,6 +4,7 @@ mod cells;
 pub(crate) mod defaults;
 mod prepare;
 pub(crate) mod validate;
+pub(crate) mod warnings;
 
 pub use prepare::qos_class;
 
@@ -70,16 +71,9 @@ impl Strategy for Pod {
     }
 
     fn warnings(&self, pod: &Value) -> Vec<String> {
-        let broken = meta::naming::dns1123_label(pod.text("metadata.name"));
-        let warning = |rule: &Vec<String>| {
-            format!(
-                "metadata.name: this is used in the Pod's hostname, which can result in \
-                 surprising behavior; a DNS label is recommended: [{}]",
-                rule.join(" ")
-            )
-        };
-        let broken = Some(broken).filter(|broken| !broken.is_empty());
-        broken.iter().map(warning).collect()
+        let mut warnings = warnings::of_spec(pod, "spec");
+        warnings.extend(warnings::host_name(pod, "the Pod's hostname"));
+        warnings
     }
 
     fn selectable_field_names(&self) -> &'static [&'static str] {

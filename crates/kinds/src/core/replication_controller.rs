@@ -5,7 +5,7 @@ use meta::Faults;
 use serde_json::Value;
 
 use crate::apps::workload;
-use crate::core::{default_pod_spec, validate_template};
+use crate::core::{default_pod_spec, validate_template, warnings};
 use crate::row::{Cells, Strategy};
 use crate::spot::{Spot, not_negative};
 use crate::table::{age, cells, containers, labels, name};
@@ -69,6 +69,12 @@ impl Strategy for ReplicationController {
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
         let replicas = object.int("status.replicas");
         vec![("status.replicas", replicas.to_string())]
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let mut warnings = warnings::of_spec(object, "spec.template.spec");
+        warnings.extend(warnings::host_name(object, "Pod names and hostnames"));
+        warnings
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {

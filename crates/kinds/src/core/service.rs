@@ -20,6 +20,10 @@ impl Strategy for Service {
         default_service(object);
     }
 
+    fn prepare_create(&self, service: &mut Value) {
+        service.set("status.loadBalancer", serde_json::json!({}));
+    }
+
     fn prepare_update(&self, service: &mut Value, old: &Value) {
         service_rules::drop_for_type(service, old);
     }
@@ -46,6 +50,10 @@ impl Strategy for Service {
             ("spec.clusterIP", object.text("spec.clusterIP").into()),
             ("spec.type", object.text("spec.type").into()),
         ]
+    }
+
+    fn warnings(&self, service: &Value) -> Vec<String> {
+        service_rules::warnings(service)
     }
 
     fn cells(&self, service: &Value, now: Timestamp) -> Cells {

@@ -351,3 +351,35 @@ fn validate_kept_addresses(spec: &Spot<'_>, before: &Value, faults: &mut Faults)
         faults.invalid(spec.path("ipFamilyPolicy"), policy, rule);
     }
 }
+
+/// Fields that mean nothing in a service of this type.
+pub(super) fn warnings(service: &Value) -> Vec<String> {
+    let spec = service.at("spec");
+    let mut warnings = Vec::new();
+    if is_headless(service) {
+        if !spec.text("loadBalancerIP").is_empty() {
+            warnings.push("spec.loadBalancerIP is ignored for headless services".into());
+        }
+        if spec.count("externalIPs") > 0 {
+            warnings.push("spec.externalIPs is ignored for headless services".into());
+        }
+        if spec.text("sessionAffinity") != "None" {
+            warnings.push("spec.SessionAffinity is ignored for headless services".into());
+        }
+    }
+    let named = spec.text("type") == "ExternalName";
+    if named && spec.count("externalIPs") > 0 {
+        let warning = "spec.externalIPs is ignored when spec.type is \"ExternalName\"";
+        warnings.push(warning.into());
+    }
+    if !named && !spec.text("externalName").is_empty() {
+        let warning = "spec.externalName is ignored when spec.type is not \"ExternalName\"";
+        warnings.push(warning.into());
+    }
+    if spec.text("trafficDistribution") == "PreferClose" {
+        let warning =
+            "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"";
+        warnings.push(warning.into());
+    }
+    warnings
+}

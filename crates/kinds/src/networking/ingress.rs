@@ -31,6 +31,17 @@ impl Strategy for Ingress {
         validate_spec(&Spot::new(object, "spec"), faults);
     }
 
+    fn prepare_create(&self, object: &mut Value) {
+        object.set("status.loadBalancer", serde_json::json!({}));
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let annotated = object.at("metadata.annotations").get(CLASS).is_some();
+        let warning = "annotation \"kubernetes.io/ingress.class\" is deprecated, please use \
+                       'spec.ingressClassName' instead";
+        annotated.then(|| warning.to_owned()).into_iter().collect()
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         let addresses = balancers(object, "status.loadBalancer.ingress");
         let addresses: Vec<_> = addresses.into_iter().collect();
