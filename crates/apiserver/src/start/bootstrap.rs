@@ -167,7 +167,9 @@ async fn kubernetes_service(core: &Core, client: &Client) -> Result<(), BuildErr
         },
     });
     ensure(core, client, service).await?;
-    let Some(address) = core.config.advertise_address else {
+    // Pods cannot reach a loopback address, and validation refuses it as an endpoint.
+    let reachable = |address: &IpAddr| !address.is_loopback() && !address.is_unspecified();
+    let Some(address) = core.config.advertise_address.filter(reachable) else {
         return Ok(());
     };
     let ports = json!([{"name": "https", "port": port, "protocol": "TCP"}]);

@@ -28,7 +28,7 @@ impl Cluster {
         let dir = tempfile::tempdir().unwrap();
         let pki = Arc::new(Pki::open(&dir.path().join("pki"), &[]).unwrap());
         let mut config = Config::new(Arc::clone(&pki));
-        config.advertise_address = Some("127.0.0.1".parse().unwrap());
+        config.advertise_address = Some("192.0.2.1".parse().unwrap());
         config.port = port;
         let server = apiserver::build(config, store, &crew).await.unwrap();
         let client = server.client(Identity::user("admin", &["system:masters"]));
