@@ -53,10 +53,10 @@ impl FaultKind {
     }
 
     fn shows_value(self) -> bool {
-        use FaultKind::{Duplicate, Invalid, NotFound, NotSupported, TypeInvalid};
+        use FaultKind::{Duplicate, Invalid, NotFound, NotSupported, TooMany, TypeInvalid};
         matches!(
             self,
-            Duplicate | Invalid | NotFound | NotSupported | TypeInvalid
+            Duplicate | Invalid | NotFound | NotSupported | TooMany | TypeInvalid
         )
     }
 }
@@ -158,6 +158,12 @@ impl Faults {
     pub fn too_long(&mut self, field: impl Into<String>, limit: usize) {
         let detail = format!("may not be more than {limit} bytes");
         self.add(field, FaultKind::TooLong, Value::Null, detail);
+    }
+
+    /// The list has `count` items, more than `limit`.
+    pub fn too_many(&mut self, field: impl Into<String>, count: usize, limit: usize) {
+        let detail = format!("must have at most {limit} items");
+        self.add(field, FaultKind::TooMany, count.into(), detail);
     }
 
     /// Adds a fault of any kind.

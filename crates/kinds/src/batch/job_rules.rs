@@ -122,14 +122,7 @@ fn validate_failure_policy(spec: &Spot<'_>, faults: &mut Faults) {
     let actions = ["Count", "FailIndex", "FailJob", "Ignore"];
     let policy = spec.child("podFailurePolicy");
     if policy.count("rules") > RULES_MAX {
-        let detail = format!("must have at most {RULES_MAX} items");
-        let count = policy.count("rules").into();
-        faults.add(
-            policy.path("rules"),
-            meta::FaultKind::TooMany,
-            count,
-            detail,
-        );
+        faults.too_many(policy.path("rules"), policy.count("rules"), RULES_MAX);
     }
     let containers = spec.list("template.spec.containers").iter();
     let names: BTreeSet<_> = containers

@@ -1,5 +1,7 @@
 //! CertificateSigningRequest.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 use meta::{Faults, naming};
 use serde_json::{Value, json};
@@ -138,7 +140,12 @@ const USAGES: [&str; 23] = [
 
 fn validate_spec(spec: &Spot<'_>, faults: &mut Faults) {
     let request = spec.text("request");
-    if request.is_empty() {
+    let decoded = BASE64.decode(request).unwrap_or_default();
+    let text = String::from_utf8_lossy(&decoded);
+    if !text
+        .trim_start()
+        .starts_with("-----BEGIN CERTIFICATE REQUEST-----")
+    {
         let rule = "PEM block type must be CERTIFICATE REQUEST";
         faults.invalid(spec.path("request"), request, rule);
     }

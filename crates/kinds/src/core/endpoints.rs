@@ -37,6 +37,11 @@ impl Strategy for Endpoints {
         }
     }
 
+    fn warnings(&self, _object: &Value) -> Vec<String> {
+        let warning = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
+        vec![warning.into()]
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         cells![name(object), addresses(object), age(object, now)]
     }

@@ -81,9 +81,7 @@ fn validate(slice: &Value, old: &Value, faults: &mut Faults) {
 fn too_many(parent: &Spot<'_>, list: &str, most: usize, faults: &mut Faults) -> bool {
     let count = parent.count(list);
     if count > most {
-        let detail = format!("must have at most {most} items");
-        let kind = meta::FaultKind::TooMany;
-        faults.add(parent.path(list), kind, count.into(), detail);
+        faults.too_many(parent.path(list), count, most);
     }
     count > most
 }

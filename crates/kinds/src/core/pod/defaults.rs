@@ -150,6 +150,7 @@ fn default_field_ref(parent: &mut Value, path: &str) {
 fn default_divisor(parent: &mut Value, path: &str) {
     if let Some(field) = parent.at_mut(path).filter(|field| field.is_object()) {
         field.fill("divisor", "0");
+        canonical_quantity(field, "divisor");
     }
 }
 
@@ -179,6 +180,7 @@ fn default_volume(volume: &mut Value) {
             token.fill("expirationSeconds", TOKEN_SECONDS);
         }
     }
+    canonical_quantity(volume, "emptyDir.sizeLimit");
     if let Some(path) = volume.at_mut("hostPath").filter(|path| path.is_object()) {
         path.fill("type", "");
     }
@@ -278,6 +280,16 @@ pub(crate) fn canonical_quantities(list: &mut Value) {
             }
             .into();
         }
+    }
+}
+
+/// The same for a single quantity, where there is one.
+fn canonical_quantity(tree: &mut Value, path: &str) {
+    let Some(amount) = tree.at_mut(path).filter(|amount| !amount.is_null()) else {
+        return;
+    };
+    if let Ok(quantity) = Quantity::parse(&crate::table::plain(amount)) {
+        *amount = quantity.to_string().into();
     }
 }
 

@@ -304,14 +304,7 @@ fn validate_restart_rules(container: &Spot<'_>, faults: &mut Faults) {
         }
     }
     if count > RULES_MAX {
-        let detail = format!("must have at most {RULES_MAX} items");
-        let kind = meta::FaultKind::TooMany;
-        faults.add(
-            container.path("restartPolicyRules"),
-            kind,
-            Value::Null,
-            detail,
-        );
+        faults.too_many(container.path("restartPolicyRules"), count, RULES_MAX);
     }
     for rule in container.items("restartPolicyRules") {
         let actions = ["Restart", "RestartAllContainers"];
