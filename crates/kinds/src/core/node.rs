@@ -20,6 +20,7 @@ pub(crate) struct Node;
 
 impl Strategy for Node {
     fn default(&self, object: &mut Value) {
+        sync_ranges(object);
         for path in ["status.capacity", "status.allocatable"] {
             if let Some(list) = object.at_mut(path) {
                 canonical_quantities(list);
@@ -169,6 +170,38 @@ fn validate_taints(node: &Value, faults: &mut Faults) {
             let kind = meta::FaultKind::Duplicate;
             let detail = "taints must be unique by key and effect pair";
             faults.add(taint.path.clone(), kind, taint.value.clone(), detail);
+        }
+    }
+}
+
+/// Keeps the old field for one range and the new one for several the same.
+fn sync_ranges(node: &mut Value) {
+    let one = node.text("spec.podCIDR").to_owned();
+    let first = node.texts("spec.podCIDRs").next().map(str::to_owned);
+    match first {
+        Some(first) if one.is_empty() => node.set("spec.podCIDR", first),
+        first if !one.is_empty() && first.as_ref() != Some(&one) => {
+            node.set("spec.podCIDRs", vec![one]);
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn one_range_is_the_first_of_several() {
+        for spec in [
+            json!({"podCIDR": "10.0.0.0/24"}),
+            json!({"podCIDRs": ["10.0.0.0/24"]}),
+        ] {
+            let mut node = json!({ "spec": spec });
+            Node.default(&mut node);
+            let expected = json!({"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24"]});
+            assert_eq!(node["spec"], expected);
         }
     }
 }

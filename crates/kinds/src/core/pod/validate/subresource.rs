@@ -20,6 +20,7 @@ pub(crate) fn prepare_subresource(subresource: &str, pod: &mut Value, old: &Valu
             if pod.has("status") && !class.is_null() {
                 pod.fill("status.qosClass", class);
             }
+            sync_addresses(pod);
         }
         "ephemeralcontainers" => {
             let given = pod.at(EPHEMERAL).clone();
@@ -34,6 +35,24 @@ pub(crate) fn prepare_subresource(subresource: &str, pod: &mut Value, old: &Valu
             default_pod(pod);
         }
         _ => {}
+    }
+}
+
+/// Keeps the old fields for one address and the new ones for several the same.
+fn sync_addresses(pod: &mut Value) {
+    for (one, many) in [
+        ("status.podIP", "status.podIPs"),
+        ("status.hostIP", "status.hostIPs"),
+    ] {
+        let first = pod
+            .list(many)
+            .first()
+            .map(|address| address.text("ip").to_owned());
+        match (pod.text(one).to_owned(), first) {
+            (ip, None) if !ip.is_empty() => pod.set(many, serde_json::json!([{ "ip": ip }])),
+            (ip, Some(first)) if ip != first => pod.set(one, first),
+            _ => {}
+        }
     }
 }
 
@@ -213,6 +232,17 @@ mod tests {
                  removed",
             ],
         );
+    }
+
+    #[test]
+    fn a_status_keeps_its_class_and_addresses() {
+        let old = json!({"status": {"qosClass": "Burstable"}});
+        let mut new = json!({"status": {"podIP": "10.0.0.1", "hostIPs": [{"ip": "10.0.0.2"}]}});
+        prepare_subresource("status", &mut new, &old);
+        let expected = json!({"qosClass": "Burstable",
+            "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}],
+            "hostIP": "10.0.0.2", "hostIPs": [{"ip": "10.0.0.2"}]});
+        assert_eq!(new["status"], expected);
     }
 
     #[test]

@@ -120,14 +120,16 @@ fn validate_source(volume: &Spot<'_>, pod: &str, faults: &mut Faults) {
             }
         }
         "ephemeral" => validate_ephemeral(volume, &spot, pod, faults),
-        "image" => validate_image(&spot, faults),
+        "image" => validate_image(&spot, pod, faults),
         _ => {}
     }
 }
 
-/// An image of a volume, which needs a reference, at least in pods.
-fn validate_image(image: &Spot<'_>, faults: &mut Faults) {
-    required(image, "reference", faults);
+/// Templates may leave the reference to whoever makes pods of them; they have no pod's name.
+fn validate_image(image: &Spot<'_>, pod: &str, faults: &mut Faults) {
+    if !pod.is_empty() {
+        required(image, "reference", faults);
+    }
     let policies = ["Always", "IfNotPresent", "Never"];
     crate::spot::one_of(image, "pullPolicy", &policies, faults);
 }
