@@ -12,6 +12,7 @@ mod records;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
 use base::{Ipv4Cidr, Stop};
 use client::Hub;
@@ -22,6 +23,9 @@ pub use records::{Cached, Records};
 
 use crate::forward::Forwarder;
 use crate::handler::Handler;
+
+/// How long open questions have to be answered at the end.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What the DNS server must know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +74,9 @@ pub async fn run(hub: Hub, config: Config, stop: Stop) -> Result<(), Error> {
         ended = server.block_until_done() => return ended.map_err(Error::Server),
         () = stop.raised() => {}
     }
-    server.shutdown_gracefully().await.map_err(Error::Server)
+    // An idle TCP client must not hold up the end.
+    let ending = tokio::time::timeout(FAREWELL, server.shutdown_gracefully());
+    ending.await.unwrap_or(Ok(())).map_err(Error::Server)
 }
 
 /// The name servers a `resolv.conf` names, without those of `own`: a server

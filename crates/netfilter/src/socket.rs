@@ -115,8 +115,45 @@ impl Socket {
         }
     }
 
+    /// Puts `content` in place of whatever the table holds. `frame` adds the
+    /// table's sets and base chains; those that are there already stay, and of
+    /// the sets only those named in `sets` are emptied. The base chains stay
+    /// because the kernel replaces the rules of one chain at one stroke, but
+    /// between an old and a new chain a packet could slip through unchanged,
+    /// and its connection would remain so.
+    pub fn put_table(
+        &mut self,
+        table: &str,
+        sets: &[&str],
+        frame: impl Fn(&mut Batch),
+        content: impl Fn(&mut Batch),
+    ) -> Result<(), Error> {
+        let mut batch = Batch::new(table);
+        batch.add_table();
+        frame(&mut batch);
+        batch.delete_all_rules();
+        for set in sets {
+            batch.delete_all_elements(set);
+        }
+        for chain in self.plain_chains(table)? {
+            batch.delete_chain(&chain);
+        }
+        content(&mut batch);
+        match self.apply(batch) {
+            Err(Error::Refused { .. }) => {
+                // A table of the same name, but of another make.
+                let mut batch = Batch::new(table);
+                batch.replace_table();
+                frame(&mut batch);
+                content(&mut batch);
+                self.apply(batch)
+            }
+            result => result,
+        }
+    }
+
     /// The chains of a table other than its base chains; none without the table.
-    pub fn plain_chains(&mut self, table: &str) -> Result<Vec<String>, Error> {
+    fn plain_chains(&mut self, table: &str) -> Result<Vec<String>, Error> {
         const GET_CHAIN: u16 = 4;
         const HOOK: u16 = 4;
         let kind = (SUBSYSTEM << 8) | GET_CHAIN;

@@ -39,14 +39,18 @@ impl Firewall {
         allocations: impl Iterator<Item = &'a Allocation>,
     ) -> Result<Firewall, Error> {
         let mut socket = Socket::open()?;
-        let mut batch = Batch::new(TABLE);
-        batch.replace_table();
-        add_sets(&mut batch);
-        add_chains(&mut batch, config);
+        let mut ports = Vec::new();
         for allocation in allocations {
-            add_ports(&mut batch, allocation)?;
+            ports.extend(port_elements(allocation)?);
         }
-        socket.apply(batch)?;
+        let content = |batch: &mut Batch| {
+            add_rules(batch, config);
+            for (set, element) in &ports {
+                batch.add_elements(set, [element]);
+            }
+        };
+        let sets = [PORTS, ADDRESS_PORTS, HAIRPIN];
+        socket.put_table(TABLE, &sets, add_frame, content)?;
         let socket = Mutex::new(socket);
         Ok(Firewall { socket })
     }
@@ -54,7 +58,9 @@ impl Firewall {
     /// Opens the host ports of a pod.
     pub(crate) fn open_ports(&self, allocation: &Allocation) -> Result<(), Error> {
         let mut batch = Batch::new(TABLE);
-        add_ports(&mut batch, allocation)?;
+        for (set, element) in port_elements(allocation)? {
+            batch.add_elements(set, [&element]);
+        }
         match self.socket.lock().apply(batch) {
             // Which of the two depends on the age of the kernel.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) => {
@@ -85,28 +91,33 @@ impl Firewall {
     }
 }
 
-fn add_sets(batch: &mut Batch) {
+/// Sets and base chains.
+fn add_frame(batch: &mut Batch) {
     use Type::{Ipv4Address, Port, Protocol};
     let endpoint = [Ipv4Address, Port];
     batch.add_set(&SetSpec::map(PORTS, &[Protocol, Port], &endpoint));
     let key = [Ipv4Address, Protocol, Port];
     batch.add_set(&SetSpec::map(ADDRESS_PORTS, &key, &endpoint));
     batch.add_set(&SetSpec::set(HAIRPIN, &[Ipv4Address, Ipv4Address]));
-}
-
-fn add_chains(batch: &mut Batch, config: &Config) {
-    let hook = |kind, priority, nat| {
-        Some(Hook {
+    let mut base = |name, kind, priority, nat| {
+        let hook = Hook {
             kind,
             priority,
             nat,
-        })
+        };
+        batch.add_chain(name, Some(hook));
     };
+    base("guard", HookKind::Prerouting, priority::RAW, false);
+    base("prerouting", HookKind::Prerouting, priority::DNAT, true);
+    base("output", HookKind::Output, priority::DNAT, true);
+    base("postrouting", HookKind::Postrouting, priority::SNAT, true);
+}
+
+fn add_rules(batch: &mut Batch, config: &Config) {
     let (first, second) = (Register(0), Register(1));
     let dnat = |rule: Rule, key: &[Load], map: &str| {
-        rule.load_key(key, first)
-            .value_of(map, first, first)
-            .dnat(first, second)
+        let rule = rule.load_key(key, first).value_of(map, first, first);
+        rule.dnat(first, second)
     };
     batch.add_chain("host-ports", None);
     let key = [
@@ -117,43 +128,26 @@ fn add_chains(batch: &mut Batch, config: &Config) {
     batch.add_rule("host-ports", &dnat(Rule::new(), &key, ADDRESS_PORTS));
     let local = Rule::new().to_this_machine();
     batch.add_rule("host-ports", &dnat(local, &key[1..], PORTS));
-
     let jump = Rule::new().verdict(Verdict::Jump("host-ports".to_owned()));
-    batch.add_chain(
-        "prerouting",
-        hook(HookKind::Prerouting, priority::DNAT, true),
-    );
     batch.add_rule("prerouting", &jump);
-    batch.add_chain("output", hook(HookKind::Output, priority::DNAT, true));
     batch.add_rule("output", &jump);
 
     let net = |cidr: Ipv4Cidr| (cidr.address(), cidr.prefix());
-    let chain = "postrouting";
-    batch.add_chain(chain, hook(HookKind::Postrouting, priority::SNAT, true));
     let hairpin = [Load::SourceAddress, Load::DestinationAddress];
     let hairpin = Rule::new().load_key(&hairpin, first).is_in(HAIRPIN, first);
-    batch.add_rule(chain, &hairpin.masquerade());
+    batch.add_rule("postrouting", &hairpin.masquerade());
     let from_loopback = Rule::new()
         .interface(Load::OutputInterface, &config.bridge)
         .address(Load::SourceAddress, true, LOOPBACK);
-    batch.add_rule(chain, &from_loopback.masquerade());
+    batch.add_rule("postrouting", &from_loopback.masquerade());
     let leaving = Rule::new()
         .address(Load::SourceAddress, true, net(config.pod_cidr))
         .address(Load::DestinationAddress, false, net(config.cluster_cidr))
         .address(Load::DestinationAddress, false, MULTICAST);
-    batch.add_rule(chain, &leaving.masquerade());
-    add_guard(batch, config);
-}
+    batch.add_rule("postrouting", &leaving.masquerade());
 
-/// The bridge routes loopback addresses, for host ports on 127.0.0.1; nothing
-/// on it may use that to reach what listens on loopback only.
-fn add_guard(batch: &mut Batch, config: &Config) {
-    let hook = Hook {
-        kind: HookKind::Prerouting,
-        priority: priority::RAW,
-        nat: false,
-    };
-    batch.add_chain("guard", Some(hook));
+    // The bridge routes loopback addresses, for host ports on 127.0.0.1; nothing
+    // on it may use that to reach what listens on loopback only.
     for side in [Load::DestinationAddress, Load::SourceAddress] {
         let loopback = Rule::new()
             .interface(Load::InputInterface, &config.bridge)
@@ -162,14 +156,12 @@ fn add_guard(batch: &mut Batch, config: &Config) {
     }
 }
 
-fn add_ports(batch: &mut Batch, allocation: &Allocation) -> Result<(), Error> {
+/// What a pod's host ports are in the sets.
+fn port_elements(allocation: &Allocation) -> Result<Vec<(&'static str, Element)>, Error> {
     let address = allocation.address;
-    let mut opened = false;
-    for mapping in allocation
-        .port_mappings
-        .iter()
-        .filter(|mapping| mapping.host_port != 0)
-    {
+    let mut elements = Vec::new();
+    let mappings = allocation.port_mappings.iter();
+    for mapping in mappings.filter(|mapping| mapping.host_port != 0) {
         let protocol = protocol_number(&mapping.protocol)?;
         let data = Value::new().address(address).port(mapping.container_port);
         let (set, key) = match wanted_address(mapping) {
@@ -178,14 +170,13 @@ fn add_ports(batch: &mut Batch, allocation: &Allocation) -> Result<(), Error> {
             Wanted::Other => continue,
         };
         let key = key.protocol(protocol).port(mapping.host_port);
-        batch.add_elements(set, [&Element::Data(key, data)]);
-        opened = true;
+        elements.push((set, Element::Data(key, data)));
     }
-    if opened {
+    if !elements.is_empty() {
         let key = Value::new().address(address).address(address);
-        batch.add_elements(HAIRPIN, [&Element::Key(key)]);
+        elements.push((HAIRPIN, Element::Key(key)));
     }
-    Ok(())
+    Ok(elements)
 }
 
 enum Wanted {

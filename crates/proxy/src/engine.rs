@@ -7,7 +7,7 @@ use netfilter::{Batch, Socket, conntrack};
 
 use crate::model::{self, UDP};
 use crate::plan::{self, Front, Plan};
-use crate::rules::TABLE;
+use crate::rules::{self, Set, TABLE};
 use crate::ruleset::{Ruleset, Stale};
 use crate::{Config, Error};
 
@@ -63,14 +63,12 @@ impl Engine {
                 }
             }
         }
-        let chains = self.socket.plain_chains(TABLE)?;
-        let refill = self.ruleset.refill(&self.config, &chains);
-        if let Err(error) = self.socket.apply(refill) {
-            // A table of another version of ours, whose sets differ.
-            tracing::info!(%error, "replacing the table of services as a whole");
-            let replace = self.ruleset.replace_table(&self.config);
-            self.socket.apply(replace)?;
-        }
+        // Who sticks to an endpoint goes on doing so: that set is not emptied.
+        let sets = Set::ALL.map(Set::name);
+        let (ruleset, config) = (&self.ruleset, &self.config);
+        let content = |batch: &mut Batch| ruleset.fill(batch, config);
+        self.socket
+            .put_table(TABLE, &sets, rules::add_frame, content)?;
         self.in_step = true;
         self.after_commit()
     }

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use base::Ipv4Cidr;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 
@@ -21,8 +22,12 @@ const AFFINITY_SECONDS: i32 = 10_800;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Service {
     pub(crate) cluster_ips: Vec<Ipv4Addr>,
-    /// `externalIPs`, and the load balancer's.
+    /// `externalIPs`.
     pub(crate) external_ips: Vec<Ipv4Addr>,
+    /// Addresses of the load balancer that deliver packets as they are.
+    pub(crate) balancer_ips: Vec<Ipv4Addr>,
+    /// Who may use those; everybody when empty.
+    pub(crate) source_ranges: Vec<Ipv4Cidr>,
     pub(crate) ports: Vec<Port>,
     /// How long a client sticks to its endpoint.
     pub(crate) affinity: Option<Duration>,
@@ -72,7 +77,19 @@ impl Service {
             cluster_ips = addresses([cluster_ip]);
         }
         let external = spec.external_ips.iter().flatten().map(String::as_str);
-        let external_ips = addresses(external.chain(balancer_ips(service)));
+        let ranges = spec.load_balancer_source_ranges.iter().flatten();
+        let mut source_ranges: Vec<Ipv4Cidr> = ranges
+            .filter_map(|range| range.trim().parse().ok())
+            .collect();
+        if source_ranges.is_empty()
+            && spec
+                .load_balancer_source_ranges
+                .as_ref()
+                .is_some_and(|ranges| !ranges.is_empty())
+        {
+            // Ranges of another family let nobody of ours in.
+            source_ranges.push(Ipv4Cidr::new(Ipv4Addr::UNSPECIFIED, 32));
+        }
         let affinity = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
             let config = spec.session_affinity_config.as_ref();
             let seconds = config.and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
@@ -80,7 +97,9 @@ impl Service {
         });
         Some(Service {
             cluster_ips,
-            external_ips,
+            external_ips: addresses(external),
+            balancer_ips: addresses(balancer_ips(service)),
+            source_ranges,
             ports: spec.ports.iter().flatten().filter_map(Port::of).collect(),
             affinity,
             internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),

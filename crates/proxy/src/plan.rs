@@ -3,6 +3,8 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use base::Ipv4Cidr;
+
 use crate::Config;
 use crate::model::{Endpoint, Port, Service};
 
@@ -53,6 +55,11 @@ pub(crate) enum Shape {
     /// From outside: only this node's endpoints, with the client's own address.
     /// Pods and the node itself use them all.
     ExternalLocal { all: Arc<Shape>, local: Arc<Shape> },
+    /// For clients of these ranges only; others get no answer.
+    Guarded {
+        ranges: Arc<[Ipv4Cidr]>,
+        then: Arc<Shape>,
+    },
 }
 
 /// The endpoints of a service with session affinity, and how long that lasts.
@@ -213,9 +220,115 @@ fn entries(service: &Service, port: &Port, choice: &Choice) -> Vec<Entry> {
         let front = Front::Node(port.protocol, node_port);
         external(front, Side::Node)
     });
-    cluster_ips.chain(external_ips).chain(node_port).collect()
+    let balancer_ips = service.balancer_ips.iter().map(|address| {
+        let front = Front::Address(*address, port.protocol, port.port);
+        guard(service, external(front, Side::Address))
+    });
+    let open = cluster_ips.chain(external_ips).chain(node_port);
+    open.chain(balancer_ips).collect()
+}
+
+/// Lets in only those the service allows at its load balancer's address.
+fn guard(service: &Service, entry: Entry) -> Entry {
+    if service.source_ranges.is_empty() {
+        return entry;
+    }
+    let shape = Shape::Guarded {
+        ranges: service.source_ranges.as_slice().into(),
+        then: Arc::new(entry.shape),
+    };
+    Entry { shape, ..entry }
 }
 
 fn number(targets: &[Target], offset: u32) -> impl Iterator<Item = (u32, Target)> {
     (offset..).zip(targets.iter().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(zone: Option<&str>) -> Config {
+        Config {
+            node_name: "here".to_owned(),
+            zone: zone.map(str::to_owned),
+            cluster_cidr: "10.244.0.0/16".parse().unwrap(),
+            service_cidr: "10.96.0.0/12".parse().unwrap(),
+        }
+    }
+
+    fn service() -> Service {
+        Service {
+            cluster_ips: vec!["10.96.0.1".parse().unwrap()],
+            ports: vec![Port {
+                name: String::new(),
+                protocol: 6,
+                port: 80,
+                node_port: None,
+            }],
+            ..Service::default()
+        }
+    }
+
+    /// A ready endpoint with hints.
+    fn endpoint(last: u8, nodes: &[&str], zones: &[&str]) -> Endpoint {
+        let own = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Endpoint {
+            address: Ipv4Addr::new(10, 244, 0, last),
+            port: 8080,
+            ready: true,
+            serving: true,
+            terminating: false,
+            node: Some(if last == 1 { "here" } else { "there" }.to_owned()),
+            hint_nodes: own(nodes),
+            hint_zones: own(zones),
+        }
+    }
+
+    fn chosen(config: &Config, service: &Service, endpoints: &[Endpoint]) -> Vec<u8> {
+        let plan = plan(config, service, |_| endpoints.to_vec());
+        let targets = plan.entries[0].targets.iter();
+        targets
+            .map(|(_, (address, _))| address.octets()[3])
+            .collect()
+    }
+
+    #[test]
+    fn hints_narrow_the_choice_when_all_have_them() {
+        let by_node = [endpoint(1, &["here"], &[]), endpoint(2, &["there"], &[])];
+        assert_eq!(chosen(&config(None), &service(), &by_node), [1]);
+        let incomplete = [endpoint(1, &["here"], &[]), endpoint(2, &[], &[])];
+        assert_eq!(chosen(&config(None), &service(), &incomplete), [1, 2]);
+        let elsewhere = [endpoint(1, &["x"], &[]), endpoint(2, &["y"], &[])];
+        assert_eq!(chosen(&config(None), &service(), &elsewhere), [1, 2]);
+        let by_zone = [endpoint(1, &[], &["a"]), endpoint(2, &[], &["b", "c"])];
+        assert_eq!(chosen(&config(Some("c")), &service(), &by_zone), [2]);
+        assert_eq!(chosen(&config(None), &service(), &by_zone), [1, 2]);
+    }
+
+    #[test]
+    fn a_local_policy_falls_back_to_local_endpoints_on_their_way_out() {
+        let mut local = service();
+        local.internal_local = true;
+        let mut leaving = endpoint(1, &[], &[]);
+        (leaving.ready, leaving.terminating) = (false, true);
+        let all = [leaving, endpoint(2, &[], &[])];
+        assert_eq!(chosen(&config(None), &local, &all), [1]);
+        let away = &all[1..];
+        assert!(chosen(&config(None), &local, away).is_empty());
+        let plan = plan(&config(None), &local, |_| away.to_vec());
+        assert_eq!(plan.entries[0].shape, Shape::Drop);
+    }
+
+    #[test]
+    fn services_of_one_shape_share_it() {
+        let two = [endpoint(1, &[], &[]), endpoint(2, &[], &[])];
+        let mut other = service();
+        other.cluster_ips = vec!["10.96.0.2".parse().unwrap()];
+        let shape = |service: &Service| {
+            let plan = plan(&config(None), service, |_| two.to_vec());
+            plan.entries[0].shape.clone()
+        };
+        assert_eq!(shape(&service()), shape(&other));
+    }
 }

@@ -170,6 +170,7 @@ pub(crate) fn needs(shape: &Shape) -> Vec<Shape> {
         Shape::Sticky(sticky) => stays(sticky).collect(),
         Shape::External(all) => vec![(**all).clone()],
         Shape::ExternalLocal { all, local } => vec![(**all).clone(), (**local).clone()],
+        Shape::Guarded { then, .. } => vec![(**then).clone()],
     }
 }
 
@@ -179,6 +180,7 @@ pub(crate) fn depth(shape: &Shape) -> u32 {
         Shape::Reject | Shape::Drop | Shape::Spread { .. } | Shape::Stay { .. } => 0,
         Shape::Sticky(_) => 1,
         Shape::External(_) | Shape::ExternalLocal { .. } => 2,
+        Shape::Guarded { .. } => 3,
     }
 }
 
@@ -203,7 +205,11 @@ pub(crate) fn chain(shape: &Shape) -> String {
         }
         Shape::Sticky(sticky) => {
             let (count, seconds) = (sticky.targets.len(), sticky.seconds);
-            format!("sticky-{count}-{seconds}-{:016x}", digest(sticky))
+            let bytes = sticky
+                .targets
+                .iter()
+                .flat_map(|(address, port)| address.octets().into_iter().chain(port.to_be_bytes()));
+            format!("sticky-{count}-{seconds}-{:016x}", digest(bytes))
         }
         Shape::Stay {
             target: (address, port),
@@ -215,15 +221,18 @@ pub(crate) fn chain(shape: &Shape) -> String {
         Shape::ExternalLocal { all, local } => {
             format!("external-{}-{}", chain(all), chain(local))
         }
+        Shape::Guarded { ranges, then } => {
+            let bytes = ranges.iter().flat_map(|range| {
+                let prefix = [range.prefix()];
+                range.address().octets().into_iter().chain(prefix)
+            });
+            format!("for-{:016x}-{}", digest(bytes), chain(then))
+        }
     }
 }
 
-/// Tells lists of endpoints apart (FNV-1a).
-fn digest(sticky: &Sticky) -> u64 {
-    let bytes = sticky
-        .targets
-        .iter()
-        .flat_map(|(address, port)| address.octets().into_iter().chain(port.to_be_bytes()));
+/// Tells lists apart in names (FNV-1a).
+fn digest(bytes: impl Iterator<Item = u8>) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
@@ -253,6 +262,15 @@ pub(crate) fn add_shape(batch: &mut Batch, config: &Config, shape: &Shape) {
             add(Rule::new().from_this_machine().set_mark(MASQUERADE));
             add(Rule::new().from_this_machine().verdict(verdict(all)));
             add(Rule::new().verdict(verdict(local)));
+        }
+        Shape::Guarded { ranges, then } => {
+            for range in ranges.iter() {
+                let within = Rule::new().address(Load::SourceAddress, true, net(*range));
+                add(within.verdict(verdict(then)));
+            }
+            // The node itself comes from wherever its routes say.
+            add(Rule::new().from_this_machine().verdict(verdict(then)));
+            add(Rule::new().verdict(Verdict::Drop));
         }
     }
 }

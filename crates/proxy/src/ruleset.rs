@@ -219,36 +219,8 @@ impl Ruleset {
         batch
     }
 
-    /// The transaction that puts everything in place of what a table like ours
-    /// holds, whose chains besides the base chains are `chains`. The base
-    /// chains stay: the kernel replaces a chain's rules at one stroke, but
-    /// between two chains in turn a packet could slip through. Who sticks to
-    /// an endpoint goes on doing so.
-    pub(crate) fn refill(&self, config: &Config, chains: &[String]) -> Batch {
-        let mut batch = Batch::new(rules::TABLE);
-        batch.add_table();
-        rules::add_frame(&mut batch);
-        batch.delete_all_rules();
-        for set in Set::ALL {
-            batch.delete_all_elements(set.name());
-        }
-        for chain in chains {
-            batch.delete_chain(chain);
-        }
-        self.fill(&mut batch, config);
-        batch
-    }
-
-    /// The transaction that puts everything in place of any table of our name.
-    pub(crate) fn replace_table(&self, config: &Config) -> Batch {
-        let mut batch = Batch::new(rules::TABLE);
-        batch.replace_table();
-        rules::add_frame(&mut batch);
-        self.fill(&mut batch, config);
-        batch
-    }
-
-    fn fill(&self, batch: &mut Batch, config: &Config) {
+    /// Everything but the frame.
+    pub(crate) fn fill(&self, batch: &mut Batch, config: &Config) {
         rules::add_common_rules(batch, config);
         add_shapes(batch, config, self.shapes.keys());
         let mut elements: HashMap<Set, Vec<Element>> = HashMap::new();

@@ -1,5 +1,7 @@
 //! The pod network with real packets, in network namespaces of its own.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 #[allow(unreachable_pub, reason = "shared with other test crates")]
 mod lab;
 

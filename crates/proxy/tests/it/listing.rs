@@ -134,3 +134,37 @@ fn a_table_that_others_destroyed_comes_back() {
         );
     });
 }
+
+#[test]
+fn a_contested_address_goes_to_the_other_when_it_comes_free() {
+    in_own_namespace(|| async {
+        let mut told = Told::new();
+        let external = json!({"externalIPs": ["198.51.100.7"]});
+        told.set(
+            service("first", "10.96.0.10", external.clone()),
+            &[here("10.244.0.5")],
+        );
+        told.set(
+            service("second", "10.96.0.11", external.clone()),
+            &[here("10.244.0.6")],
+        );
+        let leads_to = |pod: &str| {
+            let wanted = format!("198.51.100.7 . 6 . 80 . 0x00000000 : {pod} . 8080");
+            assert!(table().contains(&wanted), "{}", table());
+        };
+        leads_to("10.244.0.5");
+        told.set(
+            service("first", "10.96.0.10", json!({})),
+            &[here("10.244.0.5")],
+        );
+        leads_to("10.244.0.6");
+        told.set(
+            service("first", "10.96.0.10", external),
+            &[here("10.244.0.5")],
+        );
+        told.remove("second");
+        leads_to("10.244.0.5");
+        told.remove("first");
+        assert!(!table().contains("198.51.100.7"));
+    });
+}

@@ -349,3 +349,35 @@ fn the_node_itself_may_be_an_endpoint() {
         });
     }
 }
+
+#[test]
+fn a_load_balancer_lets_in_whom_the_service_allows() {
+    in_own_namespace(|| async {
+        let node = Node::new(true).await;
+        let world = outside();
+        world.sh("ip route add 198.51.100.0/24 via 192.0.2.1");
+        let (_a, a_ip) = node.pod("a").await;
+        let mut told = Told::new();
+        let mut balanced = |ranges: serde_json::Value| {
+            let more = json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ranges});
+            let mut service = service("web", "10.96.0.10", more);
+            let ingress = json!({"loadBalancer": {"ingress": [
+                {"ip": "198.51.100.7", "ipMode": "VIP"}, {"ip": "198.51.100.8", "ipMode": "Proxy"},
+            ]}});
+            service.status = Some(serde_json::from_value(ingress).unwrap());
+            told.set(service, &[here(&a_ip)]);
+        };
+        balanced(json!(["203.0.113.0/24", "192.0.2.0/24"]));
+        assert_eq!(world.ask("198.51.100.7:80").unwrap(), "a 10.244.0.1");
+        balanced(json!(["203.0.113.0/24"]));
+        assert_eq!(
+            world.ask("198.51.100.7:80").unwrap_err().kind(),
+            ErrorKind::TimedOut
+        );
+        assert_eq!(node.own.ask("198.51.100.7:80").unwrap(), "a 10.244.0.1");
+        balanced(json!([]));
+        assert_eq!(world.ask("198.51.100.7:80").unwrap(), "a 10.244.0.1");
+        let listing = crate::objects::table();
+        assert!(!listing.contains("198.51.100.8"), "{listing}");
+    });
+}
