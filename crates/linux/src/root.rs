@@ -2,17 +2,19 @@
 //! tree's root as `/` (`openat2`, `RESOLVE_IN_ROOT`), so neither `..`, absolute
 //! links nor a link swapped in at the wrong moment can lead outside.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 use nix::sys::stat::{Mode, mkdirat};
 
 /// How often a lookup that raced with a rename is tried again.
 const RACE_LIMIT: usize = 32;
+/// More links than this in one path are a circle.
+const LINK_LIMIT: usize = 40;
 
 /// A tree, held by a descriptor of its root.
 #[derive(Debug)]
@@ -62,20 +64,42 @@ impl Root {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => return other,
         }
-        // Walk by whole prefixes, so that links in the middle resolve inside the tree.
-        let mut prefix = std::path::PathBuf::new();
-        for component in path.components() {
-            let Component::Normal(name) = component else {
+        let resolved = self.walk(path, mode)?;
+        self.lookup(&resolved, folder, 0)
+    }
+
+    /// Follows `path` component by component, creating what is missing, also behind links that
+    /// lead nowhere yet. The result has no links in it, unless somebody changes the tree just
+    /// now; the lookups that use it stay inside even then.
+    fn walk(&self, path: &Path, mode: u32) -> io::Result<PathBuf> {
+        let mut resolved = PathBuf::new();
+        let mut rest: Vec<OsString> = names(path);
+        let mut links = 0;
+        while let Some(name) = rest.pop() {
+            if name == ".." {
+                resolved.pop();
                 continue;
-            };
-            let parent = self.lookup(&prefix, folder, 0)?;
-            prefix.push(name);
-            match mkdirat(&parent, name, Mode::from_bits_truncate(mode)) {
-                Ok(()) | Err(Errno::EEXIST) => {}
+            }
+            let parent = self.lookup(&resolved, OFlag::O_PATH | OFlag::O_DIRECTORY, 0)?;
+            match mkdirat(&parent, name.as_os_str(), Mode::from_bits_truncate(mode)) {
+                Ok(()) => resolved.push(name),
+                Err(Errno::EEXIST) => match readlinkat(&parent, name.as_os_str()) {
+                    Ok(target) => {
+                        links += 1;
+                        if links > LINK_LIMIT {
+                            return Err(Errno::ELOOP.into());
+                        }
+                        if Path::new(&target).is_absolute() {
+                            resolved.clear();
+                        }
+                        rest.extend(names(Path::new(&target)));
+                    }
+                    Err(_not_a_link) => resolved.push(name),
+                },
                 Err(error) => return Err(error.into()),
             }
         }
-        self.lookup(&prefix, folder, 0)
+        Ok(resolved)
     }
 
     /// A place to mount a folder (or, for `file`, a file) on, created where missing.
@@ -83,18 +107,24 @@ impl Root {
         if !file {
             return self.make_folders(path, 0o755);
         }
-        match self.handle(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => return other,
+        let mut path = path.to_owned();
+        for _ in 0..LINK_LIMIT {
+            match self.handle(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => return other,
+            }
+            let (parent, name) = split(&path)?;
+            let folder = self.walk(parent, 0o755)?;
+            let parent = self.lookup(&folder, OFlag::O_PATH | OFlag::O_DIRECTORY, 0)?;
+            let flags = OFlag::O_RDONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+            match nix::fcntl::openat(&parent, name, flags, Mode::from_bits_truncate(0o644)) {
+                Ok(_) => return self.handle(&folder.join(name)),
+                // A link that leads nowhere: its target is to be created.
+                Err(Errno::EEXIST) => path = folder.join(readlinkat(&parent, name)?),
+                Err(error) => return Err(error.into()),
+            }
         }
-        let (parent, name) = split(path)?;
-        self.make_folders(parent, 0o755)?;
-        self.lookup(
-            &parent.join(name),
-            OFlag::O_RDONLY | OFlag::O_CREAT | OFlag::O_NONBLOCK,
-            0o644,
-        )?;
-        self.handle(path)
+        Err(Errno::ELOOP.into())
     }
 }
 
@@ -102,6 +132,16 @@ impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// The components of a path, last first; `.` and the leading slash are nothing to do.
+fn names(path: &Path) -> Vec<OsString> {
+    let step = |component: Component<'_>| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some(OsString::from("..")),
+        Component::CurDir | Component::RootDir | Component::Prefix(_) => None,
+    };
+    path.components().rev().filter_map(step).collect()
 }
 
 /// The parent and the last name of a path; a path without a last name is refused.
@@ -129,6 +169,15 @@ mod tests {
         root.make_folders(Path::new("up/b"), 0o755).unwrap();
         root.make_folders(Path::new("/../c/../d"), 0o755).unwrap();
         root.mount_point(Path::new("/etc/hosts"), true).unwrap();
+        // As many images have it: a link into a folder that is not there yet.
+        std::os::unix::fs::symlink("../run/resolve/stub", tree.join("etc/resolv.conf")).unwrap();
+        root.mount_point(Path::new("/etc/resolv.conf"), true).unwrap();
+        assert!(tree.join("run/resolve/stub").is_file());
+        std::os::unix::fs::symlink("/dangling/folder", tree.join("hole")).unwrap();
+        root.make_folders(Path::new("hole/x"), 0o755).unwrap();
+        assert!(tree.join("dangling/folder/x").is_dir());
+        std::os::unix::fs::symlink("circle", tree.join("circle")).unwrap();
+        assert!(root.make_folders(Path::new("circle/x"), 0o755).is_err());
         assert!(tree.join("abs/a").is_dir());
         assert!(tree.join("b").is_dir());
         assert!(tree.join("d").is_dir());

@@ -107,10 +107,10 @@ impl Ingest {
             let plain = decompress(&mut buffered)?;
             let mut inner = Tee::new(plain, None, UNPACKED_LIMIT);
             let unpacked = unpack::unpack(&mut inner, &tree)?;
-            let (digest, _, _) = inner.finish().context("layer")?;
+            let (digest, _, _) = inner.finish().map_err(|error| unpack::damaged(error, "layer"))?;
             (digest, unpacked)
         };
-        let (digest, size, _) = outer.finish().context("layer")?;
+        let (digest, size, _) = outer.finish().map_err(|error| unpack::damaged(error, "layer"))?;
         if let Some(expected) = expected {
             expected.check(&digest, "layer")?;
         }
@@ -225,7 +225,7 @@ impl Drop for Ingest {
 
 /// Looks at the first bytes, not at the media type: archives lie about it more often.
 fn decompress<'a, R: BufRead + 'a>(reader: &'a mut R) -> Result<Box<dyn Read + 'a>, ImageError> {
-    let start = reader.fill_buf().context("layer")?;
+    let start = reader.fill_buf().map_err(|error| unpack::damaged(error, "layer"))?;
     if start.starts_with(&[0x1f, 0x8b]) {
         return Ok(Box::new(flate2::bufread::MultiGzDecoder::new(reader)));
     }

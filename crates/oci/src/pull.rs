@@ -215,7 +215,13 @@ async fn feed(
     let mut done = 0u64;
     let mut last = String::new();
     for _ in 0..=RESUMES {
-        let response = client.blob(name, blob.digest.as_str(), done).await?;
+        let response = match client.blob(name, blob.digest.as_str(), done).await {
+            Err(ImageError::Registry(message)) => {
+                last = message;
+                continue;
+            }
+            other => other?,
+        };
         let mut skip = if response.status() == StatusCode::PARTIAL_CONTENT { 0 } else { done };
         let mut body = response.into_body();
         loop {

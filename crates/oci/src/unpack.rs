@@ -36,7 +36,7 @@ pub(crate) fn unpack(reader: impl Read, tree: &Path) -> Result<u64, ImageError> 
     // Without an entry of its own the top folder is what a root folder usually is.
     nix::sys::stat::fchmodat(AT_FDCWD, tree, Mode::from_bits_truncate(0o755), nix::sys::stat::FchmodatFlags::FollowSymlink).at(tree)?;
     let mut archive = tar::Archive::new(reader);
-    for (count, entry) in archive.entries().context("layer")?.enumerate() {
+    for (count, entry) in archive.entries().map_err(|error| damaged(error, "layer"))?.enumerate() {
         let mut entry = entry.map_err(|error| damaged(error, "layer"))?;
         if count >= ENTRY_LIMIT {
             return Err(ImageError::Hostile(format!("more than {ENTRY_LIMIT} entries")));
@@ -48,7 +48,7 @@ pub(crate) fn unpack(reader: impl Read, tree: &Path) -> Result<u64, ImageError> 
 }
 
 /// What `tar` complains about is the archive's fault, unless the disk is at fault.
-fn damaged(error: io::Error, what: &str) -> ImageError {
+pub(crate) fn damaged(error: io::Error, what: &str) -> ImageError {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ImageError::Io(what.to_owned(), error),
         _ => match error.downcast::<ImageError>() {

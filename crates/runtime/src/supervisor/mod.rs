@@ -108,8 +108,8 @@ pub(crate) struct Supervisor {
     next_client: u64,
     containers: BTreeMap<String, Container>,
     execs: BTreeMap<String, Exec>,
-    /// Whether [`crate::protocol::Call::Quit`] came.
-    quit: bool,
+    /// Who asked for the end, and in which request.
+    quit: Option<(u64, u64)>,
 }
 
 /// What a descriptor in the poll set stands for.
@@ -131,7 +131,7 @@ enum Token {
 impl Supervisor {
     /// Works until told to quit.
     fn serve(&mut self) -> i32 {
-        while !self.quit {
+        while self.quit.is_none() {
             let ready = match self.wait() {
                 Ok(ready) => ready,
                 Err(error) => {

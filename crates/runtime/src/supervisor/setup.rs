@@ -64,7 +64,7 @@ pub(super) fn supervisor(folder: &Path) -> Result<Supervisor, String> {
         next_client: 0,
         containers: Default::default(),
         execs: Default::default(),
-        quit: false,
+        quit: None,
     })
 }
 

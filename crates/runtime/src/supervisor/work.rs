@@ -102,7 +102,10 @@ impl Supervisor {
             Call::Forget { container } => {
                 self.containers.remove(&container);
             }
-            Call::Quit => self.quit = true,
+            Call::Quit => {
+                self.quit = Some((client, request.id));
+                return Ok(Answer::Later);
+            }
         }
         Ok(Answer::Now(Vec::new()))
     }
@@ -291,6 +294,10 @@ impl Supervisor {
         }
         for group in &groups {
             self.remove_cgroup(group);
+        }
+        // The answer comes when all is written down.
+        if let Some((client, request)) = self.quit {
+            self.reply(client, request, Ok(()), Vec::new());
         }
         for client in self.clients.values_mut() {
             let _ = client.flush();
