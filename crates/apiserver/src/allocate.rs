@@ -14,7 +14,7 @@ use meta::Status;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::cache::{Entry, Feed, Observer};
+use crate::cache::{Entry, Observer};
 use crate::registry::Resource;
 use addresses::Cidr;
 use pool::Pool;
@@ -39,7 +39,7 @@ pub(crate) struct Taken {
     pub(crate) ports: Pool<(u16, String)>,
 }
 
-/// What a write in flight holds; let go when dropped.
+/// What a write in flight holds; let go when dropped, which is after the caches have seen it.
 pub(crate) struct Charge {
     taken: Option<Arc<Mutex<Taken>>>,
     addresses: Vec<IpAddr>,
@@ -53,13 +53,6 @@ impl Charge {
             taken: None,
             addresses: Vec::new(),
             ports: Vec::new(),
-        }
-    }
-
-    /// Holds on until the caches have seen the write.
-    pub(crate) async fn settle(self, feed: &Feed, revision: i64) {
-        if self.taken.is_some() {
-            feed.reached(revision).await;
         }
     }
 }

@@ -5,10 +5,11 @@ use client::Body;
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use meta::{Reason, Status};
-use schema::Parsed;
+use schema::{Parsed, Type};
 use serde_json::Value;
 
 use crate::chain::Call;
+use crate::protobuf;
 use crate::registry::Resource;
 
 /// Greatest body, in bytes.
@@ -76,16 +77,24 @@ pub(crate) async fn read(mut body: Body) -> Result<Bytes, Status> {
     Ok(whole.freeze())
 }
 
-/// Reads JSON or YAML, as the content type says.
-pub(crate) fn parse(bytes: &[u8], content_type: &str) -> Result<Parsed, Status> {
+/// Reads JSON, YAML or protobuf, as the content type says; `ty` is what protobuf is read by.
+pub(crate) fn parse(
+    bytes: &[u8],
+    content_type: &str,
+    ty: Option<&Type>,
+) -> Result<Parsed, Status> {
     match content_type {
+        protobuf::MEDIA_TYPE if ty.is_some() => Ok(Parsed {
+            tree: protobuf::read(bytes, |_| ty)?,
+            duplicates: Vec::new(),
+        }),
         "" | "application/json" => schema::parse_json(bytes)
             .map_err(|error| unreadable(&format!("json parse error: {error}"))),
         "application/yaml" => parse_yaml(bytes),
         _ => Err(Status::new(
             Reason::UnsupportedMediaType,
             "the body of the request was in an unknown format - accepted media types include: \
-             application/json, application/yaml",
+             application/json, application/yaml, application/vnd.kubernetes.protobuf",
         )),
     }
 }
@@ -110,7 +119,8 @@ fn unreadable(why: &str) -> Status {
 /// The object of a create or update: of this resource's kind, and in its schema's shape.
 pub(crate) fn object(call: &Call, resource: &Resource, bytes: &[u8]) -> Result<Value, Status> {
     let validation = FieldValidation::read(call)?;
-    let parsed = parse(bytes, call.content_type()).map_err(|mut status| {
+    let ty = resource.ty.as_ref().map(schema::TypeRef::get);
+    let parsed = parse(bytes, call.content_type(), ty).map_err(|mut status| {
         if status.code == 400 {
             let kind = &resource.row.names.kind;
             status.message = format!(
@@ -130,7 +140,8 @@ pub(crate) fn foreign(
     (group, version, kind): (&str, &str, &str),
     bytes: &[u8],
 ) -> Result<Value, Status> {
-    let mut tree = parse(bytes, call.content_type())?.tree;
+    let ty = schema::builtin(group, version, kind);
+    let mut tree = parse(bytes, call.content_type(), ty)?.tree;
     let api_version = match group {
         "" => version.to_owned(),
         group => format!("{group}/{version}"),
@@ -151,7 +162,7 @@ pub(crate) fn foreign(
     }
     map.insert("apiVersion".into(), api_version.into());
     map.insert("kind".into(), kind.into());
-    if let Some(ty) = schema::builtin(group, version, kind) {
+    if let Some(ty) = ty {
         let checked = schema::check(ty, &mut tree);
         checked.map_err(|error| {
             Status::bad_request(format!(

@@ -17,6 +17,7 @@ mod lookup;
 mod metrics;
 mod openapi;
 mod pages;
+mod protobuf;
 mod registry;
 mod respond;
 mod reviews;

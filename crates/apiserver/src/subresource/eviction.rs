@@ -41,7 +41,7 @@ pub(crate) async fn evict(
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
     let given = eviction.get("deleteOptions").cloned().unwrap_or_else(|| json!({}));
-    let options = DeleteOptions::read(call, given.to_string().as_bytes())?;
+    let options = DeleteOptions::of(call, Some(&given))?;
     let mut write = Write::of(core, call, pods)?;
     write.dry_run |= options.dry_run;
     let pod = newest(core, pods, write.namespace, name).await?;

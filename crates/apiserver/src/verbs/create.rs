@@ -127,7 +127,8 @@ async fn try_create(write: &Write<'_>, object: Value) -> Result<Bytes, Status> {
         Outcome::Lost(_) => Err(Status::already_exists(write.names(), &name)),
         Outcome::Written(written) => {
             admitted.stored();
-            charge.settle(&write.core.feed, written.revision).await;
+            write.settle(written.revision).await;
+            drop(charge);
             Ok(written.json)
         }
     }

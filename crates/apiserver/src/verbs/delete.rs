@@ -38,6 +38,16 @@ pub(crate) struct DeleteOptions {
 impl DeleteOptions {
     /// From the body, or from the query when there is none.
     pub(crate) fn read(call: &Call, bytes: &[u8]) -> Result<DeleteOptions, Status> {
+        const TYPE: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            return DeleteOptions::of(call, None);
+        }
+        let tree = body::parse(bytes, call.content_type(), schema::named(TYPE))?.tree;
+        DeleteOptions::of(call, Some(&tree))
+    }
+
+    /// From a tree, and from the query for what it leaves out.
+    pub(crate) fn of(call: &Call, tree: Option<&Value>) -> Result<DeleteOptions, Status> {
         let mut options = DeleteOptions {
             grace: call.query.number("gracePeriodSeconds")?,
             policy: call.query.get("propagationPolicy").map(str::to_owned),
@@ -45,8 +55,7 @@ impl DeleteOptions {
             ..DeleteOptions::default()
         };
         let mut orphan = call.query.get("orphanDependents").map(|word| word == "true");
-        if !bytes.iter().all(u8::is_ascii_whitespace) {
-            let tree = body::parse(bytes, call.content_type())?.tree;
+        if let Some(tree) = tree {
             let word = |pointer: &str| {
                 let value = tree.pointer(pointer).and_then(Value::as_str);
                 value.filter(|value| !value.is_empty()).map(str::to_owned)
@@ -186,6 +195,7 @@ async fn attempt(
         Outcome::Lost(kv) => Ok(Attempt::Lost(kv.and_then(|kv| cache.read_entry(&kv)))),
         Outcome::Written(written) => {
             admitted.stored();
+            write.settle(written.revision).await;
             Ok(Attempt::Done(match gone {
                 true => Deleted::Gone(Arc::clone(entry)),
                 false => Deleted::Waits(written.json),

@@ -186,7 +186,8 @@ async fn attempt(
         Outcome::Lost(kv) => Ok(Attempt::Lost(kv.and_then(|kv| cache.read_entry(&kv)))),
         Outcome::Written(written) => {
             admitted.stored();
-            charge.settle(&write.core.feed, written.revision).await;
+            write.settle(written.revision).await;
+            drop(charge);
             Ok(Attempt::Done(match leaves {
                 true => encode(&new.0).into(),
                 false => written.json,

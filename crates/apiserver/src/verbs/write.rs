@@ -10,6 +10,23 @@ use crate::chain::Call;
 use crate::registry::Resource;
 use crate::server::Core;
 
+/// What admission and authorization decide from.
+const DECIDING: [&str; 13] = [
+    "namespaces",
+    "serviceaccounts",
+    "services",
+    "limitranges",
+    "resourcequotas",
+    "roles.rbac.authorization.k8s.io",
+    "rolebindings.rbac.authorization.k8s.io",
+    "clusterroles.rbac.authorization.k8s.io",
+    "clusterrolebindings.rbac.authorization.k8s.io",
+    "priorityclasses.scheduling.k8s.io",
+    "storageclasses.storage.k8s.io",
+    "runtimeclasses.node.k8s.io",
+    "customresourcedefinitions.apiextensions.k8s.io",
+];
+
 /// One write on its way.
 pub(crate) struct Write<'a> {
     pub(crate) core: &'a Arc<Core>,
@@ -140,6 +157,15 @@ impl<'a> Write<'a> {
         match faults.is_empty() {
             true => Ok(()),
             false => Err(Status::invalid(self.names(), name, faults)),
+        }
+    }
+
+    /// Waits until the caches have a write that others decide from, so that whoever was told of
+    /// it meets its effects.
+    pub(crate) async fn settle(&self, revision: i64) {
+        let name = self.names().group_resource();
+        if DECIDING.contains(&name.as_str()) {
+            self.core.feed.reached(revision).await;
         }
     }
 

@@ -9,22 +9,22 @@ use client::Client;
 use http::Method;
 use serde_json::{Value, json};
 
-pub struct Cluster {
-    pub server: ApiServer,
-    pub client: Client,
-    pub crew: Crew,
-    pub pki: Arc<Pki>,
-    pub dir: tempfile::TempDir,
+pub(crate) struct Cluster {
+    pub(crate) server: ApiServer,
+    pub(crate) client: Client,
+    pub(crate) crew: Crew,
+    pub(crate) pki: Arc<Pki>,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl Cluster {
-    pub async fn start() -> Cluster {
+    pub(crate) async fn start() -> Cluster {
         let crew = Crew::new();
         let store = store::memory(&crew).await.unwrap();
         Cluster::over(store, crew, 6443).await
     }
 
-    pub async fn over(store: Arc<dyn store::Store>, crew: Crew, port: u16) -> Cluster {
+    pub(crate) async fn over(store: Arc<dyn store::Store>, crew: Crew, port: u16) -> Cluster {
         let dir = tempfile::tempdir().unwrap();
         let pki = Arc::new(Pki::open(&dir.path().join("pki"), &[]).unwrap());
         let mut config = Config::new(Arc::clone(&pki));
@@ -41,33 +41,33 @@ impl Cluster {
         }
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Result<Value, meta::Status> {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Result<Value, meta::Status> {
         self.client.send_value(Method::POST, path, &body).await
     }
 
-    pub async fn put(&self, path: &str, body: &Value) -> Result<Value, meta::Status> {
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Result<Value, meta::Status> {
         self.client.send_value(Method::PUT, path, body).await
     }
 
-    pub async fn get(&self, path: &str) -> Result<Value, meta::Status> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Value, meta::Status> {
         self.client.get_value(path).await
     }
 
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.crew.stop().raise();
         self.crew.finished().await.unwrap();
     }
 }
 
-pub const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
-pub const PODS: &str = "/api/v1/namespaces/default/pods";
+pub(crate) const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub(crate) const PODS: &str = "/api/v1/namespaces/default/pods";
 
-pub fn config_map(name: &str, value: &str) -> Value {
+pub(crate) fn config_map(name: &str, value: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name},
         "data": {"key": value}})
 }
 
-pub fn pod(name: &str) -> Value {
+pub(crate) fn pod(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}},
         "spec": {"containers": [{"name": "main", "image": "example.com/app:1"}]}})
 }
