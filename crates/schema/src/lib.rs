@@ -3,6 +3,7 @@
 
 pub mod apply;
 pub mod check;
+pub mod custom;
 pub mod openapi;
 pub mod parse;
 pub mod patch;
@@ -11,6 +12,7 @@ pub mod types;
 
 pub use apply::{ApplyError, ApplyOptions, Conflict, UpdateOptions, apply, update_managed_fields};
 pub use check::{TypeError, check};
+pub use custom::apply_defaults;
 pub use parse::{ParseError, Parsed, parse_json};
 pub use patch::{PatchError, json_patch, merge_patch, strategic_merge_patch};
 pub use table::{builtin, named};

@@ -3,9 +3,12 @@
 mod paths;
 mod schemas;
 
+use std::sync::Arc;
+
 use meta::{GroupVersion, Names};
 use serde_json::{Map, Value, json};
 
+use crate::types::{Type, TypeRef};
 use schemas::Schemas;
 
 /// One kind that the document describes.
@@ -19,21 +22,41 @@ pub struct KindDoc<'a> {
     pub verbs: &'a [&'a str],
 }
 
-/// The document behind `/openapi/v3/apis/<group>/<version>`: the operations on each kind and all
-/// types that they lead to. Kinds without a built-in type are left out.
+/// The document behind `/openapi/v3/apis/<group>/<version>`: the operations on each built-in kind
+/// and all types that they lead to. Kinds without a built-in type are left out.
 pub fn document(group_version: &GroupVersion, kinds: &[KindDoc<'_>]) -> Value {
+    document_with(group_version, kinds, &|names| {
+        let ty = crate::builtin(&names.group, &names.version, &names.kind)?;
+        crate::table::reference(&ty.name)
+    })
+}
+
+/// The same with types that the caller knows: those of custom resources.
+pub fn document_with(
+    group_version: &GroupVersion,
+    kinds: &[KindDoc<'_>],
+    type_of: &dyn Fn(&Names) -> Option<TypeRef>,
+) -> Value {
     let mut schemas = Schemas::default();
     let mut paths = Map::new();
     for kind in kinds {
         let names = kind.names;
-        let Some(ty) = crate::builtin(&names.group, &names.version, &names.kind) else {
+        let Some(ty) = type_of(names) else {
             continue;
         };
-        schemas.add(ty);
-        if let Some(list) = crate::builtin(&names.group, &names.version, &names.list_kind) {
-            schemas.add(list);
-        }
-        paths::add(&mut paths, kind, &ty.name, &mut schemas);
+        schemas.add(&ty);
+        let list = match &ty {
+            TypeRef::Owned(ty) => {
+                let list = Type::list_of(ty, &names.list_kind);
+                Some(TypeRef::Owned(Arc::new(list)))
+            }
+            TypeRef::Builtin(_) => {
+                let list = crate::builtin(&names.group, &names.version, &names.list_kind);
+                list.and_then(|list| crate::table::reference(&list.name))
+            }
+        };
+        list.iter().for_each(|list| schemas.add(list));
+        paths::add(&mut paths, kind, ty.name(), &mut schemas);
     }
     json!({
         "openapi": "3.0.0",

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::types::{Field, ListKind, MapKind, Presence, Shape, Type};
+use crate::types::{Field, ListKind, MapKind, Presence, Shape, Type, TypeRef};
 
 /// The schemas of a document, by name, with all that they refer to.
 #[derive(Default)]
@@ -13,8 +13,15 @@ pub(super) struct Schemas {
 
 impl Schemas {
     /// Adds a type.
-    pub(super) fn add(&mut self, ty: &Type) {
-        self.want(&ty.name);
+    pub(super) fn add(&mut self, ty: &TypeRef) {
+        match ty {
+            TypeRef::Builtin(_) => self.want(ty.name()),
+            // Nobody else knows it by name: it is written now.
+            TypeRef::Owned(ty) => {
+                let schema = self.schema(ty);
+                self.done.insert(ty.name.to_string(), schema);
+            }
+        }
     }
 
     /// A reference to a built-in type, which is added.
@@ -60,6 +67,9 @@ impl Schemas {
         let required: Vec<&str> = required.map(|field| &*field.json).collect();
         if !required.is_empty() {
             schema.insert("required".into(), required.into());
+        }
+        if ty.keep_unknown {
+            schema.insert("x-kubernetes-preserve-unknown-fields".into(), true.into());
         }
         if ty.atomic {
             schema.insert("x-kubernetes-map-type".into(), "atomic".into());
@@ -138,6 +148,13 @@ impl Schemas {
 
     fn shape(&mut self, shape: &Shape) -> Map<String, Value> {
         let name = match shape {
+            // A kind stands under its name; the parts of a custom resource stand where they are.
+            Shape::Struct(TypeRef::Owned(ty)) if ty.kinds.is_empty() => {
+                return match self.schema(ty) {
+                    Value::Object(map) => map,
+                    _ => Map::new(),
+                };
+            }
             Shape::Struct(reference) => reference.name(),
             Shape::IntOrString => "io.k8s.apimachinery.pkg.util.intstr.IntOrString",
             Shape::Quantity => "io.k8s.apimachinery.pkg.api.resource.Quantity",

@@ -2,7 +2,7 @@
 
 use schema::{ListKind, Presence, Shape, Type};
 
-fn field<'a>(ty: &'a str, json: &str) -> &'static schema::Field {
+fn field(ty: &str, json: &str) -> &'static schema::Field {
     let ty: &'static Type = schema::named(ty).unwrap_or_else(|| panic!("{ty}"));
     ty.field(json).unwrap_or_else(|| panic!("{json}"))
 }
