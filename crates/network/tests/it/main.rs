@@ -8,6 +8,7 @@ mod lab;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use lab::{Namespace, in_own_namespace, leaked, outside, sh};
@@ -152,17 +153,15 @@ fn a_bridge_that_routes_loopback_does_not_expose_it() {
         let network = open(folder.path()).await;
         let (a, _) = pod(&network, "a").await;
         Namespace::current().serve("secret", "127.0.0.1:9000");
-        a.sh("ip route add 127.0.0.1 via 10.244.0.1 dev eth0 table 9
-              ip rule add from 10.244.0.2 to 127.0.0.1 table 9 priority 0
+        // The pod's root sends what is for 127.0.0.1 to the node.
+        a.sh(
+            "ip route add 127.0.0.1 via 10.244.0.1 dev eth0 src 10.244.0.2 table 9
+              ip rule add to 127.0.0.1 table 9 priority 0
               ip rule del priority 0 table local
               ip rule add priority 9 table local
-              echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet");
-        let path = "from 10.244.0.2 to 127.0.0.1";
-        assert!(
-            a.sh("ip route get 127.0.0.1 from 10.244.0.2")
-                .contains("eth0"),
-            "{path}"
+              echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet",
         );
+        assert!(a.sh("ip route get 127.0.0.1").contains("eth0"));
         let target = "127.0.0.1:9000".parse().unwrap();
         let stolen = a.run(|| std::net::TcpStream::connect_timeout(&target, lab::PATIENCE / 3));
         stolen.unwrap_err();
@@ -233,5 +232,41 @@ fn attaching_is_quick() {
         times.sort();
         println!("attach: median {:?}, slowest {:?}", times[10], times[19]);
         assert!(times[10].as_millis() < 160, "{times:?}");
+    });
+}
+
+#[test]
+fn a_restart_loses_no_connection() {
+    in_own_namespace(|| async {
+        let folder = tempfile::tempdir().unwrap();
+        let world = outside();
+        world.serve("world", "0.0.0.0:8001");
+        let network = open(folder.path()).await;
+        let netns = Namespace::new();
+        let mut config = wish("web", &netns);
+        config.port_mappings = vec![PortMapping {
+            protocol: "TCP".to_owned(),
+            container_port: 80,
+            host_port: 8080,
+            host_ip: None,
+        }];
+        network.add(&config).await.unwrap();
+        netns.serve("web", "0.0.0.0:80");
+        let done = Arc::new(AtomicBool::new(false));
+        let until_done = done.clone();
+        let knock = std::thread::spawn(move || {
+            let mut answers = 0;
+            while !until_done.load(Ordering::Relaxed) {
+                assert_eq!(netns.ask("192.0.2.2:8001").unwrap(), "world 192.0.2.1");
+                assert_eq!(world.ask("192.0.2.1:8080").unwrap(), "web 192.0.2.2");
+                answers += 1;
+            }
+            answers
+        });
+        for _ in 0..60 {
+            open(folder.path()).await;
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(knock.join().unwrap() > 20);
     });
 }
