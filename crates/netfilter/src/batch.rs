@@ -6,6 +6,8 @@ use crate::set::{Element, SetSpec};
 
 pub(crate) const SUBSYSTEM: u16 = 10;
 pub(crate) const FAMILY_IPV4: u8 = 2;
+pub(crate) const CHAIN_HOOK: u16 = 4;
+pub(crate) const RULE_USER_DATA: u16 = 7;
 
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
@@ -112,7 +114,7 @@ impl Batch {
         self.writer.text(3, chain);
         if let Some(hook) = hook {
             self.writer.text(7, if hook.nat { "nat" } else { "filter" });
-            let nest = self.writer.nest(4);
+            let nest = self.writer.nest(CHAIN_HOOK);
             self.writer.number(1, hook.kind as u32);
             self.writer.number(2, hook.priority as u32);
             self.writer.end_nest(nest);
@@ -129,12 +131,24 @@ impl Batch {
 
     /// Appends a rule to a chain.
     pub fn add_rule(&mut self, chain: &str, rule: &Rule) {
+        self.add_rule_with_comment(chain, rule, None);
+    }
+
+    /// Appends a rule that can be told from others by its comment.
+    pub fn add_commented_rule(&mut self, chain: &str, rule: &Rule, comment: &str) {
+        self.add_rule_with_comment(chain, rule, Some(comment));
+    }
+
+    fn add_rule_with_comment(&mut self, chain: &str, rule: &Rule, comment: Option<&str>) {
         let flags = NLM_F_CREATE | NLM_F_APPEND;
         let open = self.begin(NEW_RULE, flags, "add rule to", chain);
         self.writer.text(2, chain);
         let nest = self.writer.nest(4);
         self.writer.raw(rule.bytes());
         self.writer.end_nest(nest);
+        if let Some(comment) = comment {
+            self.writer.bytes(RULE_USER_DATA, &comment_bytes(comment));
+        }
         self.writer.end(open);
     }
 
@@ -221,6 +235,16 @@ impl Batch {
             steps: self.steps,
         }
     }
+}
+
+/// A comment as `nft` writes it: kind 0, length, text with NUL; 127 bytes at most.
+pub(crate) fn comment_bytes(comment: &str) -> Vec<u8> {
+    let text = comment.as_bytes();
+    let text = &text[..text.len().min(126)];
+    let mut bytes = vec![0, text.len() as u8 + 1];
+    bytes.extend_from_slice(text);
+    bytes.push(0);
+    bytes
 }
 
 /// A transaction ready to go.

@@ -6,7 +6,7 @@ use netlink_sys::{SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 
-use crate::batch::{Batch, FAMILY_IPV4, SUBSYSTEM};
+use crate::batch::{Batch, CHAIN_HOOK, FAMILY_IPV4, RULE_USER_DATA, SUBSYSTEM, comment_bytes};
 use crate::message::{
     FULL_HEADER, HEADER, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, Writer, attribute,
     attributes, messages,
@@ -154,20 +154,52 @@ impl Socket {
 
     /// The chains of a table other than its base chains; none without the table.
     fn plain_chains(&mut self, table: &str) -> Result<Vec<String>, Error> {
-        const GET_CHAIN: u16 = 4;
-        const HOOK: u16 = 4;
-        let kind = (SUBSYSTEM << 8) | GET_CHAIN;
-        let text = |bytes: &[u8]| {
-            String::from_utf8_lossy(bytes)
-                .trim_end_matches('\0')
-                .to_owned()
-        };
         let mut found = Vec::new();
-        let each = |body: &[u8]| {
-            let ours = attribute(body, 1).is_some_and(|name| text(name) == table);
-            if ours && attribute(body, HOOK).is_none() {
-                found.extend(attribute(body, 3).map(text));
+        self.chains(table, |name, body| {
+            if attribute(body, CHAIN_HOOK).is_none() {
+                found.push(name.to_owned());
             }
+        })?;
+        Ok(found)
+    }
+
+    /// Whether packets that reach the end of a base chain are dropped; not
+    /// without such a chain.
+    pub fn drops_by_default(&mut self, table: &str, chain: &str) -> Result<bool, Error> {
+        const POLICY: u16 = 5;
+        const DROP: [u8; 4] = [0; 4];
+        let mut drops = false;
+        self.chains(table, |name, body| {
+            drops |= name == chain && attribute(body, POLICY) == Some(&DROP[..]);
+        })?;
+        Ok(drops)
+    }
+
+    fn chains(&mut self, table: &str, mut each: impl FnMut(&str, &[u8])) -> Result<(), Error> {
+        const GET_CHAIN: u16 = 4;
+        let kind = (SUBSYSTEM << 8) | GET_CHAIN;
+        let own = |body: &[u8]| {
+            let ours = attribute(body, 1).map(text)? == table;
+            ours.then(|| attribute(body, 3).map(text)).flatten()
+        };
+        let each = |body: &[u8]| {
+            if let Some(name) = own(body) {
+                each(&name, body);
+            }
+        };
+        self.dump(kind, FAMILY_IPV4, |_| {}, each)
+    }
+
+    /// Whether a chain has a rule with this comment.
+    pub fn has_rule(&mut self, table: &str, chain: &str, comment: &str) -> Result<bool, Error> {
+        const GET_RULE: u16 = 7;
+        let kind = (SUBSYSTEM << 8) | GET_RULE;
+        let wanted = comment_bytes(comment);
+        let mut found = false;
+        let each = |body: &[u8]| {
+            let here = attribute(body, 1).map(text).as_deref() == Some(table)
+                && attribute(body, 2).map(text).as_deref() == Some(chain);
+            found |= here && attribute(body, RULE_USER_DATA) == Some(&wanted[..]);
         };
         self.dump(kind, FAMILY_IPV4, |_| {}, each)?;
         Ok(found)
@@ -268,6 +300,11 @@ impl Socket {
     fn receive(&self) -> Result<Vec<u8>, Error> {
         Ok(self.socket.recv_from_full()?.0)
     }
+}
+
+fn text(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.trim_end_matches('\0').to_owned()
 }
 
 /// The content of an `NLMSG_ERROR`, which also carries success.

@@ -51,6 +51,7 @@ impl Firewall {
         };
         let sets = [PORTS, ADDRESS_PORTS, HAIRPIN];
         socket.put_table(TABLE, &sets, add_frame, content)?;
+        allow_forwarding(&mut socket, config)?;
         let socket = Mutex::new(socket);
         Ok(Firewall { socket })
     }
@@ -89,6 +90,26 @@ impl Firewall {
         let hairpin = Value::new().address(address).address(address);
         Ok(socket.forget_elements(TABLE, HAIRPIN, [hairpin])?)
     }
+}
+
+/// Other software (Docker, for one) makes the node drop what it forwards unless
+/// a rule of iptables' own table says otherwise. No rule of ours elsewhere can
+/// overrule that, so there, and only there, pods get a rule.
+fn allow_forwarding(socket: &mut Socket, config: &Config) -> Result<(), Error> {
+    const TABLE: &str = "filter";
+    const CHAIN: &str = "FORWARD";
+    const COMMENT: &str = "sampan: pods";
+    if !socket.drops_by_default(TABLE, CHAIN)? || socket.has_rule(TABLE, CHAIN, COMMENT)? {
+        return Ok(());
+    }
+    let pods = (config.cluster_cidr.address(), config.cluster_cidr.prefix());
+    let mut batch = Batch::new(TABLE);
+    for side in [Load::SourceAddress, Load::DestinationAddress] {
+        let rule = Rule::new().address(side, true, pods);
+        batch.add_commented_rule(CHAIN, &rule.verdict(Verdict::Accept), COMMENT);
+    }
+    tracing::info!("the node drops forwarded packets by default; pods are excepted");
+    Ok(socket.apply(batch)?)
 }
 
 /// Sets and base chains.

@@ -270,3 +270,33 @@ fn a_restart_loses_no_connection() {
         assert!(knock.join().unwrap() > 20);
     });
 }
+
+#[test]
+fn pods_pass_where_the_node_forwards_nothing() {
+    in_own_namespace(|| async {
+        let folder = tempfile::tempdir().unwrap();
+        let world = outside();
+        world.serve("world", "0.0.0.0:8001");
+        sh("iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -s 203.0.113.0/24 -j ACCEPT");
+        let network = open(folder.path()).await;
+        let (a, _) = pod(&network, "a").await;
+        let (_b, _) = pod(&network, "b").await;
+        assert_eq!(a.ask("10.244.0.3:80").unwrap(), "b 10.244.0.2");
+        assert_eq!(a.ask("192.0.2.2:8001").unwrap(), "world 192.0.2.1");
+        open(folder.path()).await;
+        // iptables still understands its own table, and we are in it once.
+        let rules = sh("iptables-nft -S FORWARD");
+        let ours = |side: &str| {
+            format!(
+                "-A FORWARD -{side} 10.244.0.0/16 -m comment --comment \"sampan: pods\" -j ACCEPT"
+            )
+        };
+        let expected = [
+            "-P FORWARD DROP".to_owned(),
+            "-A FORWARD -s 203.0.113.0/24 -j ACCEPT".to_owned(),
+            ours("s"),
+            ours("d"),
+        ];
+        assert_eq!(rules.lines().collect::<Vec<_>>(), expected);
+    });
+}
