@@ -116,7 +116,7 @@ async fn pull(
     creds: Option<&str>,
     plain_http: bool,
 ) -> Result<()> {
-    let mut options = RegistryOptions::load(&data_dir.join("registries.json"))?;
+    let mut options = RegistryOptions::load(&engine_root(data_dir).join("registries.json"))?;
     if plain_http && let Some((registry, _)) = image.split_once('/') {
         options.insecure.push(registry.to_owned());
     }

@@ -333,7 +333,7 @@ async fn start_kubelet(
     tls: Arc<rustls::ServerConfig>,
     crew: &Crew,
 ) -> Result<()> {
-    let engine = runtime::open(engine_config(&config.data_dir)?, pods, crew).await.context("container engine")?;
+    let engine = runtime::open(engine_config(&config.data_dir), pods, crew).await.context("container engine")?;
     let parts = kubelet::Parts { runtime: engine.clone(), images: engine };
     let server = kubelet::ServerConfig {
         address: SocketAddr::new(node_ip, config.kubelet_port),
@@ -358,15 +358,13 @@ async fn start_kubelet(
 
 /// Where the engine keeps its things. Sockets and cgroups need short names of their own, so that
 /// several clusters can share a machine.
-pub(crate) fn engine_config(data_dir: &Path) -> Result<runtime::Config> {
+pub(crate) fn engine_config(data_dir: &Path) -> runtime::Config {
     let tag = folder_tag(data_dir);
-    let registries = oci::RegistryOptions::load(&data_dir.join("registries.json"))?;
-    Ok(runtime::Config {
+    runtime::Config {
         root: engine_root(data_dir),
         state: Path::new("/run/sampan").join(&tag),
-        registries,
         ..runtime::Config::below(data_dir, &format!("/sampan-{tag}"))
-    })
+    }
 }
 
 /// Where the engine keeps images and containers.
@@ -402,7 +400,7 @@ pub(crate) async fn purge(data_dir: &Path) -> Result<()> {
     let network = network::Config::new(data_dir.join("network"));
     let pods = network::open(network).await.context("pod network")?;
     let engine =
-        runtime::open(engine_config(data_dir)?, pods, &crew).await.context("container engine")?;
+        runtime::open(engine_config(data_dir), pods, &crew).await.context("container engine")?;
     let engine: Arc<dyn node_api::RuntimeService> = engine;
     for sandbox in engine.list_pod_sandboxes().await? {
         engine.remove_pod_sandbox(&sandbox.id).await?;
