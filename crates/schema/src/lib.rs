@@ -7,6 +7,7 @@ pub mod custom;
 pub mod openapi;
 pub mod parse;
 pub mod patch;
+pub mod protobuf;
 pub mod table;
 pub mod types;
 

@@ -108,6 +108,9 @@ proptest! {
             let again = clean.clone();
             prop_assert_eq!(schema::check(ty, &mut clean), Ok(Vec::new()));
             prop_assert_eq!(&clean, &again);
+            let bytes = schema::protobuf::encode(ty, &clean);
+            let mut decoded = schema::protobuf::decode(ty, &bytes).unwrap();
+            prop_assert_eq!(schema::check(ty, &mut decoded), Ok(Vec::new()));
             let _ = schema::apply(ty, Some(&clean), &other, options);
             schema::update_managed_fields(ty, None, &mut clean, update);
         }
@@ -116,6 +119,9 @@ proptest! {
     #[test]
     fn bytes_parse_or_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..64), text in "[\\[\\]{}\",:0-9a-z \\\\]{0,40}") {
         let _ = schema::parse_json(&bytes);
+        let ty = builtin("", "v1", "Pod").unwrap();
+        let _ = schema::protobuf::decode(ty, &bytes);
+        let _ = schema::protobuf::open(&bytes);
         let _ = schema::parse_json(text.as_bytes());
         let _ = schema::json_patch(&json!({}), text.as_bytes());
     }
