@@ -11,8 +11,10 @@
 //! `execve`) and to rely on `Drop` of what it inherited.
 #![allow(unsafe_code)]
 
+use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
@@ -82,6 +84,29 @@ fn thread_count() -> io::Result<usize> {
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` takes any value and does not return.
     unsafe { libc::_exit(code) }
+}
+
+/// Makes sure that this program runs from a read-only mount of its file: a process that joins a
+/// container can be looked at from there, and what is behind `/proc/<pid>/exe` must not be
+/// writable to anybody inside (CVE-2019-5736). Starts the program anew where it is not so yet;
+/// must be called before anything else was done.
+pub fn seal_program() -> io::Result<()> {
+    use nix::sys::statvfs::{FsFlags, statvfs};
+    let own = Path::new("/proc/self/exe");
+    if statvfs(own)?.flags().contains(FsFlags::ST_RDONLY) {
+        return Ok(());
+    }
+    let sealed = crate::mount::Detached::copy(nix::fcntl::AT_FDCWD.as_fd(), own, false)?;
+    sealed.shape(crate::mount::attribute::READ_ONLY, None, false)?;
+    let text = |word: std::ffi::OsString| CString::new(word.into_encoded_bytes());
+    let args = std::env::args_os().map(text).collect::<Result<Vec<_>, _>>()?;
+    let mut env = Vec::new();
+    for (mut name, value) in std::env::vars_os() {
+        name.push("=");
+        name.push(value);
+        env.push(text(name)?);
+    }
+    match nix::unistd::execveat(sealed.as_fd(), c"", &args, &env, nix::fcntl::AtFlags::AT_EMPTY_PATH)? {}
 }
 
 /// Gives every signal its default action and unblocks all, as a program expects them at its start.

@@ -8,4 +8,4 @@ mod protocol;
 mod spec;
 pub mod supervisor;
 
-pub use engine::{Config, Engine, OpenError, open};
+pub use engine::{Config, Engine, OpenError, clean_up, open};

@@ -18,6 +18,8 @@ pub struct Limits {
     pub memory_nodes: String,
     /// By page size, such as `2MB`.
     pub huge_pages: BTreeMap<String, i64>,
+    /// When memory runs out, all processes of the group die, not one of them. Version 2 only.
+    pub die_together: bool,
 }
 
 impl Cgroup {
@@ -50,7 +52,7 @@ impl Cgroup {
             "memory",
             limits.memory_bytes != 0,
             &|folder| memory_v1(folder, limits.memory_bytes),
-            &|folder| memory_v2(folder, limits.memory_bytes),
+            &|folder| memory_v2(folder, limits),
         )?;
         let pids = |folder: &Path| write(folder, "pids.max", &or_max(limits.pids));
         on("pids", limits.pids != 0, &pids, &pids)?;
@@ -123,9 +125,10 @@ fn memory_v1(folder: &Path, bytes: i64) -> io::Result<()> {
     Ok(())
 }
 
-fn memory_v2(folder: &Path, bytes: i64) -> io::Result<()> {
-    write(folder, "memory.max", &or_max(bytes))?;
-    for (file, value) in [("memory.swap.max", "0"), ("memory.oom.group", "1")] {
+fn memory_v2(folder: &Path, limits: &Limits) -> io::Result<()> {
+    write(folder, "memory.max", &or_max(limits.memory_bytes))?;
+    let together = if limits.die_together { "1" } else { "0" };
+    for (file, value) in [("memory.swap.max", "0"), ("memory.oom.group", together)] {
         if folder.join(file).exists() {
             write(folder, file, value)?;
         }

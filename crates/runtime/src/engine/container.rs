@@ -65,7 +65,14 @@ impl Engine {
         Ok(id)
     }
 
+    /// Starts in a task of its own: a caller that stops waiting must not leave the start half done.
     pub(super) async fn start(&self, id: &str) -> Result<(), RuntimeError> {
+        let engine = self.me.upgrade().ok_or_else(|| internal("the engine is closing"))?;
+        let id = id.to_owned();
+        tokio::spawn(async move { engine.start_now(&id).await }).await.map_err(internal)?
+    }
+
+    async fn start_now(&self, id: &str) -> Result<(), RuntimeError> {
         let entry = self.entry(id)?;
         let _change = entry.change.lock().await;
         if entry.state() != ContainerState::Created {
@@ -158,7 +165,7 @@ impl Engine {
         let entry = self.entry(id)?;
         let _change = entry.change.lock().await;
         let mut record = entry.record.read().clone();
-        let limits = translate::limits(&resources);
+        let limits = translate::container_limits(&resources);
         if entry.state() == ContainerState::Running {
             let group = self.group(&record.cgroup)?;
             let wanted = limits.clone();

@@ -1,5 +1,7 @@
 //! CRI's `ImageService` on the image store.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use node_api::{AuthConfig, Image, ImageService, RuntimeError};
 use oci::{ImageError, ImageRecord};
@@ -52,8 +54,12 @@ impl ImageService for Engine {
             identity_token: auth.identity_token,
             registry_token: auth.registry_token,
         };
+        // Pods that start together often want the same image: one pulls, the others find it.
+        let turn = self.pulls.lock().entry(name.to_owned()).or_default().clone();
+        let _turn = turn.lock().await;
         let puller = oci::Puller::new(&self.store, &self.registries);
         let record = puller.pull(name, &credentials, None).await.map_err(explain)?;
+        self.pulls.lock().retain(|_, turn| Arc::strong_count(turn) > 2);
         Ok(record.id.to_string())
     }
 

@@ -2,6 +2,7 @@
 //! CRI's words into specs, and asks supervisors to act.
 
 mod adopt;
+mod cleanup;
 mod container;
 mod events;
 mod images;
@@ -28,6 +29,8 @@ use tokio::sync::{oneshot, watch};
 
 use crate::spec::{Status, file};
 use link::Link;
+
+pub use cleanup::clean_up;
 
 /// Where the engine keeps what, and how it starts supervisors.
 #[derive(Clone, Debug)]
@@ -126,6 +129,8 @@ pub struct Engine {
     /// Who waits for the end of an exec.
     execs: Mutex<HashMap<String, oneshot::Sender<i32>>>,
     subscribers: Mutex<Vec<events::Subscriber>>,
+    /// Whose turn it is to pull an image, by name.
+    pulls: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 /// Opens the engine: image store, live supervisors, and the end of what ended meanwhile.
@@ -156,6 +161,7 @@ pub async fn open(
         containers: RwLock::default(),
         execs: Mutex::default(),
         subscribers: Mutex::default(),
+        pulls: Mutex::default(),
     });
     engine.adopt().await?;
     Ok(engine)

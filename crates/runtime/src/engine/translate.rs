@@ -50,6 +50,15 @@ pub(super) fn limits(resources: &LinuxResources) -> Limits {
         cpus: resources.cpuset_cpus.clone(),
         memory_nodes: resources.cpuset_mems.clone(),
         huge_pages: resources.hugepage_limits.clone(),
+        die_together: false,
+    }
+}
+
+/// The limits of a container, whose processes are one program.
+pub(super) fn container_limits(resources: &LinuxResources) -> Limits {
+    Limits {
+        die_together: true,
+        ..limits(resources)
     }
 }
 
@@ -115,7 +124,7 @@ pub(super) fn container(
         masked_paths: masked,
         readonly_paths: read_only,
         cgroup: format!("{}/{id}", pod.record.cgroup),
-        limits: limits(&config.resources),
+        limits: container_limits(&config.resources),
         oom_score_adj: config.resources.oom_score_adj,
         capabilities,
         privileged: security.privileged,

@@ -83,7 +83,7 @@ impl Child {
             shape_mount(root.as_fd(), attribute::READ_ONLY, None, false).step("read-only root")?;
         }
         drop(root);
-        self.run(spec, &spec.args)
+        self.run(spec, &spec.args, spec.tty)
     }
 
     fn exec(&mut self, spec: &ContainerSpec, exec: &ExecSpec, pidfd: BorrowedFd<'_>, stdio: Stdio) -> Result<Never, String> {
@@ -92,7 +92,7 @@ impl Child {
         let namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP;
         linux::namespace::join(pidfd, namespaces).step("joining the container")?;
         self.stdio(exec.tty, stdio, false)?;
-        self.run(spec, &exec.args)
+        self.run(spec, &exec.args, exec.tty)
     }
 
     fn begin(&self, spec: &ContainerSpec) -> Result<(), String> {
@@ -141,9 +141,9 @@ impl Child {
         }
     }
 
-    fn run(&self, spec: &ContainerSpec, args: &[String]) -> Result<Never, String> {
+    fn run(&self, spec: &ContainerSpec, args: &[String], tty: bool) -> Result<Never, String> {
         let user = user::find(&spec.user)?;
-        let env = environment(spec, &user.home);
+        let env = environment(spec, &user.home, tty);
         let into_cwd = || nix::unistd::chdir(if spec.cwd.is_empty() { "/" } else { spec.cwd.as_str() });
         let early = into_cwd();
         raise_open_files();
@@ -220,11 +220,14 @@ fn bind_console(terminal: &Terminal) -> io::Result<()> {
     Detached::copy(slave.as_fd(), Path::new(""), false)?.attach(place.as_fd())
 }
 
-fn environment(spec: &ContainerSpec, home: &str) -> Vec<String> {
+fn environment(spec: &ContainerSpec, home: &str, tty: bool) -> Vec<String> {
     let mut env = spec.env.clone();
     let has = |env: &[String], name: &str| env.iter().any(|pair| pair.starts_with(name));
     if !has(&env, "PATH=") {
         env.push(format!("PATH={DEFAULT_PATH}"));
+    }
+    if tty && !has(&env, "TERM=") {
+        env.push("TERM=xterm".to_owned());
     }
     if !has(&env, "HOME=") {
         env.push(format!("HOME={home}"));

@@ -18,6 +18,9 @@ use crate::supervisor::log::Log;
 use crate::supervisor::rootfs::Outside;
 use crate::supervisor::{Step, Supervisor};
 
+/// The supervisor's own log starts anew beyond this.
+const LOG_LIMIT: u64 = 256 << 10;
+
 /// Where a process id namespace is to be found.
 enum PidsOf<'a> {
     New,
@@ -39,6 +42,7 @@ impl Supervisor {
         if self.containers.contains_key(id) {
             return Err(Refusal::Failed(format!("container {id} was started before")));
         }
+        self.trim_log();
         let folder = self.folder.join(file::CONTAINERS).join(id);
         let spec: ContainerSpec = read_json(&folder.join(file::SPEC)).step(file::SPEC).map_err(Refusal::Failed)?;
         let launched = self.launch_container(&spec).map_err(Refusal::Start);
@@ -156,6 +160,18 @@ impl Supervisor {
             nix::sched::setns(&self.own_pids, CloneFlags::CLONE_NEWPID)?;
         }
         forked
+    }
+
+    /// A container that is started again and again must not fill the disk with its warnings.
+    fn trim_log(&self) {
+        let log = std::fs::File::options().write(true).open(self.folder.join(file::LOG));
+        let trimmed = log.and_then(|log| match log.metadata()?.len() {
+            length if length > LOG_LIMIT => log.set_len(0),
+            _ => Ok(()),
+        });
+        if let Err(error) = trimmed {
+            eprintln!("own log: {error}");
+        }
     }
 
     pub(super) fn remove_cgroup(&self, path: &str) {

@@ -59,6 +59,9 @@ pub fn main(args: &[String]) -> i32 {
 
 fn start(folder: &Path) -> Result<(), String> {
     linux::process::close_from(3).step("closing inherited files")?;
+    if let Err(error) = linux::process::seal_program() {
+        eprintln!("running from a writable file: {error}");
+    }
     let (ready, tell) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).step("pipe")?;
     match clone_process(linux::CloneFlags::empty(), None).step("fork")? {
         Forked::Parent { .. } => {

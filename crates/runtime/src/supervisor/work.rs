@@ -318,6 +318,8 @@ fn read_notes(id: &str, starting: &mut Starting) -> bool {
             Ok(length) => length,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return false,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            // Reported once, ahead of the packets, when the child ended without reading our byte.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => continue,
             Err(_) => return true,
         };
         let text = String::from_utf8_lossy(&packet[1..length]).into_owned();

@@ -129,5 +129,32 @@ async fn a_supervisor_is_small() {
     println!("supervisor: VmRSS {} kB, RssAnon {} kB", field("VmRSS:"), field("RssAnon:"));
     assert!(field("RssAnon:") < 1024, "{status}");
     assert_eq!(field("Threads:"), 1);
+    // What a container could reach through /proc is not writable, not even for root.
+    let program = format!("/proc/{}/exe", supervisor_of(&host, &pod));
+    let flags = nix::sys::statvfs::statvfs(program.as_str()).unwrap().flags();
+    assert!(flags.contains(nix::sys::statvfs::FsFlags::ST_RDONLY));
+    host.close().await;
+}
+
+#[tokio::test]
+async fn everything_can_be_taken_away() {
+    let Some(mut host) = Host::new().await else { return };
+    let pod = host.pod().await;
+    let id = host.start(&pod, host.shell("sleep 1000")).await;
+    let pid = host.engine().container_status(&id).await.unwrap().pid;
+    host.lose_engine().await;
+    runtime::clean_up(&host.config()).unwrap();
+    let gone = || std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z"));
+    for _ in 0..100 {
+        if gone() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(gone());
+    assert!(!host.folder.path().join("run").exists());
+    host.open().await;
+    assert!(host.engine().list_pod_sandboxes().await.unwrap().is_empty());
+    assert_eq!(host.engine().images().list().unwrap().len(), 1);
     host.close().await;
 }
