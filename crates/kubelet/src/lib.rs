@@ -7,6 +7,7 @@ mod container_config;
 mod env;
 mod events;
 mod hooks;
+mod image_gc;
 mod images;
 mod inbox;
 mod labels;
@@ -15,6 +16,7 @@ mod logs;
 mod machine;
 mod names;
 mod node;
+mod notice;
 mod orphans;
 mod plan;
 mod pod;
@@ -23,18 +25,22 @@ mod probe;
 mod resources;
 mod sandbox_config;
 mod security;
+mod server;
 mod shared;
 mod start;
+mod static_pods;
 mod status;
 mod web;
 mod worker;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use base::Crew;
-use client::{Client, Hub, Selection};
+use client::{Client, Hub, Informer, Selection};
 use k8s_openapi::api::core::v1::{Pod, Service};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use volumes::{Sources, Volumes};
 
@@ -56,7 +62,7 @@ pub enum Error {
     },
     #[error("cannot listen on {address}")]
     Listen {
-        address: std::net::SocketAddr,
+        address: SocketAddr,
         source: std::io::Error,
     },
 }
@@ -72,6 +78,10 @@ pub async fn run(client: Client, parts: Parts, config: Config, crew: &Crew) -> R
             source,
         })?;
     }
+    let listener = match &config.server {
+        Some(server) => Some(listen(server.address).await?),
+        None => None,
+    };
     let hub = Hub::new(client.clone(), crew);
     let informer = hub.informer_of::<Pod>(Selection {
         field_selector: Some(format!("spec.nodeName={}", config.node_name)),
@@ -81,12 +91,20 @@ pub async fn run(client: Client, parts: Parts, config: Config, crew: &Crew) -> R
     let events = parts.runtime.events();
     let shared = share(client, parts, config, &hub, crew);
     let stop = crew.stop();
-    let (_, statics) = watch::channel::<Option<StaticPods>>(Some(StaticPods::new()));
+    let statics = static_pods(&shared, &informer, crew);
     crew.spawn(
         "node status",
         node::keep_status(shared.clone(), stop.clone()),
     );
     crew.spawn("node lease", node::keep_lease(shared.clone(), stop.clone()));
+    crew.spawn(
+        "image removal",
+        image_gc::keep_space(shared.clone(), stop.clone()),
+    );
+    if let (Some(listener), Some(server)) = (listener, shared.config.server.clone()) {
+        let serving = server::serve(shared.clone(), listener, server, stop.clone());
+        crew.spawn("kubelet server", serving);
+    }
     crew.spawn(
         "log rotation",
         logs::keep_small(shared.clone(), stop.clone()),
@@ -100,6 +118,34 @@ pub async fn run(client: Client, parts: Parts, config: Config, crew: &Crew) -> R
     };
     crew.spawn("pods", driver.run());
     Ok(())
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|source| Error::Listen { address, source })
+}
+
+/// Follows the folder of static pods, if there is one.
+fn static_pods(
+    shared: &Arc<Shared>,
+    informer: &Informer<Pod>,
+    crew: &Crew,
+) -> watch::Receiver<Option<StaticPods>> {
+    let Some(folder) = shared.config.static_pod_path.clone() else {
+        return watch::channel(Some(StaticPods::new())).1;
+    };
+    let (found, statics) = watch::channel(None);
+    let node_name = shared.config.node_name.clone();
+    let following = static_pods::follow(folder, node_name, found, crew.stop());
+    crew.spawn("static pods", following);
+    let mirrors = static_pods::keep_mirrors(
+        shared.clone(),
+        informer.clone(),
+        statics.clone(),
+        crew.stop(),
+    );
+    crew.spawn("mirror pods", mirrors);
+    statics
 }
 
 fn share(client: Client, parts: Parts, config: Config, hub: &Hub, crew: &Crew) -> Arc<Shared> {

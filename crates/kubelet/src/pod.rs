@@ -55,7 +55,6 @@ pub(crate) trait PodExt {
     fn grace_seconds(&self) -> i64;
     /// `<namespace>_<name>_<uid>`, the folder of the logs.
     fn log_folder(&self) -> PathBuf;
-    fn resource_version(&self) -> u64;
 }
 
 /// The role of an init container.
@@ -151,13 +150,6 @@ impl PodExt for Pod {
             self.name(),
             self.uid()
         ))
-    }
-
-    fn resource_version(&self) -> u64 {
-        let version = self.metadata.resource_version.as_deref();
-        version
-            .and_then(|version| version.parse().ok())
-            .unwrap_or(0)
     }
 }
 

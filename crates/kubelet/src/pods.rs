@@ -31,7 +31,7 @@ pub(crate) struct PodView {
 #[derive(Debug)]
 struct Entry {
     inbox: Arc<Inbox>,
-    shown: Arc<RwLock<PodView>>,
+    shown: Arc<watch::Sender<PodView>>,
     is_static: bool,
 }
 
@@ -57,18 +57,24 @@ impl Pods {
         let entries = self.entries.read();
         entries
             .values()
-            .map(|entry| entry.shown.read().clone())
+            .map(|entry| entry.shown.borrow().clone())
             .collect()
     }
 
     /// A pod by name; the newest incarnation.
     pub(crate) fn by_name(&self, namespace: &str, name: &str) -> Option<PodView> {
         let entries = self.entries.read();
-        let shown = entries.values().map(|entry| entry.shown.read());
+        let shown = entries.values().map(|entry| entry.shown.borrow());
         let named = shown.filter(|v| v.pod.namespace() == namespace && v.pod.name() == name);
         named
             .max_by_key(|view| view.pod.metadata.creation_timestamp.clone())
             .map(|v| v.clone())
+    }
+
+    /// The same, followed from now on.
+    pub(crate) fn follow(&self, uid: &str) -> Option<watch::Receiver<PodView>> {
+        let entries = self.entries.read();
+        entries.get(uid).map(|entry| entry.shown.subscribe())
     }
 
     /// Whether a pod has a worker.
@@ -79,7 +85,7 @@ impl Pods {
     fn static_uid(&self, namespace: &str, name: &str) -> Option<String> {
         let entries = self.entries.read();
         let mut found = entries.iter().filter(|(_, entry)| {
-            let shown = entry.shown.read();
+            let shown = entry.shown.borrow();
             entry.is_static && shown.pod.namespace() == namespace && shown.pod.name() == name
         });
         found.next().map(|(uid, _)| uid.clone())
@@ -220,7 +226,7 @@ impl Driver {
         };
         let entry = Entry {
             inbox: Arc::default(),
-            shown: Arc::new(RwLock::new(shown)),
+            shown: Arc::new(watch::Sender::new(shown)),
             is_static,
         };
         let worker = Worker::new(WorkerParts {

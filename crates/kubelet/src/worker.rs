@@ -35,7 +35,7 @@ pub(crate) struct WorkerParts {
     pub(crate) pod: Arc<Pod>,
     pub(crate) inbox: Arc<Inbox>,
     /// Where the server looks.
-    pub(crate) shown: Arc<parking_lot::RwLock<PodView>>,
+    pub(crate) shown: Arc<tokio::sync::watch::Sender<PodView>>,
     pub(crate) stop: Stop,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
     pod: Arc<Pod>,
     inbox: Arc<Inbox>,
-    shown: Arc<parking_lot::RwLock<PodView>>,
+    shown: Arc<tokio::sync::watch::Sender<PodView>>,
     stop: Stop,
     view: View,
     busy: Busy,

@@ -1,1 +1,226 @@
-//! Tests.
+//! Statuses of small pods.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn pod(spec: Value) -> Pod {
+    let metadata = json!({"name": "web", "namespace": "default", "uid": "u", "generation": 3});
+    serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
+}
+
+#[derive(Default)]
+struct Given {
+    containers: BTreeMap<String, ContainerStatus>,
+    sandboxes: BTreeMap<String, PodSandboxStatus>,
+    health: HashMap<String, Health>,
+    waiting: HashMap<String, Waiting>,
+    ending: Option<Ending>,
+    old: PodStatus,
+}
+
+fn given() -> Given {
+    let mut given = Given::default();
+    given.sandboxes.insert(
+        "s".into(),
+        PodSandboxStatus {
+            id: "s".into(),
+            config: node_api::PodSandboxConfig::default(),
+            state: SandboxState::Ready,
+            created_at: 1,
+            ips: vec!["10.0.0.5".parse().unwrap()],
+        },
+    );
+    given
+}
+
+impl Given {
+    fn container(mut self, name: &str, attempt: u32, code: Option<i32>) -> Given {
+        let id = format!("{name}{attempt}");
+        let state = if code.is_some() { "Exited" } else { "Running" };
+        let mut config = node_api::ContainerConfig::default();
+        config.name = name.into();
+        config.attempt = attempt;
+        let status = json!({
+            "id": id, "sandbox_id": "s", "config": config, "state": state, "created_at": attempt + 1,
+            "started_at": 5_000_000_000i64, "finished_at": 9_000_000_000i64,
+            "exit_code": code.unwrap_or(0), "image_id": "sha256:x", "reason": "", "message": "",
+            "log_path": "/l", "pid": 1,
+        });
+        if code.is_none() {
+            let health = Health {
+                started: true,
+                ..Health::default()
+            };
+            self.health.insert(id.clone(), health);
+        }
+        self.containers
+            .insert(id, serde_json::from_value(status).unwrap());
+        self
+    }
+
+    fn of(&self, pod: &Pod) -> Value {
+        let status = pod_status(&StatusInputs {
+            pod,
+            old: &self.old,
+            sandboxes: &self.sandboxes,
+            containers: &self.containers,
+            health: &self.health,
+            waiting: &self.waiting,
+            messages: &HashMap::new(),
+            ending: self.ending.as_ref(),
+            host_ips: &["192.0.2.1".parse().unwrap()],
+            now: Timestamp::from_second(100).unwrap(),
+        });
+        serde_json::to_value(status).unwrap()
+    }
+}
+
+fn condition(status: &Value, kind: &str) -> Value {
+    let all = status["conditions"].as_array().unwrap();
+    let found = all.iter().find(|c| c["type"] == kind).unwrap();
+    json!([found["status"], found["reason"], found["message"]])
+}
+
+#[test]
+fn phases_follow_containers() {
+    let always = json!({"containers": [{"name": "a"}, {"name": "b"}]});
+    let never = json!({"restartPolicy": "Never", "containers": [{"name": "a"}, {"name": "b"}]});
+    let cases: [(&Value, &[(&str, Option<i32>)], &str); 7] = [
+        (&always, &[], "Pending"),
+        (&always, &[("a", None)], "Pending"),
+        (&always, &[("a", None), ("b", None)], "Running"),
+        (&always, &[("a", Some(1)), ("b", Some(1))], "Running"),
+        (&never, &[("a", Some(0)), ("b", None)], "Running"),
+        (&never, &[("a", Some(0)), ("b", Some(0))], "Succeeded"),
+        (&never, &[("a", Some(0)), ("b", Some(2))], "Failed"),
+    ];
+    for (spec, containers, expected) in cases {
+        let mut given = given();
+        for (name, code) in containers {
+            given = given.container(name, 0, *code);
+        }
+        let status = given.of(&pod(spec.clone()));
+        assert_eq!(status["phase"], expected, "{containers:?} of {spec}");
+    }
+}
+
+#[test]
+fn a_phase_never_goes_back() {
+    let mut given = given().container("a", 0, None);
+    given.old.phase = Some("Failed".into());
+    assert_eq!(
+        given.of(&pod(json!({"containers": [{"name": "a"}]})))["phase"],
+        "Failed"
+    );
+}
+
+#[test]
+fn a_crash_that_waits_shows_both_states() {
+    let mut given = given().container("a", 2, Some(7));
+    let message = "back-off 20s restarting failed container=a pod=web_default(u)";
+    given
+        .waiting
+        .insert("a".into(), ("CrashLoopBackOff".into(), message.into()));
+    let status = given.of(&pod(json!({"containers": [{"name": "a"}]})));
+    let shown = &status["containerStatuses"][0];
+    assert_eq!(
+        shown["state"]["waiting"],
+        json!({"reason": "CrashLoopBackOff", "message": message})
+    );
+    assert_eq!(shown["lastState"]["terminated"]["exitCode"], 7);
+    assert_eq!(shown["lastState"]["terminated"]["reason"], "Error");
+    assert_eq!(shown["restartCount"], 2);
+    let expected = json!([
+        "False",
+        "ContainersNotReady",
+        "containers with unready status: [a]"
+    ]);
+    assert_eq!(condition(&status, "Ready"), expected);
+}
+
+#[test]
+fn init_containers_hold_back() {
+    let spec = json!({"initContainers": [{"name": "i"}], "containers": [{"name": "a"}]});
+    let status = given().container("i", 0, None).of(&pod(spec.clone()));
+    assert_eq!(status["phase"], "Pending");
+    let shown = &status["containerStatuses"][0]["state"]["waiting"]["reason"];
+    assert_eq!(shown, "PodInitializing");
+    let expected = json!([
+        "False",
+        "ContainersNotInitialized",
+        "containers with incomplete status: [i]"
+    ]);
+    assert_eq!(condition(&status, "Initialized"), expected);
+    let done = given()
+        .container("i", 0, Some(0))
+        .container("a", 0, None)
+        .of(&pod(spec));
+    assert_eq!(condition(&done, "Initialized")[0], "True");
+    assert_eq!(condition(&done, "Ready")[0], "True");
+    assert_eq!(
+        done["initContainerStatuses"][0]["state"]["terminated"]["reason"],
+        "Completed"
+    );
+}
+
+#[test]
+fn readiness_needs_the_probe_and_the_gates() {
+    let spec = json!({"containers": [{"name": "a", "readinessProbe": {"periodSeconds": 1}}],
+        "readinessGates": [{"conditionType": "example.com/ok"}]});
+    let mut given = given().container("a", 0, None);
+    assert_eq!(
+        given.of(&pod(spec.clone()))["containerStatuses"][0]["ready"],
+        false
+    );
+    given.health.get_mut("a0").unwrap().ready = Some(true);
+    let status = given.of(&pod(spec.clone()));
+    assert_eq!(condition(&status, "ContainersReady")[0], "True");
+    assert_eq!(condition(&status, "Ready")[1], "ReadinessGatesNotReady");
+    let gate = json!([{"type": "example.com/ok", "status": "True"}]);
+    given.old.conditions = serde_json::from_value(gate).unwrap();
+    assert_eq!(condition(&given.of(&pod(spec)), "Ready")[0], "True");
+}
+
+#[test]
+fn a_pod_ended_from_outside_has_the_verdict() {
+    let mut given = given().container("a", 0, Some(137));
+    given.ending = Some(Ending {
+        deadline: Timestamp::from_second(1).unwrap(),
+        verdict: Some(("DeadlineExceeded".into(), "too long".into())),
+        message: None,
+    });
+    let status = given.of(&pod(json!({"containers": [{"name": "a"}]})));
+    assert_eq!(status["phase"], "Failed");
+    assert_eq!(status["reason"], "DeadlineExceeded");
+    assert_eq!(
+        status["containerStatuses"][0]["state"]["terminated"]["exitCode"],
+        137
+    );
+}
+
+#[test]
+fn a_patch_names_what_left_and_only_own_conditions() {
+    let mut old = PodStatus::default();
+    old.reason = Some("Old".into());
+    old.pod_ips = Some(vec![PodIP {
+        ip: "10.0.0.1".into(),
+    }]);
+    let mut new = PodStatus::default();
+    new.pod_ips = Some(vec![PodIP {
+        ip: "10.0.0.2".into(),
+    }]);
+    new.conditions = serde_json::from_value(json!([
+        {"type": "Ready", "status": "True"}, {"type": "example.com/ok", "status": "True"}
+    ]))
+    .unwrap();
+    let patch = patch("u", &old, &new);
+    assert_eq!(patch["metadata"]["uid"], "u");
+    assert_eq!(patch["status"]["reason"], Value::Null);
+    assert_eq!(
+        patch["status"]["podIPs"],
+        json!([{"$patch": "replace"}, {"ip": "10.0.0.2"}])
+    );
+    assert_eq!(patch["status"]["conditions"].as_array().unwrap().len(), 1);
+    assert!(differs(&old, &new) && !differs(&new, &new.clone()));
+}

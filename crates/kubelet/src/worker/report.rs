@@ -13,6 +13,7 @@ use meta::Status;
 use super::Worker;
 use super::act::Done;
 use crate::pod::PodExt;
+use crate::pods::PodView;
 use crate::status::{StatusInputs, differs, patch, pod_status};
 
 /// What was reported, and what is to be.
@@ -152,13 +153,14 @@ impl Worker {
     /// Shows the server what there is.
     pub(super) fn show(&mut self) {
         let current = &self.report.current;
-        if !std::mem::take(&mut self.view.changed) && self.shown.read().status == *current {
+        if !std::mem::take(&mut self.view.changed) && self.shown.borrow().status == *current {
             return;
         }
-        let mut shown = self.shown.write();
-        shown.pod = self.pod.clone();
-        shown.status = current.clone();
-        shown.sandboxes = self.view.sandboxes.clone();
-        shown.containers = self.view.containers.clone();
+        self.shown.send_replace(PodView {
+            pod: self.pod.clone(),
+            status: current.clone(),
+            sandboxes: self.view.sandboxes.clone(),
+            containers: self.view.containers.clone(),
+        });
     }
 }

@@ -1,0 +1,91 @@
+//! Removes images nobody uses when the disk gets full, the longest unused first.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::Stop;
+use tokio::time::Instant;
+
+use crate::events::{Kind, node_reference};
+use crate::machine;
+use crate::shared::Shared;
+
+/// How often the disk is looked at.
+const CHECK_INTERVAL: Duration = Duration::from_secs(300);
+/// An image is kept at least so long after it was last used.
+const AGE_MIN: Duration = Duration::from_secs(120);
+
+/// Keeps space on the disk; ends when the process stops.
+pub(crate) async fn keep_space(shared: Arc<Shared>, stop: Stop) {
+    let mut last_used: HashMap<String, Instant> = HashMap::new();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(CHECK_INTERVAL) => {}
+            () = stop.raised() => return,
+        }
+        let to_free = excess(&shared);
+        if let Err(error) = collect(&shared, to_free, &mut last_used).await {
+            let message = error.to_string();
+            let about = node_reference(&shared.config.node_name);
+            shared
+                .recorder
+                .tell(about, Kind::Warning, "ImageGCFailed", message);
+        }
+    }
+}
+
+/// Bytes to free to come down to the low mark; 0 below the high mark.
+fn excess(shared: &Shared) -> i64 {
+    let config = &shared.config;
+    let Some(disk) = machine::disk(&config.root_dir).filter(|disk| disk.total > 0) else {
+        return 0;
+    };
+    let used = disk.total - disk.available;
+    let mark = |percent: u8| disk.total / 100 * i64::from(percent);
+    match used >= mark(config.image_gc_high_percent) {
+        true => used - mark(config.image_gc_low_percent),
+        false => 0,
+    }
+}
+
+async fn collect(
+    shared: &Shared,
+    to_free: i64,
+    last_used: &mut HashMap<String, Instant>,
+) -> Result<(), node_api::RuntimeError> {
+    let images = shared.images.list_images().await?;
+    let containers = shared.runtime.list_containers().await?;
+    let used: HashSet<&String> = containers
+        .iter()
+        .map(|container| &container.image_id)
+        .collect();
+    let now = Instant::now();
+    last_used.retain(|id, _| images.iter().any(|image| image.id == *id));
+    for image in &images {
+        let seen = last_used.entry(image.id.clone()).or_insert(now);
+        if used.contains(&image.id) {
+            *seen = now;
+        }
+    }
+    let age = |id: &String| last_used.get(id).map_or(Duration::ZERO, Instant::elapsed);
+    let mut unused: Vec<_> = images
+        .iter()
+        .filter(|image| !image.pinned && !used.contains(&image.id) && age(&image.id) >= AGE_MIN)
+        .collect();
+    unused.sort_by_key(|image| std::cmp::Reverse(age(&image.id)));
+    let mut freed = 0;
+    for image in unused {
+        if freed >= to_free {
+            return Ok(());
+        }
+        shared.images.remove_image(&image.id).await?;
+        freed += i64::try_from(image.size).unwrap_or(i64::MAX);
+        tracing::info!(
+            id = image.id,
+            size = image.size,
+            "image removed to free space"
+        );
+    }
+    Ok(())
+}

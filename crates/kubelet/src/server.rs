@@ -1,0 +1,226 @@
+//! The server on port 10250: logs, exec, attach and port forwarding for the
+//! API server, numbers for those who measure.
+
+mod container_logs;
+mod log_reader;
+mod numbers;
+mod path;
+mod remote_command;
+mod websocket;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::Stop;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::{GuardRequest, Refusal, ServerConfig};
+use crate::pod::PodExt;
+use crate::shared::Shared;
+use path::{Query, subresource};
+
+/// Connections at one time.
+const CONNECTIONS_MAX: usize = 1_024;
+/// A handshake takes at most so long.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// Answers connections; ends when the process stops.
+pub(crate) async fn serve(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    config: ServerConfig,
+    stop: Stop,
+) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let acceptor = TlsAcceptor::from(config.tls.clone());
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+            () = stop.raised() => return,
+        };
+        let (tcp, _peer): (TcpStream, SocketAddr) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "connection not accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let Ok(slot) = slots.clone().acquire_owned().await else {
+            return;
+        };
+        let (shared, config, acceptor) = (shared.clone(), config.clone(), acceptor.clone());
+        connections.spawn(async move {
+            connection(shared, config, acceptor, tcp).await;
+            drop(slot);
+        });
+    }
+}
+
+async fn connection(
+    shared: Arc<Shared>,
+    config: ServerConfig,
+    acceptor: TlsAcceptor,
+    tcp: TcpStream,
+) {
+    if let Err(error) = tcp.set_nodelay(true) {
+        tracing::debug!(%error, "no TCP_NODELAY");
+    }
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)).await;
+    let tls = match handshake {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(error)) => return tracing::debug!(%error, "handshake failed"),
+        Err(_) => return tracing::debug!("handshake took too long"),
+    };
+    let certificate = tls
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|all| all.first());
+    let certificate: Option<Arc<[u8]>> = certificate.map(|der| Arc::from(der.as_ref()));
+    let service = service_fn(move |request| {
+        let (shared, config) = (shared.clone(), config.clone());
+        let certificate = certificate.clone();
+        async move {
+            let answer = admit(&config, certificate.as_deref(), &request).await;
+            Ok::<_, Infallible>(match answer {
+                Ok(()) => respond(&shared, request).await,
+                Err(refusal) => refuse(&refusal),
+            })
+        }
+    });
+    let served = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new())
+        .serve_connection_with_upgrades(TokioIo::new(tls), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(error, "connection ended");
+    }
+}
+
+async fn admit(
+    config: &ServerConfig,
+    certificate: Option<&[u8]>,
+    request: &Request<Incoming>,
+) -> Result<(), Refusal> {
+    let bearer = request.headers().get(header::AUTHORIZATION);
+    let bearer = bearer.and_then(|value| value.to_str().ok());
+    let verb = match *request.method() {
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => "get",
+    };
+    let path = request.uri().path();
+    let asked = GuardRequest {
+        certificate,
+        token: bearer.and_then(|value| value.strip_prefix("Bearer ")),
+        verb,
+        path,
+        subresource: subresource(path),
+    };
+    config.guard.admit(&asked).await
+}
+
+fn refuse(refusal: &Refusal) -> Response<Body> {
+    let code = match refusal {
+        Refusal::Unauthorized => StatusCode::UNAUTHORIZED,
+        Refusal::Forbidden(_) => StatusCode::FORBIDDEN,
+    };
+    text(code, refusal.to_string())
+}
+
+async fn respond(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    let parts: Vec<String> = path
+        .trim_matches('/')
+        .split('/')
+        .map(path::decode)
+        .collect();
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    match parts.as_slice() {
+        ["healthz"] | ["healthz", "ping" | "syncloop"] => text(StatusCode::OK, "ok".into()),
+        ["pods"] => numbers::pods(shared),
+        ["stats", "summary"] => numbers::summary(shared).await,
+        ["metrics", "resource"] => numbers::resource_metrics(shared).await,
+        ["metrics"] => numbers::metrics(shared),
+        ["configz"] => numbers::configz(shared),
+        ["containerLogs", namespace, pod, container] => {
+            container_logs::answer(shared, (namespace, pod, container), &query).await
+        }
+        ["exec", namespace, pod, container] | ["exec", namespace, pod, _, container] => {
+            let target = (*namespace, *pod, *container);
+            remote_command::answer(shared, target, &query, false, request).await
+        }
+        ["attach", namespace, pod, container] | ["attach", namespace, pod, _, container] => {
+            let target = (*namespace, *pod, *container);
+            remote_command::answer(shared, target, &query, true, request).await
+        }
+        ["run", namespace, pod, container] | ["run", namespace, pod, _, container] => {
+            remote_command::run(shared, (namespace, pod, container), &query).await
+        }
+        ["portForward", namespace, pod] | ["portForward", namespace, pod, _] => {
+            remote_command::port_forward(shared, (namespace, pod), &query, request).await
+        }
+        _ => text(StatusCode::NOT_FOUND, "404 page not found\n".into()),
+    }
+}
+
+fn full(bytes: impl Into<Bytes>) -> Body {
+    http_body_util::Full::new(bytes.into()).boxed_unsync()
+}
+
+fn text(code: StatusCode, text: String) -> Response<Body> {
+    with_type(code, text, "text/plain; charset=utf-8")
+}
+
+fn json(tree: &serde_json::Value) -> Response<Body> {
+    with_type(StatusCode::OK, tree.to_string(), "application/json")
+}
+
+fn with_type(code: StatusCode, text: String, media_type: &'static str) -> Response<Body> {
+    let mut response = Response::new(full(text));
+    *response.status_mut() = code;
+    let value = HeaderValue::from_static(media_type);
+    response.headers_mut().insert(header::CONTENT_TYPE, value);
+    response
+}
+
+/// The running container of a pod, by name.
+fn running_container(
+    shared: &Shared,
+    (namespace, pod, container): (&str, &str, &str),
+) -> Result<(crate::pods::PodView, node_api::ContainerStatus), Box<Response<Body>>> {
+    let fault = |code, message: String| Box::new(text(code, message));
+    let view = shared.pods.by_name(namespace, pod);
+    let view = view.ok_or_else(|| fault(StatusCode::NOT_FOUND, "pod does not exist".into()))?;
+    if view.pod.container(container).is_none() {
+        let message = format!("container {container} not found in pod {pod}_{namespace}");
+        return Err(fault(StatusCode::NOT_FOUND, message));
+    }
+    let newest = crate::plan::newest_container(&view.containers, container).cloned();
+    match newest.filter(|c| c.state == node_api::ContainerState::Running) {
+        Some(status) => Ok((view, status)),
+        None => {
+            let message = format!("container not found (\"{container}\")");
+            Err(fault(StatusCode::INTERNAL_SERVER_ERROR, message))
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Upgrades a request to a WebSocket of the `channel.k8s.io` family: binary
+//! frames whose first byte is the channel.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::stream::{SplitSink, SplitStream};
+use futures::{SinkExt, StreamExt};
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+use super::{Body, full, text};
+
+/// Frames on their way to a slow peer.
+const FRAMES_MAX: usize = 16;
+
+type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+/// A request that became a WebSocket.
+pub(super) struct Accepted {
+    /// To be sent first.
+    pub(super) response: Response<Body>,
+    pub(super) protocol: &'static str,
+    upgrade: OnUpgrade,
+}
+
+/// Accepts an upgrade with the first of `protocols` that the client offers.
+pub(super) fn accept(
+    request: Request<Incoming>,
+    protocols: &[&'static str],
+) -> Result<Accepted, Box<Response<Body>>> {
+    let refuse = |message: &str| Box::new(text(StatusCode::BAD_REQUEST, message.to_owned()));
+    let header_is = |name: header::HeaderName, word: &str| {
+        let values = request.headers().get_all(name).iter();
+        let mut words = values
+            .filter_map(|v| v.to_str().ok())
+            .flat_map(|v| v.split(','));
+        words.any(|part| part.trim().eq_ignore_ascii_case(word))
+    };
+    if !header_is(header::UPGRADE, "websocket") {
+        return Err(refuse(
+            "you must specify at least 1 WebSocket protocol: SPDY is not supported",
+        ));
+    }
+    let key = request.headers().get(header::SEC_WEBSOCKET_KEY);
+    let Some(key) = key.map(|key| derive_accept_key(key.as_bytes())) else {
+        return Err(refuse("missing Sec-WebSocket-Key"));
+    };
+    let protocol = protocols
+        .iter()
+        .copied()
+        .find(|protocol| header_is(header::SEC_WEBSOCKET_PROTOCOL, protocol));
+    let Some(protocol) = protocol else {
+        return Err(refuse(
+            "none of the requested WebSocket protocols is supported",
+        ));
+    };
+    let mut response = Response::new(full(Bytes::new()));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(
+        header::SEC_WEBSOCKET_PROTOCOL,
+        HeaderValue::from_static(protocol),
+    );
+    if let Ok(key) = HeaderValue::from_str(&key) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, key);
+    }
+    let upgrade = hyper::upgrade::on(request);
+    Ok(Accepted {
+        response,
+        protocol,
+        upgrade,
+    })
+}
+
+/// The sending side of all channels. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Sender(mpsc::Sender<Message>);
+
+/// The receiving side.
+pub(super) struct Receiver(SplitStream<Socket>);
+
+impl Sender {
+    /// Sends bytes on a channel. Returns whether the peer is still there.
+    pub(super) async fn send(&self, channel: u8, bytes: &[u8]) -> bool {
+        let mut frame = BytesMut::with_capacity(bytes.len() + 1);
+        frame.put_u8(channel);
+        frame.put_slice(bytes);
+        self.0.send(Message::Binary(frame.freeze())).await.is_ok()
+    }
+
+    /// Says goodbye.
+    pub(super) async fn close(&self) {
+        // A peer that left already needs no goodbye.
+        drop(self.0.send(Message::Close(None)).await);
+    }
+
+    async fn pong(&self, bytes: Bytes) {
+        drop(self.0.send(Message::Pong(bytes)).await);
+    }
+}
+
+impl Receiver {
+    /// The next frame: channel and bytes; `None` when the peer left.
+    pub(super) async fn next(&mut self, sender: &Sender) -> Option<(u8, Bytes)> {
+        loop {
+            match self.0.next().await?.ok()? {
+                Message::Binary(bytes) if !bytes.is_empty() => {
+                    return Some((bytes[0], bytes.slice(1..)));
+                }
+                Message::Ping(bytes) => sender.pong(bytes).await,
+                Message::Close(_) => return None,
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Accepted {
+    /// Completes the upgrade and runs `work` on the socket.
+    pub(super) async fn run<F, T>(upgrade: OnUpgrade, work: F)
+    where
+        F: FnOnce(Sender, Receiver) -> T,
+        T: Future<Output = ()>,
+    {
+        let upgraded = match upgrade.await {
+            Ok(upgraded) => TokioIo::new(upgraded),
+            Err(error) => return tracing::debug!(%error, "upgrade failed"),
+        };
+        let socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, None).await;
+        let (sink, stream) = socket.split();
+        let (queue, frames) = mpsc::channel(FRAMES_MAX);
+        let sender = Sender(queue);
+        let worked = async {
+            work(sender.clone(), Receiver(stream)).await;
+            sender.close().await;
+        };
+        tokio::join!(worked, write(sink, frames));
+    }
+
+    /// The parts: what to answer, the protocol, and what becomes the socket.
+    pub(super) fn into_parts(self) -> (Response<Body>, &'static str, OnUpgrade) {
+        (self.response, self.protocol, self.upgrade)
+    }
+}
+
+/// Writes frames until the goodbye or until the peer left.
+async fn write(mut sink: SplitSink<Socket, Message>, mut frames: mpsc::Receiver<Message>) {
+    while let Some(frame) = frames.recv().await {
+        let last = matches!(frame, Message::Close(_));
+        if sink.send(frame).await.is_err() || last {
+            return;
+        }
+    }
+}
