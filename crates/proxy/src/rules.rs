@@ -192,7 +192,7 @@ pub(crate) fn has_chain(shape: &Shape) -> bool {
 /// The name of a shape's chain.
 pub(crate) fn chain(shape: &Shape) -> String {
     match shape {
-        Shape::Reject => "reject".to_owned(),
+        Shape::Reject => "refuse".to_owned(),
         Shape::Drop => "drop".to_owned(),
         Shape::Spread {
             side,
