@@ -223,7 +223,10 @@ mod tests {
     #[test]
     fn adding_and_dropping() {
         assert_eq!(made(&[], &[]).len(), 14);
-        assert_eq!(made(&["NET_BIND_SERVICE"], &["ALL"]), ["CAP_NET_BIND_SERVICE"]);
+        assert_eq!(
+            made(&["NET_BIND_SERVICE"], &["ALL"]),
+            ["CAP_NET_BIND_SERVICE"]
+        );
         assert_eq!(made(&["all"], &["CAP_SYS_ADMIN"]).len(), 40);
         assert!(!made(&["ALL"], &["sys_admin"]).contains(&"CAP_SYS_ADMIN".to_owned()));
         let fault = Capabilities::for_container(&["FLY".to_owned()], &[]).unwrap_err();

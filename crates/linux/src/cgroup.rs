@@ -350,7 +350,11 @@ mod tests {
     #[test]
     fn the_mount_table_tells_which_controller_is_where() {
         let found = Hierarchies::from_mountinfo(MIXED);
-        let folders: Vec<_> = found.0.iter().map(|h| h.folder.display().to_string()).collect();
+        let folders: Vec<_> = found
+            .0
+            .iter()
+            .map(|h| h.folder.display().to_string())
+            .collect();
         assert_eq!(
             folders,
             [

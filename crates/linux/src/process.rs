@@ -34,10 +34,7 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Forks into new `namespaces` and, when given, into a version 2 cgroup.
 /// Fails with `Deadlock` when the process has more than one thread.
-pub fn clone_process(
-    namespaces: CloneFlags,
-    cgroup: Option<BorrowedFd<'_>>,
-) -> io::Result<Forked> {
+pub fn clone_process(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
     if thread_count()? != 1 {
         return Err(io::Error::new(
             io::ErrorKind::Deadlock,
@@ -99,14 +96,22 @@ pub fn seal_program() -> io::Result<()> {
     let sealed = crate::mount::Detached::copy(nix::fcntl::AT_FDCWD.as_fd(), own, false)?;
     sealed.shape(crate::mount::attribute::READ_ONLY, None, false)?;
     let text = |word: std::ffi::OsString| CString::new(word.into_encoded_bytes());
-    let args = std::env::args_os().map(text).collect::<Result<Vec<_>, _>>()?;
+    let args = std::env::args_os()
+        .map(text)
+        .collect::<Result<Vec<_>, _>>()?;
     let mut env = Vec::new();
     for (mut name, value) in std::env::vars_os() {
         name.push("=");
         name.push(value);
         env.push(text(name)?);
     }
-    match nix::unistd::execveat(sealed.as_fd(), c"", &args, &env, nix::fcntl::AtFlags::AT_EMPTY_PATH)? {}
+    match nix::unistd::execveat(
+        sealed.as_fd(),
+        c"",
+        &args,
+        &env,
+        nix::fcntl::AtFlags::AT_EMPTY_PATH,
+    )? {}
 }
 
 /// Gives every signal its default action and unblocks all, as a program expects them at its start.

@@ -171,7 +171,8 @@ mod tests {
         root.mount_point(Path::new("/etc/hosts"), true).unwrap();
         // As many images have it: a link into a folder that is not there yet.
         std::os::unix::fs::symlink("../run/resolve/stub", tree.join("etc/resolv.conf")).unwrap();
-        root.mount_point(Path::new("/etc/resolv.conf"), true).unwrap();
+        root.mount_point(Path::new("/etc/resolv.conf"), true)
+            .unwrap();
         assert!(tree.join("run/resolve/stub").is_file());
         std::os::unix::fs::symlink("/dangling/folder", tree.join("hole")).unwrap();
         root.make_folders(Path::new("hole/x"), 0o755).unwrap();

@@ -38,20 +38,61 @@ const BY_CAPABILITY: [(&str, &[&str]); 10] = [
     (
         "SYS_ADMIN",
         &[
-            "bpf", "clone3", "fanotify_init", "fsconfig", "fsmount", "fsopen", "fspick",
-            "lookup_dcookie", "mount", "mount_setattr", "move_mount", "open_tree",
-            "perf_event_open", "quotactl", "quotactl_fd", "setdomainname", "sethostname", "setns",
-            "syslog", "umount2", "unshare",
+            "bpf",
+            "clone3",
+            "fanotify_init",
+            "fsconfig",
+            "fsmount",
+            "fsopen",
+            "fspick",
+            "lookup_dcookie",
+            "mount",
+            "mount_setattr",
+            "move_mount",
+            "open_tree",
+            "perf_event_open",
+            "quotactl",
+            "quotactl_fd",
+            "setdomainname",
+            "sethostname",
+            "setns",
+            "syslog",
+            "umount2",
+            "unshare",
         ],
     ),
     ("SYS_BOOT", &["reboot"]),
     ("SYS_CHROOT", &["chroot"]),
-    ("SYS_MODULE", &["delete_module", "init_module", "finit_module"]),
+    (
+        "SYS_MODULE",
+        &["delete_module", "init_module", "finit_module"],
+    ),
     ("SYS_PACCT", &["acct"]),
-    ("SYS_PTRACE", &["kcmp", "pidfd_getfd", "process_madvise", "process_vm_readv", "process_vm_writev", "ptrace"]),
+    (
+        "SYS_PTRACE",
+        &[
+            "kcmp",
+            "pidfd_getfd",
+            "process_madvise",
+            "process_vm_readv",
+            "process_vm_writev",
+            "ptrace",
+        ],
+    ),
     ("SYS_RAWIO", &["iopl", "ioperm"]),
-    ("SYS_TIME", &["settimeofday", "clock_settime", "clock_settime64"]),
-    ("SYS_NICE", &["get_mempolicy", "mbind", "set_mempolicy", "set_mempolicy_home_node"]),
+    (
+        "SYS_TIME",
+        &["settimeofday", "clock_settime", "clock_settime64"],
+    ),
+    (
+        "SYS_NICE",
+        &[
+            "get_mempolicy",
+            "mbind",
+            "set_mempolicy",
+            "set_mempolicy_home_node",
+        ],
+    ),
 ];
 
 impl Filters {
@@ -65,7 +106,11 @@ impl Filters {
         }
         for (capability, names) in BY_CAPABILITY {
             if capabilities.contains(capability) {
-                rules.extend(names.iter().filter_map(|name| Some((number(name)?, Vec::new()))));
+                rules.extend(
+                    names
+                        .iter()
+                        .filter_map(|name| Some((number(name)?, Vec::new()))),
+                );
             }
         }
         let admin = capabilities.contains("SYS_ADMIN");
@@ -82,7 +127,11 @@ impl Filters {
         insert(&mut rules, "personality", allowed);
         // AF_VSOCK reaches the hypervisor, past every network rule.
         let no_vsock = condition(0, SeccompCmpOp::Ne, 40)?;
-        insert(&mut rules, "socket", vec![SeccompRule::new(vec![no_vsock])?]);
+        insert(
+            &mut rules,
+            "socket",
+            vec![SeccompRule::new(vec![no_vsock])?],
+        );
         // A name the main filter does not know is refused by EPERM, which programs take for a
         // ban; clone3 must look absent, so that the C library falls back to clone.
         let mut filters = Vec::new();
@@ -143,11 +192,17 @@ impl Filters {
                 return Ok(Filters(Vec::new()));
             }
             insert(&mut only, "exit_group", Vec::new());
-            return Ok(Filters(vec![assemble(only, default, SeccompAction::Allow)?]));
+            return Ok(Filters(vec![assemble(
+                only,
+                default,
+                SeccompAction::Allow,
+            )?]));
         }
         if default == SeccompAction::Allow {
             let build = |(action, rules)| assemble(rules, SeccompAction::Allow, action);
-            return Ok(Filters(by_action.into_iter().map(build).collect::<Result<_, _>>()?));
+            return Ok(Filters(
+                by_action.into_iter().map(build).collect::<Result<_, _>>()?,
+            ));
         }
         let mut filters = Vec::new();
         let mut allowed = BTreeMap::new();
@@ -296,7 +351,13 @@ mod tests {
     fn the_default_filter_assembles() {
         let plain = Filters::container_default(Capabilities::container_default()).unwrap();
         assert_eq!(plain.0.len(), 2);
-        assert_eq!(Filters::container_default(Capabilities::ALL).unwrap().0.len(), 1);
+        assert_eq!(
+            Filters::container_default(Capabilities::ALL)
+                .unwrap()
+                .0
+                .len(),
+            1
+        );
     }
 
     #[test]

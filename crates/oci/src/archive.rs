@@ -12,7 +12,9 @@ use crate::build::manifest_bytes;
 use crate::digest::Digest;
 use crate::error::{Context, ImageError};
 use crate::ingest::{Ingest, Layer, read_document};
-use crate::manifest::{Descriptor, ImageConfig, LAYER_LIMIT, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
+use crate::manifest::{
+    Descriptor, ImageConfig, LAYER_LIMIT, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST,
+};
 use crate::reference::Reference;
 use crate::store::{ImageRecord, Store};
 
@@ -34,7 +36,10 @@ pub(crate) struct DockerEntry {
 }
 
 /// Names an archive gives to its images.
-pub(crate) const NAME_ANNOTATIONS: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
+pub(crate) const NAME_ANNOTATIONS: [&str; 2] = [
+    "io.containerd.image.name",
+    "org.opencontainers.image.ref.name",
+];
 
 /// Loads every image for this machine from an archive or a layout folder.
 pub fn load(store: &Store, path: &Path) -> Result<Vec<ImageRecord>, ImageError> {
@@ -60,7 +65,8 @@ pub fn load_stream(store: &Store, reader: impl Read) -> Result<Vec<ImageRecord>,
     let start = io::BufRead::fill_buf(&mut reader).context("archive")?;
     if start.starts_with(&[0x1f, 0x8b]) {
         let mut plain = flate2::bufread::MultiGzDecoder::new(reader);
-        io::copy(&mut plain, &mut file).map_err(|error| ImageError::Corrupt(format!("archive: {error}")))?;
+        io::copy(&mut plain, &mut file)
+            .map_err(|error| ImageError::Corrupt(format!("archive: {error}")))?;
     } else {
         io::copy(&mut reader, &mut file).context("archive")?;
     }
@@ -70,11 +76,17 @@ pub fn load_stream(store: &Store, reader: impl Read) -> Result<Vec<ImageRecord>,
 
 fn load_from(store: &Store, source: &Source) -> Result<Vec<ImageRecord>, ImageError> {
     if let Some(reader) = source.open("manifest.json")? {
-        let entries: Vec<DockerEntry> = from_json(&read_document(reader).context("manifest.json")?, "manifest.json")?;
+        let entries: Vec<DockerEntry> = from_json(
+            &read_document(reader).context("manifest.json")?,
+            "manifest.json",
+        )?;
         if entries.len() > IMAGE_LIMIT {
             return Err(ImageError::Hostile(format!("{} images", entries.len())));
         }
-        return entries.iter().map(|entry| docker_image(store, source, entry)).collect();
+        return entries
+            .iter()
+            .map(|entry| docker_image(store, source, entry))
+            .collect();
     }
     let Some(reader) = source.open("index.json")? else {
         let message = "neither manifest.json nor index.json is in it".to_owned();
@@ -88,16 +100,24 @@ fn load_from(store: &Store, source: &Source) -> Result<Vec<ImageRecord>, ImageEr
         }
     }
     if loaded.is_empty() {
-        return Err(ImageError::NotFound("an image for this machine in the archive".to_owned()));
+        return Err(ImageError::NotFound(
+            "an image for this machine in the archive".to_owned(),
+        ));
     }
     Ok(loaded)
 }
 
-fn docker_image(store: &Store, source: &Source, entry: &DockerEntry) -> Result<ImageRecord, ImageError> {
+fn docker_image(
+    store: &Store,
+    source: &Source,
+    entry: &DockerEntry,
+) -> Result<ImageRecord, ImageError> {
     let config_bytes = read_document(source.need(&entry.config)?).context(&entry.config)?;
     let config: ImageConfig = from_json(&config_bytes, &entry.config)?;
     if config.rootfs.diff_ids.len() != entry.layers.len() || entry.layers.len() > LAYER_LIMIT {
-        return Err(ImageError::Corrupt("manifest.json and configuration differ in their layers".to_owned()));
+        return Err(ImageError::Corrupt(
+            "manifest.json and configuration differ in their layers".to_owned(),
+        ));
     }
     let names = entry.repo_tags.iter().flatten();
     let names: Vec<Reference> = names.map(|name| name.parse()).collect::<Result<_, _>>()?;
@@ -108,14 +128,21 @@ fn docker_image(store: &Store, source: &Source, entry: &DockerEntry) -> Result<I
         let media_type = source.layer_type(path)?;
         layers.push(ingest.layer(source.need(path)?, &media_type, None, Some(diff_id))?);
     }
-    let blobs = layers.iter().map(|Layer(record)| record.blob.clone()).collect();
+    let blobs = layers
+        .iter()
+        .map(|Layer(record)| record.blob.clone())
+        .collect();
     let manifest = manifest_bytes(config_blob, blobs)?;
     let digest = ingest.document(&manifest, OCI_MANIFEST, None)?.digest;
     ingest.commit(&config_bytes, &digest, &digest, layers, &names)
 }
 
 /// `None`: it is for another machine.
-fn oci_image(store: &Store, source: &Source, entry: &Descriptor) -> Result<Option<ImageRecord>, ImageError> {
+fn oci_image(
+    store: &Store,
+    source: &Source,
+    entry: &Descriptor,
+) -> Result<Option<ImageRecord>, ImageError> {
     let mut bytes = source.document(&entry.digest)?;
     let mut digest = entry.digest.clone();
     let mut manifest: Manifest = from_json(&bytes, "manifest")?;
@@ -127,11 +154,16 @@ fn oci_image(store: &Store, source: &Source, entry: &Descriptor) -> Result<Optio
         bytes = source.document(&digest)?;
         manifest = from_json(&bytes, "manifest")?;
     }
-    let config = manifest.config.ok_or_else(|| ImageError::Corrupt("manifest without configuration".to_owned()))?;
+    let config = manifest
+        .config
+        .ok_or_else(|| ImageError::Corrupt("manifest without configuration".to_owned()))?;
     let config_bytes = source.document(&config.digest)?;
     let parsed: ImageConfig = from_json(&config_bytes, "configuration")?;
-    if parsed.rootfs.diff_ids.len() != manifest.layers.len() || manifest.layers.len() > LAYER_LIMIT {
-        return Err(ImageError::Corrupt("manifest and configuration differ in their layers".to_owned()));
+    if parsed.rootfs.diff_ids.len() != manifest.layers.len() || manifest.layers.len() > LAYER_LIMIT
+    {
+        return Err(ImageError::Corrupt(
+            "manifest and configuration differ in their layers".to_owned(),
+        ));
     }
     let ingest: Ingest = store.ingest()?;
     ingest.document(&config_bytes, &config.media_type, Some(&config.digest))?;
@@ -146,14 +178,21 @@ fn oci_image(store: &Store, source: &Source, entry: &Descriptor) -> Result<Optio
         layers.push(ingest.layer(reader, &blob.media_type, Some(&blob.digest), Some(diff_id))?);
     }
     let names = names_of(entry);
-    ingest.commit(&config_bytes, &digest, &entry.digest, layers, &names).map(Some)
+    ingest
+        .commit(&config_bytes, &digest, &entry.digest, layers, &names)
+        .map(Some)
 }
 
 /// An annotation may hold a whole name, or a tag alone, which names nothing.
 fn names_of(entry: &Descriptor) -> Vec<Reference> {
-    let found = NAME_ANNOTATIONS.iter().find_map(|key| entry.annotations.get(*key));
+    let found = NAME_ANNOTATIONS
+        .iter()
+        .find_map(|key| entry.annotations.get(*key));
     let whole = found.filter(|name| name.contains([':', '/']));
-    whole.and_then(|name| name.parse().ok()).into_iter().collect()
+    whole
+        .and_then(|name| name.parse().ok())
+        .into_iter()
+        .collect()
 }
 
 pub(crate) fn blob_name(digest: &Digest) -> String {
@@ -163,7 +202,10 @@ pub(crate) fn blob_name(digest: &Digest) -> String {
 /// Where the parts are.
 enum Source {
     Folder(PathBuf),
-    Tar { file: File, entries: HashMap<String, Place> },
+    Tar {
+        file: File,
+        entries: HashMap<String, Place>,
+    },
 }
 
 /// A part in an archive.
@@ -187,15 +229,24 @@ impl Source {
                     offset: entry.raw_file_position(),
                     size: entry.size(),
                 }
-            } else if let (true, Some(target)) = (kind.is_symlink() || kind.is_hard_link(), entry.link_name_bytes()) {
+            } else if let (true, Some(target)) = (
+                kind.is_symlink() || kind.is_hard_link(),
+                entry.link_name_bytes(),
+            ) {
                 let target = String::from_utf8_lossy(&target).into_owned();
-                let folder = if kind.is_symlink() { Path::new(&name).parent() } else { None };
+                let folder = if kind.is_symlink() {
+                    Path::new(&name).parent()
+                } else {
+                    None
+                };
                 Place::Link(normal(&folder.unwrap_or(Path::new("")).join(target)))
             } else {
                 continue;
             };
             if entries.len() >= ENTRY_LIMIT {
-                return Err(ImageError::Hostile(format!("more than {ENTRY_LIMIT} entries")));
+                return Err(ImageError::Hostile(format!(
+                    "more than {ENTRY_LIMIT} entries"
+                )));
             }
             entries.insert(name, place);
         }
@@ -230,7 +281,8 @@ impl Source {
     }
 
     fn need(&self, name: &str) -> Result<Box<dyn Read + '_>, ImageError> {
-        self.open(name)?.ok_or_else(|| ImageError::Corrupt(format!("{name} is missing in the archive")))
+        self.open(name)?
+            .ok_or_else(|| ImageError::Corrupt(format!("{name} is missing in the archive")))
     }
 
     fn document(&self, digest: &Digest) -> Result<Vec<u8>, ImageError> {
@@ -242,7 +294,10 @@ impl Source {
 
     fn layer_type(&self, name: &str) -> Result<String, ImageError> {
         let mut magic = Vec::new();
-        self.need(name)?.take(4).read_to_end(&mut magic).context(name)?;
+        self.need(name)?
+            .take(4)
+            .read_to_end(&mut magic)
+            .context(name)?;
         let suffix = match magic.as_slice() {
             [0x1f, 0x8b, ..] => "+gzip",
             [0x28, 0xb5, 0x2f, 0xfd] => "+zstd",

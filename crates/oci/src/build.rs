@@ -8,7 +8,8 @@ use std::path::Path;
 use crate::digest::Digest;
 use crate::error::{Context, ImageError};
 use crate::manifest::{
-    Descriptor, ImageConfig, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Platform, RootFs, RunConfig,
+    Descriptor, ImageConfig, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Platform, RootFs,
+    RunConfig,
 };
 use crate::reference::Reference;
 use crate::store::{ImageRecord, Store};
@@ -51,7 +52,10 @@ pub fn image_from_binary(
         match written.join() {
             Ok(Ok(())) => layer,
             Ok(Err(error)) => Err(ImageError::Io("building the layer".to_owned(), error)),
-            Err(_) => Err(ImageError::Io("building the layer".to_owned(), io::ErrorKind::Other.into())),
+            Err(_) => Err(ImageError::Io(
+                "building the layer".to_owned(),
+                io::ErrorKind::Other.into(),
+            )),
         }
     })?;
     let config = ImageConfig {
@@ -72,7 +76,9 @@ pub fn image_from_binary(
         },
         created: None,
     };
-    let config_bytes = serde_json::to_vec(&config).map_err(io::Error::other).context("configuration")?;
+    let config_bytes = serde_json::to_vec(&config)
+        .map_err(io::Error::other)
+        .context("configuration")?;
     let config_blob = ingest.document(&config_bytes, OCI_CONFIG, None)?;
     let manifest = manifest_bytes(config_blob, vec![layer.0.blob.clone()])?;
     let digest: Digest = ingest.document(&manifest, OCI_MANIFEST, None)?.digest;
@@ -80,7 +86,10 @@ pub fn image_from_binary(
 }
 
 /// The manifest of an image whose parts are known.
-pub(crate) fn manifest_bytes(config: Descriptor, layers: Vec<Descriptor>) -> Result<Vec<u8>, ImageError> {
+pub(crate) fn manifest_bytes(
+    config: Descriptor,
+    layers: Vec<Descriptor>,
+) -> Result<Vec<u8>, ImageError> {
     let manifest = Manifest {
         schema_version: 2,
         media_type: OCI_MANIFEST.to_owned(),
@@ -88,10 +97,17 @@ pub(crate) fn manifest_bytes(config: Descriptor, layers: Vec<Descriptor>) -> Res
         layers,
         manifests: Vec::new(),
     };
-    serde_json::to_vec(&manifest).map_err(io::Error::other).context("manifest")
+    serde_json::to_vec(&manifest)
+        .map_err(io::Error::other)
+        .context("manifest")
 }
 
-fn write_layer(output: impl Write, binary: File, size: u64, wishes: &BinaryImage) -> io::Result<()> {
+fn write_layer(
+    output: impl Write,
+    binary: File,
+    size: u64,
+    wishes: &BinaryImage,
+) -> io::Result<()> {
     let mut archive = tar::Builder::new(output);
     for (folder, mode) in [("etc/", 0o755), ("tmp/", 0o1777), ("bin/", 0o755)] {
         let mut header = header(tar::EntryType::Directory, mode, 0);

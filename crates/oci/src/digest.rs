@@ -65,7 +65,9 @@ impl FromStr for Digest {
         let hex = text.strip_prefix(PREFIX).unwrap_or("");
         let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         if hex.len() != 64 || !hex.bytes().all(digit) {
-            return Err(ImageError::Corrupt(format!("{text:?} is not a sha256 digest")));
+            return Err(ImageError::Corrupt(format!(
+                "{text:?} is not a sha256 digest"
+            )));
         }
         Ok(Digest(text.to_owned()))
     }
@@ -138,7 +140,13 @@ mod tests {
         let empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(Digest::of(b"").as_str(), empty);
         assert_eq!(empty.parse::<Digest>().unwrap().as_str(), empty);
-        for wrong in ["", "sha256:", "sha512:00", "sha256:../../../etc/passwd", &empty.to_uppercase()] {
+        for wrong in [
+            "",
+            "sha256:",
+            "sha512:00",
+            "sha256:../../../etc/passwd",
+            &empty.to_uppercase(),
+        ] {
             assert!(wrong.parse::<Digest>().is_err(), "{wrong}");
         }
     }

@@ -40,7 +40,10 @@ impl Ingest {
     pub(crate) fn begin(store: &Store) -> Result<Ingest, ImageError> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let moment = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
+        let moment = std::time::UNIX_EPOCH
+            .elapsed()
+            .unwrap_or_default()
+            .as_nanos();
         let id = format!("{}-{count}-{moment:x}", std::process::id());
         let folder = store.root().join("tmp").join(&id);
         let lock_path = store.root().join("tmp").join(format!("{id}.lock"));
@@ -79,7 +82,9 @@ impl Ingest {
 
     /// A layer that is in the store already.
     pub fn present_layer(&self, blob: &Descriptor, diff_id: &Digest) -> Option<Layer> {
-        if !self.store.layer_folder(diff_id).is_dir() || !self.store.blob_path(&blob.digest).is_file() {
+        if !self.store.layer_folder(diff_id).is_dir()
+            || !self.store.blob_path(&blob.digest).is_file()
+        {
             return None;
         }
         let images = self.store.read().ok()?;
@@ -107,10 +112,14 @@ impl Ingest {
             let plain = decompress(&mut buffered)?;
             let mut inner = Tee::new(plain, None, UNPACKED_LIMIT);
             let unpacked = unpack::unpack(&mut inner, &tree)?;
-            let (digest, _, _) = inner.finish().map_err(|error| unpack::damaged(error, "layer"))?;
+            let (digest, _, _) = inner
+                .finish()
+                .map_err(|error| unpack::damaged(error, "layer"))?;
             (digest, unpacked)
         };
-        let (digest, size, _) = outer.finish().map_err(|error| unpack::damaged(error, "layer"))?;
+        let (digest, size, _) = outer
+            .finish()
+            .map_err(|error| unpack::damaged(error, "layer"))?;
         if let Some(expected) = expected {
             expected.check(&digest, "layer")?;
         }
@@ -143,7 +152,11 @@ impl Ingest {
         if layers.len() > LAYER_LIMIT {
             return Err(ImageError::Hostile(format!("{} layers", layers.len())));
         }
-        if !layers.iter().map(|l| &l.diff_id).eq(config.rootfs.diff_ids.iter()) {
+        if !layers
+            .iter()
+            .map(|l| &l.diff_id)
+            .eq(config.rootfs.diff_ids.iter())
+        {
             let message = "the layers are not those of the configuration".to_owned();
             return Err(ImageError::Corrupt(message));
         }
@@ -174,14 +187,22 @@ impl Ingest {
             for tag in names.iter().filter_map(Reference::tagged) {
                 move_tag(images, &id, &tag);
             }
-            images.get(&id).cloned().ok_or_else(|| ImageError::NotFound(id.to_string()))
+            images
+                .get(&id)
+                .cloned()
+                .ok_or_else(|| ImageError::NotFound(id.to_string()))
         })
     }
 
     /// A file in the temporary folder, for whoever needs a whole stream at once.
     pub(crate) fn spool_file(&self) -> Result<File, ImageError> {
         let path = self.fresh_path();
-        File::options().read(true).write(true).create_new(true).open(&path).at(&path)
+        File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .at(&path)
     }
 
     fn move_all(&self) -> Result<(), ImageError> {
@@ -193,8 +214,13 @@ impl Ingest {
             }
             fs::rename(&from, &to).at(&to)?;
         }
-        for folder in [self.store.layers_folder(), self.store.root().join("blobs/sha256")] {
-            File::open(&folder).and_then(|folder| folder.sync_all()).at(&folder)?;
+        for folder in [
+            self.store.layers_folder(),
+            self.store.root().join("blobs/sha256"),
+        ] {
+            File::open(&folder)
+                .and_then(|folder| folder.sync_all())
+                .at(&folder)?;
         }
         Ok(())
     }
@@ -209,7 +235,9 @@ impl Ingest {
     }
 
     fn lock_moves(&self) -> std::sync::MutexGuard<'_, Vec<(PathBuf, PathBuf)>> {
-        self.moves.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.moves
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -225,7 +253,9 @@ impl Drop for Ingest {
 
 /// Looks at the first bytes, not at the media type: archives lie about it more often.
 fn decompress<'a, R: BufRead + 'a>(reader: &'a mut R) -> Result<Box<dyn Read + 'a>, ImageError> {
-    let start = reader.fill_buf().map_err(|error| unpack::damaged(error, "layer"))?;
+    let start = reader
+        .fill_buf()
+        .map_err(|error| unpack::damaged(error, "layer"))?;
     if start.starts_with(&[0x1f, 0x8b]) {
         return Ok(Box::new(flate2::bufread::MultiGzDecoder::new(reader)));
     }

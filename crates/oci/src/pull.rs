@@ -72,26 +72,44 @@ impl Puller {
         let client = Arc::new(Client::new(&self.options, credentials)?);
         let (top, manifest_digest, bytes) = resolve(&client, &name).await?;
         let manifest: Manifest = from_json(&bytes, "manifest")?;
-        let config = manifest.config.ok_or_else(|| ImageError::Corrupt("manifest without configuration".to_owned()))?;
+        let config = manifest
+            .config
+            .ok_or_else(|| ImageError::Corrupt("manifest without configuration".to_owned()))?;
         if manifest.layers.len() > LAYER_LIMIT {
-            return Err(ImageError::Hostile(format!("{} layers", manifest.layers.len())));
+            return Err(ImageError::Hostile(format!(
+                "{} layers",
+                manifest.layers.len()
+            )));
         }
         let config_bytes = document(&client, &name, &config).await?;
         let parsed: ImageConfig = from_json(&config_bytes, "configuration")?;
         check_platform(&name, &parsed)?;
         if parsed.rootfs.diff_ids.len() != manifest.layers.len() {
-            return Err(ImageError::Corrupt("manifest and configuration differ in their layers".to_owned()));
+            return Err(ImageError::Corrupt(
+                "manifest and configuration differ in their layers".to_owned(),
+            ));
         }
-        let sizes = manifest.layers.iter().map(|layer| (layer.digest.clone(), layer.size));
+        let sizes = manifest
+            .layers
+            .iter()
+            .map(|layer| (layer.digest.clone(), layer.size));
         report(Progress::Resolved(sizes.collect()));
         let ingest = Arc::new(self.store.ingest()?);
         ingest.document(&config_bytes, &config.media_type, Some(&config.digest))?;
         ingest.document(&bytes, &manifest.media_type, Some(&manifest_digest))?;
-        let wanted: Vec<(Descriptor, Digest)> = manifest.layers.into_iter().zip(parsed.rootfs.diff_ids).collect();
+        let wanted: Vec<(Descriptor, Digest)> = manifest
+            .layers
+            .into_iter()
+            .zip(parsed.rootfs.diff_ids)
+            .collect();
         let layers = fetch_layers(&client, &name, &ingest, wanted, &report).await?;
-        let ingest = Arc::into_inner(ingest).ok_or_else(|| ImageError::Conflict("ingest still in use".to_owned()))?;
+        let ingest = Arc::into_inner(ingest)
+            .ok_or_else(|| ImageError::Conflict("ingest still in use".to_owned()))?;
         let commit = move || ingest.commit(&config_bytes, &manifest_digest, &top, layers, &[name]);
-        tokio::task::spawn_blocking(commit).await.map_err(io::Error::other).context("commit")?
+        tokio::task::spawn_blocking(commit)
+            .await
+            .map_err(io::Error::other)
+            .context("commit")?
     }
 }
 
@@ -109,12 +127,15 @@ async fn resolve(client: &Client, name: &Reference) -> Result<(Digest, Digest, B
         if manifest.config.is_some() {
             return Ok((top, digest, bytes));
         }
-        let none = || ImageError::NotFound(format!("{name} for linux/{}", Platform::own_architecture()));
+        let none =
+            || ImageError::NotFound(format!("{name} for linux/{}", Platform::own_architecture()));
         digest = manifest.for_this_machine().ok_or_else(none)?.digest.clone();
         (_, bytes) = client.manifest(name, digest.as_str()).await?;
         digest.check(&Digest::of(&bytes), "manifest")?;
     }
-    Err(ImageError::Corrupt(format!("{name}: indexes nested too deeply")))
+    Err(ImageError::Corrupt(format!(
+        "{name}: indexes nested too deeply"
+    )))
 }
 
 fn check_platform(name: &Reference, config: &ImageConfig) -> Result<(), ImageError> {
@@ -122,16 +143,29 @@ fn check_platform(name: &Reference, config: &ImageConfig) -> Result<(), ImageErr
     if config.architecture.is_empty() || config.architecture == own {
         return Ok(());
     }
-    let message = format!("{name} is for {}/{}, this machine is linux/{own}", config.os, config.architecture);
+    let message = format!(
+        "{name} is for {}/{}, this machine is linux/{own}",
+        config.os, config.architecture
+    );
     Err(ImageError::NotFound(message))
 }
 
-async fn document(client: &Client, name: &Reference, descriptor: &Descriptor) -> Result<Vec<u8>, ImageError> {
+async fn document(
+    client: &Client,
+    name: &Reference,
+    descriptor: &Descriptor,
+) -> Result<Vec<u8>, ImageError> {
     let response = client.blob(name, descriptor.digest.as_str(), 0).await?;
     let limit = usize::try_from(crate::manifest::DOCUMENT_LIMIT).unwrap_or(usize::MAX);
-    let body = http_body_util::Limited::new(response.into_body(), limit).collect().await;
-    let bytes = body.map_err(|error| ImageError::Registry(error.to_string()))?.to_bytes();
-    descriptor.digest.check(&Digest::of(&bytes), "configuration")?;
+    let body = http_body_util::Limited::new(response.into_body(), limit)
+        .collect()
+        .await;
+    let bytes = body
+        .map_err(|error| ImageError::Registry(error.to_string()))?
+        .to_bytes();
+    descriptor
+        .digest
+        .check(&Digest::of(&bytes), "configuration")?;
     Ok(bytes.to_vec())
 }
 
@@ -190,7 +224,10 @@ async fn fetch_layer(
     let (sender, receiver) = mpsc::channel(PIECES);
     let (media_type, digest) = (blob.media_type.clone(), blob.digest.clone());
     let unpacking = tokio::task::spawn_blocking(move || {
-        let reader = Pieces { receiver, current: Bytes::new() };
+        let reader = Pieces {
+            receiver,
+            current: Bytes::new(),
+        };
         ingest.layer(reader, &media_type, Some(&digest), Some(&diff_id))
     });
     let fetched = feed(client, name, blob, &sender, report).await;
@@ -199,7 +236,10 @@ async fn fetch_layer(
         let _ = sender.send(Err(error.into())).await;
     }
     drop(sender);
-    let layer = unpacking.await.map_err(io::Error::other).context("unpacking")??;
+    let layer = unpacking
+        .await
+        .map_err(io::Error::other)
+        .context("unpacking")??;
     report(Progress::Unpacked(blob.digest.clone()));
     Ok(layer)
 }
@@ -222,7 +262,11 @@ async fn feed(
             }
             other => other?,
         };
-        let mut skip = if response.status() == StatusCode::PARTIAL_CONTENT { 0 } else { done };
+        let mut skip = if response.status() == StatusCode::PARTIAL_CONTENT {
+            0
+        } else {
+            done
+        };
         let mut body = response.into_body();
         loop {
             let frame = match tokio::time::timeout(PIECE_TIMEOUT, body.frame()).await {
@@ -251,7 +295,10 @@ async fn feed(
             report(Progress::Arrived(blob.digest.clone(), done));
         }
     }
-    Err(ImageError::Registry(format!("{name}: layer {}: {last}", blob.digest)))
+    Err(ImageError::Registry(format!(
+        "{name}: layer {}: {last}",
+        blob.digest
+    )))
 }
 
 /// What comes over the channel, as a reader for the unpacking thread.

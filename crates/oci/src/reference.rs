@@ -67,7 +67,11 @@ impl FromStr for Reference {
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (
                 rest,
-                Some(digest.parse().map_err(|_| fault("the digest is not sha256"))?),
+                Some(
+                    digest
+                        .parse()
+                        .map_err(|_| fault("the digest is not sha256"))?,
+                ),
             ),
             None => (text, None),
         };
@@ -95,7 +99,10 @@ impl FromStr for Reference {
         if repository.len() > NAME_LIMIT || !repository.split('/').all(is_component) {
             return Err(fault("the repository name has a wrong form"));
         }
-        if !registry.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.:[]_".contains(&b)) {
+        if !registry
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-.:[]_".contains(&b))
+        {
             return Err(fault("the registry name has a wrong form"));
         }
         let tag = tag.or_else(|| digest.is_none().then(|| "latest".to_owned()));
@@ -110,12 +117,19 @@ impl FromStr for Reference {
 
 /// A first component is a host if it could not be part of a repository's name.
 fn is_host(first: &str) -> bool {
-    first == "localhost" || first.contains(['.', ':']) || first.bytes().any(|b| b.is_ascii_uppercase())
+    first == "localhost"
+        || first.contains(['.', ':'])
+        || first.bytes().any(|b| b.is_ascii_uppercase())
 }
 
 fn is_tag(tag: &str) -> bool {
-    let first = tag.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
-    let rest = tag.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+    let first = tag
+        .bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let rest = tag
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
     first && rest && tag.len() <= TAG_LIMIT
 }
 
@@ -151,7 +165,18 @@ mod tests {
 
     #[test]
     fn wrong_names_are_refused() {
-        for wrong in ["", "Busybox", "a b", "a:", "a:b c", "x/../y", "a@sha256:00", "/a", "a//b", "-a"] {
+        for wrong in [
+            "",
+            "Busybox",
+            "a b",
+            "a:",
+            "a:b c",
+            "x/../y",
+            "a@sha256:00",
+            "/a",
+            "a//b",
+            "-a",
+        ] {
             assert!(wrong.parse::<Reference>().is_err(), "{wrong:?}");
         }
     }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, RANGE, USER_AGENT, WWW_AUTHENTICATE};
+use http::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, RANGE, USER_AGENT, WWW_AUTHENTICATE,
+};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -27,7 +29,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const REDIRECT_LIMIT: usize = 8;
 /// Certificates this machine trusts beyond the built-in ones.
-const SYSTEM_CERTIFICATES: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
+const SYSTEM_CERTIFICATES: [&str; 2] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+];
 
 /// Credentials for one pull.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -55,7 +60,9 @@ impl RegistryOptions {
     pub fn load(path: &Path) -> Result<RegistryOptions, ImageError> {
         let fault = |error| ImageError::Io(path.display().to_string(), error);
         match std::fs::read(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(RegistryOptions::default()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Ok(RegistryOptions::default())
+            }
             Err(error) => Err(fault(error)),
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| fault(error.into())),
         }
@@ -78,7 +85,10 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(options: &RegistryOptions, credentials: &Credentials) -> Result<Client, ImageError> {
+    pub(crate) fn new(
+        options: &RegistryOptions,
+        credentials: &Credentials,
+    ) -> Result<Client, ImageError> {
         let mut roots = rustls::RootCertStore::empty();
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         let extra = std::env::var("SSL_CERT_FILE").into_iter();
@@ -105,13 +115,24 @@ impl Client {
     }
 
     /// Fetches a manifest or index: its media type and bytes.
-    pub(crate) async fn manifest(&self, name: &Reference, which: &str) -> Result<(String, Bytes), ImageError> {
+    pub(crate) async fn manifest(
+        &self,
+        name: &Reference,
+        which: &str,
+    ) -> Result<(String, Bytes), ImageError> {
         let url = self.url(name, &format!("manifests/{which}"));
         let accept = [OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST].join(", ");
         let response = self.get(name, &url, &accept, 0).await?;
         let header = response.headers().get(CONTENT_TYPE);
-        let media_type = header.and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
+        let media_type = header
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        let media_type = media_type
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_owned();
         Ok((media_type, whole(response).await?))
     }
 
@@ -133,7 +154,11 @@ impl Client {
             (None, "docker.io") => "registry-1.docker.io",
             (None, host) => host,
         };
-        let scheme = if self.options.is_plain(host) { "http" } else { "https" };
+        let scheme = if self.options.is_plain(host) {
+            "http"
+        } else {
+            "https"
+        };
         format!("{scheme}://{host}/v2/{}/{path}", name.repository)
     }
 
@@ -161,13 +186,24 @@ impl Client {
         }
     }
 
-    async fn follow(&self, url: &str, accept: &str, offset: u64) -> Result<Response<Incoming>, ImageError> {
+    async fn follow(
+        &self,
+        url: &str,
+        accept: &str,
+        offset: u64,
+    ) -> Result<Response<Incoming>, ImageError> {
         let first: Uri = parse(url)?;
         let mut url = first.clone();
         for _ in 0..REDIRECT_LIMIT {
-            let mut request = Request::builder().method(Method::GET).uri(&url).header(ACCEPT, accept);
+            let mut request = Request::builder()
+                .method(Method::GET)
+                .uri(&url)
+                .header(ACCEPT, accept);
             // What the registry may know, the place it redirects to may not.
-            let authorization = self.lock().clone().filter(|_| url.authority() == first.authority());
+            let authorization = self
+                .lock()
+                .clone()
+                .filter(|_| url.authority() == first.authority());
             if let Some(authorization) = authorization {
                 request = request.header(AUTHORIZATION, authorization);
             }
@@ -178,23 +214,39 @@ impl Client {
             if !response.status().is_redirection() {
                 return Ok(response);
             }
-            let target = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-            let target = target.ok_or_else(|| ImageError::Registry(format!("{url}: redirected to nowhere")))?;
+            let target = response
+                .headers()
+                .get(LOCATION)
+                .and_then(|value| value.to_str().ok());
+            let target = target
+                .ok_or_else(|| ImageError::Registry(format!("{url}: redirected to nowhere")))?;
             let next = resolve(&url, target)?;
             if url.scheme_str() == Some("https") && next.scheme_str() != Some("https") {
-                return Err(ImageError::Registry(format!("{url}: redirected away from TLS")));
+                return Err(ImageError::Registry(format!(
+                    "{url}: redirected away from TLS"
+                )));
             }
             url = next;
         }
-        Err(ImageError::Registry(format!("{first}: too many redirections")))
+        Err(ImageError::Registry(format!(
+            "{first}: too many redirections"
+        )))
     }
 
     /// One connection, one request.
-    async fn send(&self, request: Result<Request<Full<Bytes>>, http::Error>) -> Result<Response<Incoming>, ImageError> {
+    async fn send(
+        &self,
+        request: Result<Request<Full<Bytes>>, http::Error>,
+    ) -> Result<Response<Incoming>, ImageError> {
         let mut request = request.map_err(|error| ImageError::Registry(error.to_string()))?;
         let uri = request.uri().clone();
-        let fault = |error: String| ImageError::Registry(format!("{}: {error}", uri.host().unwrap_or_default()));
-        let host = uri.host().ok_or_else(|| fault("no host".to_owned()))?.to_owned();
+        let fault = |error: String| {
+            ImageError::Registry(format!("{}: {error}", uri.host().unwrap_or_default()))
+        };
+        let host = uri
+            .host()
+            .ok_or_else(|| fault("no host".to_owned()))?
+            .to_owned();
         let tls = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
         let bare = host.trim_matches(['[', ']']).to_owned();
@@ -202,42 +254,73 @@ impl Client {
         let stream = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
         let stream = stream.map_err(|_| fault("connecting timed out".to_owned()))?;
         let stream = stream.map_err(|error| fault(error.to_string()))?;
-        let authority = uri.authority().map(|authority| authority.as_str().to_owned()).unwrap_or_default();
+        let authority = uri
+            .authority()
+            .map(|authority| authority.as_str().to_owned())
+            .unwrap_or_default();
         let headers = request.headers_mut();
-        headers.insert(HOST, authority.parse().map_err(|_| fault("wrong host".to_owned()))?);
+        headers.insert(
+            HOST,
+            authority
+                .parse()
+                .map_err(|_| fault("wrong host".to_owned()))?,
+        );
         headers.insert(USER_AGENT, http::HeaderValue::from_static("sampan"));
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         *request.uri_mut() = parse(path)?;
         let exchange = async {
             if tls {
                 let name = ServerName::try_from(bare.clone()).map_err(|error| error.to_string())?;
-                let stream = self.tls.connect(name, stream).await.map_err(|error| error.to_string())?;
+                let stream = self
+                    .tls
+                    .connect(name, stream)
+                    .await
+                    .map_err(|error| error.to_string())?;
                 exchange(TokioIo::new(stream), request).await
             } else {
                 exchange(TokioIo::new(stream), request).await
             }
         };
         let answered = tokio::time::timeout(ANSWER_TIMEOUT, exchange).await;
-        answered.map_err(|_| fault("no answer".to_owned()))?.map_err(fault)
+        answered
+            .map_err(|_| fault("no answer".to_owned()))?
+            .map_err(fault)
     }
 
-    async fn answer_challenge(&self, name: &Reference, response: &Response<Incoming>) -> Result<(), ImageError> {
-        let challenges: Vec<&str> =
-            response.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok()).collect();
+    async fn answer_challenge(
+        &self,
+        name: &Reference,
+        response: &Response<Incoming>,
+    ) -> Result<(), ImageError> {
+        let challenges: Vec<&str> = response
+            .headers()
+            .get_all(WWW_AUTHENTICATE)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .collect();
         let basic = || {
-            let Credentials { username, password, .. } = &self.credentials;
+            let Credentials {
+                username, password, ..
+            } = &self.credentials;
             format!("Basic {}", BASE64.encode(format!("{username}:{password}")))
         };
         let anonymous = self.credentials.username.is_empty();
-        let authorization = if let Some(bearer) = challenges.iter().find_map(|c| without_scheme(c, "bearer")) {
-            let token = self.token(name, &parameters(bearer), (!anonymous).then(basic)).await?;
-            format!("Bearer {token}")
-        } else if challenges.iter().any(|c| without_scheme(c, "basic").is_some()) && !anonymous {
-            basic()
-        } else {
-            let why = "the registry wants credentials".to_owned();
-            return Err(ImageError::Denied(name.to_string(), why));
-        };
+        let authorization =
+            if let Some(bearer) = challenges.iter().find_map(|c| without_scheme(c, "bearer")) {
+                let token = self
+                    .token(name, &parameters(bearer), (!anonymous).then(basic))
+                    .await?;
+                format!("Bearer {token}")
+            } else if challenges
+                .iter()
+                .any(|c| without_scheme(c, "basic").is_some())
+                && !anonymous
+            {
+                basic()
+            } else {
+                let why = "the registry wants credentials".to_owned();
+                return Err(ImageError::Denied(name.to_string(), why));
+            };
         *self.lock() = Some(authorization);
         Ok(())
     }
@@ -249,7 +332,10 @@ impl Client {
         challenge: &HashMap<String, String>,
         basic: Option<String>,
     ) -> Result<String, ImageError> {
-        let realm = challenge.get("realm").map(String::as_str).unwrap_or_default();
+        let realm = challenge
+            .get("realm")
+            .map(String::as_str)
+            .unwrap_or_default();
         let mut query = vec![("scope", format!("repository:{}:pull", name.repository))];
         if let Some(service) = challenge.get("service") {
             query.push(("service", service.clone()));
@@ -266,14 +352,18 @@ impl Client {
             query.push(("grant_type", "refresh_token".to_owned()));
             query.push(("refresh_token", identity.clone()));
             query.push(("client_id", "sampan".to_owned()));
-            let request = Request::post(realm).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+            let request =
+                Request::post(realm).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
             request.body(Full::from(form(&query)))
         };
         let response = self.send(request).await?;
         let status = response.status();
         let body = whole(response).await?;
         if !status.is_success() {
-            return Err(ImageError::Denied(name.to_string(), format!("token server: {status}")));
+            return Err(ImageError::Denied(
+                name.to_string(),
+                format!("token server: {status}"),
+            ));
         }
         #[derive(Deserialize)]
         struct Token {
@@ -284,11 +374,17 @@ impl Client {
         }
         let fault = |error| ImageError::Registry(format!("token server: {error}"));
         let token: Token = serde_json::from_slice(&body).map_err(fault)?;
-        Ok(if token.token.is_empty() { token.access_token } else { token.token })
+        Ok(if token.token.is_empty() {
+            token.access_token
+        } else {
+            token.token
+        })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<String>> {
-        self.authorization.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.authorization
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -296,13 +392,18 @@ async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Respons
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.map_err(|e| e.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream)
+        .await
+        .map_err(|e| e.to_string())?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "registry connection");
         }
     });
-    sender.send_request(request).await.map_err(|error| error.to_string())
+    sender
+        .send_request(request)
+        .await
+        .map_err(|error| error.to_string())
 }
 
 async fn whole(response: Response<Incoming>) -> Result<Bytes, ImageError> {
@@ -310,7 +411,9 @@ async fn whole(response: Response<Incoming>) -> Result<Bytes, ImageError> {
     let body = Limited::new(response.into_body(), limit).collect();
     let body = tokio::time::timeout(ANSWER_TIMEOUT, body).await;
     let body = body.map_err(|_| ImageError::Registry("no answer".to_owned()))?;
-    Ok(body.map_err(|error| ImageError::Registry(error.to_string()))?.to_bytes())
+    Ok(body
+        .map_err(|error| ImageError::Registry(error.to_string()))?
+        .to_bytes())
 }
 
 fn refusal(name: &Reference, status: StatusCode, body: &[u8]) -> ImageError {
@@ -325,16 +428,24 @@ fn refusal(name: &Reference, status: StatusCode, body: &[u8]) -> ImageError {
         message: String,
     }
     let parsed: Body = serde_json::from_slice(body).unwrap_or_default();
-    let words = parsed.errors.into_iter().map(|entry| entry.message).next().unwrap_or_default();
+    let words = parsed
+        .errors
+        .into_iter()
+        .map(|entry| entry.message)
+        .next()
+        .unwrap_or_default();
     match status {
         StatusCode::NOT_FOUND => ImageError::NotFound(format!("{name}: not found in its registry")),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ImageError::Denied(name.to_string(), words),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            ImageError::Denied(name.to_string(), words)
+        }
         _ => ImageError::Registry(format!("{name}: the registry answers {status} {words}")),
     }
 }
 
 fn parse(url: &str) -> Result<Uri, ImageError> {
-    url.parse().map_err(|error| ImageError::Registry(format!("{url}: {error}")))
+    url.parse()
+        .map_err(|error| ImageError::Registry(format!("{url}: {error}")))
 }
 
 fn resolve(base: &Uri, target: &str) -> Result<Uri, ImageError> {
@@ -342,13 +453,22 @@ fn resolve(base: &Uri, target: &str) -> Result<Uri, ImageError> {
         return parse(target);
     }
     let scheme = base.scheme_str().unwrap_or("https");
-    let authority = base.authority().map(|authority| authority.as_str()).unwrap_or_default();
-    parse(&format!("{scheme}://{authority}/{}", target.trim_start_matches('/')))
+    let authority = base
+        .authority()
+        .map(|authority| authority.as_str())
+        .unwrap_or_default();
+    parse(&format!(
+        "{scheme}://{authority}/{}",
+        target.trim_start_matches('/')
+    ))
 }
 
 /// The rest of a challenge of this scheme.
 fn without_scheme<'a>(challenge: &'a str, scheme: &str) -> Option<&'a str> {
-    let (first, rest) = challenge.trim().split_once(' ').unwrap_or((challenge.trim(), ""));
+    let (first, rest) = challenge
+        .trim()
+        .split_once(' ')
+        .unwrap_or((challenge.trim(), ""));
     first.eq_ignore_ascii_case(scheme).then_some(rest)
 }
 
@@ -361,7 +481,10 @@ fn parameters(text: &str) -> HashMap<String, String> {
             Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
             None => after.split_once(',').unwrap_or((after, "")),
         };
-        found.insert(key.trim_matches([',', ' ']).to_ascii_lowercase(), value.to_owned());
+        found.insert(
+            key.trim_matches([',', ' ']).to_ascii_lowercase(),
+            value.to_owned(),
+        );
         rest = next;
     }
     found
@@ -372,13 +495,18 @@ fn form(pairs: &[(&str, String)]) -> String {
         let mut out = String::new();
         for byte in text.bytes() {
             match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte.into()),
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                    out.push(byte.into())
+                }
                 _ => out.push_str(&format!("%{byte:02X}")),
             }
         }
         out
     };
-    let pairs: Vec<String> = pairs.iter().map(|(key, value)| format!("{key}={}", encoded(value))).collect();
+    let pairs: Vec<String> = pairs
+        .iter()
+        .map(|(key, value)| format!("{key}={}", encoded(value)))
+        .collect();
     pairs.join("&")
 }
 
@@ -397,7 +525,10 @@ mod tests {
 
     #[test]
     fn forms_are_escaped() {
-        assert_eq!(form(&[("a", "b c:/d".to_owned()), ("e", "f".to_owned())]), "a=b%20c%3A%2Fd&e=f");
+        assert_eq!(
+            form(&[("a", "b c:/d".to_owned()), ("e", "f".to_owned())]),
+            "a=b%20c%3A%2Fd&e=f"
+        );
     }
 
     #[test]
@@ -406,7 +537,11 @@ mod tests {
             insecure: vec!["reg.lan:5000".to_owned()],
             ..Default::default()
         };
-        assert!(options.is_plain("127.0.0.1:5000") && options.is_plain("localhost") && options.is_plain("reg.lan:5000"));
+        assert!(
+            options.is_plain("127.0.0.1:5000")
+                && options.is_plain("localhost")
+                && options.is_plain("reg.lan:5000")
+        );
         assert!(!options.is_plain("reg.lan") && !options.is_plain("localhost.evil.org"));
     }
 }

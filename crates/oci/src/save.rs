@@ -18,11 +18,16 @@ pub fn save(store: &Store, names: &[String], output: impl Write) -> Result<(), I
     let (mut entries, mut manifests) = (Vec::new(), Vec::new());
     for name in names {
         let image = store.get(name)?;
-        let tag = name.parse::<Reference>().ok().and_then(|name| name.tagged());
+        let tag = name
+            .parse::<Reference>()
+            .ok()
+            .and_then(|name| name.tagged());
         let tag = tag.filter(|tag| image.repo_tags.contains(tag));
         let mut descriptor = Descriptor::new(OCI_MANIFEST, image.manifest.clone(), 0);
         if let Some(tag) = &tag {
-            descriptor.annotations.insert(NAME_ANNOTATIONS[0].to_owned(), tag.clone());
+            descriptor
+                .annotations
+                .insert(NAME_ANNOTATIONS[0].to_owned(), tag.clone());
         }
         descriptor.size = blob(store, &mut archive, &image.manifest, &mut written)?;
         blob(store, &mut archive, &image.id, &mut written)?;
@@ -33,7 +38,11 @@ pub fn save(store: &Store, names: &[String], output: impl Write) -> Result<(), I
         entries.push(DockerEntry {
             config: blob_name(&image.id),
             repo_tags: tag.map(|tag| vec![tag]),
-            layers: image.layers.iter().map(|layer| blob_name(&layer.blob.digest)).collect(),
+            layers: image
+                .layers
+                .iter()
+                .map(|layer| blob_name(&layer.blob.digest))
+                .collect(),
         });
     }
     let index = Manifest {
@@ -43,10 +52,17 @@ pub fn save(store: &Store, names: &[String], output: impl Write) -> Result<(), I
         layers: Vec::new(),
         manifests,
     };
-    document(&mut archive, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    document(
+        &mut archive,
+        "oci-layout",
+        br#"{"imageLayoutVersion":"1.0.0"}"#,
+    )?;
     document(&mut archive, "index.json", &to_json(&index)?)?;
     document(&mut archive, "manifest.json", &to_json(&entries)?)?;
-    archive.into_inner().and_then(|mut output| output.flush()).context("archive")
+    archive
+        .into_inner()
+        .and_then(|mut output| output.flush())
+        .context("archive")
 }
 
 fn blob<W: Write>(
@@ -59,13 +75,21 @@ fn blob<W: Write>(
     let file = File::open(&path).at(&path)?;
     let size = file.metadata().at(&path)?.len();
     if written.insert(digest.clone()) {
-        archive.append_data(&mut header(size), blob_name(digest), file).at(&path)?;
+        archive
+            .append_data(&mut header(size), blob_name(digest), file)
+            .at(&path)?;
     }
     Ok(size)
 }
 
-fn document<W: Write>(archive: &mut tar::Builder<W>, name: &str, bytes: &[u8]) -> Result<(), ImageError> {
-    archive.append_data(&mut header(bytes.len() as u64), name, bytes).context(name)
+fn document<W: Write>(
+    archive: &mut tar::Builder<W>,
+    name: &str,
+    bytes: &[u8],
+) -> Result<(), ImageError> {
+    archive
+        .append_data(&mut header(bytes.len() as u64), name, bytes)
+        .context(name)
 }
 
 fn header(size: u64) -> tar::Header {
@@ -77,5 +101,7 @@ fn header(size: u64) -> tar::Header {
 }
 
 fn to_json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, ImageError> {
-    serde_json::to_vec(value).map_err(io::Error::other).context("archive")
+    serde_json::to_vec(value)
+        .map_err(io::Error::other)
+        .context("archive")
 }

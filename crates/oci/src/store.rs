@@ -118,7 +118,10 @@ impl Store {
         let gone = self.change(|images| {
             let record = find(images, name).ok_or_else(|| ImageError::NotFound(name.to_owned()))?;
             let id = record.id.clone();
-            let tag = name.parse::<Reference>().ok().and_then(|name| name.tagged());
+            let tag = name
+                .parse::<Reference>()
+                .ok()
+                .and_then(|name| name.tagged());
             let by_tag = tag.filter(|tag| record.repo_tags.contains(tag));
             if let (Some(tag), Some(record)) = (by_tag, images.get_mut(&id)) {
                 record.repo_tags.remove(&tag);
@@ -239,7 +242,9 @@ impl Store {
         let _lock = self.lock()?;
         let mut images = self.read()?;
         let result = change(&mut images)?;
-        let bytes = serde_json::to_vec(&images).map_err(io::Error::other).context("images.json")?;
+        let bytes = serde_json::to_vec(&images)
+            .map_err(io::Error::other)
+            .context("images.json")?;
         let path = self.root.join("images.json");
         base::files::write_atomic(&path, &bytes, 0o600).at(&path)?;
         Ok(result)
@@ -302,13 +307,17 @@ fn find<'a>(images: &'a Images, name: &str) -> Option<&'a ImageRecord> {
         let tag = reference.tagged();
         let found = images.values().find(|image| match &by_digest {
             Some(digest) => image.repo_digests.contains(digest),
-            None => tag.as_ref().is_some_and(|tag| image.repo_tags.contains(tag)),
+            None => tag
+                .as_ref()
+                .is_some_and(|tag| image.repo_tags.contains(tag)),
         });
         if found.is_some() {
             return found;
         }
     }
-    let mut candidates = images.values().filter(|image| image.id.hex().starts_with(name));
+    let mut candidates = images
+        .values()
+        .filter(|image| image.id.hex().starts_with(name));
     let first = candidates.next().filter(|_| name.len() >= SHORTEST_ID)?;
     // An ambiguous beginning names nothing.
     candidates.next().is_none().then_some(first)

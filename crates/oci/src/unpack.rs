@@ -34,12 +34,24 @@ pub(crate) fn unpack(reader: impl Read, tree: &Path) -> Result<u64, ImageError> 
         bytes: 0,
     };
     // Without an entry of its own the top folder is what a root folder usually is.
-    nix::sys::stat::fchmodat(AT_FDCWD, tree, Mode::from_bits_truncate(0o755), nix::sys::stat::FchmodatFlags::FollowSymlink).at(tree)?;
+    nix::sys::stat::fchmodat(
+        AT_FDCWD,
+        tree,
+        Mode::from_bits_truncate(0o755),
+        nix::sys::stat::FchmodatFlags::FollowSymlink,
+    )
+    .at(tree)?;
     let mut archive = tar::Archive::new(reader);
-    for (count, entry) in archive.entries().map_err(|error| damaged(error, "layer"))?.enumerate() {
+    for (count, entry) in archive
+        .entries()
+        .map_err(|error| damaged(error, "layer"))?
+        .enumerate()
+    {
         let mut entry = entry.map_err(|error| damaged(error, "layer"))?;
         if count >= ENTRY_LIMIT {
-            return Err(ImageError::Hostile(format!("more than {ENTRY_LIMIT} entries")));
+            return Err(ImageError::Hostile(format!(
+                "more than {ENTRY_LIMIT} entries"
+            )));
         }
         unpacker.entry(&mut entry)?;
     }
@@ -50,7 +62,9 @@ pub(crate) fn unpack(reader: impl Read, tree: &Path) -> Result<u64, ImageError> 
 /// What `tar` complains about is the archive's fault, unless the disk is at fault.
 pub(crate) fn damaged(error: io::Error, what: &str) -> ImageError {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ImageError::Io(what.to_owned(), error),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ImageError::Io(what.to_owned(), error)
+        }
         _ => match error.downcast::<ImageError>() {
             Ok(own) => own,
             Err(error) => ImageError::Corrupt(format!("{what}: {error}")),
@@ -87,10 +101,19 @@ impl Unpacker {
 
     /// The entry of the top folder itself.
     fn top<R: Read>(&mut self, entry: &Entry<'_, R>) -> Result<(), ImageError> {
-        let top = self.root.make_folders(Path::new(""), 0o755).context("layer")?;
+        let top = self
+            .root
+            .make_folders(Path::new(""), 0o755)
+            .context("layer")?;
         let header = entry.header();
         let mode = header.mode().map_err(|error| damaged(error, "layer"))?;
-        nix::sys::stat::fchmodat(AT_FDCWD, &*handle_path(&top), bits(mode), nix::sys::stat::FchmodatFlags::FollowSymlink).context("layer")?;
+        nix::sys::stat::fchmodat(
+            AT_FDCWD,
+            &*handle_path(&top),
+            bits(mode),
+            nix::sys::stat::FchmodatFlags::FollowSymlink,
+        )
+        .context("layer")?;
         Ok(())
     }
 
@@ -113,11 +136,15 @@ impl Unpacker {
         parent: &OwnedFd,
         name: &OsStr,
     ) -> Result<(), ImageError> {
-        let mode = entry.header().mode().map_err(|error| damaged(error, "mode"))?;
+        let mode = entry
+            .header()
+            .mode()
+            .map_err(|error| damaged(error, "mode"))?;
         let hidden = make_room(parent, name, kind.is_dir()).at(path)?;
         match kind {
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                self.bytes += regular(entry, parent, name).map_err(|error| damaged(error, &path.display().to_string()))?;
+                self.bytes += regular(entry, parent, name)
+                    .map_err(|error| damaged(error, &path.display().to_string()))?;
             }
             EntryType::Directory => {
                 make_folder(parent, name).at(path)?;
@@ -125,7 +152,8 @@ impl Unpacker {
                     mark_opaque(parent, name).at(path)?;
                 }
                 let mtime = entry.header().mtime().unwrap_or(0);
-                self.folders.push((path.to_owned(), i64::try_from(mtime).unwrap_or(0)));
+                self.folders
+                    .push((path.to_owned(), i64::try_from(mtime).unwrap_or(0)));
                 self.last = None;
             }
             EntryType::Symlink => {
@@ -149,7 +177,10 @@ impl Unpacker {
                 let major = header.device_major().ok().flatten().unwrap_or(0);
                 let minor = header.device_minor().ok().flatten().unwrap_or(0);
                 if kind == EntryType::Char && (major, minor) == (0, 0) {
-                    return Err(ImageError::Hostile(format!("{}: a whiteout in overlayfs' own form", path.display())));
+                    return Err(ImageError::Hostile(format!(
+                        "{}: a whiteout in overlayfs' own form",
+                        path.display()
+                    )));
                 }
                 let device = nix::sys::stat::makedev(major.into(), minor.into());
                 mknodat(parent, name, flags, bits(mode), device).at(path)?;
@@ -173,9 +204,10 @@ impl Unpacker {
             linkat(&from, target_name, parent, name, LinkatFlags::empty()).map_err(io::Error::from)
         });
         linked.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-                ImageError::Corrupt(format!("hard link to {}, which is not in the layer", target.display()))
-            }
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ImageError::Corrupt(format!(
+                "hard link to {}, which is not in the layer",
+                target.display()
+            )),
             _ => ImageError::Io(target.display().to_string(), error),
         })
     }
@@ -186,7 +218,14 @@ impl Unpacker {
             let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
             if let Ok(folder) = self.root.lookup(path, flags, 0) {
                 let time = TimeSpec::new(*mtime, 0);
-                utimensat(AT_FDCWD, &*handle_path(&folder), &time, &time, UtimensatFlags::FollowSymlink).at(path)?;
+                utimensat(
+                    AT_FDCWD,
+                    &*handle_path(&folder),
+                    &time,
+                    &time,
+                    UtimensatFlags::FollowSymlink,
+                )
+                .at(path)?;
             }
         }
         Ok(())
@@ -202,7 +241,9 @@ fn clean(bytes: &[u8]) -> Result<PathBuf, ImageError> {
             Component::CurDir | Component::RootDir => {}
             Component::ParentDir | Component::Prefix(_) => {
                 let shown = String::from_utf8_lossy(bytes).into_owned();
-                return Err(ImageError::Hostile(format!("path {shown:?} climbs out of the layer")));
+                return Err(ImageError::Hostile(format!(
+                    "path {shown:?} climbs out of the layer"
+                )));
             }
         }
     }
@@ -274,7 +315,8 @@ fn mark_opaque(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
 }
 
 fn regular<R: Read>(entry: &mut Entry<'_, R>, parent: &OwnedFd, name: &OsStr) -> io::Result<u64> {
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let file = nix::fcntl::openat(parent, name, flags, Mode::from_bits_truncate(0o600))?;
     let expected = entry.size();
     let written = io::copy(entry, &mut std::fs::File::from(file))?;
@@ -295,10 +337,24 @@ fn attributes<R: Read>(
     let extended = extended_attributes(entry)?;
     let header = entry.header();
     let id = |number: u64| u32::try_from(number).map_err(io::Error::other);
-    let (uid, gid) = (Uid::from_raw(id(header.uid()?)?), Gid::from_raw(id(header.gid()?)?));
-    fchownat(parent, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    let (uid, gid) = (
+        Uid::from_raw(id(header.uid()?)?),
+        Gid::from_raw(id(header.gid()?)?),
+    );
+    fchownat(
+        parent,
+        name,
+        Some(uid),
+        Some(gid),
+        AtFlags::AT_SYMLINK_NOFOLLOW,
+    )?;
     if kind != EntryType::Symlink {
-        nix::sys::stat::fchmodat(parent, name, bits(mode), nix::sys::stat::FchmodatFlags::FollowSymlink)?;
+        nix::sys::stat::fchmodat(
+            parent,
+            name,
+            bits(mode),
+            nix::sys::stat::FchmodatFlags::FollowSymlink,
+        )?;
     }
     if !extended.is_empty() {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -320,7 +376,11 @@ fn extended_attributes<R: Read>(entry: &mut Entry<'_, R>) -> io::Result<Vec<(Str
     };
     for extension in extensions {
         let extension = extension?;
-        let Some(name) = extension.key().ok().and_then(|key| key.strip_prefix("SCHILY.xattr.")) else {
+        let Some(name) = extension
+            .key()
+            .ok()
+            .and_then(|key| key.strip_prefix("SCHILY.xattr."))
+        else {
             continue;
         };
         if name.starts_with("user.") || name == "security.capability" {

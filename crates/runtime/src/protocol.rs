@@ -29,21 +29,46 @@ pub(crate) struct Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Call {
     /// Makes and starts the container whose spec lies in the state folder.
-    Start { container: String },
+    Start {
+        container: String,
+    },
     /// Signals the first process, or with `everything` kills all in the container.
-    Signal { container: String, signal: i32, everything: bool },
+    Signal {
+        container: String,
+        signal: i32,
+        everything: bool,
+    },
     /// Starts a process. Descriptors: its stdin, stdout, stderr as far as asked for; with a
     /// terminal none, the reply brings the master.
-    Exec { exec: ExecSpec },
-    KillExec { exec: String },
+    Exec {
+        exec: ExecSpec,
+    },
+    KillExec {
+        exec: String,
+    },
     /// Descriptors: a pipe to read stdin from, pipes to write output to, as far as asked for.
-    Attach { container: String, stdin: bool, stdout: bool, stderr: bool },
-    Resize { container: String, width: u16, height: u16 },
-    Reopen { container: String },
+    Attach {
+        container: String,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    },
+    Resize {
+        container: String,
+        width: u16,
+        height: u16,
+    },
+    Reopen {
+        container: String,
+    },
     /// The reply brings an unconnected TCP socket of the pod's network.
-    Socket { ipv6: bool },
+    Socket {
+        ipv6: bool,
+    },
     /// Drops what is known of an ended container.
-    Forget { container: String },
+    Forget {
+        container: String,
+    },
     /// Kills everything and ends.
     Quit,
 }
@@ -51,9 +76,18 @@ pub(crate) enum Call {
 /// What a supervisor says.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Message {
-    Reply { id: u64, result: Result<(), Refusal> },
-    Exited { container: String, status: Status },
-    ExecExited { exec: String, exit_code: i32 },
+    Reply {
+        id: u64,
+        result: Result<(), Refusal>,
+    },
+    Exited {
+        container: String,
+        status: Status,
+    },
+    ExecExited {
+        exec: String,
+        exit_code: i32,
+    },
 }
 
 /// Why a call failed.
@@ -110,7 +144,11 @@ impl Channel {
         bytes[..4].copy_from_slice(&length.to_le_bytes());
         bytes[4] = u8::try_from(fds.len()).map_err(io::Error::other)?;
         self.outgoing_bytes += bytes.len();
-        self.outgoing.push_back(Frame { bytes, sent: 0, fds });
+        self.outgoing.push_back(Frame {
+            bytes,
+            sent: 0,
+            fds,
+        });
         Ok(())
     }
 

@@ -36,7 +36,16 @@ impl DeviceRule {
             access: "m".to_owned(),
         };
         let mut rules = vec![make('c'), make('b')];
-        for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)] {
+        for (major, minor) in [
+            (1, 3),
+            (1, 5),
+            (1, 7),
+            (1, 8),
+            (1, 9),
+            (5, 0),
+            (5, 1),
+            (5, 2),
+        ] {
             rules.push(DeviceRule::character(major, Some(minor)));
         }
         rules.push(DeviceRule::character(136, None));
@@ -71,7 +80,10 @@ mod tests {
 
     #[test]
     fn rules_as_the_kernel_reads_them() {
-        let lines: Vec<String> = DeviceRule::container_default().iter().map(DeviceRule::line).collect();
+        let lines: Vec<String> = DeviceRule::container_default()
+            .iter()
+            .map(DeviceRule::line)
+            .collect();
         assert_eq!(lines[0], "c *:* m");
         assert!(lines.contains(&"c 1:3 rwm".to_owned()));
         assert_eq!(lines.last().unwrap(), "c 136:* rwm");

@@ -34,7 +34,10 @@ impl Cgroup {
             if let Some(folder) = self.v1(controller) {
                 return v1(&folder);
             }
-            match self.v2().filter(|folder| has_controller(folder, controller)) {
+            match self
+                .v2()
+                .filter(|folder| has_controller(folder, controller))
+            {
                 Some(folder) => v2(&folder),
                 None => {
                     missing.push(controller.to_owned());
@@ -101,7 +104,11 @@ fn cpu_v2(folder: &Path, limits: &Limits) -> io::Result<()> {
         } else {
             100_000
         };
-        write(folder, "cpu.max", &format!("{} {period}", or_max(limits.cpu_quota)))?;
+        write(
+            folder,
+            "cpu.max",
+            &format!("{} {period}", or_max(limits.cpu_quota)),
+        )?;
     }
     Ok(())
 }
@@ -148,7 +155,11 @@ fn cpuset(folder: &Path, limits: &Limits) -> io::Result<()> {
 
 fn huge_pages(folder: &Path, limits: &Limits, suffix: &str) -> io::Result<()> {
     for (size, bytes) in &limits.huge_pages {
-        write(folder, &format!("hugetlb.{size}.{suffix}"), &bytes.to_string())?;
+        write(
+            folder,
+            &format!("hugetlb.{size}.{suffix}"),
+            &bytes.to_string(),
+        )?;
     }
     Ok(())
 }

@@ -26,7 +26,12 @@ impl Cgroup {
             usage.cpu_nanos = field(&folder, "cpu.stat", "usage_usec") * 1000;
         }
         let (folder, current, inactive, rss) = if let Some(folder) = self.v1("memory") {
-            (Some(folder), "memory.usage_in_bytes", "total_inactive_file", "total_rss")
+            (
+                Some(folder),
+                "memory.usage_in_bytes",
+                "total_inactive_file",
+                "total_rss",
+            )
         } else {
             (self.v2(), "memory.current", "inactive_file", "anon")
         };
@@ -59,7 +64,13 @@ fn number(folder: &Path, file: &str) -> u64 {
 
 fn field(folder: &Path, file: &str, name: &str) -> u64 {
     let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
-    let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok();
+    let value = |line: &str| {
+        line.strip_prefix(name)?
+            .strip_prefix(' ')?
+            .trim()
+            .parse()
+            .ok()
+    };
     text.lines().find_map(value).unwrap_or(0)
 }
 

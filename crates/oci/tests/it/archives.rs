@@ -22,22 +22,43 @@ fn what_is_saved_can_be_loaded() {
     assert!(loaded[0].repo_tags.contains("docker.io/demo/app:v1"));
     assert_eq!(loaded[0].config.config.env, ["A=b"]);
     let tree = second.layer_folder(&image.layers[0].diff_id);
-    assert_eq!(std::fs::read_to_string(tree.join("app")).unwrap(), "#!not really a program");
-    assert_eq!(std::fs::metadata(tree.join("tmp")).unwrap().permissions().mode() & 0o7777, 0o1777);
-    assert_eq!(std::fs::read_link(tree.join("bin/app")).unwrap().to_str(), Some("/app"));
+    assert_eq!(
+        std::fs::read_to_string(tree.join("app")).unwrap(),
+        "#!not really a program"
+    );
+    assert_eq!(
+        std::fs::metadata(tree.join("tmp"))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o7777,
+        0o1777
+    );
+    assert_eq!(
+        std::fs::read_link(tree.join("bin/app")).unwrap().to_str(),
+        Some("/app")
+    );
 
     // The same as a folder, without docker's table: an OCI layout.
     let layout = folder.path().join("layout");
     std::fs::create_dir(&layout).unwrap();
-    tar::Archive::new(std::fs::File::open(&archive).unwrap()).unpack(&layout).unwrap();
+    tar::Archive::new(std::fs::File::open(&archive).unwrap())
+        .unpack(&layout)
+        .unwrap();
     std::fs::remove_file(layout.join("manifest.json")).unwrap();
     let (_folder, third) = store();
     let loaded = oci::load(&third, &layout).unwrap();
-    assert_eq!((&loaded[0].id, &loaded[0].manifest), (&image.id, &image.manifest));
+    assert_eq!(
+        (&loaded[0].id, &loaded[0].manifest),
+        (&image.id, &image.manifest)
+    );
 
     // And compressed, from a stream.
     let (_folder, fourth) = store();
-    let gzip = flate2::read::GzEncoder::new(std::fs::File::open(&archive).unwrap(), flate2::Compression::fast());
+    let gzip = flate2::read::GzEncoder::new(
+        std::fs::File::open(&archive).unwrap(),
+        flate2::Compression::fast(),
+    );
     assert_eq!(oci::load_stream(&fourth, gzip).unwrap()[0].id, image.id);
 }
 
@@ -53,7 +74,10 @@ fn names_move_and_images_go_with_their_last_name() {
     assert!(matches!(store.get("app:v1"), Err(ImageError::NotFound(_))));
     store.lease("c1", &image).unwrap();
     assert!(store.remove("other/name").unwrap());
-    assert!(store.layer_folder(&image.layers[0].diff_id).is_dir(), "a container stands on it");
+    assert!(
+        store.layer_folder(&image.layers[0].diff_id).is_dir(),
+        "a container stands on it"
+    );
     store.release("c1").unwrap();
     store.collect().unwrap();
     assert_eq!(leftovers(&folder), Vec::<String>::new());
@@ -75,13 +99,22 @@ fn layers_become_what_overlayfs_expects() {
     ]);
     // A character device 0:0 would be a forged whiteout; give this one numbers.
     let mut upper = upper;
-    let position = upper.windows(6).position(|window| window == b"device").unwrap();
+    let position = upper
+        .windows(6)
+        .position(|window| window == b"device")
+        .unwrap();
     upper[position + 329..position + 336].copy_from_slice(b"0000001");
     upper[position + 337..position + 344].copy_from_slice(b"0000003");
     let sum: u32 = upper[position..position + 512]
         .iter()
         .enumerate()
-        .map(|(index, byte)| if (148..156).contains(&index) { 32 } else { u32::from(*byte) })
+        .map(|(index, byte)| {
+            if (148..156).contains(&index) {
+                32
+            } else {
+                u32::from(*byte)
+            }
+        })
         .sum();
     upper[position + 148..position + 156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     let archive = folder.path().join("a.tar");
@@ -92,20 +125,47 @@ fn layers_become_what_overlayfs_expects() {
     assert!(gone.file_type().is_char_device() && gone.rdev() == 0);
     let device = std::fs::symlink_metadata(tree.join("device")).unwrap();
     assert_eq!(device.rdev(), nix::sys::stat::makedev(1, 3));
-    assert!(std::fs::symlink_metadata(tree.join("pipe")).unwrap().file_type().is_fifo());
+    assert!(
+        std::fs::symlink_metadata(tree.join("pipe"))
+            .unwrap()
+            .file_type()
+            .is_fifo()
+    );
     let (one, two) = (tree.join("b/new"), tree.join("b/again"));
     assert_eq!(one.metadata().unwrap().ino(), two.metadata().unwrap().ino());
     assert!(!tree.join("b/.wh..wh..opq").exists());
     // The kernel agrees: stacked, the lower files are hidden.
-    let (work, up, merged) = (folder.path().join("w"), folder.path().join("u"), folder.path().join("m"));
+    let (work, up, merged) = (
+        folder.path().join("w"),
+        folder.path().join("u"),
+        folder.path().join("m"),
+    );
     for path in [&work, &up, &merged] {
         std::fs::create_dir(path).unwrap();
     }
     let lower = store.layer_folder(&image.layers[0].diff_id);
-    let options = format!("lowerdir={}:{},upperdir={},workdir={}", tree.display(), lower.display(), up.display(), work.display());
+    let options = format!(
+        "lowerdir={}:{},upperdir={},workdir={}",
+        tree.display(),
+        lower.display(),
+        up.display(),
+        work.display()
+    );
     let flags = nix::mount::MsFlags::empty();
-    nix::mount::mount(Some("overlay"), &merged, Some("overlay"), flags, Some(options.as_str())).unwrap();
-    let seen = [merged.join("a/gone").exists(), merged.join("a/kept").exists(), merged.join("b/old").exists(), merged.join("b/new").exists()];
+    nix::mount::mount(
+        Some("overlay"),
+        &merged,
+        Some("overlay"),
+        flags,
+        Some(options.as_str()),
+    )
+    .unwrap();
+    let seen = [
+        merged.join("a/gone").exists(),
+        merged.join("a/kept").exists(),
+        merged.join("b/old").exists(),
+        merged.join("b/new").exists(),
+    ];
     nix::mount::umount(&merged).unwrap();
     assert_eq!(seen, [false, true, false, true]);
 }

@@ -23,7 +23,13 @@ fn refused_layer(parts: &[Part]) -> ImageError {
 #[test]
 fn paths_that_climb() {
     for path in ["../evil", "a/../../evil", "/../evil"] {
-        let fault = refused_layer(&[file("ok", "x"), Part { path, ..file("", "evil") }]);
+        let fault = refused_layer(&[
+            file("ok", "x"),
+            Part {
+                path,
+                ..file("", "evil")
+            },
+        ]);
         assert!(matches!(fault, ImageError::Hostile(_)), "{path}: {fault}");
     }
 }
@@ -47,16 +53,33 @@ fn links_lead_nowhere_outside() {
     let image = &oci::load(&store, &path).unwrap()[0];
     let tree = store.layer_folder(&image.layers[0].diff_id);
     assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
-    assert!(tree.join(target.trim_start_matches('/')).join("evil").is_file(), "resolved inside");
+    assert!(
+        tree.join(target.trim_start_matches('/'))
+            .join("evil")
+            .is_file(),
+        "resolved inside"
+    );
     assert!(tree.join("evil2").is_file());
-    assert_eq!(std::fs::read_to_string(tree.join("passwd")).unwrap(), "replaced");
-    assert!(std::fs::symlink_metadata(tree.join("passwd")).unwrap().is_file());
+    assert_eq!(
+        std::fs::read_to_string(tree.join("passwd")).unwrap(),
+        "replaced"
+    );
+    assert!(
+        std::fs::symlink_metadata(tree.join("passwd"))
+            .unwrap()
+            .is_file()
+    );
 }
 
 #[test]
 fn hard_links_out_of_the_layer() {
     for target in ["../../../../etc/passwd", "/nowhere/at/all"] {
-        refused_layer(&[Part { kind: EntryType::Link, path: "stolen", link: target, text: "" }]);
+        refused_layer(&[Part {
+            kind: EntryType::Link,
+            path: "stolen",
+            link: target,
+            text: "",
+        }]);
     }
 }
 
@@ -64,13 +87,20 @@ fn hard_links_out_of_the_layer() {
 fn forged_whiteouts_and_unknown_entries() {
     refused_layer(&[link(EntryType::Char, "null", "")]);
     refused_layer(&[file("a/.wh...", "")]);
-    refused_layer(&[Part { kind: EntryType::new(b'Z'), ..file("odd", "") }]);
+    refused_layer(&[Part {
+        kind: EntryType::new(b'Z'),
+        ..file("odd", "")
+    }]);
 }
 
 #[test]
 fn a_layer_with_another_digest() {
     let layer = tarball(&[file("a", "x")]);
-    let fault = refused(&docker_archive(&[layer], "a:b", Some(Digest::of(b"another"))));
+    let fault = refused(&docker_archive(
+        &[layer],
+        "a:b",
+        Some(Digest::of(b"another")),
+    ));
     assert!(matches!(fault, ImageError::Corrupt(_)), "{fault}");
 }
 
@@ -90,10 +120,17 @@ fn a_changed_blob_of_a_layout() {
     let (folder, first) = store();
     small_image(&first, folder.path(), "app");
     let archive = folder.path().join("saved.tar");
-    oci::save(&first, &["app".to_owned()], std::fs::File::create(&archive).unwrap()).unwrap();
+    oci::save(
+        &first,
+        &["app".to_owned()],
+        std::fs::File::create(&archive).unwrap(),
+    )
+    .unwrap();
     let layout = folder.path().join("layout");
     std::fs::create_dir(&layout).unwrap();
-    tar::Archive::new(std::fs::File::open(&archive).unwrap()).unpack(&layout).unwrap();
+    tar::Archive::new(std::fs::File::open(&archive).unwrap())
+        .unpack(&layout)
+        .unwrap();
     std::fs::remove_file(layout.join("manifest.json")).unwrap();
     for blob in std::fs::read_dir(layout.join("blobs/sha256")).unwrap() {
         let blob = blob.unwrap().path();
@@ -119,7 +156,11 @@ fn what_a_crash_left_is_removed_at_the_next_start() {
     let living = store.ingest().unwrap();
     let again = oci::Store::open(&folder.path().join("images")).unwrap();
     assert!(!tmp.join("dead").exists());
-    assert_eq!(std::fs::read_dir(&tmp).unwrap().count(), 2, "the living keeps its folder and lock");
+    assert_eq!(
+        std::fs::read_dir(&tmp).unwrap().count(),
+        2,
+        "the living keeps its folder and lock"
+    );
     drop((living, again));
     assert_eq!(leftovers(&folder), Vec::<String>::new());
 }

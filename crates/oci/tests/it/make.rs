@@ -44,11 +44,21 @@ pub(crate) struct Part {
 }
 
 pub(crate) fn file(path: &'static str, text: &'static str) -> Part {
-    Part { kind: tar::EntryType::Regular, path, link: "", text }
+    Part {
+        kind: tar::EntryType::Regular,
+        path,
+        link: "",
+        text,
+    }
 }
 
 pub(crate) fn link(kind: tar::EntryType, path: &'static str, link: &'static str) -> Part {
-    Part { kind, path, link, text: "" }
+    Part {
+        kind,
+        path,
+        link,
+        text: "",
+    }
 }
 
 /// An archive whose names are written as they are, however wrong.
@@ -81,8 +91,11 @@ pub(crate) fn docker_archive(layers: &[Vec<u8>], tag: &str, claim: Option<Digest
         "architecture": "amd64", "os": "linux", "config": {"Cmd": ["/x"]},
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
     });
-    let names: Vec<String> = (0..layers.len()).map(|index| format!("l{index}/layer.tar")).collect();
-    let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": [tag], "Layers": names}]);
+    let names: Vec<String> = (0..layers.len())
+        .map(|index| format!("l{index}/layer.tar"))
+        .collect();
+    let manifest =
+        serde_json::json!([{"Config": "config.json", "RepoTags": [tag], "Layers": names}]);
     let mut archive = tar::Builder::new(Vec::new());
     let mut add = |name: &str, bytes: &[u8]| {
         let mut header = tar::Header::new_gnu();

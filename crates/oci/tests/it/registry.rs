@@ -19,7 +19,9 @@ use crate::make::{file, leftovers, store, tarball};
 type Body = BoxBody<Bytes, std::io::Error>;
 
 fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::from(bytes.into()).map_err(|never| match never {}).boxed()
+    Full::from(bytes.into())
+        .map_err(|never| match never {})
+        .boxed()
 }
 
 #[derive(Default)]
@@ -36,10 +38,19 @@ impl Registry {
     fn answer(&self, request: &Request<Incoming>, port: u16) -> Response<Body> {
         let path = request.uri().path().to_owned();
         self.requests.lock().unwrap().push(path.clone());
-        let header = |name| request.headers().get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
+        let header = |name| {
+            request
+                .headers()
+                .get(name)
+                .and_then(|value: &http::HeaderValue| value.to_str().ok())
+        };
         if path == "/token" {
             let query = request.uri().query().unwrap();
-            assert!(query.contains("scope=repository%3Ateam%2Fapp%3Apull") && query.contains("service=reg"), "{query}");
+            assert!(
+                query.contains("scope=repository%3Ateam%2Fapp%3Apull")
+                    && query.contains("service=reg"),
+                "{query}"
+            );
             // user:secret
             let good = header("authorization") == Some("Basic dXNlcjpzZWNyZXQ=");
             let body = if good { r#"{"token":"T0K"}"# } else { "{}" };
@@ -47,20 +58,36 @@ impl Registry {
             return Response::builder().status(status).body(full(body)).unwrap();
         }
         if self.wants_token && header("authorization") != Some("Bearer T0K") {
-            let challenge = format!("Bearer realm=\"http://127.0.0.1:{port}/token\",service=\"reg\"");
-            let response = Response::builder().status(401).header("www-authenticate", challenge);
+            let challenge =
+                format!("Bearer realm=\"http://127.0.0.1:{port}/token\",service=\"reg\"");
+            let response = Response::builder()
+                .status(401)
+                .header("www-authenticate", challenge);
             return response.body(full("")).unwrap();
         }
         let Some((media_type, bytes)) = self.content.get(path.trim_start_matches("/v2/")) else {
             let body = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
-            return Response::builder().status(StatusCode::NOT_FOUND).body(full(body)).unwrap();
+            return Response::builder()
+                .status(StatusCode::NOT_FOUND)
+                .body(full(body))
+                .unwrap();
         };
         let response = Response::builder().header("content-type", media_type);
         if let Some(range) = header("range") {
-            let start: usize = range.trim_start_matches("bytes=").trim_end_matches('-').parse().unwrap();
-            return response.status(206).body(full(bytes[start..].to_vec())).unwrap();
+            let start: usize = range
+                .trim_start_matches("bytes=")
+                .trim_end_matches('-')
+                .parse()
+                .unwrap();
+            return response
+                .status(206)
+                .body(full(bytes[start..].to_vec()))
+                .unwrap();
         }
-        if let Some(cut) = self.cut.filter(|_| bytes.starts_with(&[0x1f, 0x8b]) || bytes.starts_with(&[0x28, 0xb5])) {
+        if let Some(cut) = self
+            .cut
+            .filter(|_| bytes.starts_with(&[0x1f, 0x8b]) || bytes.starts_with(&[0x28, 0xb5]))
+        {
             // More is promised than comes: the connection breaks.
             let piece = Ok(Frame::data(Bytes::from(bytes[..cut].to_vec())));
             let broken = async {
@@ -69,7 +96,9 @@ impl Registry {
             };
             let pieces = futures::stream::iter([piece]).chain(futures::stream::once(broken));
             let response = response.header("content-length", bytes.len());
-            return response.body(BoxBody::new(StreamBody::new(pieces))).unwrap();
+            return response
+                .body(BoxBody::new(StreamBody::new(pieces)))
+                .unwrap();
         }
         response.body(full(bytes.clone())).unwrap()
     }
@@ -89,7 +118,9 @@ async fn serve(registry: Registry) -> (Arc<Registry>, u16) {
                     async move { Ok::<_, Infallible>(response) }
                 });
                 // A cut answer is an error on this side, as intended.
-                let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                let _ = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
             });
         }
     });
@@ -129,14 +160,26 @@ fn content() -> Registry {
     let mut other = describe(manifest_type, b"for another machine");
     other["platform"] = serde_json::json!({"os": "linux", "architecture": "s390x"});
     let index_type = "application/vnd.oci.image.index.v1+json";
-    let index = serde_json::json!({"schemaVersion": 2, "mediaType": index_type, "manifests": [other, own]}).to_string().into_bytes();
+    let index =
+        serde_json::json!({"schemaVersion": 2, "mediaType": index_type, "manifests": [other, own]})
+            .to_string()
+            .into_bytes();
     for blob in [&config, &gzip, &zstd] {
         let path = format!("team/app/blobs/{}", Digest::of(blob));
         content.insert(path, ("application/octet-stream".to_owned(), blob.clone()));
     }
-    content.insert(format!("team/app/manifests/{}", Digest::of(&manifest)), (manifest_type.to_owned(), manifest));
-    content.insert("team/app/manifests/v1".to_owned(), (index_type.to_owned(), index));
-    Registry { content, ..Default::default() }
+    content.insert(
+        format!("team/app/manifests/{}", Digest::of(&manifest)),
+        (manifest_type.to_owned(), manifest),
+    );
+    content.insert(
+        "team/app/manifests/v1".to_owned(),
+        (index_type.to_owned(), index),
+    );
+    Registry {
+        content,
+        ..Default::default()
+    }
 }
 
 fn user() -> Credentials {
@@ -149,7 +192,11 @@ fn user() -> Credentials {
 
 #[tokio::test]
 async fn with_a_token_through_an_index() {
-    let (registry, port) = serve(Registry { wants_token: true, ..content() }).await;
+    let (registry, port) = serve(Registry {
+        wants_token: true,
+        ..content()
+    })
+    .await;
     let (_folder, store) = store();
     let puller = Puller::new(&store, &RegistryOptions::default());
     let name = format!("127.0.0.1:{port}/team/app:v1");
@@ -160,30 +207,54 @@ async fn with_a_token_through_an_index() {
     };
     let image = puller.pull(&name, &user(), Some(report)).await.unwrap();
     assert_eq!(image.layers.len(), 2);
-    assert_eq!(std::fs::read_to_string(store.layer_folder(&image.layers[0].diff_id).join("a")).unwrap(), "one");
-    assert_eq!(std::fs::read_to_string(store.layer_folder(&image.layers[1].diff_id).join("b")).unwrap(), "two");
+    assert_eq!(
+        std::fs::read_to_string(store.layer_folder(&image.layers[0].diff_id).join("a")).unwrap(),
+        "one"
+    );
+    assert_eq!(
+        std::fs::read_to_string(store.layer_folder(&image.layers[1].diff_id).join("b")).unwrap(),
+        "two"
+    );
     assert_eq!(store.get(&name).unwrap().id, image.id);
     let digest = image.repo_digests.iter().next().unwrap().clone();
     assert_eq!(store.get(&digest).unwrap().id, image.id);
     {
         let seen = seen.lock().unwrap();
         assert!(matches!(&seen[0], Progress::Resolved(layers) if layers.len() == 2));
-        assert_eq!(seen.iter().filter(|p| matches!(p, Progress::Unpacked(_))).count(), 2);
+        assert_eq!(
+            seen.iter()
+                .filter(|p| matches!(p, Progress::Unpacked(_)))
+                .count(),
+            2
+        );
     }
     // Again: no layer is fetched twice.
     registry.requests.lock().unwrap().clear();
     puller.pull(&name, &user(), None).await.unwrap();
-    let blobs = registry.requests.lock().unwrap().iter().filter(|path| path.contains("/blobs/")).count();
+    let blobs = registry
+        .requests
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|path| path.contains("/blobs/"))
+        .count();
     assert_eq!(blobs, 1, "the configuration only");
 }
 
 #[tokio::test]
 async fn refusals_leave_nothing() {
-    let (_registry, port) = serve(Registry { wants_token: true, ..content() }).await;
+    let (_registry, port) = serve(Registry {
+        wants_token: true,
+        ..content()
+    })
+    .await;
     let (folder, store) = store();
     let puller = Puller::new(&store, &RegistryOptions::default());
     let name = format!("127.0.0.1:{port}/team/app:v1");
-    let wrong = Credentials { password: "wrong".to_owned(), ..user() };
+    let wrong = Credentials {
+        password: "wrong".to_owned(),
+        ..user()
+    };
     let fault = puller.pull(&name, &wrong, None).await.unwrap_err();
     assert!(matches!(fault, ImageError::Denied(..)), "{fault}");
     let absent = format!("127.0.0.1:{port}/team/app:v2");
@@ -195,14 +266,35 @@ async fn refusals_leave_nothing() {
 
 #[tokio::test]
 async fn a_broken_connection_is_resumed() {
-    let (registry, port) = serve(Registry { cut: Some(40), ..content() }).await;
+    let (registry, port) = serve(Registry {
+        cut: Some(40),
+        ..content()
+    })
+    .await;
     let (_folder, store) = store();
     let puller = Puller::new(&store, &RegistryOptions::default());
-    let image = puller.pull(&format!("127.0.0.1:{port}/team/app:v1"), &user(), None).await.unwrap();
-    assert!(store.layer_folder(&image.layers[0].diff_id).join("shared").is_file());
+    let image = puller
+        .pull(&format!("127.0.0.1:{port}/team/app:v1"), &user(), None)
+        .await
+        .unwrap();
+    assert!(
+        store
+            .layer_folder(&image.layers[0].diff_id)
+            .join("shared")
+            .is_file()
+    );
     let requests = registry.requests.lock().unwrap();
-    let of_layers = |path: &&String| image.layers.iter().any(|layer| path.ends_with(layer.blob.digest.as_str()));
-    assert_eq!(requests.iter().filter(of_layers).count(), 4, "each layer in two pieces");
+    let of_layers = |path: &&String| {
+        image
+            .layers
+            .iter()
+            .any(|layer| path.ends_with(layer.blob.digest.as_str()))
+    };
+    assert_eq!(
+        requests.iter().filter(of_layers).count(),
+        4,
+        "each layer in two pieces"
+    );
 }
 
 #[tokio::test]
@@ -217,7 +309,10 @@ async fn a_corrupt_layer_is_refused() {
     let (_registry, port) = serve(registry).await;
     let (folder, store) = store();
     let puller = Puller::new(&store, &RegistryOptions::default());
-    let fault = puller.pull(&format!("127.0.0.1:{port}/team/app:v1"), &user(), None).await.unwrap_err();
+    let fault = puller
+        .pull(&format!("127.0.0.1:{port}/team/app:v1"), &user(), None)
+        .await
+        .unwrap_err();
     assert!(matches!(fault, ImageError::Corrupt(_)), "{fault}");
     assert_eq!(leftovers(&folder), Vec::<String>::new());
 }

@@ -73,7 +73,8 @@ impl Engine {
             let folder = folder.join(&name);
             match read_json::<ContainerRecord>(&folder.join(file::CONTAINER)) {
                 Ok(record) => {
-                    let status = read_json(&folder.join(file::STATUS)).unwrap_or_else(|_| Status::created());
+                    let status =
+                        read_json(&folder.join(file::STATUS)).unwrap_or_else(|_| Status::created());
                     let entry = Arc::new(Entry::new(record, folder, status));
                     self.containers.write().insert(name, entry);
                 }
@@ -114,7 +115,8 @@ impl Engine {
     }
 
     fn discard(&self, folder: &Path) {
-        let removed = linux::mount::unmount_if_mounted(&folder.join(file::SHM)).and_then(|()| remove_folder(folder));
+        let removed = linux::mount::unmount_if_mounted(&folder.join(file::SHM))
+            .and_then(|()| remove_folder(folder));
         if let Err(error) = removed {
             tracing::warn!(%error, folder = %folder.display(), "unfinished sandbox not removed");
         }

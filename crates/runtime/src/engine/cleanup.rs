@@ -11,9 +11,15 @@ pub fn clean_up(config: &Config) -> Result<(), OpenError> {
         let path = path.to_owned();
         move |error| OpenError::Io(path, error)
     };
-    let groups = linux::cgroup::Hierarchies::of_this_machine().map_err(fault("/proc/self/mountinfo".as_ref()))?;
-    let group = groups.group(&config.cgroup_root).map_err(fault(config.cgroup_root.as_ref()))?;
-    group.kill().and_then(|()| group.remove()).map_err(fault(config.cgroup_root.as_ref()))?;
+    let groups = linux::cgroup::Hierarchies::of_this_machine()
+        .map_err(fault("/proc/self/mountinfo".as_ref()))?;
+    let group = groups
+        .group(&config.cgroup_root)
+        .map_err(fault(config.cgroup_root.as_ref()))?;
+    group
+        .kill()
+        .and_then(|()| group.remove())
+        .map_err(fault(config.cgroup_root.as_ref()))?;
     let entries = match std::fs::read_dir(&config.state) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         other => Some(other.map_err(fault(&config.state))?),
@@ -22,7 +28,11 @@ pub fn clean_up(config: &Config) -> Result<(), OpenError> {
         let shm = entry.path().join(file::SHM);
         linux::mount::unmount_if_mounted(&shm).map_err(fault(&shm))?;
     }
-    for folder in [config.state.clone(), config.root.join("containers"), config.root.join("images/leases")] {
+    for folder in [
+        config.state.clone(),
+        config.root.join("containers"),
+        config.root.join("images/leases"),
+    ] {
         remove_folder(&folder).map_err(fault(&folder))?;
     }
     Ok(())

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use node_api::{ContainerConfig, ContainerEventKind, ContainerState, LinuxResources, RuntimeError, SandboxState};
+use node_api::{
+    ContainerConfig, ContainerEventKind, ContainerState, LinuxResources, RuntimeError, SandboxState,
+};
 
 use super::sandbox::remove_folder;
 use super::translate::{self, Places};
@@ -17,14 +19,21 @@ use crate::spec::{ContainerSpec, Status, file, now_nanos, read_json, write_json}
 const KILL_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Engine {
-    pub(super) async fn create(&self, sandbox_id: &str, config: ContainerConfig) -> Result<String, RuntimeError> {
+    pub(super) async fn create(
+        &self,
+        sandbox_id: &str,
+        config: ContainerConfig,
+    ) -> Result<String, RuntimeError> {
         let pod = self.pod(sandbox_id)?;
         if *pod.state.lock() != SandboxState::Ready {
-            return Err(RuntimeError::FailedPrecondition(format!("sandbox {sandbox_id} is not ready")));
+            return Err(RuntimeError::FailedPrecondition(format!(
+                "sandbox {sandbox_id} is not ready"
+            )));
         }
         let id = fresh_id();
         let (store, image_name) = (self.store.clone(), config.image.clone());
-        let image = blocking(move || store.get(&image_name).map_err(super::images::explain)).await?;
+        let image =
+            blocking(move || store.get(&image_name).map_err(super::images::explain)).await?;
         let log = config.log_path.as_os_str();
         let log = (!log.is_empty()).then(|| pod.record.config.log_directory.join(log));
         let places = Places {
@@ -48,10 +57,15 @@ impl Engine {
         let writing = (record.clone(), folder.clone());
         blocking(move || {
             let (record, folder) = writing;
-            store.lease(&record.id, &image).map_err(super::images::explain)?;
+            store
+                .lease(&record.id, &image)
+                .map_err(super::images::explain)?;
             for name in ["upper", "work", "rootfs"] {
                 // The root folder's mode is what programs see as the mode of `/`.
-                let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(spec.writable.join(name));
+                let made = std::fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o755)
+                    .create(spec.writable.join(name));
                 made.map_err(internal)?;
             }
             std::fs::create_dir_all(&folder).map_err(internal)?;
@@ -67,9 +81,14 @@ impl Engine {
 
     /// Starts in a task of its own: a caller that stops waiting must not leave the start half done.
     pub(super) async fn start(&self, id: &str) -> Result<(), RuntimeError> {
-        let engine = self.me.upgrade().ok_or_else(|| internal("the engine is closing"))?;
+        let engine = self
+            .me
+            .upgrade()
+            .ok_or_else(|| internal("the engine is closing"))?;
         let id = id.to_owned();
-        tokio::spawn(async move { engine.start_now(&id).await }).await.map_err(internal)?
+        tokio::spawn(async move { engine.start_now(&id).await })
+            .await
+            .map_err(internal)?
     }
 
     async fn start_now(&self, id: &str) -> Result<(), RuntimeError> {
@@ -81,7 +100,14 @@ impl Engine {
         }
         let sandbox = entry.record.read().sandbox_id.clone();
         let link = self.link(&sandbox)?;
-        let result = link.call(Call::Start { container: id.to_owned() }, Vec::new()).await;
+        let result = link
+            .call(
+                Call::Start {
+                    container: id.to_owned(),
+                },
+                Vec::new(),
+            )
+            .await;
         let path = entry.folder.join(file::STATUS);
         if let Err(refusal) = &result
             && *refusal != Refusal::Gone
@@ -117,7 +143,14 @@ impl Engine {
         let link = self.link(&sandbox)?;
         let send = |signal, everything| {
             let container = id.to_owned();
-            link.call(Call::Signal { container, signal, everything }, Vec::new())
+            link.call(
+                Call::Signal {
+                    container,
+                    signal,
+                    everything,
+                },
+                Vec::new(),
+            )
         };
         let mut status = entry.status.subscribe();
         if !timeout.is_zero() {
@@ -131,7 +164,9 @@ impl Engine {
         let ended = status.wait_for(|status| status.state == ContainerState::Exited);
         match tokio::time::timeout(KILL_TIMEOUT, ended).await {
             Ok(_) => Ok(()),
-            Err(_) => Err(RuntimeError::DeadlineExceeded(format!("container {id} does not end after SIGKILL"))),
+            Err(_) => Err(RuntimeError::DeadlineExceeded(format!(
+                "container {id} does not end after SIGKILL"
+            ))),
         }
     }
 
@@ -143,7 +178,15 @@ impl Engine {
         let _change = entry.change.lock().await;
         let record = entry.record.read().clone();
         if let Ok(link) = self.link(&record.sandbox_id) {
-            ignore_gone(link.call(Call::Forget { container: id.to_owned() }, Vec::new()).await)?;
+            ignore_gone(
+                link.call(
+                    Call::Forget {
+                        container: id.to_owned(),
+                    },
+                    Vec::new(),
+                )
+                .await,
+            )?;
         }
         let (group, store) = (self.group(&record.cgroup)?, self.store.clone());
         let (folder, writable) = (entry.folder.clone(), self.writable(id));
@@ -161,7 +204,11 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) async fn update(&self, id: &str, resources: LinuxResources) -> Result<(), RuntimeError> {
+    pub(super) async fn update(
+        &self,
+        id: &str,
+        resources: LinuxResources,
+    ) -> Result<(), RuntimeError> {
         let entry = self.entry(id)?;
         let _change = entry.change.lock().await;
         let mut record = entry.record.read().clone();
@@ -184,10 +231,19 @@ impl Engine {
     pub(super) async fn reopen_log(&self, id: &str) -> Result<(), RuntimeError> {
         let entry = self.entry(id)?;
         if entry.state() != ContainerState::Running {
-            return Err(RuntimeError::FailedPrecondition(format!("container {id} is not running")));
+            return Err(RuntimeError::FailedPrecondition(format!(
+                "container {id} is not running"
+            )));
         }
         let sandbox = entry.record.read().sandbox_id.clone();
-        self.link(&sandbox)?.call(Call::Reopen { container: id.to_owned() }, Vec::new()).await?;
+        self.link(&sandbox)?
+            .call(
+                Call::Reopen {
+                    container: id.to_owned(),
+                },
+                Vec::new(),
+            )
+            .await?;
         Ok(())
     }
 

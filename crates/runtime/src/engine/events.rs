@@ -19,21 +19,28 @@ pub(super) struct Subscriber {
 impl Engine {
     pub(super) fn subscribe(&self) -> mpsc::Receiver<ContainerEvent> {
         let (queue, receiver) = mpsc::channel(QUEUE);
-        self.subscribers.lock().push(Subscriber { queue, owes_resync: false });
+        self.subscribers.lock().push(Subscriber {
+            queue,
+            owes_resync: false,
+        });
         receiver
     }
 
     /// Tells everybody; who is gone is forgotten.
     pub(super) fn announce(&self, sandbox_id: &str, container_id: &str, kind: ContainerEventKind) {
         let pod = self.pods.read().get(sandbox_id).cloned();
-        let pod_uid = pod.map(|pod| pod.record.config.uid.clone()).unwrap_or_default();
+        let pod_uid = pod
+            .map(|pod| pod.record.config.uid.clone())
+            .unwrap_or_default();
         let event = ContainerEvent {
             sandbox_id: sandbox_id.to_owned(),
             container_id: container_id.to_owned(),
             pod_uid,
             kind,
         };
-        self.subscribers.lock().retain_mut(|subscriber| subscriber.tell(&event));
+        self.subscribers
+            .lock()
+            .retain_mut(|subscriber| subscriber.tell(&event));
     }
 }
 
@@ -60,7 +67,10 @@ mod tests {
     #[tokio::test]
     async fn a_slow_receiver_is_told_to_list_again() {
         let (queue, mut receiver) = mpsc::channel(2);
-        let mut subscriber = Subscriber { queue, owes_resync: false };
+        let mut subscriber = Subscriber {
+            queue,
+            owes_resync: false,
+        };
         let event = ContainerEvent {
             sandbox_id: "s".to_owned(),
             container_id: "c".to_owned(),
@@ -70,10 +80,16 @@ mod tests {
         for _ in 0..3 {
             assert!(subscriber.tell(&event));
         }
-        assert_eq!(receiver.recv().await.unwrap().kind, ContainerEventKind::Started);
+        assert_eq!(
+            receiver.recv().await.unwrap().kind,
+            ContainerEventKind::Started
+        );
         assert!(subscriber.tell(&event));
         receiver.recv().await.unwrap();
-        assert_eq!(receiver.recv().await.unwrap().kind, ContainerEventKind::Resync);
+        assert_eq!(
+            receiver.recv().await.unwrap().kind,
+            ContainerEventKind::Resync
+        );
         drop(receiver);
         assert!(!subscriber.tell(&event));
     }

@@ -18,7 +18,13 @@ pub(super) fn explain(error: ImageError) -> RuntimeError {
 }
 
 fn image(record: ImageRecord) -> Image {
-    let user = record.config.config.user.split(':').next().unwrap_or_default();
+    let user = record
+        .config
+        .config
+        .user
+        .split(':')
+        .next()
+        .unwrap_or_default();
     let uid = user.parse::<i64>().ok();
     Image {
         id: record.id.to_string(),
@@ -27,7 +33,11 @@ fn image(record: ImageRecord) -> Image {
         repo_digests: record.repo_digests.into_iter().collect(),
         // An empty user is root, which the kubelet must know to check runAsNonRoot.
         uid: if user.is_empty() { Some(0) } else { uid },
-        username: if uid.is_none() { user.to_owned() } else { String::new() },
+        username: if uid.is_none() {
+            user.to_owned()
+        } else {
+            String::new()
+        },
         pinned: false,
     }
 }
@@ -46,7 +56,11 @@ impl ImageService for Engine {
         Ok(found.map(image))
     }
 
-    async fn pull_image(&self, name: &str, auth: Option<AuthConfig>) -> Result<String, RuntimeError> {
+    async fn pull_image(
+        &self,
+        name: &str,
+        auth: Option<AuthConfig>,
+    ) -> Result<String, RuntimeError> {
         let auth = auth.unwrap_or_default();
         let credentials = oci::Credentials {
             username: auth.username,
@@ -55,11 +69,21 @@ impl ImageService for Engine {
             registry_token: auth.registry_token,
         };
         // Pods that start together often want the same image: one pulls, the others find it.
-        let turn = self.pulls.lock().entry(name.to_owned()).or_default().clone();
+        let turn = self
+            .pulls
+            .lock()
+            .entry(name.to_owned())
+            .or_default()
+            .clone();
         let _turn = turn.lock().await;
         let puller = oci::Puller::new(&self.store, &self.registries);
-        let record = puller.pull(name, &credentials, None).await.map_err(explain)?;
-        self.pulls.lock().retain(|_, turn| Arc::strong_count(turn) > 2);
+        let record = puller
+            .pull(name, &credentials, None)
+            .await
+            .map_err(explain)?;
+        self.pulls
+            .lock()
+            .retain(|_, turn| Arc::strong_count(turn) > 2);
         Ok(record.id.to_string())
     }
 

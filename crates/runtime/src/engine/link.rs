@@ -117,7 +117,10 @@ impl Line {
 
     fn send(&mut self, outgoing: Outgoing) -> bool {
         self.next += 1;
-        let request = Request { id: self.next, call: outgoing.call };
+        let request = Request {
+            id: self.next,
+            call: outgoing.call,
+        };
         let channel = self.channel.get_mut();
         match channel.queue(&request, outgoing.fds) {
             Ok(()) => {
@@ -125,7 +128,9 @@ impl Line {
             }
             Err(error) => {
                 // A receiver that is gone needs no answer.
-                let _ = outgoing.answer.send(Err(Refusal::Failed(error.to_string())));
+                let _ = outgoing
+                    .answer
+                    .send(Err(Refusal::Failed(error.to_string())));
             }
         }
         channel.flush().is_ok()
@@ -141,8 +146,12 @@ impl Line {
                         let _ = waiting.send(result.map(|()| fds));
                     }
                 }
-                Ok(Some((Message::Exited { container, status }, _))) => news(News::Exited(container, status)),
-                Ok(Some((Message::ExecExited { exec, exit_code }, _))) => news(News::ExecExited(exec, exit_code)),
+                Ok(Some((Message::Exited { container, status }, _))) => {
+                    news(News::Exited(container, status))
+                }
+                Ok(Some((Message::ExecExited { exec, exit_code }, _))) => {
+                    news(News::ExecExited(exec, exit_code))
+                }
                 Ok(None) => return open,
                 Err(error) => {
                     tracing::error!(%error, "a supervisor speaks in tongues");

@@ -20,8 +20,8 @@ use std::sync::{Arc, Weak};
 
 use linux::cgroup::{Cgroup, Hierarchies};
 use node_api::{
-    ContainerConfig, ContainerState, ContainerStatus, PodNetwork, PodNetworkResult, PodSandboxConfig,
-    PodSandboxStatus, RuntimeError, SandboxState,
+    ContainerConfig, ContainerState, ContainerStatus, PodNetwork, PodNetworkResult,
+    PodSandboxConfig, PodSandboxStatus, RuntimeError, SandboxState,
 };
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
@@ -185,7 +185,9 @@ impl Engine {
 
     fn containers_of(&self, sandbox: &str) -> Vec<Arc<Entry>> {
         let containers = self.containers.read();
-        let of_pod = containers.values().filter(|entry| entry.record.read().sandbox_id == sandbox);
+        let of_pod = containers
+            .values()
+            .filter(|entry| entry.record.read().sandbox_id == sandbox);
         of_pod.cloned().collect()
     }
 
@@ -197,7 +199,9 @@ impl Engine {
     fn link(&self, sandbox: &str) -> Result<Arc<Link>, RuntimeError> {
         let pod = self.pod(sandbox)?;
         let link = pod.link.lock().clone();
-        link.ok_or_else(|| RuntimeError::FailedPrecondition(format!("sandbox {sandbox} is not running")))
+        link.ok_or_else(|| {
+            RuntimeError::FailedPrecondition(format!("sandbox {sandbox} is not running"))
+        })
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use node_api::{
-    ContainerEventKind, ContainerState, NamespaceMode, PodNetworkConfig, PodNetworkResult, PodSandboxConfig,
-    RuntimeError, SandboxState,
+    ContainerEventKind, ContainerState, NamespaceMode, PodNetworkConfig, PodNetworkResult,
+    PodSandboxConfig, RuntimeError, SandboxState,
 };
 use parking_lot::Mutex;
 
@@ -21,7 +21,10 @@ const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
 const INTERFACE: &str = "eth0";
 
 impl Engine {
-    pub(super) async fn run_sandbox(&self, config: PodSandboxConfig) -> Result<String, RuntimeError> {
+    pub(super) async fn run_sandbox(
+        &self,
+        config: PodSandboxConfig,
+    ) -> Result<String, RuntimeError> {
         let id = fresh_id();
         let folder = self.config.state.join(&id);
         let cgroup = format!("{}/{id}", self.pod_cgroup(&config));
@@ -72,13 +75,21 @@ impl Engine {
     async fn bring_up(&self, pod: &Arc<Pod>) -> Result<(), RuntimeError> {
         self.prepare(pod).await?;
         let mut command = tokio::process::Command::new(&self.config.supervisor_exe);
-        command.arg("supervise").arg(&pod.folder).stdin(std::process::Stdio::null());
+        command
+            .arg("supervise")
+            .arg(&pod.folder)
+            .stdin(std::process::Stdio::null());
         let output = command.output().await.map_err(|error| {
-            RuntimeError::Internal(format!("starting {}: {error}", self.config.supervisor_exe.display()))
+            RuntimeError::Internal(format!(
+                "starting {}: {error}",
+                self.config.supervisor_exe.display()
+            ))
         })?;
         if !output.status.success() {
             let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return Err(RuntimeError::Internal(format!("sandbox supervisor: {words}")));
+            return Err(RuntimeError::Internal(format!(
+                "sandbox supervisor: {words}"
+            )));
         }
         self.connect(pod).map_err(internal)?;
         if pod.record.config.namespaces.network == NamespaceMode::Node {
@@ -108,15 +119,26 @@ impl Engine {
         let pod = Arc::clone(pod);
         blocking(move || {
             std::fs::create_dir_all(pod.folder.join(file::CONTAINERS)).map_err(internal)?;
-            let write = |name: &str, text: String| std::fs::write(pod.folder.join(name), text).map_err(internal);
+            let write = |name: &str, text: String| {
+                std::fs::write(pod.folder.join(name), text).map_err(internal)
+            };
             let config = &pod.record.config;
-            write(file::HOSTNAME, format!("{}\n", spec.hostname.as_ref().unwrap_or(&config.hostname)))?;
+            write(
+                file::HOSTNAME,
+                format!("{}\n", spec.hostname.as_ref().unwrap_or(&config.hostname)),
+            )?;
             write(file::RESOLV, translate::resolv_conf(config))?;
             write_json(&pod.folder.join(file::SPEC), &spec).map_err(internal)?;
             write_json(&pod.folder.join(file::SANDBOX), &pod.record).map_err(internal)?;
             leaf.create().map_err(internal)?;
-            if let Some(resources) = config.resources.as_ref().filter(|_| !config.cgroup_parent.is_empty()) {
-                let missing = whole.limit(&translate::limits(resources)).map_err(internal)?;
+            if let Some(resources) = config
+                .resources
+                .as_ref()
+                .filter(|_| !config.cgroup_parent.is_empty())
+            {
+                let missing = whole
+                    .limit(&translate::limits(resources))
+                    .map_err(internal)?;
                 for controller in missing {
                     tracing::warn!(controller, "no such cgroup controller, pod limit not set");
                 }
@@ -132,18 +154,19 @@ impl Engine {
         let link = Arc::new(link);
         *pod.link.lock() = Some(Arc::clone(&link));
         let (me, pod, stop) = (self.me.clone(), Arc::clone(pod), self.crew.stop());
-        self.crew.spawn(format!("pod {}", pod.record.id), async move {
-            let news = |news| {
-                if let Some(engine) = me.upgrade() {
-                    engine.take_news(news);
+        self.crew
+            .spawn(format!("pod {}", pod.record.id), async move {
+                let news = |news| {
+                    if let Some(engine) = me.upgrade() {
+                        engine.take_news(news);
+                    }
+                };
+                let closed = line.run(stop, news).await;
+                drop(link);
+                if let (true, Some(engine)) = (closed, me.upgrade()) {
+                    engine.supervisor_gone(&pod).await;
                 }
-            };
-            let closed = line.run(stop, news).await;
-            drop(link);
-            if let (true, Some(engine)) = (closed, me.upgrade()) {
-                engine.supervisor_gone(&pod).await;
-            }
-        });
+            });
         Ok(())
     }
 
@@ -172,7 +195,10 @@ impl Engine {
         if pod.link.lock().take().is_none() {
             return;
         }
-        tracing::warn!(sandbox = pod.record.id, "the supervisor is gone, ending its containers");
+        tracing::warn!(
+            sandbox = pod.record.id,
+            "the supervisor is gone, ending its containers"
+        );
         self.bury(pod).await;
     }
 
@@ -195,10 +221,12 @@ impl Engine {
     pub(super) fn settle_containers(&self, pod: &Pod) {
         for entry in self.containers_of(&pod.record.id) {
             let path = entry.folder.join(file::STATUS);
-            let written: Status = read_json(&path).unwrap_or_else(|_| entry.status.borrow().clone());
+            let written: Status =
+                read_json(&path).unwrap_or_else(|_| entry.status.borrow().clone());
             let last = match written.state {
                 ContainerState::Running | ContainerState::Unknown => {
-                    let last = written.exited(137, "Error", "the container was killed with its pod");
+                    let last =
+                        written.exited(137, "Error", "the container was killed with its pod");
                     if let Err(error) = write_json(&path, &last) {
                         tracing::error!(%error, path = %path.display(), "exit code not recorded");
                     }
@@ -236,7 +264,10 @@ impl Engine {
             // The supervisor answers, then is gone; either is what we want.
             let quit = link.call(Call::Quit, Vec::new());
             if tokio::time::timeout(QUIT_TIMEOUT, quit).await.is_err() {
-                tracing::warn!(sandbox = pod.record.id, "the supervisor does not answer, killing it");
+                tracing::warn!(
+                    sandbox = pod.record.id,
+                    "the supervisor does not answer, killing it"
+                );
             }
         }
         let group = self.group(&pod.record.cgroup)?;
@@ -274,7 +305,8 @@ impl Engine {
     async fn remove_files(&self, pod: &Arc<Pod>) -> Result<(), RuntimeError> {
         let (folder, group) = (pod.folder.clone(), self.group(&pod.record.cgroup)?);
         let config = &pod.record.config;
-        let whole = (!config.cgroup_parent.is_empty()).then(|| self.group(&self.pod_cgroup(config)));
+        let whole =
+            (!config.cgroup_parent.is_empty()).then(|| self.group(&self.pod_cgroup(config)));
         let whole = whole.transpose()?;
         blocking(move || {
             linux::mount::unmount_if_mounted(&folder.join(file::SHM)).map_err(internal)?;

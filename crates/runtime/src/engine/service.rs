@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use node_api::{
-    ContainerConfig, ContainerEvent, ContainerStats, ContainerStatus, Duplex, ExecRequest, ExecResult, ExecSession,
-    LinuxResources, PodSandboxConfig, PodSandboxStatus, RuntimeError, RuntimeService,
+    ContainerConfig, ContainerEvent, ContainerStats, ContainerStatus, Duplex, ExecRequest,
+    ExecResult, ExecSession, LinuxResources, PodSandboxConfig, PodSandboxStatus, RuntimeError,
+    RuntimeService,
 };
 use tokio::sync::mpsc;
 
@@ -37,7 +38,11 @@ impl RuntimeService for Engine {
         Ok(self.pods.read().values().map(|pod| pod.status()).collect())
     }
 
-    async fn create_container(&self, sandbox_id: &str, config: ContainerConfig) -> Result<String, RuntimeError> {
+    async fn create_container(
+        &self,
+        sandbox_id: &str,
+        config: ContainerConfig,
+    ) -> Result<String, RuntimeError> {
         self.create(sandbox_id, config).await
     }
 
@@ -58,10 +63,19 @@ impl RuntimeService for Engine {
     }
 
     async fn list_containers(&self) -> Result<Vec<ContainerStatus>, RuntimeError> {
-        Ok(self.containers.read().values().map(|entry| entry.status()).collect())
+        Ok(self
+            .containers
+            .read()
+            .values()
+            .map(|entry| entry.status())
+            .collect())
     }
 
-    async fn update_container_resources(&self, id: &str, resources: LinuxResources) -> Result<(), RuntimeError> {
+    async fn update_container_resources(
+        &self,
+        id: &str,
+        resources: LinuxResources,
+    ) -> Result<(), RuntimeError> {
         self.update(id, resources).await
     }
 
@@ -86,7 +100,11 @@ impl RuntimeService for Engine {
         self.open_attach(request).await
     }
 
-    async fn port_forward(&self, sandbox_id: &str, port: u16) -> Result<Box<dyn Duplex>, RuntimeError> {
+    async fn port_forward(
+        &self,
+        sandbox_id: &str,
+        port: u16,
+    ) -> Result<Box<dyn Duplex>, RuntimeError> {
         self.forward(sandbox_id, port).await
     }
 
@@ -104,7 +122,10 @@ impl RuntimeService for Engine {
 
     async fn not_ready_reason(&self) -> Option<String> {
         if !self.config.state.is_dir() {
-            return Some(format!("state folder {} is gone", self.config.state.display()));
+            return Some(format!(
+                "state folder {} is gone",
+                self.config.state.display()
+            ));
         }
         None
     }

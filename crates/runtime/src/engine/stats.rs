@@ -13,7 +13,9 @@ impl Engine {
 
     pub(super) fn all_stats(&self) -> Result<Vec<ContainerStats>, RuntimeError> {
         let containers = self.containers.read();
-        let running = containers.values().filter(|entry| entry.state() == ContainerState::Running);
+        let running = containers
+            .values()
+            .filter(|entry| entry.state() == ContainerState::Running);
         running.map(|entry| self.measure(entry)).collect()
     }
 

@@ -10,7 +10,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use node_api::{
-    ContainerState, Duplex, ExecRequest, ExecResult, ExecSession, Reader, RuntimeError, TerminalSize, Writer,
+    ContainerState, Duplex, ExecRequest, ExecResult, ExecSession, Reader, RuntimeError,
+    TerminalSize, Writer,
 };
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -57,7 +58,10 @@ impl Engine {
                 _ = &mut outputs => return flatten((&mut session.exit).await),
             };
             if tokio::time::timeout(REST_TIMEOUT, outputs).await.is_err() {
-                tracing::debug!(container = id, "the rest of an exec's output was not waited for");
+                tracing::debug!(
+                    container = id,
+                    "the rest of an exec's output was not waited for"
+                );
             }
             flatten(code)
         };
@@ -76,7 +80,10 @@ impl Engine {
         Ok(result)
     }
 
-    pub(super) async fn open_exec(&self, request: ExecRequest) -> Result<ExecSession, RuntimeError> {
+    pub(super) async fn open_exec(
+        &self,
+        request: ExecRequest,
+    ) -> Result<ExecSession, RuntimeError> {
         let entry = self.entry(&request.container_id)?;
         if entry.state() != ContainerState::Running {
             let message = format!("container {} is not running", request.container_id);
@@ -108,14 +115,21 @@ impl Engine {
         })?;
         let mut resize = None;
         if tty {
-            let master = fds.into_iter().next().ok_or_else(|| internal("no terminal came back"))?;
+            let master = fds
+                .into_iter()
+                .next()
+                .ok_or_else(|| internal("no terminal came back"))?;
             resize = Some(streams.terminal(master, stdin)?);
         }
         Ok(streams.session(resize, exit))
     }
 
     /// The exit code to come; who drops it ends the process.
-    fn await_exec(&self, id: &str, link: Arc<Link>) -> oneshot::Receiver<Result<i32, RuntimeError>> {
+    fn await_exec(
+        &self,
+        id: &str,
+        link: Arc<Link>,
+    ) -> oneshot::Receiver<Result<i32, RuntimeError>> {
         let (code_sender, code) = oneshot::channel();
         self.execs.lock().insert(id.to_owned(), code_sender);
         let (mut sender, receiver) = oneshot::channel();
@@ -139,7 +153,10 @@ impl Engine {
         receiver
     }
 
-    pub(super) async fn open_attach(&self, request: ExecRequest) -> Result<ExecSession, RuntimeError> {
+    pub(super) async fn open_attach(
+        &self,
+        request: ExecRequest,
+    ) -> Result<ExecSession, RuntimeError> {
         let entry = self.entry(&request.container_id)?;
         let (sandbox, tty) = {
             let record = entry.record.read();
@@ -173,23 +190,44 @@ impl Engine {
             resizer(move |size: TerminalSize| {
                 let (link, container) = (Arc::clone(&link), container.clone());
                 async move {
-                    let call = Call::Resize { container, width: size.width, height: size.height };
-                    link.call(call, Vec::new()).await.map(drop).map_err(|error| error.to_string())
+                    let call = Call::Resize {
+                        container,
+                        width: size.width,
+                        height: size.height,
+                    };
+                    link.call(call, Vec::new())
+                        .await
+                        .map(drop)
+                        .map_err(|error| error.to_string())
                 }
             })
         });
         Ok(streams.session(resize, exit))
     }
 
-    pub(super) async fn forward(&self, sandbox: &str, port: u16) -> Result<Box<dyn Duplex>, RuntimeError> {
+    pub(super) async fn forward(
+        &self,
+        sandbox: &str,
+        port: u16,
+    ) -> Result<Box<dyn Duplex>, RuntimeError> {
         let link = self.link(sandbox)?;
         let mut last = None;
         for address in [
             SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
         ] {
-            let fds = link.call(Call::Socket { ipv6: address.is_ipv6() }, Vec::new()).await?;
-            let socket = fds.into_iter().next().ok_or_else(|| internal("no socket came back"))?;
+            let fds = link
+                .call(
+                    Call::Socket {
+                        ipv6: address.is_ipv6(),
+                    },
+                    Vec::new(),
+                )
+                .await?;
+            let socket = fds
+                .into_iter()
+                .next()
+                .ok_or_else(|| internal("no socket came back"))?;
             let socket = tokio::net::TcpSocket::from_std_stream(std::net::TcpStream::from(socket));
             match socket.connect(address).await {
                 Ok(stream) => return Ok(Box::new(stream)),
@@ -197,7 +235,9 @@ impl Engine {
             }
         }
         let reason = last.map_or_else(String::new, |error| error.to_string());
-        Err(RuntimeError::Unavailable(format!("failed to connect to localhost:{port} inside sandbox {sandbox}: {reason}")))
+        Err(RuntimeError::Unavailable(format!(
+            "failed to connect to localhost:{port} inside sandbox {sandbox}: {reason}"
+        )))
     }
 }
 
@@ -210,7 +250,12 @@ struct Streams {
 
 impl Streams {
     /// Makes the pipes; returns the far ends in the order of the protocol.
-    fn open(&mut self, stdin: bool, stdout: bool, stderr: bool) -> Result<Vec<OwnedFd>, RuntimeError> {
+    fn open(
+        &mut self,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    ) -> Result<Vec<OwnedFd>, RuntimeError> {
         let mut far = Vec::new();
         if stdin {
             let (sender, receiver) = pipe::pipe().map_err(internal)?;
@@ -228,7 +273,11 @@ impl Streams {
     }
 
     /// Takes a terminal's master for input and output.
-    fn terminal(&mut self, master: OwnedFd, stdin: bool) -> Result<mpsc::Sender<TerminalSize>, RuntimeError> {
+    fn terminal(
+        &mut self,
+        master: OwnedFd,
+        stdin: bool,
+    ) -> Result<mpsc::Sender<TerminalSize>, RuntimeError> {
         let terminal = Terminal::new(master).map_err(internal)?;
         let sizes = terminal.again().map_err(internal)?;
         if stdin {
@@ -239,7 +288,8 @@ impl Streams {
         Ok(resizer(move |size| {
             let sizes = Arc::clone(&sizes);
             async move {
-                let resized = linux::terminal::resize(sizes.0.get_ref().as_fd(), size.width, size.height);
+                let resized =
+                    linux::terminal::resize(sizes.0.get_ref().as_fd(), size.width, size.height);
                 resized.map_err(|error| error.to_string())
             }
         }))
@@ -291,7 +341,9 @@ async fn collect(reader: Option<Reader>, into: &mut Vec<u8>) {
     }
 }
 
-fn flatten(code: Result<Result<i32, RuntimeError>, oneshot::error::RecvError>) -> Result<i32, RuntimeError> {
+fn flatten(
+    code: Result<Result<i32, RuntimeError>, oneshot::error::RecvError>,
+) -> Result<i32, RuntimeError> {
     code.map_err(|_| RuntimeError::Unavailable("the exec was lost".to_owned()))?
 }
 
@@ -312,10 +364,19 @@ impl Terminal {
 }
 
 impl AsyncRead for Terminal {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         loop {
             let mut guard = ready!(self.0.poll_read_ready(cx))?;
-            let read = guard.try_io(|fd| Ok(nix::unistd::read(fd.get_ref(), buffer.initialize_unfilled())?));
+            let read = guard.try_io(|fd| {
+                Ok(nix::unistd::read(
+                    fd.get_ref(),
+                    buffer.initialize_unfilled(),
+                )?)
+            });
             match read {
                 Ok(Ok(length)) => {
                     buffer.advance(length);
@@ -333,7 +394,11 @@ impl AsyncRead for Terminal {
 }
 
 impl AsyncWrite for Terminal {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = ready!(self.0.poll_write_ready(cx))?;
             match guard.try_io(|fd| Ok(nix::unistd::write(fd.get_ref(), bytes)?)) {

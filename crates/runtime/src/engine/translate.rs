@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use linux::capability::Capabilities;
 use linux::cgroup::Limits;
 use node_api::{
-    ContainerConfig, LinuxResources, Mount, NamespaceMode, PodSandboxConfig, RuntimeError, SeccompProfile,
-    SecurityContext,
+    ContainerConfig, LinuxResources, Mount, NamespaceMode, PodSandboxConfig, RuntimeError,
+    SeccompProfile, SecurityContext,
 };
 use oci::ImageRecord;
 
@@ -29,7 +29,13 @@ const MASKED: [&str; 12] = [
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 const DEFAULT_STOP_SIGNAL: i32 = 15;
 
@@ -81,8 +87,14 @@ pub(super) fn resolv_conf(config: &PodSandboxConfig) -> String {
 }
 
 /// The signal that asks a container to end.
-pub(super) fn stop_signal(config: &ContainerConfig, image: &ImageRecord) -> Result<i32, RuntimeError> {
-    let wish = config.stop_signal.as_deref().unwrap_or(&image.config.config.stop_signal);
+pub(super) fn stop_signal(
+    config: &ContainerConfig,
+    image: &ImageRecord,
+) -> Result<i32, RuntimeError> {
+    let wish = config
+        .stop_signal
+        .as_deref()
+        .unwrap_or(&image.config.config.stop_signal);
     if wish.is_empty() {
         return Ok(DEFAULT_STOP_SIGNAL);
     }
@@ -106,7 +118,11 @@ pub(super) fn container(
         Capabilities::for_container(&security.add_capabilities, &security.drop_capabilities)
             .map_err(RuntimeError::InvalidArgument)?
     };
-    let working_dir = if config.working_dir.is_empty() { &run.working_dir } else { &config.working_dir };
+    let working_dir = if config.working_dir.is_empty() {
+        &run.working_dir
+    } else {
+        &config.working_dir
+    };
     let folder = &pod.folder;
     let (masked, read_only) = covered(security);
     Ok(ContainerSpec {
@@ -115,7 +131,12 @@ pub(super) fn container(
         env: environment(config, run, pod),
         cwd: working_dir.clone(),
         user: user(security, &run.user),
-        layers: image.layers.iter().rev().map(|layer| layer.diff_id.hex().to_owned()).collect(),
+        layers: image
+            .layers
+            .iter()
+            .rev()
+            .map(|layer| layer.diff_id.hex().to_owned())
+            .collect(),
         layers_folder: places.layers,
         writable: places.writable,
         readonly_rootfs: security.readonly_rootfs,
@@ -161,7 +182,9 @@ fn args(config: &ContainerConfig, run: &oci::RunConfig) -> Result<Vec<String>, R
     };
     let args: Vec<String> = first.iter().chain(second).cloned().collect();
     if args.is_empty() {
-        return Err(RuntimeError::InvalidArgument("no command specified".to_owned()));
+        return Err(RuntimeError::InvalidArgument(
+            "no command specified".to_owned(),
+        ));
     }
     Ok(args)
 }
@@ -188,7 +211,10 @@ fn user(security: &SecurityContext, image: &str) -> UserSpec {
     UserSpec {
         uid: security.run_as_user,
         gid: security.run_as_group,
-        name: security.run_as_username.clone().unwrap_or_else(|| image.to_owned()),
+        name: security
+            .run_as_username
+            .clone()
+            .unwrap_or_else(|| image.to_owned()),
         supplemental: security.supplemental_groups.clone(),
         strict: security.supplemental_groups_strict,
     }
@@ -197,8 +223,14 @@ fn user(security: &SecurityContext, image: &str) -> UserSpec {
 /// The pod's wishes, and the files every container of a pod gets.
 fn mounts(config: &ContainerConfig, folder: &std::path::Path) -> Vec<Mount> {
     let mut mounts = config.mounts.clone();
-    for (path, name) in [("/etc/hostname", file::HOSTNAME), ("/etc/resolv.conf", file::RESOLV)] {
-        if mounts.iter().any(|mount| mount.container_path.as_os_str() == path) {
+    for (path, name) in [
+        ("/etc/hostname", file::HOSTNAME),
+        ("/etc/resolv.conf", file::RESOLV),
+    ] {
+        if mounts
+            .iter()
+            .any(|mount| mount.container_path.as_os_str() == path)
+        {
             continue;
         }
         mounts.push(Mount {
@@ -216,8 +248,14 @@ fn covered(security: &SecurityContext) -> (Vec<String>, Vec<String>) {
     if security.privileged {
         return (Vec::new(), Vec::new());
     }
-    let masked = security.masked_paths.clone().unwrap_or_else(|| owned(&MASKED));
-    let read_only = security.readonly_paths.clone().unwrap_or_else(|| owned(&READ_ONLY));
+    let masked = security
+        .masked_paths
+        .clone()
+        .unwrap_or_else(|| owned(&MASKED));
+    let read_only = security
+        .readonly_paths
+        .clone()
+        .unwrap_or_else(|| owned(&READ_ONLY));
     (masked, read_only)
 }
 
@@ -228,8 +266,15 @@ fn seccomp(security: &SecurityContext) -> Result<SeccompProfile, RuntimeError> {
     }
     match &security.seccomp {
         SeccompProfile::Localhost(path) => {
-            let fault = |error| RuntimeError::InvalidArgument(format!("seccomp profile {}: {error}", path.display()));
-            Ok(SeccompProfile::Localhost(std::fs::read_to_string(path).map_err(fault)?.into()))
+            let fault = |error| {
+                RuntimeError::InvalidArgument(format!(
+                    "seccomp profile {}: {error}",
+                    path.display()
+                ))
+            };
+            Ok(SeccompProfile::Localhost(
+                std::fs::read_to_string(path).map_err(fault)?.into(),
+            ))
         }
         other => Ok(other.clone()),
     }
@@ -273,6 +318,9 @@ mod tests {
             }),
             ..Default::default()
         };
-        assert_eq!(resolv_conf(&config), "search a.svc svc\nnameserver 10.43.0.10\noptions ndots:5\n");
+        assert_eq!(
+            resolv_conf(&config),
+            "search a.svc svc\nnameserver 10.43.0.10\noptions ndots:5\n"
+        );
     }
 }

@@ -112,7 +112,12 @@ impl Container {
         }
     }
 
-    pub(super) fn set_streams(&mut self, stdin: Option<OwnedFd>, stdout: Option<OwnedFd>, stderr: Option<OwnedFd>) {
+    pub(super) fn set_streams(
+        &mut self,
+        stdin: Option<OwnedFd>,
+        stdout: Option<OwnedFd>,
+        stderr: Option<OwnedFd>,
+    ) {
         self.stdin = stdin;
         self.outputs = [stdout, stderr];
     }
@@ -126,7 +131,10 @@ impl Container {
     }
 
     pub(super) fn terminal(&self) -> Option<BorrowedFd<'_>> {
-        self.outputs[0].as_ref().filter(|_| self.tty).map(AsFd::as_fd)
+        self.outputs[0]
+            .as_ref()
+            .filter(|_| self.tty)
+            .map(AsFd::as_fd)
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -140,7 +148,11 @@ impl Container {
     }
 
     /// Adds a session; descriptors that are absent are not wanted.
-    pub(super) fn attach(&mut self, stdin: Option<OwnedFd>, outputs: [Option<OwnedFd>; 2]) -> io::Result<()> {
+    pub(super) fn attach(
+        &mut self,
+        stdin: Option<OwnedFd>,
+        outputs: [Option<OwnedFd>; 2],
+    ) -> io::Result<()> {
         for fd in stdin.iter().chain(outputs.iter().flatten()) {
             set_nonblocking(fd)?;
         }
@@ -153,24 +165,49 @@ impl Container {
     }
 
     /// Which descriptors are to be watched, and for what.
-    pub(super) fn interests<'a>(&'a self, id: &str, add: &mut impl FnMut(Token, BorrowedFd<'a>, PollFlags)) {
-        if let Some(notes) = self.starting.as_ref().and_then(|starting| starting.notes.as_ref()) {
-            add(Token::ContainerNotes(id.to_owned()), notes.as_fd(), PollFlags::POLLIN);
+    pub(super) fn interests<'a>(
+        &'a self,
+        id: &str,
+        add: &mut impl FnMut(Token, BorrowedFd<'a>, PollFlags),
+    ) {
+        if let Some(notes) = self
+            .starting
+            .as_ref()
+            .and_then(|starting| starting.notes.as_ref())
+        {
+            add(
+                Token::ContainerNotes(id.to_owned()),
+                notes.as_fd(),
+                PollFlags::POLLIN,
+            );
         }
-        let clogged = self.sessions.iter().flat_map(|s| &s.pending).any(|pending| pending.len() >= PENDING_LIMIT);
+        let clogged = self
+            .sessions
+            .iter()
+            .flat_map(|s| &s.pending)
+            .any(|pending| pending.len() >= PENDING_LIMIT);
         if !clogged {
             for (index, output) in self.outputs.iter().enumerate() {
                 if let Some(output) = output {
-                    add(Token::Output(id.to_owned(), index), output.as_fd(), PollFlags::POLLIN);
+                    add(
+                        Token::Output(id.to_owned(), index),
+                        output.as_fd(),
+                        PollFlags::POLLIN,
+                    );
                 }
             }
         }
         if let (Some(stdin), false) = (&self.stdin, self.stdin_pending.is_empty()) {
-            add(Token::Stdin(id.to_owned()), stdin.as_fd(), PollFlags::POLLOUT);
+            add(
+                Token::Stdin(id.to_owned()),
+                stdin.as_fd(),
+                PollFlags::POLLOUT,
+            );
         }
         for (index, session) in self.sessions.iter().enumerate() {
             let token = || Token::Attached(id.to_owned(), index);
-            if let (Some(stdin), true) = (&session.stdin, self.stdin_pending.len() < PENDING_LIMIT) {
+            if let (Some(stdin), true) = (&session.stdin, self.stdin_pending.len() < PENDING_LIMIT)
+            {
                 add(token(), stdin.as_fd(), PollFlags::POLLIN);
             }
             for (output, pending) in session.outputs.iter().zip(&session.pending) {
@@ -207,7 +244,11 @@ impl Container {
     }
 
     fn distribute(&mut self, index: usize, bytes: &[u8]) {
-        let stream = if index == 0 { Stream::Stdout } else { Stream::Stderr };
+        let stream = if index == 0 {
+            Stream::Stdout
+        } else {
+            Stream::Stderr
+        };
         if let Err(error) = self.log.write(stream, bytes) {
             eprintln!("log of {}: {error}", self.folder.display());
         }
@@ -310,7 +351,8 @@ impl Container {
                 session.stdin = None;
             }
         }
-        self.sessions.retain(|s| s.stdin.is_some() || s.outputs.iter().any(Option::is_some));
+        self.sessions
+            .retain(|s| s.stdin.is_some() || s.outputs.iter().any(Option::is_some));
     }
 }
 
@@ -332,7 +374,9 @@ impl Session {
             };
             let mut set = [nix::poll::PollFd::new(fd.as_fd(), PollFlags::empty())];
             let polled = nix::poll::poll(&mut set, nix::poll::PollTimeout::ZERO);
-            let gone = set[0].revents().is_some_and(|flags| flags.contains(PollFlags::POLLERR));
+            let gone = set[0]
+                .revents()
+                .is_some_and(|flags| flags.contains(PollFlags::POLLERR));
             if polled.is_err() || gone {
                 *output = None;
                 pending.clear();

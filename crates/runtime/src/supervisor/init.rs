@@ -51,14 +51,25 @@ const OPEN_FILES: u64 = 1 << 20;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The child's side of a new container; does not return.
-pub(crate) fn run_container(spec: &ContainerSpec, outside: &Outside, sync: OwnedFd, stdio: Stdio) -> ! {
+pub(crate) fn run_container(
+    spec: &ContainerSpec,
+    outside: &Outside,
+    sync: OwnedFd,
+    stdio: Stdio,
+) -> ! {
     let mut child = Child { sync };
     let fault = child.container(spec, outside, stdio);
     child.give_up(fault)
 }
 
 /// The child's side of one more process in the container behind `pidfd`; does not return.
-pub(crate) fn run_exec(spec: &ContainerSpec, exec: &ExecSpec, pidfd: BorrowedFd<'_>, sync: OwnedFd, stdio: Stdio) -> ! {
+pub(crate) fn run_exec(
+    spec: &ContainerSpec,
+    exec: &ExecSpec,
+    pidfd: BorrowedFd<'_>,
+    sync: OwnedFd,
+    stdio: Stdio,
+) -> ! {
     let mut child = Child { sync };
     let fault = child.exec(spec, exec, pidfd, stdio);
     child.give_up(fault)
@@ -72,7 +83,12 @@ struct Child {
 enum Never {}
 
 impl Child {
-    fn container(&mut self, spec: &ContainerSpec, outside: &Outside, stdio: Stdio) -> Result<Never, String> {
+    fn container(
+        &mut self,
+        spec: &ContainerSpec,
+        outside: &Outside,
+        stdio: Stdio,
+    ) -> Result<Never, String> {
         self.begin(spec)?;
         let root = rootfs::build(spec, outside)?;
         pivot(root.as_fd()).step("pivot_root")?;
@@ -86,7 +102,13 @@ impl Child {
         self.run(spec, &spec.args, spec.tty)
     }
 
-    fn exec(&mut self, spec: &ContainerSpec, exec: &ExecSpec, pidfd: BorrowedFd<'_>, stdio: Stdio) -> Result<Never, String> {
+    fn exec(
+        &mut self,
+        spec: &ContainerSpec,
+        exec: &ExecSpec,
+        pidfd: BorrowedFd<'_>,
+        stdio: Stdio,
+    ) -> Result<Never, String> {
         self.begin(spec)?;
         self.wait_for_parent()?;
         let namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP;
@@ -101,8 +123,13 @@ impl Child {
         prctl::set_pdeathsig(Signal::SIGKILL).step("death signal")?;
         nix::unistd::setsid().step("new session")?;
         nix::sys::stat::umask(nix::sys::stat::Mode::empty());
-        if let Err(error) = std::fs::write("/proc/self/oom_score_adj", spec.oom_score_adj.to_string()) {
-            self.warn(&format!("oom_score_adj {} not set: {error}", spec.oom_score_adj));
+        if let Err(error) =
+            std::fs::write("/proc/self/oom_score_adj", spec.oom_score_adj.to_string())
+        {
+            self.warn(&format!(
+                "oom_score_adj {} not set: {error}",
+                spec.oom_score_adj
+            ));
         }
         Ok(())
     }
@@ -112,7 +139,8 @@ impl Child {
         if tty {
             let terminal = open_terminal(Path::new("/dev/ptmx")).step("terminal")?;
             let master = terminal.master.as_fd();
-            linux::socket::send(self.sync.as_fd(), &[note::TERMINAL], &[master]).step("terminal")?;
+            linux::socket::send(self.sync.as_fd(), &[note::TERMINAL], &[master])
+                .step("terminal")?;
             if console {
                 bind_console(&terminal).step("console")?;
             }
@@ -120,10 +148,20 @@ impl Child {
             take_control(slave.as_fd()).step("controlling terminal")?;
             return place(slave, slave, slave).step("terminal");
         }
-        let null = || -> io::Result<OwnedFd> { Ok(std::fs::File::options().read(true).write(true).open("/dev/null")?.into()) };
+        let null = || -> io::Result<OwnedFd> {
+            Ok(std::fs::File::options()
+                .read(true)
+                .write(true)
+                .open("/dev/null")?
+                .into())
+        };
         let or_null = |fd: Option<OwnedFd>| fd.map_or_else(null, Ok);
         let streams = || -> io::Result<()> {
-            place(&or_null(stdio.stdin)?, &or_null(stdio.stdout)?, &or_null(stdio.stderr)?)
+            place(
+                &or_null(stdio.stdin)?,
+                &or_null(stdio.stdout)?,
+                &or_null(stdio.stderr)?,
+            )
         };
         streams().step("standard streams")
     }
@@ -144,7 +182,13 @@ impl Child {
     fn run(&self, spec: &ContainerSpec, args: &[String], tty: bool) -> Result<Never, String> {
         let user = user::find(&spec.user)?;
         let env = environment(spec, &user.home, tty);
-        let into_cwd = || nix::unistd::chdir(if spec.cwd.is_empty() { "/" } else { spec.cwd.as_str() });
+        let into_cwd = || {
+            nix::unistd::chdir(if spec.cwd.is_empty() {
+                "/"
+            } else {
+                spec.cwd.as_str()
+            })
+        };
         let early = into_cwd();
         raise_open_files();
         let filters = filters(spec)?;
@@ -152,10 +196,17 @@ impl Child {
         let kept = spec.capabilities.and(possible);
         if kept != spec.capabilities && !spec.privileged {
             let missing = Capabilities(spec.capabilities.0 & !kept.0).names();
-            self.warn(&format!("capabilities the node does not have: {}", missing.join(", ")));
+            self.warn(&format!(
+                "capabilities the node does not have: {}",
+                missing.join(", ")
+            ));
         }
         capability::limit_bounding(kept).step("capability bounding set")?;
-        let (loaded_early, loaded_late) = if spec.no_new_privs { (None, filters) } else { (filters, None) };
+        let (loaded_early, loaded_late) = if spec.no_new_privs {
+            (None, filters)
+        } else {
+            (filters, None)
+        };
         // Loading without no_new_privs takes a capability we are about to give up.
         if let Some(filters) = loaded_early {
             filters.load().map_err(|error| error.to_string())?;
@@ -169,15 +220,22 @@ impl Child {
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
         let path = find_program(args, &env)?;
         let program = text(&path)?;
-        let argv = args.iter().map(|arg| text(arg)).collect::<Result<Vec<_>, _>>()?;
-        let envp = env.iter().map(|pair| text(pair)).collect::<Result<Vec<_>, _>>()?;
+        let argv = args
+            .iter()
+            .map(|arg| text(arg))
+            .collect::<Result<Vec<_>, _>>()?;
+        let envp = env
+            .iter()
+            .map(|pair| text(pair))
+            .collect::<Result<Vec<_>, _>>()?;
         close_on_exec_from(3).step("closing files")?;
         reset_signals().step("signals")?;
         if spec.no_new_privs {
             prctl::set_no_new_privs().step("no_new_privs")?;
         }
         // If the parent died before the death signal was set, nobody is there to read this.
-        linux::socket::send(self.sync.as_fd(), &[note::READY], &[]).step("the supervisor is gone")?;
+        linux::socket::send(self.sync.as_fd(), &[note::READY], &[])
+            .step("the supervisor is gone")?;
         if let Some(filters) = loaded_late {
             filters.load().map_err(|error| error.to_string())?;
         }
@@ -248,11 +306,14 @@ fn filters(spec: &ContainerSpec) -> Result<Option<Filters>, String> {
     let explain = |error: linux::seccomp::SeccompError| error.to_string();
     match &spec.seccomp {
         SeccompProfile::Unconfined => Ok(None),
-        SeccompProfile::RuntimeDefault => Filters::container_default(spec.capabilities).map(Some).map_err(explain),
+        SeccompProfile::RuntimeDefault => Filters::container_default(spec.capabilities)
+            .map(Some)
+            .map_err(explain),
         // The engine put the profile's text where its path was: ours is another root by now.
         SeccompProfile::Localhost(text) => {
             let text = text.to_string_lossy();
-            let profile: Profile = serde_json::from_str(&text).map_err(|error| format!("seccomp profile: {error}"))?;
+            let profile: Profile =
+                serde_json::from_str(&text).map_err(|error| format!("seccomp profile: {error}"))?;
             Filters::from_profile(&profile).map(Some).map_err(explain)
         }
     }
@@ -280,7 +341,10 @@ fn find_program(args: &[String], env: &[String]) -> Result<String, String> {
             Err(error) => Err(format!("exec: {name:?}: {error}")),
         };
     }
-    let path = env.iter().find_map(|pair| pair.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
+    let path = env
+        .iter()
+        .find_map(|pair| pair.strip_prefix("PATH="))
+        .unwrap_or(DEFAULT_PATH);
     let mut denied = false;
     for folder in path.split(':') {
         let candidate = Path::new(if folder.is_empty() { "." } else { folder }).join(name);
@@ -292,16 +356,25 @@ fn find_program(args: &[String], env: &[String]) -> Result<String, String> {
     if denied {
         return Err(format!("exec: {name:?}: permission denied"));
     }
-    Err(format!("exec: {name:?}: executable file not found in $PATH"))
+    Err(format!(
+        "exec: {name:?}: executable file not found in $PATH"
+    ))
 }
 
 fn check_program(path: &Path) -> Result<(), String> {
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => Err("is a directory".to_owned()),
-        Ok(metadata) if metadata.permissions().mode() & 0o111 == 0 => Err("permission denied".to_owned()),
+        Ok(metadata) if metadata.permissions().mode() & 0o111 == 0 => {
+            Err("permission denied".to_owned())
+        }
         Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err("permission denied".to_owned()),
-        Err(_) => Err(format!("stat {}: no such file or directory", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err("permission denied".to_owned())
+        }
+        Err(_) => Err(format!(
+            "stat {}: no such file or directory",
+            path.display()
+        )),
     }
 }
 

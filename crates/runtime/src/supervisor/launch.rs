@@ -38,15 +38,25 @@ struct Ends {
 
 impl Supervisor {
     /// Starts the container whose spec is in the state folder; the answer comes with its notes.
-    pub(super) fn start_container(&mut self, id: &str, client: u64, request: u64) -> Result<(), Refusal> {
+    pub(super) fn start_container(
+        &mut self,
+        id: &str,
+        client: u64,
+        request: u64,
+    ) -> Result<(), Refusal> {
         if self.containers.contains_key(id) {
-            return Err(Refusal::Failed(format!("container {id} was started before")));
+            return Err(Refusal::Failed(format!(
+                "container {id} was started before"
+            )));
         }
         self.trim_log();
         let folder = self.folder.join(file::CONTAINERS).join(id);
-        let spec: ContainerSpec = read_json(&folder.join(file::SPEC)).step(file::SPEC).map_err(Refusal::Failed)?;
+        let spec: ContainerSpec = read_json(&folder.join(file::SPEC))
+            .step(file::SPEC)
+            .map_err(Refusal::Failed)?;
         let launched = self.launch_container(&spec).map_err(Refusal::Start);
-        let (pid, pidfd, notes, log, ends) = launched.inspect_err(|_| self.remove_cgroup(&spec.cgroup))?;
+        let (pid, pidfd, notes, log, ends) =
+            launched.inspect_err(|_| self.remove_cgroup(&spec.cgroup))?;
         let starting = Starting::new(notes, client, request);
         let mut container = Container::new(&spec, folder, pid, pidfd, starting, log);
         container.set_streams(ends.stdin, ends.stdout, ends.stderr);
@@ -55,7 +65,10 @@ impl Supervisor {
     }
 
     #[allow(clippy::type_complexity)]
-    fn launch_container(&self, spec: &ContainerSpec) -> Result<(Pid, OwnedFd, OwnedFd, Log, Ends), String> {
+    fn launch_container(
+        &self,
+        spec: &ContainerSpec,
+    ) -> Result<(Pid, OwnedFd, OwnedFd, Log, Ends), String> {
         let log = Log::open(spec.log_path.clone()).step("log file")?;
         let cgroup = self.hierarchies.group(&spec.cgroup).step("cgroup")?;
         prepare_cgroup(&cgroup, spec)?;
@@ -70,7 +83,10 @@ impl Supervisor {
         let pids = self.pids_of(spec)?;
         flags.set(CloneFlags::CLONE_NEWPID, matches!(pids, PidsOf::New));
         let unified = cgroup.unified_handle().step("cgroup")?;
-        match self.fork(flags, &pids, unified.as_ref().map(AsFd::as_fd)).step("fork")? {
+        match self
+            .fork(flags, &pids, unified.as_ref().map(AsFd::as_fd))
+            .step("fork")?
+        {
             Forked::Child => {
                 drop((ours, ends));
                 init::run_container(spec, &outside, theirs, stdio)
@@ -91,9 +107,15 @@ impl Supervisor {
         request: u64,
     ) -> Result<(), Refusal> {
         let missing = || Refusal::NotFound(format!("container {} is not running", exec.container));
-        let container = self.containers.get(&exec.container).filter(|c| c.is_running()).ok_or_else(missing)?;
+        let container = self
+            .containers
+            .get(&exec.container)
+            .filter(|c| c.is_running())
+            .ok_or_else(missing)?;
         let folder = self.folder.join(file::CONTAINERS).join(&exec.container);
-        let spec: ContainerSpec = read_json(&folder.join(file::SPEC)).step(file::SPEC).map_err(Refusal::Failed)?;
+        let spec: ContainerSpec = read_json(&folder.join(file::SPEC))
+            .step(file::SPEC)
+            .map_err(Refusal::Failed)?;
         let mut fds = fds.into_iter();
         let mut take = |wanted: bool| if wanted { fds.next() } else { None };
         let stdio = Stdio {
@@ -101,10 +123,20 @@ impl Supervisor {
             stdout: take(exec.stdout && !exec.tty),
             stderr: take(exec.stderr && !exec.tty),
         };
-        let launched = self.launch_exec(&spec, exec, container, stdio).map_err(Refusal::Failed);
+        let launched = self
+            .launch_exec(&spec, exec, container, stdio)
+            .map_err(Refusal::Failed);
         let (pid, pidfd, notes) = launched?;
         let starting = Some(Starting::new(notes, client, request));
-        self.execs.insert(exec.id.clone(), Exec { pid, pidfd, client, starting });
+        self.execs.insert(
+            exec.id.clone(),
+            Exec {
+                pid,
+                pidfd,
+                client,
+                starting,
+            },
+        );
         Ok(())
     }
 
@@ -118,10 +150,17 @@ impl Supervisor {
         let cgroup = self.hierarchies.group(&spec.cgroup).step("cgroup")?;
         let (ours, theirs) = notes_pair().step("notes")?;
         let target = container.pidfd.as_fd();
-        let pids = if spec.pids == PidScope::Node { PidsOf::Ours } else { PidsOf::Behind(target) };
+        let pids = if spec.pids == PidScope::Node {
+            PidsOf::Ours
+        } else {
+            PidsOf::Behind(target)
+        };
         let unified = cgroup.unified_handle().step("cgroup")?;
         let flags = CloneFlags::empty();
-        match self.fork(flags, &pids, unified.as_ref().map(AsFd::as_fd)).step("fork")? {
+        match self
+            .fork(flags, &pids, unified.as_ref().map(AsFd::as_fd))
+            .step("fork")?
+        {
             Forked::Child => {
                 drop(ours);
                 init::run_exec(spec, exec, target, theirs, stdio)
@@ -143,14 +182,20 @@ impl Supervisor {
             }
             PidScope::Container(id) => {
                 let target = self.containers.get(id).filter(|target| target.is_running());
-                let target = target.ok_or_else(|| format!("target container {id} is not running"))?;
+                let target =
+                    target.ok_or_else(|| format!("target container {id} is not running"))?;
                 Ok(PidsOf::Behind(target.pidfd.as_fd()))
             }
         }
     }
 
     /// Forks; the child of a visit to another process id namespace stays there, we come back.
-    fn fork(&self, flags: CloneFlags, pids: &PidsOf<'_>, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
+    fn fork(
+        &self,
+        flags: CloneFlags,
+        pids: &PidsOf<'_>,
+        cgroup: Option<BorrowedFd<'_>>,
+    ) -> io::Result<Forked> {
         let PidsOf::Behind(target) = pids else {
             return clone_process(flags, cgroup);
         };
@@ -164,7 +209,9 @@ impl Supervisor {
 
     /// A container that is started again and again must not fill the disk with its warnings.
     fn trim_log(&self) {
-        let log = std::fs::File::options().write(true).open(self.folder.join(file::LOG));
+        let log = std::fs::File::options()
+            .write(true)
+            .open(self.folder.join(file::LOG));
         let trimmed = log.and_then(|log| match log.metadata()?.len() {
             length if length > LOG_LIMIT => log.set_len(0),
             _ => Ok(()),
@@ -175,7 +222,10 @@ impl Supervisor {
     }
 
     pub(super) fn remove_cgroup(&self, path: &str) {
-        let removed = self.hierarchies.group(path).and_then(|group| group.remove());
+        let removed = self
+            .hierarchies
+            .group(path)
+            .and_then(|group| group.remove());
         if let Err(error) = removed {
             eprintln!("{error}");
         }
@@ -184,7 +234,9 @@ impl Supervisor {
 
 /// Moves the child into its cgroup and tells it so; kills it when that fails.
 fn admit(cgroup: &Cgroup, pid: Pid, pidfd: &OwnedFd, notes: &OwnedFd) -> Result<(), String> {
-    let admitted = cgroup.join(pid, false).and_then(|()| linux::socket::send(notes.as_fd(), b"G", &[]).map(drop));
+    let admitted = cgroup
+        .join(pid, false)
+        .and_then(|()| linux::socket::send(notes.as_fd(), b"G", &[]).map(drop));
     admitted.map_err(|error| {
         if let Err(error) = linux::process::signal_pidfd(pidfd.as_fd(), 9) {
             eprintln!("ending a child: {error}");
@@ -213,7 +265,10 @@ fn prepare_cgroup(cgroup: &Cgroup, spec: &ContainerSpec) -> Result<(), String> {
         });
     }
     if !cgroup.allow_devices(&rules).step("cgroup devices")? {
-        eprintln!("{}: no devices controller of version 1, device access not filtered", spec.id);
+        eprintln!(
+            "{}: no devices controller of version 1, device access not filtered",
+            spec.id
+        );
     }
     Ok(())
 }

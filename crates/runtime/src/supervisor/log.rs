@@ -96,7 +96,11 @@ fn open_file(path: &Path) -> io::Result<File> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    OpenOptions::new().create(true).append(true).mode(0o640).open(path)
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o640)
+        .open(path)
 }
 
 fn record(text: &mut Vec<u8>, time: &str, stream: &str, tag: char, pieces: &[&[u8]]) {
@@ -109,17 +113,24 @@ fn record(text: &mut Vec<u8>, time: &str, stream: &str, tag: char, pieces: &[&[u
 
 /// Universal time with nanoseconds.
 pub(crate) fn rfc3339(time: SystemTime) -> String {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     let (seconds, nanos) = (since.as_secs(), since.subsec_nanos());
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     // Days since 0000-03-01, in eras of 400 years; a year that starts in March ends with the leap day.
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
@@ -138,7 +149,10 @@ mod tests {
             (951_782_400, "2000-02-29T00:00:00.000000000Z"),
             (1_735_689_599, "2024-12-31T23:59:59.000000000Z"),
         ] {
-            assert_eq!(rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)), text);
+            assert_eq!(
+                rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)),
+                text
+            );
         }
     }
 
@@ -162,15 +176,31 @@ mod tests {
             (Stream::Stderr, b"err\n"),
             (Stream::Stdout, b"o\n\nrest"),
         ]);
-        assert_eq!(lines, ["stdout F one", "stderr F err", "stdout F two", "stdout F ", "stdout F rest"]);
+        assert_eq!(
+            lines,
+            [
+                "stdout F one",
+                "stderr F err",
+                "stdout F two",
+                "stdout F ",
+                "stdout F rest"
+            ]
+        );
     }
 
     #[test]
     fn long_lines_come_in_parts() {
         let long = vec![b'x'; PART_LIMIT * 2 + 5];
         let lines = written(&[(Stream::Stdout, &long), (Stream::Stdout, b"\n")]);
-        let shape: Vec<_> = lines.iter().map(|line| (&line[..8], line.len() - 9)).collect();
-        let expected = [("stdout P", PART_LIMIT), ("stdout P", PART_LIMIT), ("stdout F", 5)];
+        let shape: Vec<_> = lines
+            .iter()
+            .map(|line| (&line[..8], line.len() - 9))
+            .collect();
+        let expected = [
+            ("stdout P", PART_LIMIT),
+            ("stdout P", PART_LIMIT),
+            ("stdout F", 5),
+        ];
         assert_eq!(shape, expected);
         let exact = vec![b'x'; PART_LIMIT];
         let lines = written(&[(Stream::Stdout, &exact), (Stream::Stdout, b"\n")]);

@@ -170,7 +170,11 @@ impl Supervisor {
             container.interests(id, &mut add);
         }
         for (id, exec) in &self.execs {
-            if let Some(notes) = exec.starting.as_ref().and_then(|starting| starting.notes.as_ref()) {
+            if let Some(notes) = exec
+                .starting
+                .as_ref()
+                .and_then(|starting| starting.notes.as_ref())
+            {
                 add(Token::ExecNotes(id.clone()), notes.as_fd(), input);
             }
         }
@@ -178,7 +182,9 @@ impl Supervisor {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let flags = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
+        let flags = fds
+            .iter()
+            .map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
         let both = tokens.into_iter().zip(flags);
         Ok(both.filter(|(_, flags)| !flags.is_empty()).collect())
     }
@@ -215,7 +221,8 @@ impl Supervisor {
                 continue;
             }
             self.next_client += 1;
-            self.clients.insert(self.next_client, Channel::new(socket.into()));
+            self.clients
+                .insert(self.next_client, Channel::new(socket.into()));
         }
     }
 

@@ -34,7 +34,16 @@ const LINKS: [(&str, &str); 6] = [
     ("ptmx", "pts/ptmx"),
 ];
 /// Folders of /dev that privileged containers get their own of.
-const NOT_HOST_DEVICES: [&str; 8] = ["pts", "shm", "fd", "mqueue", "hugepages", "console", "char", "block"];
+const NOT_HOST_DEVICES: [&str; 8] = [
+    "pts",
+    "shm",
+    "fd",
+    "mqueue",
+    "hugepages",
+    "console",
+    "char",
+    "block",
+];
 
 /// What lies outside of the container and goes into it.
 pub(crate) struct Outside {
@@ -84,7 +93,8 @@ pub(crate) fn build(spec: &ContainerSpec, outside: &Outside) -> Result<OwnedFd, 
         copy_device(&root, &device.host_path, &device.container_path).step(&name)?;
     }
     if !spec.cwd.is_empty() {
-        root.make_folders(Path::new(&spec.cwd), 0o755).step("working directory")?;
+        root.make_folders(Path::new(&spec.cwd), 0o755)
+            .step("working directory")?;
     }
     cover(spec, &root)?;
     Ok(handle)
@@ -111,8 +121,9 @@ fn overlay(spec: &ContainerSpec) -> io::Result<OwnedFd> {
             tree.attach(place.as_fd())?;
         }
         // Kernels before 6.5 take layers in one option text only.
-        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EINVAL as i32)
-            || error.kind() == io::ErrorKind::InvalidInput =>
+        Err(error)
+            if error.raw_os_error() == Some(nix::errno::Errno::EINVAL as i32)
+                || error.kind() == io::ErrorKind::InvalidInput =>
         {
             overlay_by_text(spec, &target)?;
         }
@@ -128,7 +139,12 @@ fn overlay_by_descriptor(spec: &ContainerSpec) -> io::Result<Detached> {
     for layer in &spec.layers {
         context.set("lowerdir+", layer.as_bytes())?;
     }
-    let folder = |name: &str| spec.writable.join(name).into_os_string().into_encoded_bytes();
+    let folder = |name: &str| {
+        spec.writable
+            .join(name)
+            .into_os_string()
+            .into_encoded_bytes()
+    };
     context.set("upperdir", &folder("upper"))?;
     context.set("workdir", &folder("work"))?;
     // A container's own writes need not survive the machine, so nothing waits for the disk.
@@ -141,7 +157,13 @@ fn overlay_by_text(spec: &ContainerSpec, target: &Path) -> io::Result<()> {
     let lower = spec.layers.join(":");
     let options = format!("lowerdir={lower},upperdir={writable}/upper,workdir={writable}/work");
     let flags = nix::mount::MsFlags::empty();
-    nix::mount::mount(Some("overlay"), target, Some("overlay"), flags, Some(options.as_str()))?;
+    nix::mount::mount(
+        Some("overlay"),
+        target,
+        Some("overlay"),
+        flags,
+        Some(options.as_str()),
+    )?;
     Ok(())
 }
 
@@ -152,14 +174,21 @@ fn standard_mounts(
     cgroups: Vec<(&str, Detached)>,
 ) -> Result<(), String> {
     let quiet = attribute::NO_SUID | attribute::NO_DEVICES | attribute::NO_EXEC;
-    let guard = if spec.privileged { 0 } else { attribute::READ_ONLY };
+    let guard = if spec.privileged {
+        0
+    } else {
+        attribute::READ_ONLY
+    };
     let proc = Filesystem::open("proc").and_then(|fs| fs.mount(quiet));
     attach(root, "/proc", proc)?;
     let dev = tmpfs(attribute::NO_SUID, b"755", b"65536k").step("mount /dev")?;
     attach(root, "/dev", Ok(dev))?;
     populate_dev(spec, root).step("populate /dev")?;
     let terminals = Filesystem::open("devpts").and_then(|fs| {
-        fs.flag("newinstance")?.set("ptmxmode", b"0666")?.set("mode", b"0620")?.set("gid", b"5")?;
+        fs.flag("newinstance")?
+            .set("ptmxmode", b"0666")?
+            .set("mode", b"0620")?
+            .set("gid", b"5")?;
         fs.mount(attribute::NO_SUID | attribute::NO_EXEC)
     });
     attach(root, "/dev/pts", terminals)?;
@@ -173,10 +202,17 @@ fn standard_mounts(
         attach(root, top, tmpfs(quiet, b"755", b"64k"))?;
     }
     for (name, tree) in cgroups {
-        tree.shape(quiet | guard, Some(Propagation::Private), false).step("cgroup mount")?;
-        attach(root, format!("{top}/{name}").trim_end_matches('/'), Ok(tree))?;
+        tree.shape(quiet | guard, Some(Propagation::Private), false)
+            .step("cgroup mount")?;
+        attach(
+            root,
+            format!("{top}/{name}").trim_end_matches('/'),
+            Ok(tree),
+        )?;
         for alias in name.split(',').filter(|alias| *alias != name) {
-            let folder = root.make_folders(Path::new(top), 0o755).step("cgroup mount")?;
+            let folder = root
+                .make_folders(Path::new(top), 0o755)
+                .step("cgroup mount")?;
             nix::unistd::symlinkat(name, &folder, alias).step("cgroup link")?;
         }
     }
@@ -213,7 +249,10 @@ fn populate_dev(spec: &ContainerSpec, root: &Root) -> io::Result<()> {
 fn copy_host_devices(root: &Root, folder: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)?.flatten() {
         let (path, kind) = (entry.path(), entry.file_type()?);
-        if NOT_HOST_DEVICES.iter().any(|name| entry.file_name() == *name) {
+        if NOT_HOST_DEVICES
+            .iter()
+            .any(|name| entry.file_name() == *name)
+        {
             continue;
         }
         if kind.is_dir() {
@@ -232,7 +271,10 @@ fn copy_device(root: &Root, host: &Path, path: &Path) -> io::Result<()> {
     } else if metadata.file_type().is_char_device() {
         SFlag::S_IFCHR
     } else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a device node"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a device node",
+        ));
     };
     let (parent, name) = split(path)?;
     let folder = root.make_folders(parent, 0o755)?;
@@ -240,7 +282,13 @@ fn copy_device(root: &Root, host: &Path, path: &Path) -> io::Result<()> {
     match mknodat(&folder, name, kind, mode, metadata.rdev()) {
         Ok(()) => {
             let owner = (Some(metadata.uid().into()), Some(metadata.gid().into()));
-            nix::unistd::fchownat(&folder, name, owner.0, owner.1, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            nix::unistd::fchownat(
+                &folder,
+                name,
+                owner.0,
+                owner.1,
+                nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW,
+            )?;
             Ok(())
         }
         Err(nix::errno::Errno::EEXIST) => Ok(()),
@@ -258,11 +306,17 @@ fn bind(root: &Root, source: Source<'_>) -> Result<(), String> {
     };
     source.tree.shape(0, Some(propagation), true).step(&name)?;
     if mount.readonly {
-        source.tree.shape(attribute::READ_ONLY, None, mount.recursive_read_only).step(&name)?;
+        source
+            .tree
+            .shape(attribute::READ_ONLY, None, mount.recursive_read_only)
+            .step(&name)?;
     }
     let place = root.mount_point(&mount.container_path, source.is_file);
     let place = place.step(&format!("mount point {name}"))?;
-    source.tree.attach(place.as_fd()).step(&format!("mount {name}"))
+    source
+        .tree
+        .attach(place.as_fd())
+        .step(&format!("mount {name}"))
 }
 
 /// Hides the masked paths and protects the read-only ones. What is not there needs neither.

@@ -24,7 +24,13 @@ const OOM_SCORE: &str = "-998";
 pub(super) fn supervisor(folder: &Path) -> Result<Supervisor, String> {
     let spec: SandboxSpec = read_json(&folder.join(file::SPEC)).step(file::SPEC)?;
     nix::unistd::setsid().step("new session")?;
-    for signal in [Signal::SIGHUP, Signal::SIGPIPE, Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT] {
+    for signal in [
+        Signal::SIGHUP,
+        Signal::SIGPIPE,
+        Signal::SIGINT,
+        Signal::SIGTERM,
+        Signal::SIGQUIT,
+    ] {
         ignore_signal(signal);
     }
     quiet_streams(folder).step("standard streams")?;
@@ -45,7 +51,11 @@ pub(super) fn supervisor(folder: &Path) -> Result<Supervisor, String> {
     signals.thread_block().step("signal mask")?;
     let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
     let signals = SignalFd::with_flags(&signals, flags).step("signal descriptor")?;
-    let pause = if spec.shared_pids { Some(start_pause()?) } else { None };
+    let pause = if spec.shared_pids {
+        Some(start_pause()?)
+    } else {
+        None
+    };
     // The folder is the working directory for a moment: a socket's path may not be long.
     nix::unistd::chdir(folder).step("state folder")?;
     let listener = UnixListener::bind(file::SOCKET).step("socket")?;
@@ -69,8 +79,14 @@ pub(super) fn supervisor(folder: &Path) -> Result<Supervisor, String> {
 }
 
 fn quiet_streams(folder: &Path) -> io::Result<()> {
-    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
-    let log = std::fs::File::options().create(true).append(true).open(folder.join(file::LOG))?;
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join(file::LOG))?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;
     nix::unistd::dup2_stderr(&log)?;

@@ -55,7 +55,11 @@ fn resolve(spec: &UserSpec, passwd: &str, groups: &str) -> Result<User, String> 
     let uid = match (&account, number) {
         (Some(account), _) => account.uid,
         (None, Some(uid)) => uid,
-        (None, None) => return Err(format!("unable to find user {name}: no matching entries in passwd file")),
+        (None, None) => {
+            return Err(format!(
+                "unable to find user {name}: no matching entries in passwd file"
+            ));
+        }
     };
     let gid = match (spec.gid, group) {
         (Some(gid), _) => id(gid)?,
@@ -64,7 +68,11 @@ fn resolve(spec: &UserSpec, passwd: &str, groups: &str) -> Result<User, String> 
     };
     let mut member_of = Vec::new();
     if let (Some(account), false) = (&account, spec.strict || !group.is_empty()) {
-        member_of.extend(groups.lines().filter_map(|line| membership(line, account.name)));
+        member_of.extend(
+            groups
+                .lines()
+                .filter_map(|line| membership(line, account.name)),
+        );
     }
     for extra in &spec.supplemental {
         member_of.push(id(*extra)?);
@@ -72,7 +80,9 @@ fn resolve(spec: &UserSpec, passwd: &str, groups: &str) -> Result<User, String> 
     member_of.push(gid);
     member_of.sort_unstable();
     member_of.dedup();
-    let home = account.map(|account| account.home).filter(|home| !home.is_empty());
+    let home = account
+        .map(|account| account.home)
+        .filter(|home| !home.is_empty());
     Ok(User {
         uid,
         gid,
@@ -91,7 +101,12 @@ fn account(line: &str) -> Option<Account<'_>> {
     let uid = fields.nth(1)?.parse().ok()?;
     let gid = fields.next()?.parse().ok()?;
     let home = fields.nth(1).unwrap_or("");
-    Some(Account { name, uid, gid, home })
+    Some(Account {
+        name,
+        uid,
+        gid,
+        home,
+    })
 }
 
 fn group_id(group: &str, groups: &str) -> Result<u32, String> {
@@ -110,7 +125,10 @@ fn group_id(group: &str, groups: &str) -> Result<u32, String> {
 fn membership(line: &str, name: &str) -> Option<u32> {
     let mut fields = line.split(':');
     let gid = fields.nth(2)?.parse().ok()?;
-    let is_member = fields.next()?.split(',').any(|member| member.trim() == name);
+    let is_member = fields
+        .next()?
+        .split(',')
+        .any(|member| member.trim() == name);
     is_member.then_some(gid)
 }
 
@@ -126,16 +144,35 @@ mod tests {
     }
 
     fn named(name: &str) -> UserSpec {
-        UserSpec { name: name.to_owned(), ..UserSpec::default() }
+        UserSpec {
+            name: name.to_owned(),
+            ..UserSpec::default()
+        }
     }
 
     #[test]
     fn by_name_and_number() {
-        assert_eq!(found(named("")).unwrap(), (0, 0, vec![0], "/root".to_owned()));
-        assert_eq!(found(named("web")).unwrap(), (33, 33, vec![4, 33, 50], "/var/www".to_owned()));
-        assert_eq!(found(named("web:staff")).unwrap(), (33, 50, vec![50], "/var/www".to_owned()));
-        assert_eq!(found(named("1000:7")).unwrap(), (1000, 7, vec![7], "/".to_owned()));
-        assert!(found(named("ghost")).unwrap_err().contains("unable to find user ghost"));
+        assert_eq!(
+            found(named("")).unwrap(),
+            (0, 0, vec![0], "/root".to_owned())
+        );
+        assert_eq!(
+            found(named("web")).unwrap(),
+            (33, 33, vec![4, 33, 50], "/var/www".to_owned())
+        );
+        assert_eq!(
+            found(named("web:staff")).unwrap(),
+            (33, 50, vec![50], "/var/www".to_owned())
+        );
+        assert_eq!(
+            found(named("1000:7")).unwrap(),
+            (1000, 7, vec![7], "/".to_owned())
+        );
+        assert!(
+            found(named("ghost"))
+                .unwrap_err()
+                .contains("unable to find user ghost")
+        );
         assert!(found(named("web:ghosts")).is_err());
     }
 
@@ -148,7 +185,10 @@ mod tests {
             ..named("root")
         };
         assert_eq!(found(spec.clone()).unwrap().2, [4, 5, 9, 50]);
-        let strict = UserSpec { strict: true, ..spec };
+        let strict = UserSpec {
+            strict: true,
+            ..spec
+        };
         assert_eq!(found(strict).unwrap().2, [5, 9]);
     }
 }

@@ -58,7 +58,12 @@ impl Supervisor {
         }
     }
 
-    fn carry_out(&mut self, client: u64, request: Request, fds: Vec<OwnedFd>) -> Result<Answer, Refusal> {
+    fn carry_out(
+        &mut self,
+        client: u64,
+        request: Request,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Answer, Refusal> {
         match request.call {
             Call::Start { container } => {
                 self.start_container(&container, client, request.id)?;
@@ -68,13 +73,24 @@ impl Supervisor {
                 self.start_exec(&exec, fds, client, request.id)?;
                 return Ok(Answer::Later);
             }
-            Call::Signal { container, signal, everything } => self.signal(&container, signal, everything)?,
+            Call::Signal {
+                container,
+                signal,
+                everything,
+            } => self.signal(&container, signal, everything)?,
             Call::KillExec { exec } => {
                 if let Some(exec) = self.execs.get(&exec) {
-                    linux::process::signal_pidfd(exec.pidfd.as_fd(), 9).step("kill").map_err(Refusal::Failed)?;
+                    linux::process::signal_pidfd(exec.pidfd.as_fd(), 9)
+                        .step("kill")
+                        .map_err(Refusal::Failed)?;
                 }
             }
-            Call::Attach { container, stdin, stdout, stderr } => {
+            Call::Attach {
+                container,
+                stdin,
+                stdout,
+                stderr,
+            } => {
                 let mut fds = fds.into_iter();
                 let mut take = |wanted: bool| if wanted { fds.next() } else { None };
                 let (stdin, outputs) = (take(stdin), [take(stdout), take(stderr)]);
@@ -82,22 +98,41 @@ impl Supervisor {
                 if container.status.state == ContainerState::Exited {
                     return Err(Refusal::Failed("the container has ended".to_owned()));
                 }
-                container.attach(stdin, outputs).step("attach").map_err(Refusal::Failed)?;
+                container
+                    .attach(stdin, outputs)
+                    .step("attach")
+                    .map_err(Refusal::Failed)?;
             }
-            Call::Resize { container, width, height } => {
+            Call::Resize {
+                container,
+                width,
+                height,
+            } => {
                 if let Some(terminal) = self.container(&container)?.terminal() {
-                    linux::terminal::resize(terminal, width, height).step("resize").map_err(Refusal::Failed)?;
+                    linux::terminal::resize(terminal, width, height)
+                        .step("resize")
+                        .map_err(Refusal::Failed)?;
                 }
             }
             Call::Reopen { container } => {
                 let container = self.container(&container)?;
-                container.log.reopen().step("log file").map_err(Refusal::Failed)?;
+                container
+                    .log
+                    .reopen()
+                    .step("log file")
+                    .map_err(Refusal::Failed)?;
             }
             Call::Socket { ipv6 } => {
-                let family = if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+                let family = if ipv6 {
+                    AddressFamily::Inet6
+                } else {
+                    AddressFamily::Inet
+                };
                 let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
                 let made = socket(family, SockType::Stream, flags, None);
-                return Ok(Answer::Now(vec![made.step("socket").map_err(Refusal::Failed)?]));
+                return Ok(Answer::Now(vec![
+                    made.step("socket").map_err(Refusal::Failed)?,
+                ]));
             }
             Call::Forget { container } => {
                 self.containers.remove(&container);
@@ -111,7 +146,8 @@ impl Supervisor {
     }
 
     fn container(&mut self, id: &str) -> Result<&mut super::Container, Refusal> {
-        let missing = || Refusal::NotFound(format!("container {id} is not known to its supervisor"));
+        let missing =
+            || Refusal::NotFound(format!("container {id} is not known to its supervisor"));
         self.containers.get_mut(id).ok_or_else(missing)
     }
 
@@ -165,13 +201,19 @@ impl Supervisor {
             self.reply(starting.client, starting.request, Ok(()), Vec::new());
         } else {
             // It ends by itself now; its end brings the answer.
-            starting.fault.get_or_insert_with(|| "the container's first process died before its program started".to_owned());
-            container.starting = Some(Starting { notes: None, ..starting });
+            starting.fault.get_or_insert_with(|| {
+                "the container's first process died before its program started".to_owned()
+            });
+            container.starting = Some(Starting {
+                notes: None,
+                ..starting
+            });
         }
     }
 
     pub(super) fn exec_notes(&mut self, id: &str) {
-        let Some(mut starting) = self.execs.get_mut(id).and_then(|exec| exec.starting.take()) else {
+        let Some(mut starting) = self.execs.get_mut(id).and_then(|exec| exec.starting.take())
+        else {
             return;
         };
         let closed = read_notes(id, &mut starting);
@@ -185,10 +227,17 @@ impl Supervisor {
             None if starting.ready => Ok(()),
             fault => {
                 self.execs.remove(id);
-                Err(Refusal::Start(fault.unwrap_or_else(|| "the process died before its program started".to_owned())))
+                Err(Refusal::Start(fault.unwrap_or_else(|| {
+                    "the process died before its program started".to_owned()
+                })))
             }
         };
-        self.reply(starting.client, starting.request, result, starting.terminal.into_iter().collect());
+        self.reply(
+            starting.client,
+            starting.request,
+            result,
+            starting.terminal.into_iter().collect(),
+        );
     }
 
     /// Takes in every child that has ended.
@@ -207,7 +256,10 @@ impl Supervisor {
     }
 
     fn ended(&mut self, pid: Pid, exit_code: i32) {
-        let of_container = self.containers.iter().find(|(_, c)| c.pid == pid && c.status.state != ContainerState::Exited);
+        let of_container = self
+            .containers
+            .iter()
+            .find(|(_, c)| c.pid == pid && c.status.state != ContainerState::Exited);
         if let Some(id) = of_container.map(|(id, _)| id.clone()) {
             return self.container_ended(&id, exit_code);
         }
@@ -216,7 +268,10 @@ impl Supervisor {
             // The notes may hold the reason and not have been read yet.
             self.exec_notes(&id);
             if self.execs.remove(&id).is_some() {
-                self.tell_all(&Message::ExecExited { exec: id, exit_code });
+                self.tell_all(&Message::ExecExited {
+                    exec: id,
+                    exit_code,
+                });
             }
         }
     }
@@ -231,7 +286,9 @@ impl Supervisor {
         // Whatever shares its cgroup goes with it, before the pipes are read to their end.
         self.kill_group(&cgroup);
         let group = self.hierarchies.group(&cgroup);
-        let memory_kills = group.as_ref().map_or(0, |group| group.out_of_memory_kills());
+        let memory_kills = group
+            .as_ref()
+            .map_or(0, |group| group.out_of_memory_kills());
         let Some(container) = self.containers.get_mut(id) else {
             return;
         };
@@ -256,7 +313,10 @@ impl Supervisor {
             let refusal = Refusal::Start(status.message.clone());
             self.reply(starting.client, starting.request, Err(refusal), Vec::new());
         }
-        self.tell_all(&Message::Exited { container: id.to_owned(), status });
+        self.tell_all(&Message::Exited {
+            container: id.to_owned(),
+            status,
+        });
         self.remove_cgroup(&cgroup);
     }
 
@@ -285,7 +345,11 @@ impl Supervisor {
         for container in self.containers.values() {
             let _ = linux::process::signal_pidfd(container.pidfd.as_fd(), 9);
         }
-        for container in self.containers.values_mut().filter(|c| c.status.state != ContainerState::Exited) {
+        for container in self
+            .containers
+            .values_mut()
+            .filter(|c| c.status.state != ContainerState::Exited)
+        {
             // With SIGKILL on its way this does not take long.
             let _ = waitpid(container.pid, None);
             container.drain();

@@ -2,13 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use node_api::{ContainerConfig, ContainerState, Mount, RuntimeError, RuntimeService, SandboxState};
+use node_api::{
+    ContainerConfig, ContainerState, Mount, RuntimeError, RuntimeService, SandboxState,
+};
 
 use crate::host::{Host, log_of};
 
 #[tokio::test]
 async fn exit_codes_and_logs() {
-    let Some(host) = Host::new().await else { return };
+    let Some(host) = Host::new().await else {
+        return;
+    };
     let (status, log) = host.run("echo hello; echo problem >&2; exit 3").await;
     assert_eq!((status.exit_code, status.reason.as_str()), (3, "Error"));
     let mut lines: Vec<&str> = log.lines().collect();
@@ -17,7 +21,9 @@ async fn exit_codes_and_logs() {
     let (status, _) = host.run("exit 0").await;
     assert_eq!((status.exit_code, status.reason.as_str()), (0, "Completed"));
     assert!(status.started_at > 0 && status.finished_at >= status.started_at);
-    let (_, log) = host.run("dd if=/dev/zero bs=1000 count=100 2>/dev/null | tr '\\0' x").await;
+    let (_, log) = host
+        .run("dd if=/dev/zero bs=1000 count=100 2>/dev/null | tr '\\0' x")
+        .await;
     let length: usize = log.lines().map(|line| line.len() - "stdout P ".len()).sum();
     assert_eq!(length, 100_000, "nothing is lost at the end");
     host.close().await;
@@ -25,11 +31,19 @@ async fn exit_codes_and_logs() {
 
 #[tokio::test]
 async fn a_program_that_cannot_run() {
-    let Some(host) = Host::new().await else { return };
+    let Some(host) = Host::new().await else {
+        return;
+    };
     let pod = host.pod().await;
     for (command, expected) in [
-        ("nonsense", "exec: \"nonsense\": executable file not found in $PATH"),
-        ("/no/such", "exec: \"/no/such\": stat /no/such: no such file or directory"),
+        (
+            "nonsense",
+            "exec: \"nonsense\": executable file not found in $PATH",
+        ),
+        (
+            "/no/such",
+            "exec: \"/no/such\": stat /no/such: no such file or directory",
+        ),
         ("/etc/passwd", "exec: \"/etc/passwd\": permission denied"),
         ("/etc", "exec: \"/etc\": is a directory"),
     ] {
@@ -42,7 +56,10 @@ async fn a_program_that_cannot_run() {
         assert_eq!(fault.to_string(), expected);
         let status = host.engine().container_status(&id).await.unwrap();
         assert_eq!(status.state, ContainerState::Exited);
-        assert_eq!((status.exit_code, status.reason.as_str()), (128, "StartError"));
+        assert_eq!(
+            (status.exit_code, status.reason.as_str()),
+            (128, "StartError")
+        );
         assert_eq!(status.message, expected);
     }
     host.close().await;
@@ -50,7 +67,9 @@ async fn a_program_that_cannot_run() {
 
 #[tokio::test]
 async fn the_world_inside() {
-    let Some(host) = Host::new().await else { return };
+    let Some(host) = Host::new().await else {
+        return;
+    };
     let script = "hostname; echo $HOSTNAME; id -u; echo $HOME; echo $$; ls /dev | tr '\\n' ' '; echo; \
                   cat /proc/sys/kernel/ostype; cat /etc/resolv.conf; \
                   echo x > /proc/sys/kernel/domainname || echo read-only; cat /proc/interrupts | wc -c; \
@@ -68,17 +87,35 @@ async fn the_world_inside() {
     let id = host.start(&pod, config).await;
     let status = host.ended(&id).await;
     let log = log_of(&status.log_path);
-    let lines: Vec<&str> = log.lines().filter_map(|line| line.strip_prefix("stdout F ")).collect();
+    let lines: Vec<&str> = log
+        .lines()
+        .filter_map(|line| line.strip_prefix("stdout F "))
+        .collect();
     assert_eq!(&lines[..5], ["podhost", "podhost", "0", "/", "1"], "{log}");
-    assert_eq!(lines[5].trim(), "core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero");
-    let rest = ["Linux", "nameserver 10.43.0.10", "read-only", "0", "masked", "/new", "/made/for/me", "root", "filtered"];
+    assert_eq!(
+        lines[5].trim(),
+        "core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero"
+    );
+    let rest = [
+        "Linux",
+        "nameserver 10.43.0.10",
+        "read-only",
+        "0",
+        "masked",
+        "/new",
+        "/made/for/me",
+        "root",
+        "filtered",
+    ];
     assert_eq!(&lines[6..], rest, "{log}");
     host.close().await;
 }
 
 #[tokio::test]
 async fn mounts_and_read_only_roots() {
-    let Some(host) = Host::new().await else { return };
+    let Some(host) = Host::new().await else {
+        return;
+    };
     let source = host.folder.path().join("source");
     std::fs::create_dir(&source).unwrap();
     std::fs::write(source.join("file"), "from the node").unwrap();
@@ -98,9 +135,19 @@ async fn mounts_and_read_only_roots() {
     ];
     config.security.readonly_rootfs = true;
     let (status, log) = host.run_config(config).await;
-    let lines: Vec<&str> = log.lines().filter_map(|line| line.strip_prefix("stdout F ")).collect();
-    assert_eq!(lines, ["from the node", "no", "from the node", "no root"], "{log} {status:?}");
-    assert_eq!(std::fs::read_to_string(source.join("written")).unwrap(), "new\n");
+    let lines: Vec<&str> = log
+        .lines()
+        .filter_map(|line| line.strip_prefix("stdout F "))
+        .collect();
+    assert_eq!(
+        lines,
+        ["from the node", "no", "from the node", "no root"],
+        "{log} {status:?}"
+    );
+    assert_eq!(
+        std::fs::read_to_string(source.join("written")).unwrap(),
+        "new\n"
+    );
     let mut config = host.shell("");
     config.mounts = vec![mount("/x", std::path::Path::new("/no/such/source"), false)];
     let pod = host.pod().await;
@@ -112,22 +159,53 @@ async fn mounts_and_read_only_roots() {
 
 #[tokio::test]
 async fn stopping_asks_first() {
-    let Some(host) = Host::new().await else { return };
+    let Some(host) = Host::new().await else {
+        return;
+    };
     let pod = host.pod().await;
-    let polite = host.start(&pod, host.shell("trap 'echo bye; exit 7' TERM; while :; do sleep 0.05; done")).await;
+    let polite = host
+        .start(
+            &pod,
+            host.shell("trap 'echo bye; exit 7' TERM; while :; do sleep 0.05; done"),
+        )
+        .await;
     tokio::time::sleep(Duration::from_millis(200)).await;
-    host.engine().stop_container(&polite, Duration::from_secs(10)).await.unwrap();
+    host.engine()
+        .stop_container(&polite, Duration::from_secs(10))
+        .await
+        .unwrap();
     let status = host.engine().container_status(&polite).await.unwrap();
-    assert_eq!((status.state, status.exit_code), (ContainerState::Exited, 7));
-    let deaf = host.start(&pod, host.shell("trap '' TERM; while :; do sleep 1; done")).await;
+    assert_eq!(
+        (status.state, status.exit_code),
+        (ContainerState::Exited, 7)
+    );
+    let deaf = host
+        .start(&pod, host.shell("trap '' TERM; while :; do sleep 1; done"))
+        .await;
     let begin = Instant::now();
-    host.engine().stop_container(&deaf, Duration::from_millis(300)).await.unwrap();
+    host.engine()
+        .stop_container(&deaf, Duration::from_millis(300))
+        .await
+        .unwrap();
     assert!(begin.elapsed() >= Duration::from_millis(300));
-    assert_eq!(host.engine().container_status(&deaf).await.unwrap().exit_code, 137);
-    host.engine().stop_container(&deaf, Duration::ZERO).await.unwrap();
+    assert_eq!(
+        host.engine()
+            .container_status(&deaf)
+            .await
+            .unwrap()
+            .exit_code,
+        137
+    );
+    host.engine()
+        .stop_container(&deaf, Duration::ZERO)
+        .await
+        .unwrap();
     host.engine().remove_container(&deaf).await.unwrap();
     host.engine().remove_container(&deaf).await.unwrap();
-    assert!(matches!(host.engine().container_status(&deaf).await, Err(RuntimeError::NotFound(_))));
+    assert!(matches!(
+        host.engine().container_status(&deaf).await,
+        Err(RuntimeError::NotFound(_))
+    ));
     host.engine().stop_pod_sandbox(&pod).await.unwrap();
     host.engine().stop_pod_sandbox(&pod).await.unwrap();
     let status = host.engine().pod_sandbox_status(&pod).await.unwrap();
@@ -141,7 +219,9 @@ async fn stopping_asks_first() {
 
 #[tokio::test]
 async fn users_and_capabilities() {
-    let Some(host) = Host::new().await else { return };
+    let Some(host) = Host::new().await else {
+        return;
+    };
     let facts = "id -u; id -g; id -G; grep CapEff /proc/self/status; grep CapBnd /proc/self/status; grep NoNewPrivs /proc/self/status";
     let mut config = host.shell(facts);
     config.security.run_as_user = Some(1000);
@@ -150,14 +230,28 @@ async fn users_and_capabilities() {
     config.security.no_new_privs = true;
     config.security.seccomp = node_api::SeccompProfile::RuntimeDefault;
     let (_, log) = host.run_config(config).await;
-    let lines: Vec<&str> = log.lines().filter_map(|line| line.strip_prefix("stdout F ")).collect();
-    assert_eq!(&lines[..4], ["1000", "2000", "2000 3000", "CapEff:\t0000000000000000"], "{log}");
-    assert_eq!(lines[4..], ["CapBnd:\t00000000a80425fb", "NoNewPrivs:\t1"], "{log}");
+    let lines: Vec<&str> = log
+        .lines()
+        .filter_map(|line| line.strip_prefix("stdout F "))
+        .collect();
+    assert_eq!(
+        &lines[..4],
+        ["1000", "2000", "2000 3000", "CapEff:\t0000000000000000"],
+        "{log}"
+    );
+    assert_eq!(
+        lines[4..],
+        ["CapBnd:\t00000000a80425fb", "NoNewPrivs:\t1"],
+        "{log}"
+    );
     let mut config = host.shell(facts);
     config.security.drop_capabilities = vec!["ALL".to_owned()];
     config.security.add_capabilities = vec!["NET_BIND_SERVICE".to_owned()];
     let (_, log) = host.run_config(config).await;
-    assert!(log.contains("CapEff:\t0000000000000400") && log.contains("NoNewPrivs:\t0"), "{log}");
+    assert!(
+        log.contains("CapEff:\t0000000000000400") && log.contains("NoNewPrivs:\t0"),
+        "{log}"
+    );
     let mut config = host.shell("ls /dev/vda /dev/fuse 2>/dev/null; mount -t tmpfs x /mnt 2>&1 || ls -d /bin; echo 1 > /proc/sys/vm/overcommit_memory 2>&1 | wc -l");
     config.security.privileged = true;
     let (status, log) = host.run_config(config).await;

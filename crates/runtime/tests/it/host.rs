@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use node_api::{
-    ContainerConfig, ContainerState, ContainerStatus, NamespaceMode, NamespaceOptions, PodNetwork, PodNetworkConfig,
-    PodNetworkResult, PodSandboxConfig, RuntimeError, RuntimeService, SecurityContext,
+    ContainerConfig, ContainerState, ContainerStatus, NamespaceMode, NamespaceOptions, PodNetwork,
+    PodNetworkConfig, PodNetworkResult, PodSandboxConfig, RuntimeError, RuntimeService,
+    SecurityContext,
 };
 use runtime::Engine;
 
@@ -19,7 +20,11 @@ struct NoNetwork;
 impl PodNetwork for NoNetwork {
     async fn add(&self, config: &PodNetworkConfig) -> Result<PodNetworkResult, RuntimeError> {
         let ours = std::fs::read_link("/proc/self/ns/net").unwrap();
-        assert_ne!(std::fs::read_link(&config.netns).unwrap(), ours, "the pod has a network namespace of its own");
+        assert_ne!(
+            std::fs::read_link(&config.netns).unwrap(),
+            ours,
+            "the pod has a network namespace of its own"
+        );
         Ok(PodNetworkResult {
             ips: vec!["10.0.0.1".parse().unwrap()],
             host_interface: String::new(),
@@ -54,7 +59,12 @@ impl Host {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
-        let unique = folder.path().file_name().unwrap().to_string_lossy().replace('.', "");
+        let unique = folder
+            .path()
+            .file_name()
+            .unwrap()
+            .to_string_lossy()
+            .replace('.', "");
         let mut host = Host {
             cgroup_root: format!("/sampan-test-{unique}"),
             folder,
@@ -65,14 +75,19 @@ impl Host {
         host.open().await;
         let wishes = oci::BinaryImage {
             path: "/bin/busybox".to_owned(),
-            links: ["sh", "sleep", "cat", "echo", "id", "env", "ls", "stty", "wc", "nc", "hostname", "ps", "kill", "dd", "tail", "mount", "touch", "mknod", "pwd", "grep", "chroot", "unshare", "tr"]
-                .map(|name| format!("/bin/{name}"))
-                .to_vec(),
+            links: [
+                "sh", "sleep", "cat", "echo", "id", "env", "ls", "stty", "wc", "nc", "hostname",
+                "ps", "kill", "dd", "tail", "mount", "touch", "mknod", "pwd", "grep", "chroot",
+                "unshare", "tr",
+            ]
+            .map(|name| format!("/bin/{name}"))
+            .to_vec(),
             entrypoint: vec!["/bin/sh".to_owned()],
             ..Default::default()
         };
         let store = host.engine().images().clone();
-        let image = oci::image_from_binary(&store, Path::new(BUSYBOX), "test/busybox", &wishes).unwrap();
+        let image =
+            oci::image_from_binary(&store, Path::new(BUSYBOX), "test/busybox", &wishes).unwrap();
         host.image = image.id.to_string();
         Some(host)
     }
@@ -90,7 +105,9 @@ impl Host {
 
     pub(crate) async fn open(&mut self) {
         self.crew = base::Crew::new();
-        let engine = runtime::open(self.config(), Arc::new(NoNetwork), &self.crew).await.unwrap();
+        let engine = runtime::open(self.config(), Arc::new(NoNetwork), &self.crew)
+            .await
+            .unwrap();
         self.engine = Some(engine);
     }
 
@@ -102,7 +119,10 @@ impl Host {
     }
 
     pub(crate) async fn pod(&self) -> String {
-        self.engine().run_pod_sandbox(self.pod_config()).await.unwrap()
+        self.engine()
+            .run_pod_sandbox(self.pod_config())
+            .await
+            .unwrap()
     }
 
     pub(crate) fn pod_config(&self) -> PodSandboxConfig {
@@ -147,7 +167,9 @@ impl Host {
             if status.state == ContainerState::Exited {
                 return status;
             }
-            tokio::time::timeout_at(deadline, events.recv()).await.expect("container ends in time");
+            tokio::time::timeout_at(deadline, events.recv())
+                .await
+                .expect("container ends in time");
         }
     }
 
@@ -192,6 +214,9 @@ pub(crate) fn own_pids() -> NamespaceOptions {
 /// `stdout F line` without the times, joined by line ends.
 pub(crate) fn log_of(path: &Path) -> String {
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().map(|line| line.split_once(' ').unwrap().1).collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(|line| line.split_once(' ').unwrap().1)
+        .collect();
     lines.join("\n")
 }

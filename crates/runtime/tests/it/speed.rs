@@ -8,7 +8,9 @@ use crate::host::Host;
 
 #[tokio::test]
 async fn a_pod_starts_quickly() {
-    let Some(host) = Host::new().await else { return };
+    let Some(host) = Host::new().await else {
+        return;
+    };
     let engine = host.engine().clone();
     let (mut sandbox, mut container, mut end) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..10 {
@@ -23,7 +25,11 @@ async fn a_pod_starts_quickly() {
         engine.remove_pod_sandbox(&pod).await.unwrap();
         end.push(begin.elapsed());
     }
-    for (name, mut times) in [("sandbox", sandbox), ("container", container), ("removal", end)] {
+    for (name, mut times) in [
+        ("sandbox", sandbox),
+        ("container", container),
+        ("removal", end),
+    ] {
         times.sort_unstable();
         println!("{name}: median {:?}, worst {:?}", times[5], times[9]);
         assert!(times[5].as_millis() < 1000, "{name}");
