@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::set::{Element, Set};
 use super::typed::{Atom, steps};
-use crate::types::Type;
+use crate::types::{Field, Type};
 
 /// Paths by what became of them.
 #[derive(Debug, Default)]
@@ -84,14 +84,14 @@ fn compare_at<'a>(
     if old == new {
         return change;
     }
-    let blank = |value: Option<&Value>| match value {
+    let atom = atom.settle([old, new]);
+    let blank = |value: Option<&Value>, encoded: bool| match value {
         None | Some(Value::Null) => true,
         Some(Value::Array(items)) => items.is_empty(),
-        Some(Value::Object(map)) => map.is_empty(),
+        Some(Value::Object(map)) => map.is_empty() && !(encoded && atom.writes_any()),
         Some(_) => false,
     };
-    let atom = atom.settle([old, new]);
-    if matches!(atom, Atom::Leaf) || (blank(old) && blank(new)) {
+    if matches!(atom, Atom::Leaf) || (blank(old, encoded.old) && blank(new, encoded.new)) {
         change.added = old.is_none();
         change.removed = new.is_none();
         change.modified = old.is_some() && new.is_some();
@@ -139,6 +139,21 @@ fn compare_entries<'a>(
         if !old.is_some_and(|old| old.contains_key(key)) {
             fresh = true;
             compare_key(key, unset(old, encoded.old, key), Some(value));
+        }
+    }
+    // What stands alone brings along all that is always written.
+    let (alone, encoded_alone) = match (old, new) {
+        (None, Some(new)) => (Some(new), encoded.new),
+        (Some(old), None) => (Some(old), encoded.old),
+        _ => (None, false),
+    };
+    if let (Some(alone), true, Atom::Struct(ty)) = (alone, encoded_alone, atom) {
+        let unset =
+            |field: &&Field| atom.always_writes(&field.json) && !alone.contains_key(&*field.json);
+        for field in ty.fields.iter().filter(unset) {
+            fresh = true;
+            let null = |there: bool| there.then_some(&Value::Null);
+            compare_key(&field.json, null(old.is_some()), null(new.is_some()));
         }
     }
     if fresh {
