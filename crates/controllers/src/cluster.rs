@@ -1,9 +1,20 @@
 //! Controllers that keep house for the cluster.
 
+pub(crate) mod discovery;
+pub mod disruption;
+mod disruption_target;
+pub mod garbage;
+pub(crate) mod monitor;
 pub mod namespace;
+pub mod node_ipam;
 pub mod node_lifecycle;
+pub mod pod_gc;
+pub mod resource_quota;
+pub mod role_aggregation;
 pub mod root_ca;
 pub mod serviceaccount;
+pub mod taint_eviction;
+mod worker;
 
 use client::Informer;
 use k8s_openapi::api::core::v1::Pod;

@@ -17,6 +17,8 @@ pub use context::{Config, Context};
 pub const CONTROLLERS: &[(&str, fn(&Context))] = &[
     ("deployment-controller", workloads::deployment::start),
     ("replicaset-controller", workloads::replicaset::start),
+    ("statefulset-controller", workloads::statefulset::start),
+    ("daemonset-controller", workloads::daemonset::start),
     (
         "replicationcontroller-controller",
         workloads::replicationcontroller::start,
@@ -26,6 +28,16 @@ pub const CONTROLLERS: &[(&str, fn(&Context))] = &[
     ("namespace-controller", cluster::namespace::start),
     ("serviceaccount-controller", cluster::serviceaccount::start),
     ("node-lifecycle-controller", cluster::node_lifecycle::start),
+    ("taint-eviction-controller", cluster::taint_eviction::start),
+    ("garbage-collector-controller", cluster::garbage::start),
+    ("pod-garbage-collector-controller", cluster::pod_gc::start),
+    ("resourcequota-controller", cluster::resource_quota::start),
+    (
+        "clusterrole-aggregation-controller",
+        cluster::role_aggregation::start,
+    ),
+    ("disruption-controller", cluster::disruption::start),
+    ("node-ipam-controller", cluster::node_ipam::start),
     (
         "root-ca-certificate-publisher-controller",
         cluster::root_ca::start,
