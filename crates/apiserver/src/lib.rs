@@ -24,6 +24,7 @@ mod reviews;
 mod selectors;
 mod server;
 mod start;
+mod stream;
 mod subresource;
 mod table;
 mod verbs;

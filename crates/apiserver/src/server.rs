@@ -42,6 +42,7 @@ pub(crate) struct Core {
     pub(crate) event_leases: crate::keep::EventLeases,
     pub(crate) inflight: Inflight,
     pub(crate) metrics: Metrics,
+    pub(crate) dialer: crate::stream::Dialer,
     pub(crate) stop: base::Stop,
     /// Whether the objects that every cluster has are there.
     pub(crate) started: AtomicBool,

@@ -18,6 +18,7 @@ use crate::lookup::{Lookup, Rights};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::server::{ApiServer, Core};
+use crate::stream::Dialer;
 
 /// Why an API server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,9 @@ pub enum BuildError {
     /// Tokens cannot be signed.
     #[error("cannot sign tokens")]
     Signer(#[source] auth::pki::PkiError),
+    /// Kubelets cannot be dialed.
+    #[error("cannot set up TLS for kubelets")]
+    KubeletClient(#[source] client::remote::RemoteError),
     /// An object that every cluster has cannot be written.
     #[error("cannot write {what}")]
     Bootstrap {
@@ -75,6 +79,7 @@ pub async fn build(
             config.max_requests_inflight,
         ),
         metrics: Metrics::default(),
+        dialer: Dialer::new(&config.pki, crew)?,
         stop: crew.stop(),
         started: AtomicBool::new(false),
         config,

@@ -1,6 +1,7 @@
 //! What lies below an object's path.
 
 pub(crate) mod binding;
+pub(crate) mod connect;
 pub(crate) mod eviction;
 pub(crate) mod scale;
 pub(crate) mod token;
@@ -39,6 +40,7 @@ impl Subresource {
 const READ_WRITE: &[&str] = &["get", "patch", "update"];
 const CREATE: &[&str] = &["create"];
 const CONNECT: &[&str] = &["create", "get"];
+const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
 
 const STATUS: Subresource = Subresource {
     name: "status",
@@ -65,6 +67,13 @@ const fn subresource(
 
 /// Those that only some kinds have, by resource.
 const OWN: &[(&str, Subresource)] = &[
+    ("pods", subresource("attach", CONNECT, Some(("", "v1", "PodAttachOptions")))),
+    ("pods", subresource("exec", CONNECT, Some(("", "v1", "PodExecOptions")))),
+    ("pods", subresource("log", &["get"], None)),
+    ("pods", subresource("portforward", CONNECT, Some(("", "v1", "PodPortForwardOptions")))),
+    ("pods", subresource("proxy", PROXY, Some(("", "v1", "PodProxyOptions")))),
+    ("nodes", subresource("proxy", PROXY, Some(("", "v1", "NodeProxyOptions")))),
+    ("services", subresource("proxy", PROXY, Some(("", "v1", "ServiceProxyOptions")))),
     ("pods", subresource("binding", CREATE, Some(("", "v1", "Binding")))),
     ("pods", subresource("ephemeralcontainers", READ_WRITE, None)),
     ("pods", subresource("eviction", CREATE, Some(("policy", "v1", "Eviction")))),
@@ -97,7 +106,7 @@ pub(crate) async fn answer(
     core: &Arc<Core>,
     call: &Call,
     resource: &Arc<Resource>,
-    _parts: Parts,
+    parts: Parts,
     body: Body,
 ) -> Result<Answer, Status> {
     let info = &call.info;
@@ -107,6 +116,9 @@ pub(crate) async fn answer(
         return Err(method_not_allowed());
     }
     match (known.name, info.verb) {
+        ("log" | "exec" | "attach" | "portforward" | "proxy", _) => {
+            Box::pin(connect::connect(core, call, resource, parts, body)).await
+        }
         ("scale", _) => Box::pin(scale::answer(core, call, resource, body)).await,
         ("binding", _) => Box::pin(binding::bind(core, call, resource, body)).await,
         ("eviction", _) => Box::pin(eviction::evict(core, call, resource, body)).await,

@@ -37,6 +37,11 @@ impl Query {
         own.map(|(_, value)| value.as_str())
     }
 
+    /// All parameters, decoded.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
     /// Whether a parameter is set to something other than false.
     pub(crate) fn flag(&self, key: &str) -> bool {
         let first = self.0.iter().find(|(own, _)| own == key);

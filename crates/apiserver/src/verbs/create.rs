@@ -97,10 +97,13 @@ async fn try_create(write: &Write<'_>, object: Value) -> Result<Bytes, Status> {
     let resource = write.resource;
     let row = &resource.row;
     let requested = text(&object, "/metadata/name").to_owned();
+    let object = write.await_needs(&requested, object).await;
     let mut object = write.mutate(Operation::Create, &requested, object, None)?;
     row.strategy.default(&mut object);
     identify(resource, &mut object);
-    if let Some(map) = object.as_object_mut().filter(|_| row.has_status) {
+    // A kubelet registers its node with all it knows.
+    let keeps_status = !row.has_status || row.names.group_resource() == "nodes";
+    if let Some(map) = object.as_object_mut().filter(|_| !keeps_status) {
         map.remove("status");
     }
     row.strategy.prepare_create(&mut object);

@@ -1,6 +1,7 @@
 //! What all writes share: names and namespaces, admission, bookkeeping, managed fields.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use admission::Operation;
 use meta::{Faults, Names, Object, Status};
@@ -10,6 +11,8 @@ use crate::chain::Call;
 use crate::registry::Resource;
 use crate::server::Core;
 
+/// How long a creation waits for what it needs.
+const NEEDS_WAIT: Duration = Duration::from_secs(1);
 /// What admission and authorization decide from.
 const DECIDING: [&str; 13] = [
     "namespaces",
@@ -82,6 +85,34 @@ impl<'a> Write<'a> {
             old,
         )?;
         Ok(object.0)
+    }
+
+    /// Waits a moment for what the new object needs and a controller is about to make, such as a
+    /// namespace's service account.
+    pub(crate) async fn await_needs(&self, name: &str, object: Value) -> Value {
+        let object = Object(object);
+        let request = self.request(Operation::Create, name, None);
+        let core = self.core;
+        let end = tokio::time::Instant::now() + NEEDS_WAIT;
+        while let Some(missing) = core.admission.awaited(&request, &object, &core.lookup) {
+            let resources = core.registry.now();
+            let cache = resources.by_name(missing.resource).and_then(|own| own.cache.clone());
+            drop(resources);
+            let Some(cache) = cache else {
+                break;
+            };
+            let mut growth = cache.growth();
+            growth.borrow_and_update();
+            // It may have come in between.
+            if core.admission.awaited(&request, &object, &core.lookup).is_none() {
+                break;
+            }
+            let grown = tokio::time::timeout_at(end, growth.changed()).await;
+            if !matches!(grown, Ok(Ok(()))) {
+                break;
+            }
+        }
+        object.0
     }
 
     /// Runs the validating plugins. Whoever admitted the write learns how it ended.

@@ -4,5 +4,6 @@ mod admission;
 mod cluster;
 mod kubectl;
 mod lists;
+mod streams;
 mod watches;
 mod writes;

@@ -1,0 +1,205 @@
+//! Requests that end at a kubelet or a pod, and not in the store: dialing, and passing on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use auth::Pki;
+use base::Crew;
+use client::{Access, Body, BoxError};
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use meta::{Reason, Status};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::start::BuildError;
+
+/// How long a kubelet or pod may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Headers that concern one connection only, and those that say who we are.
+const HOP_HEADERS: [&str; 8] = [
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "host",
+    "authorization",
+];
+
+/// Dials what is not this server.
+pub(crate) struct Dialer {
+    /// Shows our client certificate, and takes only what the cluster's authority signed.
+    kubelet: Arc<rustls::ClientConfig>,
+    crew: Crew,
+}
+
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// Address or name.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// Whether it is a kubelet, which speaks TLS with us.
+    pub(crate) kubelet: bool,
+}
+
+impl Target {
+    fn authority(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+}
+
+impl Dialer {
+    /// Issues the certificate that kubelets know us by.
+    pub(crate) fn new(pki: &Pki, crew: &Crew) -> Result<Dialer, BuildError> {
+        let pair = pki
+            .issue_client("kube-apiserver-kubelet-client", &["system:masters"])
+            .map_err(BuildError::Signer)?;
+        let access = Access {
+            ca: Some(pki.ca_pem().as_bytes().to_vec()),
+            certificate: Some((pair.cert_pem.into_bytes(), pair.key_pem.into_bytes())),
+            ..Access::default()
+        };
+        let mut config = client::remote::tls_config(&access).map_err(BuildError::KubeletClient)?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Dialer {
+            kubelet: Arc::new(config),
+            crew: crew.clone(),
+        })
+    }
+
+    /// Sends a request over a connection of its own, and hands back what comes; an upgrade is
+    /// spliced with the client's.
+    pub(crate) async fn pass_on(
+        &self,
+        target: &Target,
+        mut request: Request<Body>,
+        client: Option<OnUpgrade>,
+    ) -> Result<Response<Body>, Status> {
+        let authority = target.authority();
+        if let Ok(host) = HeaderValue::from_str(&authority) {
+            request.headers_mut().insert(http::header::HOST, host);
+        }
+        let mut answer = self.send(target, request).await?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(answer.map(|body| body.map_err(BoxError::from).boxed_unsync()));
+        }
+        let Some(client) = client else {
+            return Err(Status::bad_request("Upgrade request required"));
+        };
+        let server = hyper::upgrade::on(&mut answer);
+        let stop = self.crew.stop();
+        self.crew.spawn("stream", async move {
+            tokio::select! {
+                () = splice(client, server) => {}
+                () = stop.raised() => {}
+            }
+        });
+        let (head, _) = answer.into_parts();
+        Ok(Response::from_parts(head, client::empty()))
+    }
+
+    async fn send(
+        &self,
+        target: &Target,
+        request: Request<Body>,
+    ) -> Result<Response<hyper::body::Incoming>, Status> {
+        let failed = |error: &dyn std::fmt::Display| {
+            let place = target.authority();
+            let text = format!("error dialing backend: dial tcp {place}: {error}");
+            Status::new(Reason::InternalError, text)
+        };
+        let place = (target.host.as_str(), target.port);
+        let tcp = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(place)).await;
+        let tcp = tcp.map_err(|_| failed(&"i/o timeout"))?.map_err(|error| failed(&error))?;
+        tcp.set_nodelay(true).map_err(|error| failed(&error))?;
+        if !target.kubelet {
+            return self.exchange(tcp, request).await.map_err(|error| failed(&error));
+        }
+        let name = ServerName::try_from(target.host.clone()).map_err(|error| failed(&error))?;
+        let connector = TlsConnector::from(Arc::clone(&self.kubelet));
+        let tls = tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(name, tcp)).await;
+        let tls = tls
+            .map_err(|_| failed(&"TLS handshake timeout"))?
+            .map_err(|error| failed(&error))?;
+        self.exchange(tls, request).await.map_err(|error| failed(&error))
+    }
+
+    async fn exchange(
+        &self,
+        stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+        request: Request<Body>,
+    ) -> Result<Response<hyper::body::Incoming>, hyper::Error> {
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let stop = self.crew.stop();
+        self.crew.spawn("stream connection", async move {
+            tokio::select! {
+                ended = connection.with_upgrades() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "connection to a backend ended");
+                    }
+                }
+                () = stop.raised() => {}
+            }
+        });
+        sender.send_request(request).await
+    }
+}
+
+async fn splice(client: OnUpgrade, server: OnUpgrade) {
+    let (client, server): (Upgraded, Upgraded) = match tokio::try_join!(client, server) {
+        Ok(both) => both,
+        Err(error) => return tracing::debug!(%error, "upgrade failed"),
+    };
+    let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+    if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut server).await {
+        tracing::debug!(%error, "stream ended");
+    }
+}
+
+/// The headers that a request keeps on its way.
+pub(crate) fn passed_headers(headers: &HeaderMap) -> HeaderMap {
+    let mut passed = headers.clone();
+    for name in HOP_HEADERS {
+        passed.remove(name);
+    }
+    let impersonation: Vec<_> =
+        passed.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();
+    for name in impersonation {
+        passed.remove(name);
+    }
+    if !passed.contains_key(UPGRADE) {
+        passed.remove(CONNECTION);
+    }
+    passed
+}
+
+/// A failure that a kubelet words as plain text, as a Status.
+pub(crate) async fn failure(answer: Response<Body>) -> Status {
+    let code = answer.status().as_u16();
+    let text = match crate::body::read(answer.into_body()).await {
+        Ok(body) => String::from_utf8_lossy(&body).trim().to_owned(),
+        Err(status) => status.message,
+    };
+    let reason = match code {
+        400 => Reason::BadRequest,
+        401 => Reason::Unauthorized,
+        403 => Reason::Forbidden,
+        404 => Reason::NotFound,
+        503 => Reason::ServiceUnavailable,
+        _ => Reason::InternalError,
+    };
+    let mut status = Status::new(reason, text);
+    status.code = code;
+    status
+}

@@ -1,0 +1,304 @@
+//! log, exec, attach, port-forward and proxies: from an object to the place that answers for it.
+
+use std::sync::Arc;
+
+use client::Body;
+use client::request::percent_encode;
+use http::request::Parts;
+use http::Request;
+use hyper::upgrade::OnUpgrade;
+use meta::{LabelSelector, Object, Status};
+use serde_json::Value;
+
+use crate::chain::Call;
+use crate::dispatch::no_such_resource;
+use crate::registry::Resource;
+use crate::respond::Answer;
+use crate::server::Core;
+use crate::stream::{self, Target};
+use crate::verbs::get::newest;
+use crate::verbs::write::Write;
+
+/// The port of a kubelet that does not say.
+const KUBELET_PORT: u16 = 10250;
+const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+
+/// Passes a request on to where the object lives.
+pub(crate) async fn connect(
+    core: &Arc<Core>,
+    call: &Call,
+    resource: &Resource,
+    mut parts: Parts,
+    body: Body,
+) -> Result<Answer, Status> {
+    let (target, path) = match call.info.subresource.as_str() {
+        "proxy" => proxied(core, call, resource).await?,
+        _ => in_pod(core, call, resource).await?,
+    };
+    let name = call.info.name.as_str();
+    let write = Write::of(core, call, resource)?;
+    let admitted = write.admit(admission::Operation::Connect, name, None, None)?;
+    drop(admitted);
+    let upgrade = parts.extensions.remove::<OnUpgrade>();
+    let mut request = Request::builder()
+        .method(parts.method)
+        .uri(path)
+        .body(body)
+        .map_err(|error| Status::bad_request(format!("invalid request: {error}")))?;
+    *request.headers_mut() = stream::passed_headers(&call.headers);
+    let answer = core.dialer.pass_on(&target, request, upgrade).await?;
+    let code = answer.status();
+    let refused = code.is_client_error() || code.is_server_error();
+    match refused && call.info.subresource != "proxy" {
+        true => Err(stream::failure(answer).await),
+        false => Ok(answer),
+    }
+}
+
+async fn in_pod(
+    core: &Core,
+    call: &Call,
+    pods: &Resource,
+) -> Result<(Target, String), Status> {
+    let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
+    let pod = newest(core, pods, namespace, name).await?.shared_tree();
+    let word = call.info.subresource.as_str();
+    if word == "log" {
+        check_log(call)?;
+    }
+    let base = match word {
+        "log" => "containerLogs",
+        "exec" => "exec",
+        "attach" => "attach",
+        "portforward" => "portForward",
+        _ => return Err(no_such_resource()),
+    };
+    let mut path = format!("/{base}/{}/{}", percent_encode(namespace), percent_encode(name));
+    if word != "portforward" {
+        let container = container(call, &pod)?;
+        path.push('/');
+        path.push_str(&percent_encode(&container));
+    }
+    let node = pod.text("/spec/nodeName");
+    if node.is_empty() {
+        return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
+    }
+    add_query(&mut path, call, &["container"]);
+    Ok((kubelet(core, node)?, path))
+}
+
+/// The container that is meant, in upstream's words when that is not clear.
+fn container(call: &Call, pod: &Object) -> Result<String, Status> {
+    let names = |field: &str| -> Vec<String> {
+        let list = pod.0.pointer(&format!("/spec/{field}")).and_then(Value::as_array);
+        let names = list.into_iter().flatten().filter_map(|one| one["name"].as_str());
+        names.map(str::to_owned).collect()
+    };
+    let (main, init, debug) = (names("containers"), names("initContainers"), names("ephemeralContainers"));
+    let pod_name = pod.name();
+    if let Some(asked) = call.query.get("container") {
+        let known = [&main, &init, &debug].iter().any(|list| list.iter().any(|own| own == asked));
+        return match known {
+            true => Ok(asked.to_owned()),
+            false => Err(Status::bad_request(format!(
+                "container {asked} is not valid for pod {pod_name}"
+            ))),
+        };
+    }
+    if let [only] = main.as_slice() {
+        return Ok(only.clone());
+    }
+    if let Some(chosen) = pod.annotation(DEFAULT_CONTAINER)
+        && main.iter().any(|own| own == chosen)
+    {
+        return Ok(chosen.to_owned());
+    }
+    let mut text = format!(
+        "a container name must be specified for pod {pod_name}, choose one of: [{}]",
+        main.join(" ")
+    );
+    if !init.is_empty() {
+        text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+    }
+    Err(Status::bad_request(text))
+}
+
+fn check_log(call: &Call) -> Result<(), Status> {
+    let mut faults = meta::Faults::new();
+    let mut at_least = |field: &str, least: i64, rule: &str| -> Result<(), Status> {
+        if let Some(value) = call.query.number(field)?.filter(|value| *value < least) {
+            faults.invalid(field, value, rule);
+        }
+        Ok(())
+    };
+    at_least("tailLines", 0, "must be greater than or equal to 0")?;
+    at_least("limitBytes", 1, "must be greater than 0")?;
+    at_least("sinceSeconds", 1, "must be greater than 0")?;
+    if call.query.get("sinceSeconds").is_some() && call.query.get("sinceTime").is_some() {
+        faults.forbidden("sinceSeconds", "at most one of `sinceTime` or `sinceSeconds` may be specified");
+    }
+    let names = meta::Names::namespaced("", "v1", "PodLogOptions", "pods");
+    match faults.is_empty() {
+        true => Ok(()),
+        false => Err(Status::invalid(&names, &call.info.name, &faults)),
+    }
+}
+
+/// The kubelet of a node.
+fn kubelet(core: &Core, node: &str) -> Result<Target, Status> {
+    use admission::Lookup as _;
+    let found = core.lookup.get("nodes", "", node).ok_or_else(|| {
+        Status::not_found(&meta::Names::cluster("", "v1", "Node", "nodes"), node)
+    })?;
+    let addresses = found.0.pointer("/status/addresses").and_then(Value::as_array);
+    let addresses: Vec<&Value> = addresses.into_iter().flatten().collect();
+    let of = |kind: &str| {
+        let own = addresses.iter().find(|address| address["type"] == kind);
+        own.and_then(|address| address["address"].as_str())
+    };
+    let preferred = ["InternalIP", "ExternalIP", "Hostname"];
+    let host = preferred.into_iter().find_map(of).ok_or_else(|| {
+        Status::internal(format!("no preferred addresses found; known addresses: {}", addresses.len()))
+    })?;
+    let port = found.0.pointer("/status/daemonEndpoints/kubeletEndpoint/Port");
+    let port = port.and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
+    Ok(Target {
+        host: host.to_owned(),
+        port: port.filter(|port| *port > 0).unwrap_or(KUBELET_PORT),
+        kubelet: true,
+    })
+}
+
+/// The rest of the path, and the query but for some parameters.
+fn add_query(path: &mut String, call: &Call, without: &[&str]) {
+    let pairs = call.query.pairs().filter(|(key, _)| !without.contains(key));
+    for (at, (key, value)) in pairs.enumerate() {
+        path.push(if at == 0 { '?' } else { '&' });
+        path.push_str(&format!("{}={}", percent_encode(key), percent_encode(value)));
+    }
+}
+
+/// What a proxy path leads to: a node's kubelet, a pod, or a ready endpoint of a service.
+async fn proxied(
+    core: &Core,
+    call: &Call,
+    resource: &Resource,
+) -> Result<(Target, String), Status> {
+    let mut path = format!("/{}", call.info.tail);
+    add_query(&mut path, call, &[]);
+    let (scheme, name, port) = split_name(&call.info.name);
+    if scheme == "https" {
+        return Err(Status::bad_request("proxies to https backends are not supported"));
+    }
+    let namespace = call.info.namespace.as_str();
+    let host_and_port = match resource.row.names.plural.as_str() {
+        "nodes" => {
+            newest(core, resource, "", name).await?;
+            return Ok((kubelet(core, name)?, path));
+        }
+        "pods" => {
+            let pod = newest(core, resource, namespace, name).await?.shared_tree();
+            pod_address(&pod, port)
+        }
+        _ => {
+            newest(core, resource, namespace, name).await?;
+            service_endpoint(core, namespace, name, port)
+        }
+    };
+    let (host, port) = host_and_port.ok_or_else(|| {
+        let text = format!("no endpoints available for service {name:?}");
+        Status::new(meta::Reason::ServiceUnavailable, text)
+    })?;
+    let target = Target {
+        host,
+        port,
+        kubelet: false,
+    };
+    Ok((target, path))
+}
+
+/// `[scheme:]name[:port]`.
+fn split_name(text: &str) -> (&str, &str, &str) {
+    let parts: Vec<&str> = text.split(':').collect();
+    match parts.as_slice() {
+        [scheme, name, port] => (scheme, name, port),
+        [name, port] => ("", name, port),
+        _ => ("", text, ""),
+    }
+}
+
+fn pod_address(pod: &Object, port: &str) -> Option<(String, u16)> {
+    let host = pod.text("/status/podIP");
+    let containers = pod.0.pointer("/spec/containers").and_then(Value::as_array);
+    let ports = containers
+        .into_iter()
+        .flatten()
+        .filter_map(|container| container["ports"].as_array())
+        .flatten();
+    let number = |port: &Value| u16::try_from(port["containerPort"].as_u64()?).ok();
+    let mut fitting = ports.filter(|own| port.is_empty() || own["name"] == port);
+    let port = match port.parse::<u16>() {
+        Ok(port) => Some(port),
+        Err(_) => fitting.find_map(number).or(port.is_empty().then_some(80)),
+    };
+    (!host.is_empty()).then_some(())?;
+    Some((host.to_owned(), port?))
+}
+
+fn service_endpoint(
+    core: &Core,
+    namespace: &str,
+    service: &str,
+    port: &str,
+) -> Option<(String, u16)> {
+    use admission::Lookup as _;
+    let own = LabelSelector::equal([("kubernetes.io/service-name", service)]);
+    let port_name = core.lookup.get("services", namespace, service).and_then(|service| {
+        // A number means the service's port, whose name is the endpoint's.
+        let ports = service.0.pointer("/spec/ports").and_then(Value::as_array)?.clone();
+        let number = port.parse::<u64>().ok();
+        let fits = |own: &&Value| match (port, number) {
+            ("", _) => true,
+            (_, Some(number)) => own["port"] == number,
+            (name, None) => own["name"] == name,
+        };
+        let found = ports.iter().find(fits)?;
+        Some(found["name"].as_str().unwrap_or("").to_owned())
+    })?;
+    let slices = core.lookup.list("endpointslices.discovery.k8s.io", namespace);
+    let mut candidates = Vec::new();
+    for slice in slices.iter().filter(|slice| own.matches(|key| slice.label(key))) {
+        let ports = slice.0.get("ports").and_then(Value::as_array);
+        let port = ports.into_iter().flatten().find(|own| {
+            own["name"].as_str().unwrap_or("") == port_name
+        });
+        let port = port.and_then(|port| u16::try_from(port["port"].as_u64()?).ok());
+        let Some(port) = port else {
+            continue;
+        };
+        let endpoints = slice.0.get("endpoints").and_then(Value::as_array);
+        for endpoint in endpoints.into_iter().flatten() {
+            let ready = endpoint.pointer("/conditions/ready").and_then(Value::as_bool);
+            let address = endpoint.pointer("/addresses/0").and_then(Value::as_str);
+            if let (true, Some(address)) = (ready.unwrap_or(true), address) {
+                candidates.push((address.to_owned(), port));
+            }
+        }
+    }
+    match candidates.len() {
+        0 => None,
+        count => Some(candidates.swap_remove(rand::random_range(0..count))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxy_names_are_split() {
+        assert_eq!(split_name("web"), ("", "web", ""));
+        assert_eq!(split_name("web:http"), ("", "web", "http"));
+        assert_eq!(split_name("http:web:80"), ("http", "web", "80"));
+    }
+}
