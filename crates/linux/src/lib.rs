@@ -3,6 +3,7 @@
 //! makes them safe is stated where the `unsafe` block stands.
 
 pub mod attributes;
+pub mod bpf;
 pub mod capability;
 pub mod cgroup;
 pub mod mount;

@@ -36,7 +36,7 @@ pub enum Progress {
     Resolved(Vec<(Digest, u64)>),
     /// The layer was in the store already.
     Present(Digest),
-    /// So many bytes of a layer have come.
+    /// So many more bytes of a layer have come.
     Arrived(Digest, u64),
     /// The layer is complete, checked and unpacked.
     Unpacked(Digest),
@@ -287,12 +287,13 @@ async fn feed(
             let skipped = skip.min(data.len() as u64);
             skip -= skipped;
             let data = data.split_off(usize::try_from(skipped).unwrap_or(usize::MAX));
-            done += data.len() as u64;
+            let fresh = data.len() as u64;
+            done += fresh;
             if sender.send(Ok(data)).await.is_err() {
                 // The unpacker has seen enough and knows why.
                 return Ok(());
             }
-            report(Progress::Arrived(blob.digest.clone(), done));
+            report(Progress::Arrived(blob.digest.clone(), fresh));
         }
     }
     Err(ImageError::Registry(format!(

@@ -1,8 +1,10 @@
 //! Which device nodes may be used in a control group.
 
 use std::io;
+use std::os::fd::AsFd;
 
 use super::{Cgroup, write};
+use crate::bpf::{DeviceUse, filter_devices};
 
 /// One rule of what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -59,18 +61,35 @@ impl DeviceRule {
     }
 }
 
-impl Cgroup {
-    /// Denies every device but those of `rules`. Returns false when this machine has no
-    /// version 1 devices controller, the only means used here.
-    pub fn allow_devices(&self, rules: &[DeviceRule]) -> io::Result<bool> {
-        let Some(folder) = self.v1("devices") else {
-            return Ok(false);
-        };
-        write(&folder, "devices.deny", "a")?;
-        for rule in rules {
-            write(&folder, "devices.allow", &rule.line())?;
+impl DeviceRule {
+    fn device_use(&self) -> DeviceUse {
+        let bit = |letter, bit| if self.access.contains(letter) { bit } else { 0 };
+        let number = |n: Option<u64>| n.and_then(|n| i32::try_from(n).ok());
+        DeviceUse {
+            block: self.kind == 'b',
+            access: bit('m', 1) | bit('r', 2) | bit('w', 4),
+            major: number(self.major),
+            minor: number(self.minor),
         }
-        Ok(true)
+    }
+}
+
+impl Cgroup {
+    /// Denies every device but those of `rules`: by the devices controller of version 1 where
+    /// there is one, else by a program attached to the group of version 2.
+    pub fn allow_devices(&self, rules: &[DeviceRule]) -> io::Result<()> {
+        if let Some(folder) = self.v1("devices") {
+            write(&folder, "devices.deny", "a")?;
+            for rule in rules {
+                write(&folder, "devices.allow", &rule.line())?;
+            }
+            return Ok(());
+        }
+        let Some(group) = self.unified_handle()? else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let uses: Vec<DeviceUse> = rules.iter().map(DeviceRule::device_use).collect();
+        filter_devices(group.as_fd(), &uses)
     }
 }
 
@@ -87,5 +106,33 @@ mod tests {
         assert_eq!(lines[0], "c *:* m");
         assert!(lines.contains(&"c 1:3 rwm".to_owned()));
         assert_eq!(lines.last().unwrap(), "c 136:* rwm");
+    }
+
+    /// The kernel itself: a process in a version 2 group may use what is allowed, and no more.
+    #[test]
+    fn version_2_by_a_program() {
+        let mut all = crate::cgroup::Hierarchies::of_this_machine().unwrap();
+        all.0.retain(|hierarchy| hierarchy.unified);
+        if all.0.is_empty() || !nix::unistd::getuid().is_root() {
+            return;
+        }
+        let name = format!("sampan-test-devices-{}", std::process::id());
+        let group = all.group(&name).unwrap();
+        group.create().unwrap();
+        group
+            .allow_devices(&[DeviceRule::character(1, Some(3))])
+            .unwrap();
+        let mut child = std::process::Command::new("/bin/sh")
+            .args(["-c", "read go; true < /dev/null && ! true < /dev/zero"])
+            .stdin(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+        group.join(pid, true).unwrap();
+        drop(child.stdin.take());
+        let status = child.wait().unwrap();
+        group.remove().unwrap();
+        assert!(status.success(), "{status}");
     }
 }

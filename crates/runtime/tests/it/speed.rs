@@ -36,3 +36,44 @@ async fn a_pod_starts_quickly() {
     }
     host.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_pods_at_once() {
+    let Some(host) = Host::new().await else {
+        return;
+    };
+    let host = std::sync::Arc::new(host);
+    let mut tasks = tokio::task::JoinSet::new();
+    let begin = Instant::now();
+    for number in 0..30 {
+        let host = std::sync::Arc::clone(&host);
+        tasks.spawn(async move {
+            let mut config = host.pod_config();
+            config.cgroup_parent = format!("/kubepods/pod{number}");
+            let begin = Instant::now();
+            let pod = host.engine().run_pod_sandbox(config).await.unwrap();
+            let mut config = host.shell("echo ready; sleep 1000");
+            config.log_path = format!("{number}/0.log").into();
+            config.security.seccomp = node_api::SeccompProfile::RuntimeDefault;
+            let id = host.start(&pod, config).await;
+            let started = begin.elapsed();
+            let result = host
+                .engine()
+                .exec_sync(&id, vec!["echo".to_owned(), number.to_string()], None)
+                .await
+                .unwrap();
+            assert_eq!(result.stdout, format!("{number}\n").as_bytes());
+            host.engine().remove_pod_sandbox(&pod).await.unwrap();
+            started
+        });
+    }
+    let mut times: Vec<_> = tasks.join_all().await;
+    times.sort_unstable();
+    println!(
+        "30 pods: median {:?}, worst {:?}, all gone after {:?}",
+        times[15],
+        times[29],
+        begin.elapsed()
+    );
+    std::sync::Arc::into_inner(host).unwrap().close().await;
+}
