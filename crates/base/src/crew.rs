@@ -1,10 +1,12 @@
 //! A crew owns every long-running task of a process, and decides what the
 //! death of one of them means.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Tells a task that it is time to finish. Clones share one signal.
@@ -49,13 +51,22 @@ pub enum CrewError {
     Panicked { name: String },
 }
 
-type Outcome = (String, Result<(), String>);
+/// How long tasks may take to end once the signal is raised; then they are cut off.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+type Outcome = Result<(), String>;
+
+#[derive(Debug, Default)]
+struct Tasks {
+    set: JoinSet<Outcome>,
+    names: HashMap<Id, String>,
+}
 
 /// The owner of all tasks. Cheap to clone; clones share the same tasks.
 #[derive(Clone, Debug, Default)]
 pub struct Crew {
     stop: Stop,
-    tasks: Arc<Mutex<JoinSet<Outcome>>>,
+    tasks: Arc<Mutex<Tasks>>,
     arrived: Arc<tokio::sync::Notify>,
 }
 
@@ -87,44 +98,75 @@ impl Crew {
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: std::fmt::Display,
     {
-        let name = name.into();
-        let work = async move { (name, task.await.map_err(|error| error.to_string())) };
-        self.lock().spawn(work);
+        let work = async move { task.await.map_err(|error| error.to_string()) };
+        let mut tasks = self.lock();
+        let id = tasks.set.spawn(work).id();
+        tasks.names.insert(id, name.into());
+        drop(tasks);
         self.arrived.notify_one();
     }
 
     /// Waits until the stop signal is raised and every task has ended, or
     /// until a task fails; in that case raises the signal and waits for the rest.
+    /// Tasks that do not heed the signal in time are named and cut off.
     pub async fn finished(&self) -> Result<(), CrewError> {
         let mut first_fault = None;
-        loop {
-            let next = std::future::poll_fn(|cx| self.lock().poll_join_next(cx));
-            let joined = tokio::select! {
-                joined = next => joined,
-                () = self.arrived.notified() => continue,
-            };
-            match joined {
-                None if self.stop.is_raised() => break,
-                None => tokio::select! {
-                    () = self.stop.raised() => {}
-                    () = self.arrived.notified() => {}
-                },
-                Some(Ok((_, Ok(())))) => {}
-                Some(Ok((name, Err(message)))) => {
-                    self.stop.raise();
-                    first_fault.get_or_insert(CrewError::Failed { name, message });
-                }
-                Some(Err(fault)) => {
-                    self.stop.raise();
-                    let name = fault.to_string();
-                    first_fault.get_or_insert(CrewError::Panicked { name });
-                }
-            }
+        while let Some(fault) = self.next_fault().await {
+            self.stop.raise();
+            first_fault.get_or_insert(fault);
         }
         first_fault.map_or(Ok(()), Err)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, JoinSet<Outcome>> {
+    /// The next task that failed; `None` when all have ended, or have been cut off.
+    async fn next_fault(&self) -> Option<CrewError> {
+        loop {
+            let next = std::future::poll_fn(|cx| self.lock().set.poll_join_next_with_id(cx));
+            let too_late = async {
+                self.stop.raised().await;
+                tokio::time::sleep(PATIENCE).await;
+            };
+            let joined = tokio::select! {
+                joined = next => joined,
+                () = self.arrived.notified() => continue,
+                () = too_late => {
+                    self.cut_off();
+                    return None;
+                }
+            };
+            match joined {
+                None if self.stop.is_raised() => return None,
+                None => tokio::select! {
+                    () = self.stop.raised() => {}
+                    () = self.arrived.notified() => {}
+                },
+                Some(Ok((id, outcome))) => {
+                    let name = self.forget(id);
+                    if let Err(message) = outcome {
+                        return Some(CrewError::Failed { name, message });
+                    }
+                }
+                Some(Err(fault)) => {
+                    return Some(CrewError::Panicked {
+                        name: self.forget(fault.id()),
+                    });
+                }
+            }
+        }
+    }
+
+    fn forget(&self, id: Id) -> String {
+        self.lock().names.remove(&id).unwrap_or_default()
+    }
+
+    fn cut_off(&self) {
+        let mut tasks = self.lock();
+        let names: Vec<&String> = tasks.names.values().collect();
+        tracing::warn!(?names, "tasks did not stop in time");
+        tasks.set.abort_all();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Tasks> {
         self.tasks
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -143,6 +185,14 @@ mod tests {
         crew.spawn_fallible("clumsy", async { Err::<(), _>("dropped it") });
         let fault = crew.finished().await.unwrap_err();
         assert_eq!(fault.to_string(), "clumsy failed: dropped it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deaf_task_is_cut_off() {
+        let crew = Crew::new();
+        crew.spawn("deaf", std::future::pending());
+        crew.stop().raise();
+        crew.finished().await.unwrap();
     }
 
     #[tokio::test]
