@@ -19,6 +19,7 @@ pub const CONTROLLERS: &[(&str, fn(&Context))] = &[
     ("replicaset-controller", workloads::replicaset::start),
     ("statefulset-controller", workloads::statefulset::start),
     ("daemonset-controller", workloads::daemonset::start),
+    ("job-controller", workloads::job::start),
     (
         "replicationcontroller-controller",
         workloads::replicationcontroller::start,
