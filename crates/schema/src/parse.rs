@@ -8,6 +8,9 @@ use serde_json::{Map, Number, Value};
 /// Duplicates beyond this many are not reported.
 const MAX_DUPLICATES: usize = 100;
 
+/// Maps and lists nest no deeper than this; `serde_json` sets the limit.
+pub const MAX_DEPTH: usize = 127;
+
 /// A tree, and what was odd about its text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parsed {
@@ -22,7 +25,7 @@ pub struct Parsed {
 #[error("{0}")]
 pub struct ParseError(String);
 
-/// Reads one JSON value. Nesting deeper than 127 levels is refused.
+/// Reads one JSON value. Nesting deeper than [`MAX_DEPTH`] levels is refused.
 pub fn parse_json(bytes: &[u8]) -> Result<Parsed, ParseError> {
     let mut duplicates = Vec::new();
     let mut reader = serde_json::Deserializer::from_slice(bytes);
@@ -182,5 +185,8 @@ mod tests {
             "invalid character 'a' looking for beginning of object key string"
         );
         assert_eq!(fault(&"[".repeat(1000)), "exceeded max depth");
+        let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(parse_json(nested(MAX_DEPTH).as_bytes()).is_ok());
+        assert!(parse_json(nested(MAX_DEPTH + 1).as_bytes()).is_err());
     }
 }
