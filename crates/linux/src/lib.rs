@@ -6,6 +6,7 @@ pub mod attributes;
 pub mod bpf;
 pub mod capability;
 pub mod cgroup;
+pub mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod process;

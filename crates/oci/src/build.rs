@@ -49,12 +49,13 @@ pub fn image_from_binary(
     let layer = std::thread::scope(|scope| {
         let written = scope.spawn(move || write_layer(writer, file, size, wishes));
         let layer = ingest.layer(reader, OCI_LAYER, None, None);
-        match written.join() {
-            Ok(Ok(())) => layer,
-            Ok(Err(error)) => Err(ImageError::Io("building the layer".to_owned(), error)),
-            Err(_) => Err(ImageError::Io(
-                "building the layer".to_owned(),
-                io::ErrorKind::Other.into(),
+        // A reader that gave up breaks the writer's pipe: its own error is the cause.
+        match (layer, written.join()) {
+            (Err(error), _) => Err(error),
+            (Ok(layer), Ok(Ok(()))) => Ok(layer),
+            (Ok(_), Ok(Err(error))) => Err(ImageError::Io("building the layer".to_owned(), error)),
+            (Ok(_), Err(_)) => Err(ImageError::Conflict(
+                "building the layer panicked".to_owned(),
             )),
         }
     })?;

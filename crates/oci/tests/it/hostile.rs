@@ -164,3 +164,30 @@ fn what_a_crash_left_is_removed_at_the_next_start() {
     drop((living, again));
     assert_eq!(leftovers(&folder), Vec::<String>::new());
 }
+
+#[test]
+fn a_full_disk_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("tmpfs"), &disk, Some("tmpfs"), flags, Some("size=1m")).unwrap();
+    let binary = folder.path().join("binary");
+    std::fs::write(&binary, vec![7u8; 4 << 20]).unwrap();
+    let store = oci::Store::open(&disk.join("images")).unwrap();
+    let wishes = oci::BinaryImage {
+        path: "/app".to_owned(),
+        ..Default::default()
+    };
+    let fault = oci::image_from_binary(&store, &binary, "big", &wishes).unwrap_err();
+    let left = std::fs::read_dir(disk.join("images/tmp")).unwrap().count();
+    let kept = std::fs::read_dir(disk.join("images/layers"))
+        .unwrap()
+        .count();
+    nix::mount::umount(&disk).unwrap();
+    assert!(
+        matches!(&fault, ImageError::Io(_, error) if error.kind() == std::io::ErrorKind::StorageFull),
+        "{fault}"
+    );
+    assert_eq!((left, kept), (0, 0));
+}

@@ -29,6 +29,9 @@ use crate::protocol::Channel;
 use crate::spec::SandboxSpec;
 use container::{Container, Exec};
 
+/// How long nothing happens, in milliseconds, before memory is given back.
+const QUIET: u16 = 2000;
+
 /// Names the step that failed in its error.
 pub(crate) trait Step<T> {
     fn step(self, what: &str) -> Result<T, String>;
@@ -178,7 +181,15 @@ impl Supervisor {
                 add(Token::ExecNotes(id.clone()), notes.as_fd(), input);
             }
         }
-        match poll(&mut fds, PollTimeout::NONE) {
+        // After some quiet the memory of our own code goes back; then we sleep without a limit.
+        let mut events = poll(&mut fds, QUIET);
+        if events == Ok(0) {
+            if let Err(error) = linux::memory::release_program_pages() {
+                eprintln!("memory: {error}");
+            }
+            events = poll(&mut fds, PollTimeout::NONE);
+        }
+        match events {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
