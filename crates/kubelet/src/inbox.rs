@@ -16,6 +16,8 @@ use crate::probe::{Finding, ProbeKind};
 #[derive(Clone, Debug)]
 pub(crate) struct StartOutcome {
     pub(crate) name: String,
+    /// The job it belongs to.
+    pub(crate) job: u64,
     pub(crate) container: Option<ContainerStatus>,
     pub(crate) error: Option<StartError>,
 }

@@ -38,7 +38,8 @@ pub(crate) struct Ending {
 pub(crate) struct Busy {
     pub(crate) sandbox: bool,
     pub(crate) volumes: bool,
-    pub(crate) starting: HashSet<String>,
+    /// Containers (by name) being started, and by which job.
+    pub(crate) starting: HashMap<String, u64>,
     /// Containers being stopped, and until when they have.
     pub(crate) killing: HashMap<String, Timestamp>,
     pub(crate) removing: HashSet<String>,
@@ -393,7 +394,7 @@ impl Wanted<'_> {
         crashed: Option<&ContainerStatus>,
     ) {
         let name = &container.name;
-        if scene.busy.starting.contains(name) {
+        if scene.busy.starting.contains_key(name) {
             return;
         }
         if let (Some(crashed), Some(backoff)) = (crashed, scene.backoffs.get(name)) {

@@ -32,6 +32,8 @@ pub(crate) struct StartJob {
     pub(crate) pod_ips: Vec<IpAddr>,
     pub(crate) mounted: Mounted,
     pub(crate) starts: Vec<Start>,
+    /// Tells this job from others of the same pod.
+    pub(crate) job: u64,
     pub(crate) inbox: Arc<Inbox>,
     /// Raised when the pod is to end instead.
     pub(crate) cancel: Stop,
@@ -61,6 +63,7 @@ impl StartJob {
         };
         StartOutcome {
             name: container.name.clone(),
+            job: self.job,
             container: status,
             error,
         }

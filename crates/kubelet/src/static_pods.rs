@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(pod.spec().node_name.as_deref(), Some("n1"));
         assert_eq!(parse(text, "n1").unwrap().uid(), pod.uid());
         assert_ne!(
-            parse(&text.replace("image: x", "image: y"), "n1")
+            parse(&text.replace("image: x", "image: z"), "n1")
                 .unwrap()
                 .uid(),
             pod.uid()

@@ -60,6 +60,8 @@ pub(crate) struct Worker {
     hold_until: Option<Timestamp>,
     /// Stops starts in flight when the pod is to end.
     cancel: Stop,
+    /// Start jobs so far.
+    jobs: u64,
     ops: JoinSet<Done>,
     report: Report,
     last: Last,
@@ -101,6 +103,7 @@ impl Worker {
             hold: Backoff::new(Duration::from_millis(500), Duration::from_secs(122)),
             hold_until: None,
             cancel: Stop::new(),
+            jobs: 0,
             ops: JoinSet::new(),
             last: Last::default(),
         }

@@ -389,7 +389,7 @@ fn a_grace_cut_short_is_passed_on() {
 #[test]
 fn a_start_in_flight_holds_back_the_end() {
     let mut busy = stage(two()).ready().ending(5);
-    busy.busy.starting.insert("a".into());
+    busy.busy.starting.insert("a".into(), 1);
     busy.check("");
 }
 

@@ -33,7 +33,7 @@ pub(super) enum Done {
     Sandbox(Result<String, RuntimeError>),
     SandboxStopped(String),
     Removed { sandbox: bool, id: String },
-    Starts,
+    Starts(u64),
     Killed(String),
     Patched(Result<Pod, Status>),
     Unmounted(Result<(), VolumeError>),
@@ -140,6 +140,7 @@ impl Worker {
         let Some(mounted) = self.mounted.clone() else {
             return;
         };
+        self.jobs += 1;
         let now = Timestamp::now();
         for start in &starts {
             let crashed = self.view.newest(&start.name);
@@ -151,7 +152,7 @@ impl Worker {
                     .or_default()
                     .attempt(failed_at, now);
             }
-            self.busy.starting.insert(start.name.clone());
+            self.busy.starting.insert(start.name.clone(), self.jobs);
         }
         let pod_ips = match self.pod.host_network() {
             true => self.shared.config.node_ips.clone(),
@@ -164,19 +165,24 @@ impl Worker {
             pod_ips,
             mounted,
             starts,
+            job: self.jobs,
             inbox: self.inbox.clone(),
             cancel: self.cancel.clone(),
         };
         self.ops.spawn(async move {
+            let number = job.job;
             job.run().await;
-            Done::Starts
+            Done::Starts(number)
         });
     }
 
     /// Notes how a start went.
     pub(super) fn note_outcome(&mut self, outcome: StartOutcome) {
         let name = outcome.name;
-        self.busy.starting.remove(&name);
+        // A job that was given up must not speak for its successor.
+        if self.busy.starting.get(&name) == Some(&outcome.job) {
+            self.busy.starting.remove(&name);
+        }
         match outcome.error {
             None => {
                 self.waiting.remove(&name);

@@ -34,13 +34,22 @@ impl Worker {
                     false => self.look_at_container(&id).await,
                 }
             }
-            Done::Starts => {
+            Done::Starts(job) => {
                 // Outcomes that are still in the inbox come first.
                 let outcomes = self.inbox.take_outcomes();
                 for outcome in outcomes {
                     self.note_outcome(outcome);
                 }
-                self.busy.starting.clear();
+                self.busy.starting.retain(|_, known| *known != job);
+                // Shown as created while its hook ran, or cut off between create and start.
+                let created = self.view.containers.values();
+                let created: Vec<String> = created
+                    .filter(|c| c.state == node_api::ContainerState::Created)
+                    .map(|c| c.id.clone())
+                    .collect();
+                for id in created {
+                    self.look_at_container(&id).await;
+                }
             }
             Done::Killed(id) => {
                 self.look_at_container(&id).await;

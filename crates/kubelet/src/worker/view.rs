@@ -135,7 +135,7 @@ impl Worker {
                 .as_ref()
                 .is_some_and(|l| l.post_start.is_some())
         });
-        hook && self.busy.starting.contains(name)
+        hook && self.busy.starting.contains_key(name)
     }
 
     fn note_running(&mut self, status: &ContainerStatus) {

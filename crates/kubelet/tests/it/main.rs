@@ -4,3 +4,4 @@ mod api;
 mod pods;
 mod rig;
 mod runtime;
+mod server;

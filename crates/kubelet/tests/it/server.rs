@@ -1,0 +1,287 @@
+//! The server on the kubelet's port.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
+use kubelet::{Guard, GuardRequest, Refusal, ServerConfig};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::rig::{IMAGE, Rig};
+
+struct Doorman;
+
+#[async_trait]
+impl Guard for Doorman {
+    async fn admit(&self, request: &GuardRequest<'_>) -> Result<(), Refusal> {
+        match request.token {
+            Some("good") => Ok(()),
+            Some(_) => Err(Refusal::Forbidden(format!(
+                "no {} for you",
+                request.subresource
+            ))),
+            None => Err(Refusal::Unauthorized),
+        }
+    }
+}
+
+struct Front {
+    rig: Rig,
+    address: std::net::SocketAddr,
+    roots: rustls::RootCertStore,
+    crew: base::Crew,
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+impl Front {
+    async fn new() -> Front {
+        let rig = Rig::new().await;
+        rig.crew.stop().raise();
+        rig.crew.finished().await.unwrap();
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());
+        let tls = rustls::ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key.unwrap())
+            .unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let mut config = rig.config();
+        config.server = Some(ServerConfig {
+            address,
+            tls: Arc::new(tls),
+            guard: Arc::new(Doorman),
+        });
+        let crew = base::Crew::new();
+        rig.start_with(config, &crew).await;
+        Front {
+            rig,
+            address,
+            roots,
+            crew,
+        }
+    }
+
+    async fn dial(&self) -> TlsStream<TcpStream> {
+        let config = rustls::ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(self.roots.clone())
+            .with_no_client_auth();
+        let tcp = TcpStream::connect(self.address).await.unwrap();
+        let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        connector.connect(name, tcp).await.unwrap()
+    }
+
+    async fn get(&self, path: &str) -> (u16, String) {
+        self.get_as(path, Some("good")).await
+    }
+
+    async fn get_as(&self, path: &str, token: Option<&str>) -> (u16, String) {
+        let stream = TokioIo::new(self.dial().await);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let mut request = Request::get(path).header("host", "localhost");
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request.body(Empty::<Bytes>::new()).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        let code = answer.status().as_u16();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (code, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    async fn websocket(&self, path: &str, protocol: &str) -> WebSocketStream<TlsStream<TcpStream>> {
+        let request = Request::get(format!("wss://localhost{path}"))
+            .header("host", "localhost")
+            .header("authorization", "Bearer good")
+            .header("connection", "Upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+            .header("sec-websocket-protocol", protocol)
+            .body(())
+            .unwrap();
+        let stream = self.dial().await;
+        tokio_tungstenite::client_async(request, stream)
+            .await
+            .unwrap()
+            .0
+    }
+
+    async fn finish(self) {
+        self.crew.stop().raise();
+        self.crew.finished().await.unwrap();
+    }
+}
+
+/// All bytes by channel until the server says goodbye.
+async fn read_all<S>(socket: &mut WebSocketStream<S>) -> Vec<(u8, String)>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let mut all: Vec<(u8, String)> = Vec::new();
+    while let Some(Ok(message)) = socket.next().await {
+        let Message::Binary(bytes) = message else {
+            break;
+        };
+        let text = String::from_utf8_lossy(&bytes[1..]).into_owned();
+        match all.iter_mut().find(|(channel, _)| *channel == bytes[0]) {
+            Some((_, known)) => known.push_str(&text),
+            None => all.push((bytes[0], text)),
+        }
+    }
+    all
+}
+
+fn frame(channel: u8, bytes: &[u8]) -> Message {
+    Message::Binary([&[channel], bytes].concat().into())
+}
+
+#[tokio::test]
+async fn only_those_the_guard_admits_get_in() {
+    let front = Front::new().await;
+    assert_eq!(
+        front.get_as("/healthz", None).await,
+        (401, "Unauthorized".into())
+    );
+    let refused = front.get_as("/stats/summary", Some("bad")).await;
+    assert_eq!(refused, (403, "no stats for you".into()));
+    assert_eq!(front.get("/healthz").await, (200, "ok".into()));
+    assert_eq!(front.get("/nothing").await.0, 404);
+    front.finish().await;
+}
+
+#[tokio::test]
+async fn logs_are_sent_or_the_reason_why_not() {
+    let front = Front::new().await;
+    front.rig.create("web", json!({}));
+    front.rig.create(
+        "stuck",
+        json!({"containers": [{"name": "main", "image": "absent:1", "imagePullPolicy": "Never"}]}),
+    );
+    front.rig.wait_phase("web", "Running").await;
+    let log = front.rig.runtime.running("main").unwrap().log_path;
+    std::fs::write(
+        &log,
+        "2026-01-01T00:00:01Z stdout F one\n2026-01-01T00:00:02Z stdout F two\n",
+    )
+    .unwrap();
+    let logs = "/containerLogs/default/web/main";
+    assert_eq!(front.get(logs).await, (200, "one\ntwo\n".into()));
+    assert_eq!(
+        front.get(&format!("{logs}?tailLines=1")).await,
+        (200, "two\n".into())
+    );
+    let (code, text) = front.get(&format!("{logs}?previous=true")).await;
+    let expected = "previous terminated container \"main\" in pod \"web\" not found";
+    assert_eq!((code, text.as_str()), (400, expected));
+    let (code, text) = front.get("/containerLogs/default/web/other").await;
+    assert_eq!(
+        (code, text.as_str()),
+        (404, "container \"other\" not found in pod \"web\"")
+    );
+    front
+        .rig
+        .wait_pod("stuck", "waits", |pod| {
+            pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"]
+                == "ErrImageNeverPull"
+        })
+        .await;
+    let (code, text) = front.get("/containerLogs/default/stuck/main").await;
+    let expected = "container \"main\" in pod \"stuck\" is waiting to start: ErrImageNeverPull";
+    assert_eq!((code, text.as_str()), (400, expected));
+    front.finish().await;
+}
+
+#[tokio::test]
+async fn commands_run_over_websockets() {
+    let front = Front::new().await;
+    front.rig.create("web", json!({}));
+    front.rig.wait_phase("web", "Running").await;
+    let exec = "/exec/default/web/main?output=1&error=1&command=";
+    let mut socket = front
+        .websocket(&format!("{exec}echo&command=a%20b"), "v5.channel.k8s.io")
+        .await;
+    let said = read_all(&mut socket).await;
+    assert_eq!(said[0], (1, "ran echo a b\n".into()));
+    assert_eq!(said[1], (3, r#"{"metadata":{},"status":"Success"}"#.into()));
+    let mut socket = front
+        .websocket(&format!("{exec}false"), "v4.channel.k8s.io")
+        .await;
+    let said = read_all(&mut socket).await;
+    let status: Value = serde_json::from_str(&said[1].1).unwrap();
+    assert_eq!(status["details"]["causes"][0]["message"], "1");
+    // Standard input, closed by the frame of version 5.
+    let mut socket = front
+        .websocket(&format!("{exec}cat&input=1"), "v5.channel.k8s.io")
+        .await;
+    socket.send(frame(0, b"hello")).await.unwrap();
+    socket.send(frame(255, &[0])).await.unwrap();
+    let said = read_all(&mut socket).await;
+    assert_eq!(said[0], (1, "ran cat\nhello".into()));
+    front.finish().await;
+}
+
+#[tokio::test]
+async fn ports_are_forwarded_in_pairs_of_channels() {
+    let front = Front::new().await;
+    front.rig.create(
+        "web",
+        json!({"containers": [{"name": "main", "image": IMAGE}]}),
+    );
+    front.rig.wait_phase("web", "Running").await;
+    let mut socket = front
+        .websocket("/portForward/default/web?port=8080", "v4.channel.k8s.io")
+        .await;
+    let mut next = async || socket.next().await.unwrap().unwrap().into_data();
+    let port = 8080u16.to_le_bytes();
+    assert_eq!(next().await[..], [0, port[0], port[1]]);
+    assert_eq!(next().await[..], [1, port[0], port[1]]);
+    socket.send(frame(0, b"ping")).await.unwrap();
+    assert_eq!(
+        socket.next().await.unwrap().unwrap().into_data()[..],
+        *b"\0ping"
+    );
+    front.finish().await;
+}
+
+#[tokio::test]
+async fn pods_and_numbers_can_be_read() {
+    let front = Front::new().await;
+    front.rig.create("web", json!({}));
+    front.rig.wait_phase("web", "Running").await;
+    let (_, text) = front.get("/pods").await;
+    let pods: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(pods["items"][0]["status"]["phase"], "Running");
+    let (_, text) = front.get("/stats/summary").await;
+    let summary: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(summary["pods"][0]["podRef"]["name"], "web");
+    assert!(
+        front
+            .get("/metrics")
+            .await
+            .1
+            .contains("kubelet_running_pods 1")
+    );
+    assert_eq!(front.get("/metrics/resource").await.0, 200);
+    front.finish().await;
+}
