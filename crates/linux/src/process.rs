@@ -183,6 +183,34 @@ pub fn signal_pidfd(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     Ok(())
 }
 
+/// Takes in one child that has ended: its id, and its exit code or 128 plus the signal that killed
+/// it (real-time signals too). `None` when no child has ended, or there is none.
+pub fn reap() -> io::Result<Option<(Pid, i32)>> {
+    loop {
+        let mut status: libc::c_int = 0;
+        // SAFETY: the status is written to a variable that lives through the call.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+        match pid {
+            0 => return Ok(None),
+            -1 => {
+                let error = io::Error::last_os_error();
+                match error.raw_os_error() {
+                    Some(libc::ECHILD) => return Ok(None),
+                    Some(libc::EINTR) => {}
+                    _ => return Err(error),
+                }
+            }
+            pid if libc::WIFEXITED(status) => {
+                return Ok(Some((Pid::from_raw(pid), libc::WEXITSTATUS(status))));
+            }
+            pid if libc::WIFSIGNALED(status) => {
+                return Ok(Some((Pid::from_raw(pid), 128 + libc::WTERMSIG(status))));
+            }
+            _stopped_or_continued => {}
+        }
+    }
+}
+
 /// The number of a signal given as `SIGTERM`, `TERM`, `15` or `SIGRTMIN+3`.
 pub fn signal_number(name: &str) -> Option<i32> {
     if let Ok(number) = name.parse::<i32>() {

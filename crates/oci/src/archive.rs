@@ -125,6 +125,10 @@ fn docker_image(
     let config_blob = ingest.document(&config_bytes, OCI_CONFIG, None)?;
     let mut layers = Vec::new();
     for (path, diff_id) in entry.layers.iter().zip(&config.rootfs.diff_ids) {
+        if let Some(layer) = ingest.known_layer(diff_id) {
+            layers.push(layer);
+            continue;
+        }
         let media_type = source.layer_type(path)?;
         layers.push(ingest.layer(source.need(path)?, &media_type, None, Some(diff_id))?);
     }

@@ -93,6 +93,14 @@ impl Ingest {
         Some(Layer(known))
     }
 
+    /// A layer that is in the store already, in whatever compression it came.
+    pub fn known_layer(&self, diff_id: &Digest) -> Option<Layer> {
+        let images = self.store.read().ok()?;
+        let mut layers = images.into_values().flat_map(|image| image.layers);
+        let known = layers.find(|layer| layer.diff_id == *diff_id)?;
+        self.present_layer(&known.blob, diff_id)
+    }
+
     /// Takes a layer: hashes, keeps and unpacks it in one pass. `expected` is the digest of the
     /// bytes as they come, `diff_id` that of the archive inside; both are checked where given.
     pub fn layer(

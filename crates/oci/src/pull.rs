@@ -177,6 +177,7 @@ async fn fetch_layers(
     report: &Report,
 ) -> Result<Vec<Layer>, ImageError> {
     let permits = Arc::new(Semaphore::new(PARALLEL));
+    let stop = base::Stop::new();
     let mut tasks = JoinSet::new();
     let mut layers: Vec<Option<Layer>> = vec![None; wanted.len()];
     for (index, (blob, diff_id)) in wanted.into_iter().enumerate() {
@@ -186,11 +187,11 @@ async fn fetch_layers(
             continue;
         }
         let (client, name, ingest) = (Arc::clone(client), name.clone(), Arc::clone(ingest));
-        let (report, permits) = (Arc::clone(report), Arc::clone(&permits));
+        let (report, permits, stop) = (Arc::clone(report), Arc::clone(&permits), stop.clone());
         tasks.spawn(async move {
             // The semaphore is never closed.
             let _permit = permits.acquire().await;
-            let layer = fetch_layer(&client, &name, ingest, &blob, diff_id, &report).await;
+            let layer = fetch_layer(&client, &name, ingest, &blob, diff_id, &report, &stop).await;
             (index, layer)
         });
     }
@@ -199,12 +200,11 @@ async fn fetch_layers(
         match done {
             Ok((index, Ok(layer))) => layers[index] = Some(layer),
             Ok((_, Err(error))) => fault = fault.or(Some(error)),
-            Err(error) if error.is_cancelled() => {}
             Err(error) => fault = fault.or(Some(ImageError::Registry(error.to_string()))),
         }
         if fault.is_some() {
-            // The others are waited for: nobody may hold the ingest when it is dropped.
-            tasks.abort_all();
+            // The others are told and waited for: nobody may hold the ingest when it is dropped.
+            stop.raise();
         }
     }
     match fault {
@@ -220,6 +220,7 @@ async fn fetch_layer(
     blob: &Descriptor,
     diff_id: Digest,
     report: &Report,
+    stop: &base::Stop,
 ) -> Result<Layer, ImageError> {
     let (sender, receiver) = mpsc::channel(PIECES);
     let (media_type, digest) = (blob.media_type.clone(), blob.digest.clone());
@@ -230,7 +231,10 @@ async fn fetch_layer(
         };
         ingest.layer(reader, &media_type, Some(&digest), Some(&diff_id))
     });
-    let fetched = feed(client, name, blob, &sender, report).await;
+    let fetched = tokio::select! {
+        fetched = feed(client, name, blob, &sender, report) => fetched,
+        () = stop.raised() => Err(ImageError::Conflict("another layer failed".to_owned())),
+    };
     if let Err(error) = fetched {
         // The unpacker is told, so that it does not take the silence for the end.
         let _ = sender.send(Err(error.into())).await;

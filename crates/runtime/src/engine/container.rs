@@ -1,12 +1,13 @@
 //! The life of a container: created, started, stopped, removed.
 
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use node_api::{
-    ContainerConfig, ContainerEventKind, ContainerState, LinuxResources, RuntimeError, SandboxState,
+    ContainerConfig, ContainerEventKind, ContainerState, LinuxResources, Mount, MountPropagation,
+    RuntimeError, SandboxState,
 };
 
 use super::sandbox::remove_folder;
@@ -258,5 +259,61 @@ fn ignore_gone<T>(result: Result<T, Refusal>) -> Result<(), RuntimeError> {
     match result {
         Ok(_) | Err(Refusal::Gone | Refusal::NotFound(_)) => Ok(()),
         Err(refusal) => Err(refusal.into()),
+    }
+}
+
+/// A mount whose source does not share its events with anybody cannot pass them on. The container
+/// runs all the same.
+fn warn_of_lost_propagation(config: &ContainerConfig) {
+    let wish = |mount: &&Mount| mount.propagation != MountPropagation::Private;
+    if !config.mounts.iter().any(|mount| wish(&mount)) {
+        return;
+    }
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    for mount in config.mounts.iter().filter(wish) {
+        if !is_shared(&table, &mount.host_path) {
+            let (path, container) = (mount.host_path.display(), &config.name);
+            tracing::warn!(%path, container, "not on a shared mount, later mounts will not propagate");
+        }
+    }
+}
+
+/// Whether the mount that holds `path` has a peer group.
+fn is_shared(table: &str, path: &Path) -> bool {
+    let entry = |line: &str| {
+        let (fields, _) = line.split_once(" - ")?;
+        let mut fields = fields.split(' ').skip(4);
+        let point = PathBuf::from(fields.next()?);
+        let shared = fields.any(|field| field.starts_with("shared:"));
+        path.starts_with(&point)
+            .then(|| (point.components().count(), shared))
+    };
+    // Of mounts on the same point the last one counts.
+    let holder = table
+        .lines()
+        .filter_map(entry)
+        .max_by_key(|(depth, _)| *depth);
+    holder.is_some_and(|(_, shared)| shared)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deepest_mount_decides_about_propagation() {
+        let table = "\
+20 1 8:1 / / rw - ext4 /dev/vda rw
+21 20 8:2 / /data rw shared:7 - ext4 /dev/vdb rw
+22 21 8:3 / /data/own rw - tmpfs tmpfs rw
+";
+        for (path, shared) in [
+            ("/x", false),
+            ("/data/x", true),
+            ("/data/own/x", false),
+            ("/database", false),
+        ] {
+            assert_eq!(is_shared(table, Path::new(path)), shared, "{path}");
+        }
     }
 }

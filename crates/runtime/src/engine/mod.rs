@@ -139,9 +139,11 @@ pub async fn open(
     network: Arc<dyn PodNetwork>,
     crew: &base::Crew,
 ) -> Result<Arc<Engine>, OpenError> {
-    for folder in [config.root.join("containers"), config.state.clone()] {
-        std::fs::create_dir_all(&folder).map_err(|error| OpenError::Io(folder, error))?;
+    for folder in [&config.root, &config.state] {
+        make_private_folder(folder).map_err(|error| OpenError::Io(folder.clone(), error))?;
     }
+    let containers = config.root.join("containers");
+    std::fs::create_dir_all(&containers).map_err(|error| OpenError::Io(containers, error))?;
     let store = oci::Store::open(&config.root.join("images"))?;
     let registries = oci::RegistryOptions::load(&config.root.join(REGISTRIES))?;
     let hierarchies = Hierarchies::of_this_machine()
@@ -265,6 +267,13 @@ impl Entry {
             pid: status.pid,
         }
     }
+}
+
+/// Containers' files hold their owners' secrets, and whoever reaches a socket commands a pod.
+fn make_private_folder(folder: &std::path::Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(folder)?;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
 }
 
 fn internal(error: impl Display) -> RuntimeError {

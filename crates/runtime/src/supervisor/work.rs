@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use node_api::ContainerState;
 
@@ -244,13 +244,13 @@ impl Supervisor {
     pub(super) fn reap(&mut self) {
         while let Ok(Some(_)) = self.signals.read_signal() {}
         loop {
-            match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => self.ended(pid, code),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => self.ended(pid, 128 + signal as i32),
-                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
-                Ok(_) | Err(Errno::EINTR) => {}
-                // A death by a real-time signal has no name here; the child is reaped all the same.
-                Err(_) => {}
+            match linux::process::reap() {
+                Ok(Some((pid, exit_code))) => self.ended(pid, exit_code),
+                Ok(None) => return,
+                Err(error) => {
+                    eprintln!("reaping: {error}");
+                    return;
+                }
             }
         }
     }

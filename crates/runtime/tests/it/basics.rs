@@ -258,3 +258,27 @@ async fn users_and_capabilities() {
     assert_eq!(status.exit_code, 0, "{log}");
     host.close().await;
 }
+
+#[tokio::test]
+async fn a_death_by_a_signal_without_a_name() {
+    let Some(host) = Host::new().await else {
+        return;
+    };
+    let pod = host.pod().await;
+    // Not the first process of its namespace: that one no signal from inside reaches, and SIGRTMIN
+    // from outside does.
+    let mut config = host.shell("exec sleep 1000");
+    config.stop_signal = Some("SIGRTMIN+3".to_owned());
+    config.security.namespaces.pid = node_api::NamespaceMode::Node;
+    let id = host.start(&pod, config).await;
+    host.engine()
+        .stop_container(&id, Duration::from_secs(10))
+        .await
+        .unwrap();
+    let status = host.engine().container_status(&id).await.unwrap();
+    assert_eq!(
+        (status.exit_code, status.reason.as_str()),
+        (128 + 37, "Error")
+    );
+    host.close().await;
+}
