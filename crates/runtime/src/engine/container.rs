@@ -33,6 +33,7 @@ impl Engine {
         }
         let id = fresh_id();
         let (store, image_name) = (self.store.clone(), config.image.clone());
+        warn_of_lost_propagation(&config);
         let image =
             blocking(move || store.get(&image_name).map_err(super::images::explain)).await?;
         let log = config.log_path.as_os_str();
