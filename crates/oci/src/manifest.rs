@@ -109,7 +109,7 @@ pub struct ImageConfig {
     pub architecture: String,
     #[serde(default)]
     pub os: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_null")]
     pub config: RunConfig,
     pub rootfs: RootFs,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -120,7 +120,7 @@ pub struct ImageConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct RunConfig {
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(deserialize_with = "or_null", skip_serializing_if = "String::is_empty")]
     pub user: String,
     #[serde(deserialize_with = "or_null", skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
@@ -128,9 +128,9 @@ pub struct RunConfig {
     pub entrypoint: Vec<String>,
     #[serde(deserialize_with = "or_null", skip_serializing_if = "Vec::is_empty")]
     pub cmd: Vec<String>,
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(deserialize_with = "or_null", skip_serializing_if = "String::is_empty")]
     pub working_dir: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(deserialize_with = "or_null", skip_serializing_if = "String::is_empty")]
     pub stop_signal: String,
     #[serde(
         deserialize_with = "or_null",
@@ -166,5 +166,13 @@ mod tests {
         let config: ImageConfig = serde_json::from_str(text).unwrap();
         assert_eq!(config.config.env, ["A=b"]);
         assert!(config.config.cmd.is_empty());
+        let bare = r#"{"config":null,"rootfs":{"type":"layers","diff_ids":[]}}"#;
+        let config: ImageConfig = serde_json::from_str(bare).unwrap();
+        assert_eq!(config.config, RunConfig::default());
+        let nulls = r#"{"User":null,"WorkingDir":null,"StopSignal":null}"#;
+        assert_eq!(
+            serde_json::from_str::<RunConfig>(nulls).unwrap(),
+            RunConfig::default()
+        );
     }
 }

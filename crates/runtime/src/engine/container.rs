@@ -16,6 +16,7 @@ use super::{ContainerRecord, Engine, Entry, blocking, fresh_id, internal};
 use crate::protocol::{Call, Refusal};
 use crate::spec::{ContainerSpec, Status, file, now_nanos, read_json, write_json};
 
+const KILL: i32 = 9;
 /// A killed container that has not ended after this time is stuck in the kernel.
 const KILL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -142,27 +143,27 @@ impl Engine {
             let record = entry.record.read();
             (record.sandbox_id.clone(), record.stop_signal)
         };
-        let link = self.link(&sandbox)?;
-        let send = |signal, everything| {
-            let container = id.to_owned();
-            link.call(
-                Call::Signal {
+        let mut status = entry.status.subscribe();
+        // Without a supervisor the container is being buried just now; its end is all we wait for.
+        if let Ok(link) = self.link(&sandbox) {
+            let send = |signal, everything| {
+                let container = id.to_owned();
+                let call = Call::Signal {
                     container,
                     signal,
                     everything,
-                },
-                Vec::new(),
-            )
-        };
-        let mut status = entry.status.subscribe();
-        if !timeout.is_zero() {
-            ignore_gone(send(signal, false).await)?;
-            let ended = status.wait_for(|status| status.state == ContainerState::Exited);
-            if tokio::time::timeout(timeout, ended).await.is_ok() {
-                return Ok(());
+                };
+                link.call(call, Vec::new())
+            };
+            if !timeout.is_zero() {
+                ignore_gone(send(signal, false).await)?;
+                let ended = status.wait_for(|status| status.state == ContainerState::Exited);
+                if tokio::time::timeout(timeout, ended).await.is_ok() {
+                    return Ok(());
+                }
             }
+            ignore_gone(send(KILL, true).await)?;
         }
-        ignore_gone(send(9, true).await)?;
         let ended = status.wait_for(|status| status.state == ContainerState::Exited);
         match tokio::time::timeout(KILL_TIMEOUT, ended).await {
             Ok(_) => Ok(()),

@@ -211,6 +211,18 @@ pub(crate) fn own_pids() -> NamespaceOptions {
     }
 }
 
+/// A test that fails leaves nothing behind either.
+impl Drop for Host {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.crew.stop().raise();
+            if let Err(error) = runtime::clean_up(&self.config()) {
+                println!("{error}");
+            }
+        }
+    }
+}
+
 /// `stdout F line` without the times, joined by line ends.
 pub(crate) fn log_of(path: &Path) -> String {
     let text = std::fs::read_to_string(path).unwrap_or_default();
