@@ -5,5 +5,6 @@ mod basics;
 mod comeback;
 mod host;
 mod limits;
+mod sharing;
 mod speed;
 mod streams;
