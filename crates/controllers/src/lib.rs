@@ -20,6 +20,11 @@ pub const CONTROLLERS: &[(&str, fn(&Context))] = &[
     ("statefulset-controller", workloads::statefulset::start),
     ("daemonset-controller", workloads::daemonset::start),
     ("job-controller", workloads::job::start),
+    ("cronjob-controller", workloads::cronjob::start),
+    (
+        "ttl-after-finished-controller",
+        workloads::ttl_after_finished::start,
+    ),
     (
         "replicationcontroller-controller",
         workloads::replicationcontroller::start,

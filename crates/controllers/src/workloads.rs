@@ -1,6 +1,7 @@
 //! Controllers that keep pods running.
 
 pub(crate) mod control;
+pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
 pub(crate) mod history;
@@ -11,3 +12,4 @@ pub mod replicationcontroller;
 pub(crate) mod rollout;
 pub(crate) mod rollout_status;
 pub mod statefulset;
+pub mod ttl_after_finished;

@@ -267,8 +267,12 @@ impl Controller {
         if let Some(at) = found {
             let set = own[at].clone();
             let revision = revision.max(revision_of(&set));
-            if let Some(annotations) = annotations_for(deployment, &set, revision) {
-                let body = json!({"metadata": {"annotations": annotations}});
+            let annotations = annotations_for(deployment, &set, revision);
+            let known = set.spec.as_ref().and_then(|spec| spec.min_ready_seconds);
+            let patient = known.unwrap_or(0) == spec.min_ready_seconds.unwrap_or(0);
+            if annotations.is_some() || !patient {
+                let body = json!({"metadata": {"annotations": annotations.unwrap_or_default()},
+                    "spec": {"minReadySeconds": spec.min_ready_seconds.unwrap_or(0)}});
                 own[at] = Arc::new(self.patch_set(&set, body).await?);
             }
             self.write_revision(deployment, revision).await?;

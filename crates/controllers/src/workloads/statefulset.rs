@@ -201,6 +201,9 @@ impl Controller {
         for (ordinal, pod) in &plan.condemned {
             self.own_claims(set, *ordinal, Some(pod)).await?;
         }
+        for ordinal in &plan.living {
+            self.own_claims(set, *ordinal, None).await?;
+        }
         for steps in plan.steps.chunks(STEPS_MAX) {
             try_join_all(steps.iter().map(|step| self.step(set, step, templates))).await?;
         }
@@ -309,7 +312,7 @@ impl Controller {
                 }
             }
         }
-        self.own_claims(set, ordinal, None).await
+        Ok(())
     }
 
     /// Sets the claims' owners as the retention policy has it.

@@ -36,6 +36,8 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
+    /// Wanted ordinals that have a pod.
+    pub(crate) living: Vec<i32>,
     /// Pods beyond the wanted range.
     pub(crate) condemned: Vec<(i32, Arc<Pod>)>,
     pub(crate) status: StatefulSetStatus,
@@ -72,6 +74,7 @@ pub(crate) fn plan(
 ) -> Plan {
     let mut plan = Plan {
         steps: Vec::new(),
+        living: Vec::new(),
         condemned: Vec::new(),
         status: StatefulSetStatus::default(),
         again_in: None,
@@ -80,10 +83,15 @@ pub(crate) fn plan(
     let view = View::new(set, spec, revisions, own, now);
     plan.status = view.status(set, own);
     plan.again_in = view.until_available(own);
-    plan.condemned = view.condemned.clone();
     if set.metadata.deletion_timestamp.is_some() {
         return plan;
     }
+    plan.condemned = view.condemned.clone();
+    let alive = (first_ordinal(spec)..).zip(&view.replicas);
+    plan.living = alive
+        .filter(|(_, pod)| pod.is_some())
+        .map(|(at, _)| at)
+        .collect();
     let done = view.living(set, &mut plan.steps)
         && view.surplus(&mut plan.steps)
         && spec
@@ -97,6 +105,14 @@ pub(crate) fn plan(
     plan
 }
 
+/// The first ordinal.
+fn first_ordinal(spec: &StatefulSetSpec) -> i32 {
+    spec.ordinals
+        .as_ref()
+        .and_then(|ordinals| ordinals.start)
+        .unwrap_or(0)
+}
+
 impl<'a> View<'a> {
     fn new(
         set: &StatefulSet,
@@ -105,7 +121,7 @@ impl<'a> View<'a> {
         own: &[Arc<Pod>],
         now: Timestamp,
     ) -> View<'a> {
-        let start = spec.ordinals.as_ref().and_then(|o| o.start).unwrap_or(0);
+        let start = first_ordinal(spec);
         let count = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
         let mut view = View {
             spec,
@@ -290,7 +306,7 @@ impl<'a> View<'a> {
             updated_replicas: Some(updated),
             current_revision: Some(current_revision.into()),
             update_revision: Some(revisions.update.into()),
-            collision_count: revisions.collisions,
+            collision_count: revisions.collisions.or(Some(0)),
             observed_generation: set.metadata.generation,
             conditions: before.and_then(|status| status.conditions.clone()),
         }
