@@ -251,7 +251,7 @@ fn summary(bytes: &[u8]) -> String {
     let hex = |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
     match bytes.len() {
         0 => "<empty>".into(),
-        ..=SHOWN => hex(bytes),
+        1..=SHOWN => hex(bytes),
         _ => format!("{} ...", hex(&bytes[..SHOWN])),
     }
 }

@@ -344,7 +344,8 @@ impl State {
         while let Some(first) = self.ring.front() {
             let old = now.saturating_duration_since(first.at) > RING_AGE_MAX;
             let many = self.ring.len() > RING_CHANGES_MAX;
-            if !many && !(old && self.ring.len() > RING_CHANGES_MIN) {
+            let goes = many || (old && self.ring.len() > RING_CHANGES_MIN);
+            if !goes {
                 break;
             }
             if let Some(first) = self.ring.pop_front() {

@@ -9,6 +9,7 @@ mod body;
 mod cache;
 mod chain;
 mod config;
+mod custom;
 mod discovery;
 mod dispatch;
 mod keep;

@@ -19,9 +19,12 @@ type Labels = (&'static str, String, String, u16);
 #[derive(Default)]
 pub(crate) struct Metrics {
     requests: Mutex<BTreeMap<Labels, u64>>,
-    latencies: Mutex<BTreeMap<&'static str, ([u64; BUCKETS.len()], u64, f64)>>,
+    latencies: Mutex<BTreeMap<&'static str, Histogram>>,
     watches: Arc<AtomicI64>,
 }
+
+/// Counts per bucket, count of all, and sum of seconds.
+type Histogram = ([u64; BUCKETS.len()], u64, f64);
 
 /// An open watch.
 pub(crate) struct WatchSeat(Arc<AtomicI64>);

@@ -44,8 +44,9 @@ fn index(resources: &Resources, call: &Call) -> Result<Answer, Status> {
 /// Changes whenever the document may: with the names of its kinds, and with this program.
 fn tag(resources: &Resources, group_version: &GroupVersion) -> String {
     let own = resources.of(&group_version.group, &group_version.version);
-    let names = own.unwrap_or_default().iter().map(|resource| &resource.row.names);
-    let text = names.map(|names| format!("{names:?}")).collect::<String>();
+    let own = own.unwrap_or_default().iter();
+    let text: String =
+        own.map(|resource| format!("{:?}{}", resource.row.names, resource.stamp)).collect();
     discovery::hash(format!("{}{text}", env!("CARGO_PKG_VERSION")).as_bytes())
 }
 
@@ -93,5 +94,8 @@ fn document(group_version: &GroupVersion, own: &[Arc<Resource>]) -> Value {
             verbs: discovery::verbs(resource),
         })
         .collect();
-    schema::openapi::document(group_version, &kinds)
+    schema::openapi::document_with(group_version, &kinds, &|names| {
+        let mut found = own.iter().filter(|resource| resource.row.names == *names);
+        found.next().and_then(|resource| resource.ty.clone())
+    })
 }

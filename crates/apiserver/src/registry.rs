@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use kinds::{Row, Verbs};
 use meta::{GroupVersion, Status};
 use schema::TypeRef;
+use serde_json::Value;
 
-use crate::cache::{Cache, Observer};
+use crate::cache::{Cache, Observer, encode};
 
 /// One resource: its rules, its shape, and the cache of its objects.
 pub(crate) struct Resource {
@@ -19,6 +21,20 @@ pub(crate) struct Resource {
     pub(crate) cache: Option<Arc<Cache>>,
     /// Whether clients made the kind (a CRD).
     pub(crate) custom: bool,
+    /// How objects are kept, when that is not how they are shown.
+    pub(crate) seen: Option<Seen>,
+    /// Changes whenever the shape does.
+    pub(crate) stamp: i64,
+}
+
+/// Changes a tree from one version to another.
+pub(crate) type Convert = Arc<dyn Fn(&mut Value) + Send + Sync>;
+
+/// A version whose objects are kept in another.
+pub(crate) struct Seen {
+    pub(crate) stored: Arc<Resource>,
+    pub(crate) to_stored: Convert,
+    pub(crate) from_stored: Convert,
 }
 
 impl Resource {
@@ -40,6 +56,59 @@ impl Resource {
             cache: kept.then(|| cache(row)),
             row: row.clone(),
             custom: false,
+            seen: None,
+            stamp: 0,
+        }
+    }
+
+    /// Another version of a built-in kind that is kept already.
+    fn view(view: &kinds::View, stored: Arc<Resource>) -> Option<Resource> {
+        let row = view.row()?;
+        let names = &row.names;
+        let ty = schema::builtin(&names.group, &names.version, &names.kind);
+        Some(Resource {
+            ty: ty.and_then(|ty| schema::table::reference(&ty.name)),
+            cache: stored.cache.clone(),
+            row,
+            custom: false,
+            seen: Some(Seen {
+                stored,
+                to_stored: Arc::new(view.to_stored),
+                from_stored: Arc::new(view.from_stored),
+            }),
+            stamp: 0,
+        })
+    }
+
+    /// The resource that keeps the objects: this one, or the one it is a version of.
+    pub(crate) fn stored(&self) -> &Resource {
+        self.seen.as_ref().map_or(self, |seen| &seen.stored)
+    }
+
+    /// An object of this version as it is kept.
+    pub(crate) fn kept(&self, mut tree: Value) -> Value {
+        if let Some(seen) = &self.seen {
+            (seen.to_stored)(&mut tree);
+        }
+        tree
+    }
+
+    /// A kept object as this version shows it.
+    pub(crate) fn shown(&self, mut tree: Value) -> Value {
+        if let Some(seen) = &self.seen {
+            (seen.from_stored)(&mut tree);
+        }
+        tree
+    }
+
+    /// The same on encoded objects; shares the bytes where nothing changes.
+    pub(crate) fn shown_json(&self, json: &Bytes) -> Bytes {
+        if self.seen.is_none() {
+            return json.clone();
+        }
+        match serde_json::from_slice(json) {
+            Ok(tree) => encode(&self.shown(tree)).into(),
+            Err(_) => json.clone(),
         }
     }
 
@@ -89,7 +158,7 @@ pub(crate) fn custom_prefix(group: &str, plural: &str) -> String {
 }
 
 /// An immutable view of all resources.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Resources {
     by_path: HashMap<String, Arc<Resource>>,
     /// Groups in the order discovery shows them, each with its versions in order.
@@ -117,6 +186,25 @@ impl Resources {
         let list = self.by_group_version.entry((group, version)).or_default();
         list.push(resource);
         list.sort_by(|a, b| a.row.names.plural.cmp(&b.row.names.plural));
+    }
+
+    /// Forgets the custom resource of that name in all versions.
+    fn remove_custom(&mut self, group: &str, plural: &str) {
+        let is_meant = |resource: &Resource| {
+            let names = &resource.row.names;
+            resource.custom && names.group == group && names.plural == plural
+        };
+        self.by_path.retain(|_, resource| !is_meant(resource));
+        self.by_group_resource.retain(|_, resource| !is_meant(resource));
+        for list in self.by_group_version.values_mut() {
+            list.retain(|resource| !is_meant(resource));
+        }
+        self.by_group_version.retain(|_, list| !list.is_empty());
+        let left = &self.by_group_version;
+        for (group, versions) in &mut self.groups {
+            versions.retain(|version| left.contains_key(&(group.clone(), version.clone())));
+        }
+        self.groups.retain(|(_, versions)| !versions.is_empty());
     }
 
     /// The resource at a path.
@@ -177,9 +265,25 @@ impl Registry {
             let observer = observer(&row.names.group_resource());
             resources.add(Arc::new(Resource::builtin(row, observer)));
         }
+        for view in kinds::views() {
+            let stored = resources.by_kind(view.stored.0, view.stored.1);
+            if let Some(resource) = stored.and_then(|stored| Resource::view(view, stored)) {
+                resources.add(Arc::new(resource));
+            }
+        }
         Registry {
             now: ArcSwap::from_pointee(resources),
         }
+    }
+
+    /// Puts the versions of a custom resource in the place of those that were served.
+    pub(crate) fn replace_custom(&self, group: &str, plural: &str, new: Vec<Arc<Resource>>) {
+        self.now.rcu(|now| {
+            let mut resources = Resources::clone(now);
+            resources.remove_custom(group, plural);
+            new.iter().for_each(|resource| resources.add(Arc::clone(resource)));
+            resources
+        });
     }
 
     /// The resources at this moment.

@@ -29,11 +29,11 @@ pub(crate) fn object(
     json: Bytes,
 ) -> Result<Answer, Status> {
     match call.accept.shape {
-        Shape::Object => text(call, code, json),
+        Shape::Object => text(call, code, resource.shown_json(&json)),
         Shape::Table => {
             let tree = decode(&json)?;
             let include = table::Include::read(&call.query)?;
-            let rows = vec![table::row(&resource.row, tree, include, Timestamp::now())];
+            let rows = vec![table::row(resource, tree, include, Timestamp::now())];
             value(call, code, &table::table(&resource.row, rows, json!({}), true))
         }
         Shape::Metadata => value(call, code, &table::metadata_only(decode(&json)?)),

@@ -40,7 +40,7 @@ pub enum BuildError {
     Bootstrap {
         what: String,
         #[source]
-        status: Status,
+        status: Box<Status>,
     },
 }
 
@@ -89,6 +89,9 @@ pub async fn build(
     };
     let client = server.client(Identity::loopback());
     bootstrap::write(&server.core, &client).await?;
+    let mut definitions = crate::custom::definitions(&server.core, &server);
+    definitions.sync().await;
+    crew.spawn("custom resources", definitions.run(crew.stop()));
     server.core.started.store(true, Ordering::Release);
     Ok(server)
 }

@@ -6,6 +6,7 @@ use meta::Status;
 use serde_json::{Value, json};
 
 use crate::chain::Query;
+use crate::registry::Resource;
 
 /// What each row carries besides its cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,13 +30,13 @@ impl Include {
     }
 }
 
-/// One row.
-pub(crate) fn row(row: &Row, object: Value, include: Include, now: Timestamp) -> Value {
-    let cells = row.strategy.cells(&object, now);
+/// One row; `object` is as it is kept.
+pub(crate) fn row(resource: &Resource, object: Value, include: Include, now: Timestamp) -> Value {
+    let cells = resource.row.strategy.cells(&object, now);
     match include {
         Include::None => json!({"cells": cells, "object": null}),
         Include::Metadata => json!({"cells": cells, "object": metadata_only(object)}),
-        Include::Object => json!({"cells": cells, "object": object}),
+        Include::Object => json!({"cells": cells, "object": resource.shown(object)}),
     }
 }
 

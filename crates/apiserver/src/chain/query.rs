@@ -63,7 +63,8 @@ impl Query {
 
 /// Percent-decoding; in queries a plus is a space.
 pub(crate) fn decode(text: &str, plus_is_space: bool) -> Result<String, Status> {
-    if !text.contains('%') && !(plus_is_space && text.contains('+')) {
+    let is_encoded = text.contains('%') || (plus_is_space && text.contains('+'));
+    if !is_encoded {
         return Ok(text.to_owned());
     }
     let bad = || Status::bad_request(format!("invalid URL escape in {text:?}"));

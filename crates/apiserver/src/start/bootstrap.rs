@@ -37,7 +37,7 @@ fn paths(core: &Core, tree: &Value) -> Result<(String, String), BuildError> {
     let resource = core.registry.now().by_kind(group, object.kind());
     let resource = resource.ok_or_else(|| BuildError::Bootstrap {
         what: what(),
-        status: crate::dispatch::no_such_resource(),
+        status: Box::new(crate::dispatch::no_such_resource()),
     })?;
     let names = &resource.row.names;
     let namespace = Some(object.namespace()).filter(|namespace| !namespace.is_empty());
@@ -48,7 +48,7 @@ fn failed(tree: &Value, status: Status) -> BuildError {
     let object = Object(tree.clone());
     BuildError::Bootstrap {
         what: format!("{} {}", object.kind(), object.name()),
-        status,
+        status: Box::new(status),
     }
 }
 

@@ -38,12 +38,12 @@ pub(crate) async fn delete_collection(
     };
     let mut items = Vec::with_capacity(page.entries.len());
     for entry in &page.entries {
-        let mut write = Write::of(core, call, resource)?;
+        let mut write = Write::of(core, call, resource.stored())?;
         write.namespace = entry.namespace();
         write.dry_run = options.dry_run;
         match delete_object(&write, entry.name(), &options).await {
-            Ok(Deleted::Gone(entry)) => items.push(respond::decode(&entry.json)?),
-            Ok(Deleted::Waits(json)) => items.push(respond::decode(&json)?),
+            Ok(Deleted::Gone(entry)) => items.push(resource.shown(respond::decode(&entry.json)?)),
+            Ok(Deleted::Waits(json)) => items.push(resource.shown(respond::decode(&json)?)),
             // Somebody else was faster.
             Err(status) if status.is_not_found() => {}
             Err(status) => return Err(status),

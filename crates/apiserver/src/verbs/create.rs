@@ -35,8 +35,8 @@ pub(crate) async fn create(
     body: Body,
 ) -> Result<Answer, Status> {
     let bytes = body::read(body).await?;
-    let write = Write::of(core, call, resource)?;
-    let object = body::object(call, resource, &bytes)?;
+    let write = Write::of(core, call, resource.stored())?;
+    let object = resource.kept(body::object(call, resource, &bytes)?);
     let json = create_object(&write, object).await?;
     respond::object(call, resource, StatusCode::CREATED, json)
 }

@@ -104,7 +104,7 @@ pub(crate) async fn delete(
 ) -> Result<Answer, Status> {
     let bytes = body::read(body).await?;
     let options = DeleteOptions::read(call, &bytes)?;
-    let mut write = Write::of(core, call, resource)?;
+    let mut write = Write::of(core, call, resource.stored())?;
     write.dry_run = options.dry_run;
     match delete_object(&write, &call.info.name, &options).await? {
         Deleted::Waits(json) => respond::object(call, resource, StatusCode::OK, json),

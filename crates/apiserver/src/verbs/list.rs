@@ -49,7 +49,7 @@ impl Page {
 pub(crate) async fn list(
     core: &Core,
     call: &Call,
-    resource: &Resource,
+    resource: &Arc<Resource>,
 ) -> Result<Answer, Status> {
     let filter = Filter::read(call, resource)?;
     match page(core, call, resource, &filter).await {
@@ -102,7 +102,7 @@ fn cut(snapshot: &Snapshot, start: &str, limit: usize, filter: &Filter) -> Page 
     page
 }
 
-fn answer(call: &Call, resource: &Resource, page: &Page) -> Result<Answer, Status> {
+fn answer(call: &Call, resource: &Arc<Resource>, page: &Page) -> Result<Answer, Status> {
     let names = &resource.row.names;
     match call.accept.shape {
         Shape::Object => {
@@ -112,13 +112,13 @@ fn answer(call: &Call, resource: &Resource, page: &Page) -> Result<Answer, Statu
                 json!(names.api_version()),
                 page.metadata()
             );
-            objects(call, head, page)
+            objects(call, resource, head, page)
         }
         Shape::Table => {
             let include = table::Include::read(&call.query)?;
             let now = Timestamp::now();
             let row = |entry: &Arc<Entry>| {
-                Ok(table::row(&resource.row, respond::decode(&entry.json)?, include, now))
+                Ok(table::row(resource, respond::decode(&entry.json)?, include, now))
             };
             let rows = page.entries.iter().map(row).collect::<Result<_, Status>>()?;
             let tree = table::table(&resource.row, rows, page.metadata(), true);
@@ -138,12 +138,18 @@ fn answer(call: &Call, resource: &Resource, page: &Page) -> Result<Answer, Statu
     }
 }
 
-fn objects(call: &Call, head: String, page: &Page) -> Result<Answer, Status> {
+fn objects(
+    call: &Call,
+    resource: &Arc<Resource>,
+    head: String,
+    page: &Page,
+) -> Result<Answer, Status> {
     let total: usize = page.entries.iter().map(|entry| entry.json.len() + 1).sum();
     let mut pieces = Pieces {
         head: Some(head),
         entries: page.entries.clone(),
         next: 0,
+        resource: Arc::clone(resource),
     };
     let whole = total <= PIECE_BYTES || call.accept.gzip || call.accept.text == Text::Yaml;
     if whole {
@@ -163,6 +169,7 @@ struct Pieces {
     head: Option<String>,
     entries: Vec<Arc<Entry>>,
     next: usize,
+    resource: Arc<Resource>,
 }
 
 impl Pieces {
@@ -185,7 +192,7 @@ impl Pieces {
             if self.next > 0 {
                 piece.push(b',');
             }
-            piece.extend_from_slice(&entry.json);
+            piece.extend_from_slice(&self.resource.shown_json(&entry.json));
             self.next += 1;
         }
         Some(piece.into())

@@ -39,12 +39,12 @@ pub(crate) async fn patch(
     body: Body,
 ) -> Result<Answer, Status> {
     let bytes = body::read(body).await?;
-    let write = Write::of(core, call, resource)?;
+    let write = Write::of(core, call, resource.stored())?;
     match read(call, resource, &bytes)? {
-        Patch::Apply(applied) => apply(&write, applied).await,
+        Patch::Apply(applied) => apply(&write, resource, applied).await,
         patch => {
             let validation = FieldValidation::read(call)?;
-            let make = |old: &Value| patched(&write, &patch, old, validation);
+            let make = |old: &Value| patched(&write, resource, &patch, old, validation);
             let json = change(&write, &call.info.name, &make).await?;
             respond::object(call, resource, StatusCode::OK, json)
         }
@@ -93,15 +93,18 @@ fn read(call: &Call, resource: &Resource, bytes: &[u8]) -> Result<Patch, Status>
 
 fn patched(
     write: &Write<'_>,
+    resource: &Resource,
     patch: &Patch,
     old: &Value,
     validation: FieldValidation,
 ) -> Result<Made, Status> {
+    let shown = resource.shown(old.clone());
+    let old = &shown;
     let refused = |error: PatchError| patch_refused(write, &error);
     let tree = match patch {
         Patch::Json(patch) => schema::json_patch(old, patch).map_err(refused)?,
         Patch::Merge(patch) => schema::merge_patch(old, patch),
-        Patch::Strategic(patch) => match &write.resource.ty {
+        Patch::Strategic(patch) => match &resource.ty {
             Some(ty) => schema::strategic_merge_patch(ty.get(), old, patch).map_err(refused)?,
             None => schema::merge_patch(old, patch),
         },
@@ -111,7 +114,7 @@ fn patched(
         tree,
         duplicates: Vec::new(),
     };
-    let object = body::shape(write.call, write.resource, parsed, validation)?;
+    let object = resource.kept(body::shape(write.call, resource, parsed, validation)?);
     fits(write, &object)?;
     Ok(Made {
         object,
@@ -149,8 +152,12 @@ fn patch_refused(write: &Write<'_>, error: &PatchError) -> Status {
     }
 }
 
-async fn apply(write: &Write<'_>, applied: Value) -> Result<Answer, Status> {
-    let (core, call, resource) = (write.core, write.call, write.resource);
+async fn apply(
+    write: &Write<'_>,
+    resource: &Resource,
+    applied: Value,
+) -> Result<Answer, Status> {
+    let (core, call) = (write.core, write.call);
     let manager = call.query.get("fieldManager").ok_or_else(|| {
         Status::new(
             Reason::Invalid,
@@ -167,7 +174,8 @@ async fn apply(write: &Write<'_>, applied: Value) -> Result<Answer, Status> {
             "invalid object type: /, Kind=: Object 'apiVersion' and 'kind' must be set",
         ));
     }
-    let mut applied = body::shape(call, resource, parsed, FieldValidation::read(call)?)?;
+    let applied = body::shape(call, resource, parsed, FieldValidation::read(call)?)?;
+    let mut applied = resource.kept(applied);
     if text(&applied, "/metadata/name").is_empty() {
         super::write::metadata(&mut applied)
             .insert("name".into(), call.info.name.clone().into());

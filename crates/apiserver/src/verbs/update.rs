@@ -63,8 +63,8 @@ pub(crate) async fn update(
     body: Body,
 ) -> Result<Answer, Status> {
     let bytes = body::read(body).await?;
-    let write = Write::of(core, call, resource)?;
-    let mut object = body::object(call, resource, &bytes)?;
+    let write = Write::of(core, call, resource.stored())?;
+    let mut object = resource.kept(body::object(call, resource, &bytes)?);
     check_name(&object, &call.info.name)?;
     place(write.names(), write.namespace, &mut object)?;
     let name = call.info.name.clone();

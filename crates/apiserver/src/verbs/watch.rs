@@ -42,12 +42,17 @@ struct Form {
 }
 
 impl Form {
+    /// Whether events are the ones that all watches share.
+    fn is_plain(&self) -> bool {
+        self.shape == Shape::Object && self.resource.seen.is_none()
+    }
+
     fn object(&mut self, json: &[u8]) -> Bytes {
         let Ok(tree) = respond::decode(json) else {
             return Bytes::new();
         };
         let tree = match self.shape {
-            Shape::Object => return Bytes::copy_from_slice(json),
+            Shape::Object => self.resource.shown(tree),
             Shape::Metadata => table::metadata_only(tree),
             Shape::Table => self.table(tree),
         };
@@ -57,7 +62,7 @@ impl Form {
     fn table(&mut self, tree: Value) -> Value {
         let row = &self.resource.row;
         let version = tree.pointer("/metadata/resourceVersion").cloned();
-        let rows = vec![table::row(row, tree, self.include, Timestamp::now())];
+        let rows = vec![table::row(&self.resource, tree, self.include, Timestamp::now())];
         let metadata = json!({"resourceVersion": version});
         let with_columns = std::mem::replace(&mut self.with_columns, false);
         table::table(row, rows, metadata, with_columns)
@@ -206,9 +211,9 @@ impl Watcher {
     fn send_initial(&mut self) -> bool {
         let count = self.initial.len().min(BATCH_CHANGES);
         for entry in self.initial.drain(..count) {
-            let frame = match self.form.shape {
-                Shape::Object => frame("ADDED", &entry.json),
-                _ => frame("ADDED", &self.form.object(&entry.json)),
+            let frame = match self.form.is_plain() {
+                true => frame("ADDED", &entry.json),
+                false => frame("ADDED", &self.form.object(&entry.json)),
             };
             self.ready.push_back(frame);
         }
@@ -251,9 +256,9 @@ impl Watcher {
         let Some(event) = self.filter.event(change) else {
             return;
         };
-        let frame = match self.form.shape {
-            Shape::Object => change.frame(event),
-            _ => {
+        let frame = match self.form.is_plain() {
+            true => change.frame(event),
+            false => {
                 let object = self.form.object(&change.object(event));
                 frame(event.as_str(), &object)
             }

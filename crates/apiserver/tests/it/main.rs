@@ -2,6 +2,7 @@
 
 mod admission;
 mod cluster;
+mod custom;
 mod kubectl;
 mod lists;
 mod streams;
