@@ -327,7 +327,10 @@ impl<K: Kind> Informer<K> {
                 backoff.reset();
             }
             match ended {
-                Ok(()) => {}
+                // A server that lets watches run to their time is well; one that ends them at
+                // once is stopping.
+                Ok(()) if version != before => {}
+                Ok(()) => tokio::time::sleep(backoff.next_delay()).await,
                 Err(status) if status.is_expired() => return Ok(()),
                 Err(status) => {
                     let delay = backoff.next_delay();
