@@ -80,6 +80,11 @@ pub(crate) enum Message {
         id: u64,
         result: Result<(), Refusal>,
     },
+    /// The program runs; said before the reply to its start.
+    Started {
+        container: String,
+        status: Status,
+    },
     Exited {
         container: String,
         status: Status,

@@ -33,6 +33,7 @@ pub(super) struct Link {
 
 /// What a supervisor reports by itself.
 pub(super) enum News {
+    Started(String, Status),
     Exited(String, Status),
     ExecExited(String, i32),
 }
@@ -145,6 +146,9 @@ impl Line {
                     if let Some(waiting) = self.waiting.remove(&id) {
                         let _ = waiting.send(result.map(|()| fds));
                     }
+                }
+                Ok(Some((Message::Started { container, status }, _))) => {
+                    news(News::Started(container, status));
                 }
                 Ok(Some((Message::Exited { container, status }, _))) => {
                     news(News::Exited(container, status))

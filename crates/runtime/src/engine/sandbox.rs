@@ -42,11 +42,12 @@ impl Engine {
             link: Mutex::default(),
             change: Default::default(),
         });
-        self.pods.write().insert(id.clone(), Arc::clone(&pod));
         let _change = pod.change.lock().await;
         match self.bring_up(&pod).await {
             Ok(()) => {
                 *pod.state.lock() = SandboxState::Ready;
+                // Nobody sees a sandbox that is half made.
+                self.pods.write().insert(id.clone(), Arc::clone(&pod));
                 self.announce(&id, &id, ContainerEventKind::Started);
                 Ok(id)
             }
@@ -54,7 +55,6 @@ impl Engine {
                 self.take_down(&pod).await.unwrap_or_else(|error| {
                     tracing::warn!(%error, sandbox = id, "failed sandbox not taken down");
                 });
-                self.pods.write().remove(&id);
                 self.remove_files(&pod).await?;
                 Err(error)
             }
@@ -172,6 +172,11 @@ impl Engine {
 
     fn take_news(&self, news: News) {
         match news {
+            News::Started(id, status) => {
+                if let Ok(entry) = self.entry(&id) {
+                    entry.set_status(status);
+                }
+            }
             News::Exited(id, status) => {
                 if let Ok(entry) = self.entry(&id)
                     && entry.set_status(status)

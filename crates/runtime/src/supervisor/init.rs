@@ -90,7 +90,7 @@ impl Child {
         stdio: Stdio,
     ) -> Result<Never, String> {
         self.begin(spec)?;
-        let root = rootfs::build(spec, outside)?;
+        let root = rootfs::build(spec, outside, &|message| self.warn(message))?;
         pivot(root.as_fd()).step("pivot_root")?;
         self.stdio(spec.tty, stdio, true)?;
         self.wait_for_parent()?;

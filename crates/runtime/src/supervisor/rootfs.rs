@@ -62,7 +62,11 @@ struct Source<'a> {
 }
 
 /// Builds everything; the returned handle is the new root, to pivot to.
-pub(crate) fn build(spec: &ContainerSpec, outside: &Outside) -> Result<OwnedFd, String> {
+pub(crate) fn build(
+    spec: &ContainerSpec,
+    outside: &Outside,
+    warn: &dyn Fn(&str),
+) -> Result<OwnedFd, String> {
     let mut sources = Vec::new();
     for mount in &spec.mounts {
         sources.push(catch(mount)?);
@@ -82,7 +86,7 @@ pub(crate) fn build(spec: &ContainerSpec, outside: &Outside) -> Result<OwnedFd, 
         cgroups.push((name.as_str(), tree));
     }
     make_all_private().step("making mounts private")?;
-    let handle = overlay(spec).step("overlay")?;
+    let handle = overlay(spec, warn).step("overlay")?;
     let root = Root::from_descriptor(handle.try_clone().step("overlay")?);
     standard_mounts(spec, &root, shm, cgroups)?;
     for source in sources {
@@ -111,27 +115,38 @@ fn catch(mount: &Mount) -> Result<Source<'_>, String> {
     })
 }
 
-fn overlay(spec: &ContainerSpec) -> io::Result<OwnedFd> {
+fn overlay(spec: &ContainerSpec, warn: &dyn Fn(&str)) -> io::Result<OwnedFd> {
     // Layer names relative to this folder are short enough for every interface.
     nix::unistd::chdir(&spec.layers_folder)?;
     let target = spec.writable.join("rootfs");
-    match overlay_by_descriptor(spec) {
-        Ok(tree) => {
-            let place = Root::open(&target)?;
-            tree.attach(place.as_fd())?;
+    if let Err(error) = stack(spec, &target) {
+        // Some file systems, another overlay among them, cannot hold the upper part.
+        if error.kind() != io::ErrorKind::InvalidInput {
+            return Err(error);
         }
-        // Kernels before 6.5 take layers in one option text only.
-        Err(error)
-            if error.raw_os_error() == Some(nix::errno::Errno::EINVAL as i32)
-                || error.kind() == io::ErrorKind::InvalidInput =>
-        {
-            overlay_by_text(spec, &target)?;
+        warn(&format!(
+            "{} cannot hold an overlay, writes stay in memory: {error}",
+            spec.writable.display()
+        ));
+        let memory = Filesystem::open("tmpfs")?.set("mode", b"700")?.mount(0)?;
+        memory.attach(Root::open(&spec.writable)?.as_fd())?;
+        for name in ["upper", "work", "rootfs"] {
+            Root::open(&spec.writable)?.make_folders(Path::new(name), 0o755)?;
         }
-        Err(error) => return Err(error),
+        stack(spec, &target)?;
     }
     let root = Root::open(&target)?;
     nix::unistd::chdir("/")?;
     root.as_fd().try_clone_to_owned()
+}
+
+fn stack(spec: &ContainerSpec, target: &Path) -> io::Result<()> {
+    match overlay_by_descriptor(spec) {
+        Ok(tree) => tree.attach(Root::open(target)?.as_fd()),
+        // Kernels before 6.5 take layers in one option text only.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => overlay_by_text(spec, target),
+        Err(error) => Err(error),
+    }
 }
 
 fn overlay_by_descriptor(spec: &ContainerSpec) -> io::Result<Detached> {

@@ -198,6 +198,11 @@ impl Supervisor {
             container.status.state = ContainerState::Running;
             container.status.started_at = now_nanos();
             container.save();
+            let status = container.status.clone();
+            self.tell_all(&Message::Started {
+                container: id.to_owned(),
+                status,
+            });
             self.reply(starting.client, starting.request, Ok(()), Vec::new());
         } else {
             // It ends by itself now; its end brings the answer.

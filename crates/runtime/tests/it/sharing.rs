@@ -155,3 +155,32 @@ async fn mounts_propagate_where_they_are_shared() {
     assert!(results.iter().all(Result::is_ok), "{results:?}");
     host.close().await;
 }
+
+#[tokio::test]
+async fn a_data_folder_on_an_overlay() {
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    let Some(host) = Host::new().await else {
+        return;
+    };
+    // The engine's writable parts come to lie on an overlay, as in a container without a volume.
+    let parts =
+        ["lower", "upper", "work"].map(|name| host.folder.path().join(format!("outer-{name}")));
+    for part in &parts {
+        std::fs::create_dir(part).unwrap();
+    }
+    let [lower, upper, work] = parts.map(|part| part.display().to_string());
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    let folder = host.folder.path().join("containers/containers");
+    mount(
+        Some("overlay"),
+        &folder,
+        Some("overlay"),
+        MsFlags::empty(),
+        Some(options.as_str()),
+    )
+    .unwrap();
+    let (status, log) = host.run("echo kept > /file; cat /file").await;
+    umount2(&folder, MntFlags::MNT_DETACH).unwrap();
+    assert_eq!((status.exit_code, log.as_str()), (0, "stdout F kept"));
+    host.close().await;
+}
