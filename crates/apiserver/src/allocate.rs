@@ -61,8 +61,12 @@ impl Drop for Charge {
     fn drop(&mut self) {
         if let Some(taken) = &self.taken {
             let mut taken = taken.lock();
-            self.addresses.drain(..).for_each(|own| taken.addresses.release(&own));
-            self.ports.drain(..).for_each(|own| taken.ports.release(&own));
+            self.addresses
+                .drain(..)
+                .for_each(|own| taken.addresses.release(&own));
+            self.ports
+                .drain(..)
+                .for_each(|own| taken.ports.release(&own));
         }
     }
 }

@@ -78,11 +78,7 @@ pub(crate) async fn read(mut body: Body) -> Result<Bytes, Status> {
 }
 
 /// Reads JSON, YAML or protobuf, as the content type says; `ty` is what protobuf is read by.
-pub(crate) fn parse(
-    bytes: &[u8],
-    content_type: &str,
-    ty: Option<&Type>,
-) -> Result<Parsed, Status> {
+pub(crate) fn parse(bytes: &[u8], content_type: &str, ty: Option<&Type>) -> Result<Parsed, Status> {
     match content_type {
         protobuf::MEDIA_TYPE if ty.is_some() => Ok(Parsed {
             tree: protobuf::read(bytes, |_| ty)?,
@@ -198,12 +194,15 @@ pub(crate) fn shape(
         None => Vec::new(),
     };
     let unknown = unknown.iter().map(|path| format!("unknown field {path:?}"));
-    let twice = duplicates.iter().map(|path| format!("duplicate field {path:?}"));
+    let twice = duplicates
+        .iter()
+        .map(|path| format!("duplicate field {path:?}"));
     let faults: Vec<String> = unknown.chain(twice).collect();
     match validation {
-        FieldValidation::Strict if !faults.is_empty() => {
-            Err(cannot(&format!("strict decoding error: {}", faults.join(", "))))
-        }
+        FieldValidation::Strict if !faults.is_empty() => Err(cannot(&format!(
+            "strict decoding error: {}",
+            faults.join(", ")
+        ))),
         FieldValidation::Warn => {
             faults.into_iter().for_each(|fault| call.warn(fault));
             Ok(tree)

@@ -229,7 +229,9 @@ impl Cache {
                 oldest: state.oldest,
             });
         }
-        let seen = state.ring.partition_point(|change| change.revision <= revision);
+        let seen = state
+            .ring
+            .partition_point(|change| change.revision <= revision);
         Ok(Cursor {
             next: state.first + seen as u64,
             epoch: state.epoch,
@@ -286,7 +288,10 @@ impl Cache {
         }
         let mut state = self.state.write();
         if let Some(observer) = &self.observer {
-            let gone = state.map.range("").filter(|old| map.get(&old.key).is_none());
+            let gone = state
+                .map
+                .range("")
+                .filter(|old| map.get(&old.key).is_none());
             gone.for_each(|old| observer.remove(old));
             map.range("").for_each(|entry| observer.set(entry));
         }
@@ -354,5 +359,101 @@ impl State {
                 forgotten.push(first);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use store::{Event, EventKind, KeyValue};
+
+    struct Nothing;
+    impl kinds::Strategy for Nothing {
+        fn cells(&self, _: &serde_json::Value, _: jiff::Timestamp) -> kinds::Cells {
+            Vec::new()
+        }
+    }
+
+    fn event(kind: EventKind, key: &str, revision: i64) -> Event {
+        let value = br#"{"kind":"A","apiVersion":"v1","metadata":{"name":"a"}}"#;
+        let kv = KeyValue {
+            key: format!("/registry/things/{key}").into(),
+            value: Bytes::from_static(value),
+            create_revision: revision,
+            mod_revision: revision,
+            version: 1,
+            lease: 0,
+        };
+        Event {
+            kind,
+            kv,
+            prev_kv: None,
+        }
+    }
+
+    fn keys(snapshot: &Snapshot) -> Vec<&str> {
+        snapshot.map.range("").map(|entry| &*entry.key).collect()
+    }
+
+    fn cache() -> Cache {
+        Cache::new("/registry/things/".into(), Arc::new(Nothing), None)
+    }
+
+    #[test]
+    fn an_older_state_is_the_newest_with_changes_undone() {
+        let cache = cache();
+        cache.apply(&[
+            &event(EventKind::Put, "a", 2),
+            &event(EventKind::Put, "b", 3),
+            &event(EventKind::Delete, "a", 4),
+            &event(EventKind::Put, "a", 5),
+            &event(EventKind::Put, "b", 6),
+        ]);
+        let at = |revision| cache.snapshot_at(revision).unwrap();
+        assert_eq!(keys(&at(1)), [""; 0]);
+        assert_eq!(keys(&at(2)), ["a"]);
+        assert_eq!(keys(&at(3)), ["a", "b"]);
+        assert_eq!(keys(&at(4)), ["b"]);
+        assert_eq!(at(5).map.get("b").unwrap().revision, 3);
+        assert_eq!(at(9).map.get("b").unwrap().revision, 6);
+    }
+
+    #[test]
+    fn the_ring_forgets_and_says_so() {
+        let cache = cache();
+        let mut cursor = cache.cursor_after(0).unwrap();
+        let mut last = 0;
+        for revision in 2..=(RING_CHANGES_MAX as i64 + 10) {
+            cache.apply(&[&event(EventKind::Put, "a", revision)]);
+            last = revision;
+        }
+        let oldest = last - RING_CHANGES_MAX as i64;
+        assert_eq!(cache.snapshot_at(oldest - 1).err(), Some(TooOld { oldest }));
+        assert!(cache.snapshot_at(oldest).is_ok());
+        assert_eq!(cache.changes(&mut cursor, 10, 0).err(), Some(Lagged));
+        let mut cursor = cache.cursor_after(oldest).unwrap();
+        let (changes, seen) = cache.changes(&mut cursor, 10, 0).unwrap();
+        assert_eq!(
+            (changes[0].revision, changes.len(), seen),
+            (oldest + 1, 10, last)
+        );
+    }
+
+    #[test]
+    fn a_deletion_shows_what_was_with_the_new_version() {
+        let cache = cache();
+        let mut cursor = cache.cursor_after(0).unwrap();
+        cache.apply(&[
+            &event(EventKind::Put, "a", 2),
+            &event(EventKind::Delete, "a", 7),
+        ]);
+        let (changes, _) = cache.changes(&mut cursor, 10, 0).unwrap();
+        let frame = changes[1].frame(EventType::Deleted);
+        let expect = concat!(
+            r#"{"type":"DELETED","object":{"kind":"A","apiVersion":"v1","#,
+            r#""metadata":{"resourceVersion":"7","name":"a"}}}"#,
+            "\n"
+        );
+        assert_eq!(frame, expect);
     }
 }

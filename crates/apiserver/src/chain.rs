@@ -3,12 +3,12 @@
 
 pub(crate) mod accept;
 pub(crate) mod impersonate;
-pub(crate) mod info;
 pub(crate) mod inflight;
+pub(crate) mod info;
 pub(crate) mod query;
 
-use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::HeaderMap;
+use http::header::{CONTENT_TYPE, USER_AGENT};
 use parking_lot::Mutex;
 
 use auth::Identity;
@@ -85,7 +85,13 @@ impl Call {
         let name = agent.split('/').next().unwrap_or("");
         match name {
             // Calls within the process have no user agent but a telling name.
-            "" => self.user.name.rsplit(':').next().unwrap_or("unknown").to_owned(),
+            "" => self
+                .user
+                .name
+                .rsplit(':')
+                .next()
+                .unwrap_or("unknown")
+                .to_owned(),
             name => name.chars().take(NAME_CHARACTERS_MAX).collect(),
         }
     }

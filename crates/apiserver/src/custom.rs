@@ -75,16 +75,25 @@ impl Definitions {
         let map = cache.snapshot(0).map;
         let entries: Vec<Arc<Entry>> = map.range("").cloned().collect();
         let names: BTreeSet<&str> = entries.iter().map(|entry| entry.name()).collect();
-        let gone: Vec<String> =
-            self.seen.keys().filter(|name| !names.contains(name.as_str())).cloned().collect();
+        let gone: Vec<String> = self
+            .seen
+            .keys()
+            .filter(|name| !names.contains(name.as_str()))
+            .cloned()
+            .collect();
         for name in gone {
             if let Some((_, group, plural)) = self.seen.remove(&name) {
-                self.core.registry.replace_custom(&group, &plural, Vec::new());
+                self.core
+                    .registry
+                    .replace_custom(&group, &plural, Vec::new());
                 self.core.feed.remove(&custom_prefix(&group, &plural));
             }
         }
         for entry in entries {
-            let known = self.seen.get(entry.name()).map(|(revision, _, _)| *revision);
+            let known = self
+                .seen
+                .get(entry.name())
+                .map(|(revision, _, _)| *revision);
             let tree = entry.shared_tree();
             let leaving = tree.deletion_timestamp().is_some();
             if known == Some(entry.revision) && !leaving {
@@ -101,14 +110,18 @@ impl Definitions {
         let group = text(definition, "/spec/group").to_owned();
         let plural = text(definition, "/spec/names/plural").to_owned();
         let now = self.core.registry.now();
-        let builtin = now.by_name(&format!("{plural}.{group}")).is_some_and(|own| !own.custom);
+        let builtin = now
+            .by_name(&format!("{plural}.{group}"))
+            .is_some_and(|own| !own.custom);
         drop(now);
         if builtin {
             return Err(Status::internal("the name belongs to a built-in kind"));
         }
         let cache = self.cache(&group, &plural, definition).await?;
         let resources = resources(definition, &cache, entry.revision);
-        self.core.registry.replace_custom(&group, &plural, resources);
+        self.core
+            .registry
+            .replace_custom(&group, &plural, resources);
         let seen = (entry.revision, group.clone(), plural.clone());
         self.seen.insert(entry.name().to_owned(), seen);
         if tree.deletion_timestamp().is_some() {
@@ -124,7 +137,12 @@ impl Definitions {
         plural: &str,
         definition: &Value,
     ) -> Result<Arc<Cache>, Status> {
-        let known = self.core.registry.now().by_name(&format!("{plural}.{group}")).cloned();
+        let known = self
+            .core
+            .registry
+            .now()
+            .by_name(&format!("{plural}.{group}"))
+            .cloned();
         if let Some(cache) = known.and_then(|known| known.cache.clone()) {
             return Ok(cache);
         }
@@ -140,11 +158,18 @@ impl Definitions {
         let finalizers = meta::object::map_at(&mut wanted, "metadata")
             .entry("finalizers")
             .or_insert_with(|| json!([]));
-        if let Some(list) = finalizers.as_array_mut().filter(|list| !has(list, FINALIZER)) {
+        if let Some(list) = finalizers
+            .as_array_mut()
+            .filter(|list| !has(list, FINALIZER))
+        {
             list.push(FINALIZER.into());
             let path = format!("{DEFINITIONS}/{name}");
             // The change brings us here again.
-            return self.client.send_value(Method::PUT, &path, &wanted).await.map(drop);
+            return self
+                .client
+                .send_value(Method::PUT, &path, &wanted)
+                .await
+                .map(drop);
         }
         let status = meta::object::map_at(&mut wanted, "status");
         status.insert("acceptedNames".into(), definition["spec"]["names"].clone());
@@ -161,7 +186,10 @@ impl Definitions {
             return Ok(());
         }
         let path = format!("{DEFINITIONS}/{name}/status");
-        self.client.send_value(Method::PUT, &path, &wanted).await.map(drop)
+        self.client
+            .send_value(Method::PUT, &path, &wanted)
+            .await
+            .map(drop)
     }
 
     /// Deletes all instances; the last one gone, the definition may go.
@@ -170,7 +198,12 @@ impl Definitions {
         let map = cache.snapshot(0).map;
         let group = text(definition, "/spec/group");
         let plural = text(definition, "/spec/names/plural");
-        let resource = self.core.registry.now().by_name(&format!("{plural}.{group}")).cloned();
+        let resource = self
+            .core
+            .registry
+            .now()
+            .by_name(&format!("{plural}.{group}"))
+            .cloned();
         for instance in map.range("") {
             let Some(resource) = &resource else {
                 break;
@@ -188,11 +221,17 @@ impl Definitions {
             return Ok(());
         }
         let mut done = definition.clone();
-        if let Some(list) = done.pointer_mut("/metadata/finalizers").and_then(Value::as_array_mut) {
+        if let Some(list) = done
+            .pointer_mut("/metadata/finalizers")
+            .and_then(Value::as_array_mut)
+        {
             list.retain(|one| one != FINALIZER);
         }
         let path = format!("{DEFINITIONS}/{name}");
-        self.client.send_value(Method::PUT, &path, &done).await.map(drop)
+        self.client
+            .send_value(Method::PUT, &path, &done)
+            .await
+            .map(drop)
     }
 }
 
@@ -215,13 +254,17 @@ fn has(list: &[Value], word: &str) -> bool {
 }
 
 fn versions(definition: &Value) -> impl Iterator<Item = &Value> {
-    let list = definition.pointer("/spec/versions").and_then(Value::as_array);
+    let list = definition
+        .pointer("/spec/versions")
+        .and_then(Value::as_array);
     list.into_iter().flatten()
 }
 
 fn storage_version(definition: &Value) -> Option<String> {
     let mut stored = versions(definition).filter(|version| version["storage"] == true);
-    stored.next().map(|version| text(version, "/name").to_owned())
+    stored
+        .next()
+        .map(|version| text(version, "/name").to_owned())
 }
 
 fn set_condition(
@@ -234,12 +277,17 @@ fn set_condition(
     let Some(list) = list.as_array_mut() else {
         return;
     };
-    if list.iter().any(|own| own["type"] == kind && own["status"] == "True") {
+    if list
+        .iter()
+        .any(|own| own["type"] == kind && own["status"] == "True")
+    {
         return;
     }
     list.retain(|own| own["type"] != kind);
-    list.push(json!({"type": kind, "status": "True", "reason": reason, "message": message,
-        "lastTransitionTime": meta::time::now()}));
+    list.push(
+        json!({"type": kind, "status": "True", "reason": reason, "message": message,
+        "lastTransitionTime": meta::time::now()}),
+    );
 }
 
 /// The resources of all served versions; the stored one keeps the objects of the others.
@@ -275,7 +323,10 @@ fn resources(definition: &Value, cache: &Arc<Cache>, revision: i64) -> Vec<Arc<R
 
 fn resource(definition: &Value, version: &Value, cache: &Arc<Cache>, revision: i64) -> Resource {
     let names = names(definition, version);
-    let schema = version.pointer("/schema/openAPIV3Schema").cloned().unwrap_or_else(|| json!({}));
+    let schema = version
+        .pointer("/schema/openAPIV3Schema")
+        .cloned()
+        .unwrap_or_else(|| json!({}));
     let strategy = CustomStrategy::new(&schema, version);
     let sub = |name: &str| version.pointer(&format!("/subresources/{name}"));
     let word = |value: &Value, field: &str| pointer(text(value, &format!("/{field}")));
@@ -312,8 +363,13 @@ fn pointer(path: &str) -> String {
 fn names(definition: &Value, version: &Value) -> Names {
     let own = |field: &str| text(definition, &format!("/spec/names/{field}")).to_owned();
     let list = |field: &str| -> Vec<String> {
-        let list = definition.pointer(&format!("/spec/names/{field}")).and_then(Value::as_array);
-        list.into_iter().flatten().filter_map(|one| one.as_str().map(str::to_owned)).collect()
+        let list = definition
+            .pointer(&format!("/spec/names/{field}"))
+            .and_then(Value::as_array);
+        list.into_iter()
+            .flatten()
+            .filter_map(|one| one.as_str().map(str::to_owned))
+            .collect()
     };
     let kind = own("kind");
     let or = |given: String, otherwise: String| if given.is_empty() { otherwise } else { given };
@@ -356,8 +412,15 @@ mod tests {
 
     #[test]
     fn stable_versions_come_first() {
-        let mut versions = vec!["v1alpha1", "foo", "v1", "v2beta1", "v2", "v1beta2", "v1beta1"];
+        let mut versions = vec![
+            "v1alpha1", "foo", "v1", "v2beta1", "v2", "v1beta2", "v1beta1",
+        ];
         versions.sort_by_key(|version| version_order(version));
-        assert_eq!(versions, ["v2", "v1", "v2beta1", "v1beta2", "v1beta1", "v1alpha1", "foo"]);
+        assert_eq!(
+            versions,
+            [
+                "v2", "v1", "v2beta1", "v1beta2", "v1beta1", "v1alpha1", "foo"
+            ]
+        );
     }
 }

@@ -32,12 +32,17 @@ pub(crate) fn answer(core: &Core, call: &Call, path: &[&str]) -> Result<Answer, 
         }
         ["apis"] => {
             let named = resources.groups.iter().filter(|(name, _)| !name.is_empty());
-            let groups: Vec<Value> = named.map(|(name, versions)| group(name, versions)).collect();
+            let groups: Vec<Value> = named
+                .map(|(name, versions)| group(name, versions))
+                .collect();
             let tree = json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups});
             respond::value(call, StatusCode::OK, &tree)
         }
         ["apis", name] => {
-            let found = resources.groups.iter().find(|(own, _)| own == name && !own.is_empty());
+            let found = resources
+                .groups
+                .iter()
+                .find(|(own, _)| own == name && !own.is_empty());
             let (name, versions) = found.ok_or_else(no_such_resource)?;
             let mut tree = group(name, versions);
             tree["kind"] = "APIGroup".into();
@@ -51,9 +56,8 @@ pub(crate) fn answer(core: &Core, call: &Call, path: &[&str]) -> Result<Answer, 
 }
 
 fn group(name: &str, versions: &[String]) -> Value {
-    let version = |version: &String| {
-        json!({"groupVersion": format!("{name}/{version}"), "version": version})
-    };
+    let version =
+        |version: &String| json!({"groupVersion": format!("{name}/{version}"), "version": version});
     let all: Vec<Value> = versions.iter().map(version).collect();
     json!({"name": name, "versions": all, "preferredVersion": all.first()})
 }
@@ -87,8 +91,10 @@ fn list(call: &Call, resources: &Resources, group: &str, version: &str) -> Resul
         }
     }
     if group.is_empty() {
-        entries.push(json!({"name": "bindings", "singularName": "binding", "namespaced": true,
-            "kind": "Binding", "verbs": ["create"]}));
+        entries.push(
+            json!({"name": "bindings", "singularName": "binding", "namespaced": true,
+            "kind": "Binding", "verbs": ["create"]}),
+        );
         entries.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
     }
     let tree = json!({
@@ -103,11 +109,18 @@ fn list(call: &Call, resources: &Resources, group: &str, version: &str) -> Resul
 pub(crate) fn verbs(resource: &Resource) -> &'static [&'static str] {
     match resource.row.verbs {
         Verbs::All => &[
-            "create", "delete", "deletecollection", "get", "list", "patch", "update", "watch",
+            "create",
+            "delete",
+            "deletecollection",
+            "get",
+            "list",
+            "patch",
+            "update",
+            "watch",
         ],
-        Verbs::NoDeleteCollection => {
-            &["create", "delete", "get", "list", "patch", "update", "watch"]
-        }
+        Verbs::NoDeleteCollection => &[
+            "create", "delete", "get", "list", "patch", "update", "watch",
+        ],
         Verbs::CreateOnly => &["create"],
     }
 }
@@ -129,7 +142,10 @@ fn aggregated_version(call: &Call) -> Option<&'static str> {
         if !parameters.contains(&"as=APIGroupDiscoveryList") {
             return None;
         }
-        match parameters.iter().find_map(|parameter| parameter.strip_prefix("v=")) {
+        match parameters
+            .iter()
+            .find_map(|parameter| parameter.strip_prefix("v="))
+        {
             Some("v2") => return Some("v2"),
             Some("v2beta1") => return Some("v2beta1"),
             _ => {}
@@ -140,7 +156,10 @@ fn aggregated_version(call: &Call) -> Option<&'static str> {
 
 fn all(call: &Call, resources: &Resources, core_group: bool) -> Result<Answer, Status> {
     let version = aggregated_version(call).unwrap_or("v2");
-    let own = resources.groups.iter().filter(|(name, _)| name.is_empty() == core_group);
+    let own = resources
+        .groups
+        .iter()
+        .filter(|(name, _)| name.is_empty() == core_group);
     let items: Vec<Value> = own
         .map(|(name, versions)| {
             let versions: Vec<Value> = versions
@@ -164,9 +183,14 @@ fn all(call: &Call, resources: &Resources, core_group: bool) -> Result<Answer, S
     });
     let body = crate::cache::encode(&tree);
     let tag = format!("\"{}\"", hash(&body));
-    let known = call.headers.get(IF_NONE_MATCH).and_then(|tag| tag.to_str().ok());
+    let known = call
+        .headers
+        .get(IF_NONE_MATCH)
+        .and_then(|tag| tag.to_str().ok());
     let mut answer = match known {
-        Some(known) if known == tag => respond::plain(StatusCode::NOT_MODIFIED, "application/json", ""),
+        Some(known) if known == tag => {
+            respond::plain(StatusCode::NOT_MODIFIED, "application/json", "")
+        }
         _ => respond::text(call, StatusCode::OK, body.into())?,
     };
     let media = match version {
@@ -184,9 +208,7 @@ fn all(call: &Call, resources: &Resources, core_group: bool) -> Result<Answer, S
 
 fn aggregated(resource: &Arc<Resource>) -> Value {
     let names = &resource.row.names;
-    let kind = |group: &str, version: &str, kind: &str| {
-        json!({"group": group, "version": version, "kind": kind})
-    };
+    let kind = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
     let subresources: Vec<Value> = subresource::of(resource)
         .map(|sub| {
             let answer = match sub.answers {
@@ -196,7 +218,11 @@ fn aggregated(resource: &Arc<Resource>) -> Value {
             json!({"subresource": sub.name, "responseKind": answer, "verbs": sub.verbs})
         })
         .collect();
-    let scope = if names.is_namespaced() { "Namespaced" } else { "Cluster" };
+    let scope = if names.is_namespaced() {
+        "Namespaced"
+    } else {
+        "Cluster"
+    };
     let mut tree = json!({
         "resource": names.plural, "responseKind": kind(&names.group, &names.version, &names.kind),
         "scope": scope, "singularResource": names.singular, "verbs": verbs(resource),
@@ -215,5 +241,8 @@ fn aggregated(resource: &Arc<Resource>) -> Value {
 
 /// A name for bytes that changes with them.
 pub(crate) fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02X}")).collect()
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02X}"))
+        .collect()
 }

@@ -24,7 +24,10 @@ pub(crate) async fn dispatch(
     if !info.is_resource {
         return pages::answer(core, call);
     }
-    let resource = core.registry.now().find(&info.group, &info.version, &info.resource);
+    let resource = core
+        .registry
+        .now()
+        .find(&info.group, &info.version, &info.resource);
     let resource = match resource {
         Some(resource) => resource,
         None if subresource::is_rootless(info) => {
@@ -52,7 +55,10 @@ pub(crate) async fn dispatch(
         "patch" => Box::pin(verbs::patch::patch(core, call, &resource, body)).await,
         "delete" => Box::pin(verbs::delete::delete(core, call, &resource, body)).await,
         "deletecollection" => {
-            Box::pin(verbs::collection::delete_collection(core, call, &resource, body)).await
+            Box::pin(verbs::collection::delete_collection(
+                core, call, &resource, body,
+            ))
+            .await
         }
         _ => Err(method_not_allowed()),
     }

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use meta::{Reason, Status};
 use serde_json::Value;
-use store::{Compare, KeyRange, KeyValue, Op, OpResult, Order, Range, Store, StoreError, Txn, TxnResult};
+use store::{
+    Compare, KeyRange, KeyValue, Op, OpResult, Order, Range, Store, StoreError, Txn, TxnResult,
+};
 use tokio::sync::Mutex;
 
 use crate::cache::{Cache, encode, with_revision};
@@ -101,7 +103,9 @@ pub(crate) fn failed(error: &StoreError) -> Status {
             Reason::RequestEntityTooLarge,
             format!("etcdserver: {error}"),
         ),
-        StoreError::Closed => Status::new(Reason::ServiceUnavailable, "the server is shutting down"),
+        StoreError::Closed => {
+            Status::new(Reason::ServiceUnavailable, "the server is shutting down")
+        }
         error => Status::internal(error),
     }
 }

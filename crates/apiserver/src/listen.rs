@@ -94,12 +94,7 @@ impl Door {
         let _drained = tokio::time::timeout(DRAIN_TIMEOUT, drained).await;
     }
 
-    async fn connection(
-        self,
-        stream: TcpStream,
-        peer: SocketAddr,
-        _seat: OwnedSemaphorePermit,
-    ) {
+    async fn connection(self, stream: TcpStream, peer: SocketAddr, _seat: OwnedSemaphorePermit) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
         }

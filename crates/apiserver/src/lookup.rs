@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use auth::token::{Found, TokenLookup};
 use auth::Authorizer;
+use auth::token::{Found, TokenLookup};
 use meta::Object;
 
 use crate::cache::{Entry, Observer};
@@ -35,7 +35,9 @@ impl admission::Lookup for Lookup {
 
     fn list(&self, resource: &str, namespace: &str) -> Vec<Arc<Object>> {
         let now = self.registry.now();
-        let cache = now.by_name(resource).and_then(|resource| resource.cache.clone());
+        let cache = now
+            .by_name(resource)
+            .and_then(|resource| resource.cache.clone());
         let Some(cache) = cache else {
             return Vec::new();
         };
@@ -44,7 +46,9 @@ impl admission::Lookup for Lookup {
             namespace => format!("{namespace}/"),
         };
         let map = cache.snapshot(0).map;
-        map.prefixed(&prefix).map(|entry| entry.shared_tree()).collect()
+        map.prefixed(&prefix)
+            .map(|entry| entry.shared_tree())
+            .collect()
     }
 }
 

@@ -94,7 +94,10 @@ impl Metrics {
             let verb = verb.to_uppercase();
             let name = "apiserver_request_duration_seconds";
             for (bucket, bound) in buckets.iter().zip(BUCKETS) {
-                writeln!(text, "{name}_bucket{{verb=\"{verb}\",le=\"{bound}\"}} {bucket}")?;
+                writeln!(
+                    text,
+                    "{name}_bucket{{verb=\"{verb}\",le=\"{bound}\"}} {bucket}"
+                )?;
             }
             writeln!(text, "{name}_bucket{{verb=\"{verb}\",le=\"+Inf\"}} {count}")?;
             writeln!(text, "{name}_sum{{verb=\"{verb}\"}} {sum}")?;
@@ -102,10 +105,16 @@ impl Metrics {
         }
         writeln!(text, "# TYPE apiserver_longrunning_requests gauge")?;
         let watches = self.watches.load(Ordering::Relaxed);
-        writeln!(text, "apiserver_longrunning_requests{{verb=\"WATCH\"}} {watches}")
+        writeln!(
+            text,
+            "apiserver_longrunning_requests{{verb=\"WATCH\"}} {watches}"
+        )
     }
 }
 
 fn escape(label: &str) -> String {
-    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    label
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
 }

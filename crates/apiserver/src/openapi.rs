@@ -45,24 +45,23 @@ fn index(resources: &Resources, call: &Call) -> Result<Answer, Status> {
 fn tag(resources: &Resources, group_version: &GroupVersion) -> String {
     let own = resources.of(&group_version.group, &group_version.version);
     let own = own.unwrap_or_default().iter();
-    let text: String =
-        own.map(|resource| format!("{:?}{}", resource.row.names, resource.stamp)).collect();
+    let text: String = own
+        .map(|resource| format!("{:?}{}", resource.row.names, resource.stamp))
+        .collect();
     discovery::hash(format!("{}{text}", env!("CARGO_PKG_VERSION")).as_bytes())
 }
 
-fn one(
-    resources: &Resources,
-    call: &Call,
-    group: &str,
-    version: &str,
-) -> Result<Answer, Status> {
+fn one(resources: &Resources, call: &Call, group: &str, version: &str) -> Result<Answer, Status> {
     let own = resources.of(group, version).ok_or_else(no_such_resource)?;
     let group_version = GroupVersion {
         group: group.into(),
         version: version.into(),
     };
     let tag = format!("\"{}\"", tag(resources, &group_version));
-    let known = call.headers.get(IF_NONE_MATCH).and_then(|tag| tag.to_str().ok());
+    let known = call
+        .headers
+        .get(IF_NONE_MATCH)
+        .and_then(|tag| tag.to_str().ok());
     let mut answer = match known {
         Some(known) if known == tag => {
             respond::plain(StatusCode::NOT_MODIFIED, "application/json", "")

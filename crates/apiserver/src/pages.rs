@@ -47,7 +47,11 @@ pub(crate) fn answer(core: &Arc<Core>, call: &Call) -> Result<Answer, Status> {
         ["openapi", "v3", rest @ ..] => openapi::answer(core, call, rest),
         ["openid", "v1", "jwks"] => {
             let keys = core.signer.key_set().to_string();
-            Ok(respond::plain(StatusCode::OK, "application/jwk-set+json", keys))
+            Ok(respond::plain(
+                StatusCode::OK,
+                "application/jwk-set+json",
+                keys,
+            ))
         }
         [".well-known", "openid-configuration"] => {
             let host = match core.config.advertise_address {
@@ -77,7 +81,10 @@ fn index(core: &Core, call: &Call) -> Result<Answer, Status> {
 fn version(core: &Core, call: &Call) -> Result<Answer, Status> {
     let config = &core.config;
     let mut numbers = config.git_version.trim_start_matches('v').split('.');
-    let (major, minor) = (numbers.next().unwrap_or("1"), numbers.next().unwrap_or("36"));
+    let (major, minor) = (
+        numbers.next().unwrap_or("1"),
+        numbers.next().unwrap_or("36"),
+    );
     let tree = json!({
         "major": major, "minor": minor, "emulationMajor": major, "emulationMinor": minor,
         "minCompatibilityMajor": major, "minCompatibilityMinor": "35",
@@ -110,10 +117,16 @@ fn metrics(core: &Core) -> Answer {
         if let Some(cache) = &resource.cache {
             let name = resource.row.names.group_resource();
             let count = cache.len();
-            text.push_str(&format!("apiserver_storage_objects{{resource=\"{name}\"}} {count}\n"));
+            text.push_str(&format!(
+                "apiserver_storage_objects{{resource=\"{name}\"}} {count}\n"
+            ));
         }
     }
-    respond::plain(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
+    respond::plain(
+        StatusCode::OK,
+        "text/plain; version=0.0.4; charset=utf-8",
+        text,
+    )
 }
 
 fn health(core: &Core, call: &Call, kind: &str, rest: &[&str]) -> Result<Answer, Status> {
@@ -139,7 +152,11 @@ fn health(core: &Core, call: &Call, kind: &str, rest: &[&str]) -> Result<Answer,
     let failed = |(name, good): &(&str, bool)| !good && !excluded.contains(name);
     let good = !checks.iter().any(failed);
     if good && !call.query.flag("verbose") {
-        return Ok(respond::plain(StatusCode::OK, "text/plain; charset=utf-8", "ok"));
+        return Ok(respond::plain(
+            StatusCode::OK,
+            "text/plain; charset=utf-8",
+            "ok",
+        ));
     }
     let mut text = String::new();
     for (name, passed) in &checks {

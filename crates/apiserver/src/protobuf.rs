@@ -161,7 +161,10 @@ impl<'a> Message<'a> {
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], ProtobufError> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or(ProtobufError::Short)?;
+        let (taken, rest) = self
+            .0
+            .split_at_checked(length)
+            .ok_or(ProtobufError::Short)?;
         self.0 = rest;
         Ok(taken)
     }
@@ -190,7 +193,10 @@ fn structure(
             continue;
         }
         let inner: Vec<u32> = within.iter().copied().chain([tag]).collect();
-        let embeds = ty.fields.iter().any(|field| field.within.starts_with(&inner));
+        let embeds = ty
+            .fields
+            .iter()
+            .any(|field| field.within.starts_with(&inner));
         if let (true, Wire::Bytes(bytes)) = (embeds, value) {
             structure(ty, map, &inner, bytes, depth + 1)?;
         }
@@ -258,7 +264,9 @@ fn entry(item: &Shape, bytes: &[u8], depth: usize) -> Result<(String, Value), Pr
                     put(item, &mut holder, "items", wire, depth + 1)?;
                 }
             }
-            holder.remove("items").unwrap_or_else(|| Value::Array(Vec::new()))
+            holder
+                .remove("items")
+                .unwrap_or_else(|| Value::Array(Vec::new()))
         }
         (item, Some(wire)) => one(item, wire, depth)?,
         (Shape::Bytes | Shape::Text, None) => "".into(),
@@ -367,7 +375,10 @@ mod tests {
 
     #[test]
     fn a_pod_is_read_from_its_envelope() {
-        let metadata = [field(1, b"web"), field(11, &[field(1, b"a"), field(2, b"b")].concat())];
+        let metadata = [
+            field(1, b"web"),
+            field(11, &[field(1, b"a"), field(2, b"b")].concat()),
+        ];
         let port = [&[3 << 3, 80][..], &field(4, b"TCP")].concat();
         let container = [field(1, b"c"), field(2, b"image"), field(6, &port)].concat();
         // A volume's source is embedded in protobuf and inline in JSON: emptyDir is 2.
@@ -378,7 +389,10 @@ mod tests {
         let bytes = [MAGIC, &field(1, &kind), &field(2, &raw)].concat();
         let pod = read(&bytes, |_| schema::builtin("", "v1", "Pod")).unwrap();
         assert_eq!(pod["metadata"]["labels"]["a"], "b");
-        assert_eq!(pod["spec"]["containers"][0]["ports"][0]["containerPort"], 80);
+        assert_eq!(
+            pod["spec"]["containers"][0]["ports"][0]["containerPort"],
+            80
+        );
         assert_eq!(pod["spec"]["volumes"][0]["emptyDir"], serde_json::json!({}));
         assert_eq!(pod["kind"], "Pod");
     }

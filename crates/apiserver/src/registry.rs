@@ -44,7 +44,11 @@ impl Resource {
         let ty = schema::builtin(&names.group, &names.version, &names.kind);
         let ty = ty.and_then(|ty| schema::table::reference(&ty.name));
         if ty.is_none() {
-            tracing::warn!(kind = names.kind, group = names.group, "kind without a schema");
+            tracing::warn!(
+                kind = names.kind,
+                group = names.group,
+                "kind without a schema"
+            );
         }
         let kept = row.verbs != Verbs::CreateOnly;
         let cache = |row: &Row| {
@@ -178,8 +182,10 @@ impl Resources {
             Some((_, versions)) => versions.push(version.clone()),
             None => self.groups.push((group.clone(), vec![version.clone()])),
         }
-        self.by_path
-            .insert(path_key(&group, &version, &names.plural), Arc::clone(&resource));
+        self.by_path.insert(
+            path_key(&group, &version, &names.plural),
+            Arc::clone(&resource),
+        );
         self.by_group_resource
             .entry(names.group_resource())
             .or_insert_with(|| Arc::clone(&resource));
@@ -195,7 +201,8 @@ impl Resources {
             resource.custom && names.group == group && names.plural == plural
         };
         self.by_path.retain(|_, resource| !is_meant(resource));
-        self.by_group_resource.retain(|_, resource| !is_meant(resource));
+        self.by_group_resource
+            .retain(|_, resource| !is_meant(resource));
         for list in self.by_group_version.values_mut() {
             list.retain(|resource| !is_meant(resource));
         }
@@ -257,9 +264,7 @@ pub(crate) struct Registry {
 
 impl Registry {
     /// All built-in kinds. `observer` may ask to be told of a resource's objects.
-    pub(crate) fn builtin(
-        observer: impl Fn(&str) -> Option<Arc<dyn Observer>>,
-    ) -> Registry {
+    pub(crate) fn builtin(observer: impl Fn(&str) -> Option<Arc<dyn Observer>>) -> Registry {
         let mut resources = Resources::default();
         for row in kinds::rows() {
             let observer = observer(&row.names.group_resource());
@@ -281,7 +286,8 @@ impl Registry {
         self.now.rcu(|now| {
             let mut resources = Resources::clone(now);
             resources.remove_custom(group, plural);
-            new.iter().for_each(|resource| resources.add(Arc::clone(resource)));
+            new.iter()
+                .for_each(|resource| resources.add(Arc::clone(resource)));
             resources
         });
     }
@@ -294,6 +300,8 @@ impl Registry {
     /// The caches of all resources.
     pub(crate) fn caches(&self) -> Vec<Arc<Cache>> {
         let now = self.now();
-        now.all().filter_map(|resource| resource.cache.clone()).collect()
+        now.all()
+            .filter_map(|resource| resource.cache.clone())
+            .collect()
     }
 }

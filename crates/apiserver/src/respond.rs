@@ -34,7 +34,11 @@ pub(crate) fn object(
             let tree = decode(&json)?;
             let include = table::Include::read(&call.query)?;
             let rows = vec![table::row(resource, tree, include, Timestamp::now())];
-            value(call, code, &table::table(&resource.row, rows, json!({}), true))
+            value(
+                call,
+                code,
+                &table::table(&resource.row, rows, json!({}), true),
+            )
         }
         Shape::Metadata => value(call, code, &table::metadata_only(decode(&json)?)),
     }
@@ -63,11 +67,7 @@ pub(crate) fn text(call: &Call, code: StatusCode, json: Bytes) -> Result<Answer,
 }
 
 /// A whole body of any media type.
-pub(crate) fn plain(
-    code: StatusCode,
-    media_type: &'static str,
-    body: impl Into<Bytes>,
-) -> Answer {
+pub(crate) fn plain(code: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(full(body));
     *answer.status_mut() = code;
     let headers = answer.headers_mut();

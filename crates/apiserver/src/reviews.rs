@@ -61,15 +61,22 @@ pub(crate) async fn answer(
 fn token(core: &Core, review: &Value) -> Result<Value, Status> {
     let token = text(review, "/spec/token");
     if token.is_empty() {
-        return Err(Status::bad_request("token is required for TokenReview in authentication"));
+        return Err(Status::bad_request(
+            "token is required for TokenReview in authentication",
+        ));
     }
     let audiences = strings(review, "/spec/audiences");
     Ok(core.authenticator.review(token, &audiences, &core.lookup))
 }
 
 fn strings(tree: &Value, pointer: &str) -> Vec<String> {
-    let list = tree.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
-    list.filter_map(|one| one.as_str().map(str::to_owned)).collect()
+    let list = tree
+        .pointer(pointer)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    list.filter_map(|one| one.as_str().map(str::to_owned))
+        .collect()
 }
 
 fn subject(review: &Value) -> Identity {

@@ -18,8 +18,8 @@ impl Filter {
     /// Reads the selectors of a request; 400 when they do not parse or name unknown fields.
     pub(crate) fn read(call: &Call, resource: &Resource) -> Result<Filter, Status> {
         let labels = call.query.get("labelSelector").unwrap_or("");
-        let labels = LabelSelector::parse(labels)
-            .map_err(|error| Status::bad_request(error.to_string()))?;
+        let labels =
+            LabelSelector::parse(labels).map_err(|error| Status::bad_request(error.to_string()))?;
         let fields = call.info.field_selector.clone();
         let known = resource.row.strategy.selectable_field_names();
         for (field, _, _) in &fields.requirements {

@@ -95,7 +95,9 @@ impl tower::Service<Request<Body>> for ApiServer {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let core = Arc::clone(&self.core);
         Box::pin(async move {
-            let answer = AssertUnwindSafe(guarded(core, request)).catch_unwind().await;
+            let answer = AssertUnwindSafe(guarded(core, request))
+                .catch_unwind()
+                .await;
             Ok(answer.unwrap_or_else(|_| {
                 tracing::error!("a request panicked");
                 respond::failure(&Status::internal("this request caused a panic"))
@@ -120,7 +122,13 @@ async fn guarded(core: Arc<Core>, request: Request<Body>) -> Answer {
         (true, sub) => format!("{}/{sub}", call.info.resource),
         (false, _) => String::new(),
     };
-    core.metrics.count(verb, &call.info.group, &resource, answer.status().as_u16(), begun.elapsed());
+    core.metrics.count(
+        verb,
+        &call.info.group,
+        &resource,
+        answer.status().as_u16(),
+        begun.elapsed(),
+    );
     answer
 }
 
@@ -146,7 +154,8 @@ fn authenticate(core: &Core, parts: &mut Parts) -> Result<Identity, Status> {
             let header = parts.headers.remove(AUTHORIZATION);
             let header = header.as_ref().and_then(|value| value.to_str().ok());
             let identity = peer.as_ref();
-            core.authenticator.authenticate(identity, header, &core.lookup)
+            core.authenticator
+                .authenticate(identity, header, &core.lookup)
         }
         None => {
             let local = parts.extensions.remove::<Identity>();
@@ -156,7 +165,8 @@ fn authenticate(core: &Core, parts: &mut Parts) -> Result<Identity, Status> {
 }
 
 async fn serve(core: &Arc<Core>, call: &Call, parts: Parts, body: Body) -> Result<Answer, Status> {
-    core.authorizer.require(&call.user, &call.info.attributes())?;
+    core.authorizer
+        .require(&call.user, &call.info.attributes())?;
     let _seat = core.inflight.enter(&call.info, &call.user)?;
     let work = crate::dispatch::dispatch(core, call, parts, body);
     if call.info.is_long_running() {

@@ -60,7 +60,10 @@ pub async fn build(
     let feed = Arc::new(Feed::new(Arc::clone(&store), registry.caches()));
     let stream = feed.start().await.map_err(BuildError::Store)?;
     crew.spawn("apiserver feed", Arc::clone(&feed).run(stream, crew.stop()));
-    let signer = config.pki.token_signer(&config.issuer).map_err(BuildError::Signer)?;
+    let signer = config
+        .pki
+        .token_signer(&config.issuer)
+        .map_err(BuildError::Signer)?;
     let signer = Arc::new(signer);
     let authenticator = Authenticator::new(Arc::clone(&signer)).anonymous(config.anonymous_auth);
     let core = Core {

@@ -120,10 +120,15 @@ impl Dialer {
         };
         let place = (target.host.as_str(), target.port);
         let tcp = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(place)).await;
-        let tcp = tcp.map_err(|_| failed(&"i/o timeout"))?.map_err(|error| failed(&error))?;
+        let tcp = tcp
+            .map_err(|_| failed(&"i/o timeout"))?
+            .map_err(|error| failed(&error))?;
         tcp.set_nodelay(true).map_err(|error| failed(&error))?;
         if !target.kubelet {
-            return self.exchange(tcp, request).await.map_err(|error| failed(&error));
+            return self
+                .exchange(tcp, request)
+                .await
+                .map_err(|error| failed(&error));
         }
         let name = ServerName::try_from(target.host.clone()).map_err(|error| failed(&error))?;
         let connector = TlsConnector::from(Arc::clone(&self.kubelet));
@@ -131,7 +136,9 @@ impl Dialer {
         let tls = tls
             .map_err(|_| failed(&"TLS handshake timeout"))?
             .map_err(|error| failed(&error))?;
-        self.exchange(tls, request).await.map_err(|error| failed(&error))
+        self.exchange(tls, request)
+            .await
+            .map_err(|error| failed(&error))
     }
 
     async fn exchange(
@@ -173,8 +180,11 @@ pub(crate) fn passed_headers(headers: &HeaderMap) -> HeaderMap {
     for name in HOP_HEADERS {
         passed.remove(name);
     }
-    let impersonation: Vec<_> =
-        passed.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();
+    let impersonation: Vec<_> = passed
+        .keys()
+        .filter(|name| name.as_str().starts_with("impersonate-"))
+        .cloned()
+        .collect();
     for name in impersonation {
         passed.remove(name);
     }

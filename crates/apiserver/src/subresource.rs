@@ -67,21 +67,53 @@ const fn subresource(
 
 /// Those that only some kinds have, by resource.
 const OWN: &[(&str, Subresource)] = &[
-    ("pods", subresource("attach", CONNECT, Some(("", "v1", "PodAttachOptions")))),
-    ("pods", subresource("exec", CONNECT, Some(("", "v1", "PodExecOptions")))),
+    (
+        "pods",
+        subresource("attach", CONNECT, Some(("", "v1", "PodAttachOptions"))),
+    ),
+    (
+        "pods",
+        subresource("exec", CONNECT, Some(("", "v1", "PodExecOptions"))),
+    ),
     ("pods", subresource("log", &["get"], None)),
-    ("pods", subresource("portforward", CONNECT, Some(("", "v1", "PodPortForwardOptions")))),
-    ("pods", subresource("proxy", PROXY, Some(("", "v1", "PodProxyOptions")))),
-    ("nodes", subresource("proxy", PROXY, Some(("", "v1", "NodeProxyOptions")))),
-    ("services", subresource("proxy", PROXY, Some(("", "v1", "ServiceProxyOptions")))),
-    ("pods", subresource("binding", CREATE, Some(("", "v1", "Binding")))),
+    (
+        "pods",
+        subresource(
+            "portforward",
+            CONNECT,
+            Some(("", "v1", "PodPortForwardOptions")),
+        ),
+    ),
+    (
+        "pods",
+        subresource("proxy", PROXY, Some(("", "v1", "PodProxyOptions"))),
+    ),
+    (
+        "nodes",
+        subresource("proxy", PROXY, Some(("", "v1", "NodeProxyOptions"))),
+    ),
+    (
+        "services",
+        subresource("proxy", PROXY, Some(("", "v1", "ServiceProxyOptions"))),
+    ),
+    (
+        "pods",
+        subresource("binding", CREATE, Some(("", "v1", "Binding"))),
+    ),
     ("pods", subresource("ephemeralcontainers", READ_WRITE, None)),
-    ("pods", subresource("eviction", CREATE, Some(("policy", "v1", "Eviction")))),
+    (
+        "pods",
+        subresource("eviction", CREATE, Some(("policy", "v1", "Eviction"))),
+    ),
     ("pods", subresource("resize", READ_WRITE, None)),
     ("namespaces", subresource("finalize", &["update"], None)),
     (
         "serviceaccounts",
-        subresource("token", CREATE, Some(("authentication.k8s.io", "v1", "TokenRequest"))),
+        subresource(
+            "token",
+            CREATE,
+            Some(("authentication.k8s.io", "v1", "TokenRequest")),
+        ),
     ),
     (
         "certificatesigningrequests.certificates.k8s.io",

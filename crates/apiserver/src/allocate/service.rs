@@ -12,10 +12,15 @@ const STATIC_PORTS_MAX: u16 = 128;
 
 /// The ClusterIPs a Service has.
 pub(crate) fn addresses(service: &Value) -> Vec<IpAddr> {
-    let list = service.pointer("/spec/clusterIPs").and_then(Value::as_array);
+    let list = service
+        .pointer("/spec/clusterIPs")
+        .and_then(Value::as_array);
     let many = list.into_iter().flatten().filter_map(Value::as_str);
     let one = service.pointer("/spec/clusterIP").and_then(Value::as_str);
-    let mut found: Vec<IpAddr> = many.chain(one).filter_map(|text| text.parse().ok()).collect();
+    let mut found: Vec<IpAddr> = many
+        .chain(one)
+        .filter_map(|text| text.parse().ok())
+        .collect();
     found.sort_unstable();
     found.dedup();
     found
@@ -38,7 +43,9 @@ pub(crate) fn node_ports(service: &Value) -> Vec<(u16, String)> {
 }
 
 fn health_port(service: &Value) -> Option<u16> {
-    let port = service.pointer("/spec/healthCheckNodePort").and_then(Value::as_u64)?;
+    let port = service
+        .pointer("/spec/healthCheckNodePort")
+        .and_then(Value::as_u64)?;
     u16::try_from(port).ok().filter(|port| *port > 0)
 }
 
@@ -144,8 +151,12 @@ fn address(
     if kind_of(service) == "ExternalName" {
         return;
     }
-    let before = old.filter(|old| kind_of(old) != "ExternalName").map(|old| text(old, "clusterIP"));
-    let listed = service.pointer("/spec/clusterIPs/0").and_then(Value::as_str);
+    let before = old
+        .filter(|old| kind_of(old) != "ExternalName")
+        .map(|old| text(old, "clusterIP"));
+    let listed = service
+        .pointer("/spec/clusterIPs/0")
+        .and_then(Value::as_str);
     let listed = listed.unwrap_or("").to_owned();
     let mut asked = text(service, "clusterIP").to_owned();
     if asked.is_empty() {
@@ -161,7 +172,11 @@ fn address(
         return;
     }
     if before.is_some_and(|before| !before.is_empty() && before != asked) {
-        faults.invalid("spec.clusterIPs[0]", asked.as_str(), "may not change once set");
+        faults.invalid(
+            "spec.clusterIPs[0]",
+            asked.as_str(),
+            "may not change once set",
+        );
         return;
     }
     let chosen = match asked.as_str() {
@@ -173,7 +188,12 @@ fn address(
             }
             None => {
                 let rule = "failed to allocate a serviceIP: range is full";
-                faults.add("spec.clusterIP", meta::FaultKind::Internal, Value::Null, rule);
+                faults.add(
+                    "spec.clusterIP",
+                    meta::FaultKind::Internal,
+                    Value::Null,
+                    rule,
+                );
                 return;
             }
         },
@@ -196,9 +216,9 @@ fn address(
 
 fn check_given(allocations: &Allocations, taken: &Taken, given: &str) -> Result<IpAddr, String> {
     let failed = |why: String| format!("failed to allocate IP {given}: {why}");
-    let address: IpAddr = given.parse().map_err(|_| {
-        "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()
-    })?;
+    let address: IpAddr = given
+        .parse()
+        .map_err(|_| "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned())?;
     if !allocations.range.contains(address) {
         return Err(failed(format!(
             "the provided IP ({given}) is not in the valid range. The range of valid IPs is {}",
@@ -233,10 +253,13 @@ fn ports(
     let before = old.map(node_ports).unwrap_or_default();
     let (needed, kind) = (needs_node_ports(service), kind_of(service).to_owned());
     let health = kind == "LoadBalancer" && text(service, "externalTrafficPolicy") == "Local";
-    let was_open = old.is_some_and(|old| kind_of(old) == "NodePort" || kind_of(old) == "LoadBalancer");
+    let was_open =
+        old.is_some_and(|old| kind_of(old) == "NodePort" || kind_of(old) == "LoadBalancer");
     let closes = was_open && matches!(kind.as_str(), "ClusterIP" | "ExternalName");
     let mut names: Vec<(u16, String)> = Vec::new();
-    let list = service.pointer_mut("/spec/ports").and_then(Value::as_array_mut);
+    let list = service
+        .pointer_mut("/spec/ports")
+        .and_then(Value::as_array_mut);
     for (at, port) in list.into_iter().flatten().enumerate() {
         let own = protocol(port);
         let Some(port) = port.as_object_mut() else {
@@ -332,7 +355,9 @@ fn check_port(
 
 fn pick(allocations: &Allocations, free: impl Fn(&u16) -> bool) -> Option<u16> {
     let (first, last) = (*allocations.ports.start(), *allocations.ports.end());
-    let reserved = ((last - first) / 32).clamp(16, STATIC_PORTS_MAX).min(last - first);
+    let reserved = ((last - first) / 32)
+        .clamp(16, STATIC_PORTS_MAX)
+        .min(last - first);
     let upper = first + reserved;
     let start = rand::random_range(upper..=last);
     let above = (start..=last).chain(upper..start);

@@ -68,18 +68,21 @@ impl Entry {
             error,
         };
         let boxed = |text: &str| -> Box<str> { text.into() };
-        let shell: Shell<'_> = serde_json::from_slice(stored).map_err(bad)?;
-        let labels = shell.metadata.labels.unwrap_or_default();
-        let labels = labels
-            .iter()
-            .map(|(key, value)| (boxed(key), boxed(value)))
-            .collect();
-        let fields = if strategy.selectable_field_names().is_empty() {
-            Box::default()
-        } else {
-            let tree: Value = serde_json::from_slice(stored).map_err(bad)?;
-            let fields = strategy.selectable_fields(&tree).into_iter();
-            fields.map(|(name, value)| (name, value.into())).collect()
+        // The whole tree only where fields beyond the metadata are asked for.
+        let (uid, labels, fields) = match strategy.selectable_field_names() {
+            [] => {
+                let shell: Shell<'_> = serde_json::from_slice(stored).map_err(bad)?;
+                let labels = shell.metadata.labels.unwrap_or_default();
+                let labels = labels.iter().map(|(key, value)| (boxed(key), boxed(value)));
+                (boxed(&shell.metadata.uid), labels.collect(), Box::default())
+            }
+            _ => {
+                let tree = Object(serde_json::from_slice(stored).map_err(bad)?);
+                let labels = tree.labels().map(|(key, value)| (boxed(key), boxed(value)));
+                let fields = strategy.selectable_fields(&tree.0).into_iter();
+                let fields = fields.map(|(name, value)| (name, value.into())).collect();
+                (boxed(tree.uid()), labels.collect(), fields)
+            }
         };
         let json = match with_revision(stored, revision) {
             Some(json) => json,
@@ -92,7 +95,7 @@ impl Entry {
         Ok(Entry {
             key: key.into(),
             revision,
-            uid: boxed(&shell.metadata.uid),
+            uid,
             labels,
             fields,
             lease,
@@ -239,7 +242,10 @@ mod tests {
         assert!(stored.starts_with(br#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"#));
         let json = with_revision(&stored, 7).unwrap();
         let read: Value = serde_json::from_slice(&json).unwrap();
-        assert_eq!(read["metadata"], json!({"name": "a", "resourceVersion": "7"}));
+        assert_eq!(
+            read["metadata"],
+            json!({"name": "a", "resourceVersion": "7"})
+        );
         let later = replace_revision(&json, 1234).unwrap();
         let read: Value = serde_json::from_slice(&later).unwrap();
         assert_eq!(read["metadata"]["resourceVersion"], "1234");

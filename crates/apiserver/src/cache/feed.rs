@@ -33,7 +33,9 @@ pub(crate) struct Feed {
 impl Feed {
     /// A feed for caches that will be filled by [`Feed::start`].
     pub(crate) fn new(store: Arc<dyn Store>, caches: Vec<Arc<Cache>>) -> Feed {
-        let named = caches.into_iter().map(|cache| (cache.prefix.clone(), cache));
+        let named = caches
+            .into_iter()
+            .map(|cache| (cache.prefix.clone(), cache));
         Feed {
             store,
             caches: RwLock::new(named.collect()),
@@ -102,7 +104,11 @@ impl Feed {
         }
         let mut applied = self.applied.subscribe();
         // The sender lives as long as `self`.
-        if applied.wait_for(|applied| *applied >= revision).await.is_err() {
+        if applied
+            .wait_for(|applied| *applied >= revision)
+            .await
+            .is_err()
+        {
             tracing::debug!("feed is gone");
         }
     }

@@ -126,7 +126,10 @@ mod tests {
         );
         assert_eq!(read("*/*"), Ok((Shape::Object, Text::Json)));
         assert_eq!(read("application/yaml"), Ok((Shape::Object, Text::Yaml)));
-        assert_eq!(read("text/html;q=0.9, application/json;q=0.1"), Ok((Shape::Object, Text::Json)));
+        assert_eq!(
+            read("text/html;q=0.9, application/json;q=0.1"),
+            Ok((Shape::Object, Text::Json))
+        );
         assert_eq!(read("application/vnd.kubernetes.protobuf"), Err(406));
     }
 }

@@ -16,7 +16,10 @@ pub(crate) fn impersonate(
 ) -> Result<Identity, Status> {
     let text = |name: &str| {
         let value = headers.get(name);
-        value.and_then(|value| value.to_str().ok()).unwrap_or("").to_owned()
+        value
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("")
+            .to_owned()
     };
     let name = text("impersonate-user");
     let uid = text("impersonate-uid");
@@ -24,7 +27,9 @@ pub(crate) fn impersonate(
     let groups: Vec<String> = groups
         .filter_map(|value| value.to_str().ok().map(str::to_owned))
         .collect();
-    let has_extra = headers.keys().any(|key| key.as_str().starts_with(EXTRA_PREFIX));
+    let has_extra = headers
+        .keys()
+        .any(|key| key.as_str().starts_with(EXTRA_PREFIX));
     if name.is_empty() {
         if groups.is_empty() && uid.is_empty() && !has_extra {
             return Ok(user);
@@ -62,14 +67,21 @@ pub(crate) fn impersonate(
             continue;
         };
         let (key, value) = (decode(key, false)?, value.to_str().unwrap_or("").to_owned());
-        may(&attributes("authentication.k8s.io", "userextras", &value, &key))?;
+        may(&attributes(
+            "authentication.k8s.io",
+            "userextras",
+            &value,
+            &key,
+        ))?;
         wanted.extra.entry(key).or_default().push(value);
     }
     Ok(wanted)
 }
 
 fn as_account(name: &str) -> Option<Identity> {
-    let (namespace, account) = name.strip_prefix("system:serviceaccount:")?.split_once(':')?;
+    let (namespace, account) = name
+        .strip_prefix("system:serviceaccount:")?
+        .split_once(':')?;
     Some(Identity::service_account(namespace, account, ""))
 }
 

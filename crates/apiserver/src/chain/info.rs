@@ -178,14 +178,38 @@ mod tests {
         check("GET", "/api/v1/pods", "list /v1 ns= pods//");
         check("GET", "/api/v1/pods?watch=true", "watch /v1 ns= pods//");
         check("GET", "/api/v1/pods?watch=false", "list /v1 ns= pods//");
-        check("GET", "/api/v1/namespaces/a/pods/b/log", "get /v1 ns=a pods/b/log");
+        check(
+            "GET",
+            "/api/v1/namespaces/a/pods/b/log",
+            "get /v1 ns=a pods/b/log",
+        );
         check("GET", "/api/v1/namespaces/a", "get /v1 ns=a namespaces/a/");
-        check("PUT", "/api/v1/namespaces/a/finalize", "update /v1 ns=a namespaces/a/finalize");
-        check("PUT", "/api/v1/namespaces/status/status", "update /v1 ns=status namespaces/status/status");
+        check(
+            "PUT",
+            "/api/v1/namespaces/a/finalize",
+            "update /v1 ns=a namespaces/a/finalize",
+        );
+        check(
+            "PUT",
+            "/api/v1/namespaces/status/status",
+            "update /v1 ns=status namespaces/status/status",
+        );
         check("GET", "/api/v1/namespaces", "list /v1 ns= namespaces//");
-        check("DELETE", "/apis/apps/v1/namespaces/a/deployments", "deletecollection apps/v1 ns=a deployments//");
-        check("POST", "/apis/apps/v1/namespaces/a/deployments", "create apps/v1 ns=a deployments//");
-        check("PATCH", "/api/v1/nodes/n/status", "patch /v1 ns= nodes/n/status");
+        check(
+            "DELETE",
+            "/apis/apps/v1/namespaces/a/deployments",
+            "deletecollection apps/v1 ns=a deployments//",
+        );
+        check(
+            "POST",
+            "/apis/apps/v1/namespaces/a/deployments",
+            "create apps/v1 ns=a deployments//",
+        );
+        check(
+            "PATCH",
+            "/api/v1/nodes/n/status",
+            "patch /v1 ns= nodes/n/status",
+        );
         check("GET", "/healthz", "get / ns= //");
         check("GET", "/apis/apps/v1", "get / ns= //");
         check(

@@ -21,7 +21,9 @@ enum Step {
 impl Columns {
     /// Those of the definition, or the age.
     pub(super) fn of(version: &Value) -> Columns {
-        let list = version.get("additionalPrinterColumns").and_then(Value::as_array);
+        let list = version
+            .get("additionalPrinterColumns")
+            .and_then(Value::as_array);
         let mut columns: Vec<(Column, Vec<Step>)> =
             list.into_iter().flatten().map(column).collect();
         if list.is_none_or(Vec::is_empty) {
@@ -59,7 +61,10 @@ impl Columns {
 }
 
 fn column(definition: &Value) -> (Column, Vec<Step>) {
-    let priority = definition.get("priority").and_then(Value::as_i64).unwrap_or(0);
+    let priority = definition
+        .get("priority")
+        .and_then(Value::as_i64)
+        .unwrap_or(0);
     let column = Column {
         name: text(definition, "/name").into(),
         kind: text(definition, "/type").into(),
@@ -131,7 +136,9 @@ fn bracket(inside: &str) -> Step {
     if let Ok(index) = inside.parse() {
         return Step::Index(index);
     }
-    let condition = inside.strip_prefix("?(@.").and_then(|rest| rest.strip_suffix(')'));
+    let condition = inside
+        .strip_prefix("?(@.")
+        .and_then(|rest| rest.strip_suffix(')'));
     match condition.and_then(|condition| condition.split_once("==")) {
         Some((field, value)) => {
             let value = value.trim().trim_matches(['"', '\'']);
@@ -144,7 +151,10 @@ fn bracket(inside: &str) -> Step {
 fn find<'a>(object: &'a Value, steps: &[Step]) -> Vec<&'a Value> {
     let mut here = vec![object];
     for step in steps {
-        here = here.into_iter().flat_map(|value| take(value, step)).collect();
+        here = here
+            .into_iter()
+            .flat_map(|value| take(value, step))
+            .collect();
     }
     here.retain(|value| !value.is_null());
     here
@@ -156,9 +166,9 @@ fn take<'a>(value: &'a Value, step: &Step) -> Vec<&'a Value> {
         Step::Field(name) => value.get(name).into_iter().collect(),
         Step::Index(index) => value.get(index).into_iter().collect(),
         Step::All => items().collect(),
-        Step::Where(field, wanted) => {
-            items().filter(|item| item.get(field).is_some_and(|own| own == wanted)).collect()
-        }
+        Step::Where(field, wanted) => items()
+            .filter(|item| item.get(field).is_some_and(|own| own == wanted))
+            .collect(),
     }
 }
 
@@ -178,9 +188,15 @@ mod tests {
         check(".spec.size", &[json!(3)]);
         check(".spec['a.b']", &[json!("x")]);
         check(".spec.a\\.b", &[json!("x")]);
-        check(r#".status.conditions[?(@.type=="Ready")].status"#, &[json!("True")]);
+        check(
+            r#".status.conditions[?(@.type=="Ready")].status"#,
+            &[json!("True")],
+        );
         check(".status.conditions[1].type", &[json!("Other")]);
-        check(".status.conditions[*].type", &[json!("Ready"), json!("Other")]);
+        check(
+            ".status.conditions[*].type",
+            &[json!("Ready"), json!("Other")],
+        );
         check(".nothing[0].here", &[]);
     }
 }

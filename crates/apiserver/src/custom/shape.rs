@@ -20,8 +20,10 @@ pub(super) fn root(names: &Names, schema: &Value) -> TypeRef {
         version: Text::Owned(names.version.clone()),
         kind: Text::Owned(names.kind.clone()),
     }];
-    ty.fields.retain(|field| !matches!(&*field.json, "apiVersion" | "kind" | "metadata"));
-    ty.fields.push(field("apiVersion", Shape::Text, &Value::Null));
+    ty.fields
+        .retain(|field| !matches!(&*field.json, "apiVersion" | "kind" | "metadata"));
+    ty.fields
+        .push(field("apiVersion", Shape::Text, &Value::Null));
     ty.fields.push(field("kind", Shape::Text, &Value::Null));
     let metadata = schema::table::reference(OBJECT_META).map_or(Shape::Json, Shape::Struct);
     ty.fields.push(field("metadata", metadata, &Value::Null));
@@ -40,7 +42,10 @@ fn flag(schema: &Value, field: &str) -> bool {
 fn structure(name: &str, schema: &Value) -> Type {
     let required = schema.get("required").and_then(Value::as_array);
     let empty = Map::new();
-    let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
+    let properties = schema
+        .get("properties")
+        .and_then(Value::as_object)
+        .unwrap_or(&empty);
     let mut fields: Vec<Field> = properties
         .iter()
         .map(|(key, schema)| {
@@ -61,7 +66,11 @@ fn structure(name: &str, schema: &Value) -> Type {
 }
 
 fn field(json: &str, shape: Shape, schema: &Value) -> Field {
-    let listed = schema.get("enum").and_then(Value::as_array).into_iter().flatten();
+    let listed = schema
+        .get("enum")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
     Field {
         json: Text::Owned(json.to_owned()),
         tag: 0,
@@ -100,8 +109,12 @@ fn shape(name: &str, schema: &Value) -> Shape {
 }
 
 fn list(name: &str, schema: &Value) -> Shape {
-    let item = schema.get("items").map_or(Shape::Json, |items| shape(&format!("{name}.items"), items));
-    let keys = schema.get("x-kubernetes-list-map-keys").and_then(Value::as_array);
+    let item = schema
+        .get("items")
+        .map_or(Shape::Json, |items| shape(&format!("{name}.items"), items));
+    let keys = schema
+        .get("x-kubernetes-list-map-keys")
+        .and_then(Value::as_array);
     let kind = match text(schema, "x-kubernetes-list-type") {
         "set" => ListKind::Set,
         "map" => ListKind::Map {
@@ -118,7 +131,11 @@ fn list(name: &str, schema: &Value) -> Shape {
 
 fn map_or_structure(name: &str, schema: &Value) -> Shape {
     let atomic = text(schema, "x-kubernetes-map-type") == "atomic";
-    let kind = if atomic { MapKind::Atomic } else { MapKind::Granular };
+    let kind = if atomic {
+        MapKind::Atomic
+    } else {
+        MapKind::Granular
+    };
     match schema.get("additionalProperties") {
         Some(Value::Object(value)) => {
             let value = shape(&format!("{name}.values"), &Value::Object(value.clone()));

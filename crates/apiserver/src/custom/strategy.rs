@@ -54,7 +54,9 @@ fn fill(schema: &Value, value: &mut Value) {
             for (key, schema) in properties.into_iter().flatten() {
                 fill_field(key, schema, map);
             }
-            let others = schema.get("additionalProperties").filter(|schema| schema.is_object());
+            let others = schema
+                .get("additionalProperties")
+                .filter(|schema| schema.is_object());
             if let Some(others) = others {
                 map.values_mut().for_each(|value| fill(others, value));
             }
@@ -69,8 +71,13 @@ fn fill(schema: &Value, value: &mut Value) {
 }
 
 fn fill_field(key: &str, schema: &Value, map: &mut Map<String, Value>) {
-    let nullable = schema.get("nullable").and_then(Value::as_bool).unwrap_or(false);
-    let absent = map.get(key).is_none_or(|value| value.is_null() && !nullable);
+    let nullable = schema
+        .get("nullable")
+        .and_then(Value::as_bool)
+        .unwrap_or(false);
+    let absent = map
+        .get(key)
+        .is_none_or(|value| value.is_null() && !nullable);
     if let (true, Some(default)) = (absent, schema.get("default")) {
         map.insert(key.to_owned(), default.clone());
     }

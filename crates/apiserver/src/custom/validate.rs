@@ -52,7 +52,9 @@ fn value(schema: &Value, value: &Value, path: &str, faults: &mut Faults, depth: 
         Value::Object(map) => {
             required(schema, value, path, faults);
             let properties = schema.get("properties").and_then(Value::as_object);
-            let others = schema.get("additionalProperties").filter(|schema| schema.is_object());
+            let others = schema
+                .get("additionalProperties")
+                .filter(|schema| schema.is_object());
             for (key, own) in map {
                 let known = properties.and_then(|properties| properties.get(key));
                 if let Some(schema) = known.or(others) {
@@ -95,7 +97,9 @@ fn string(schema: &Value, text: &str, path: &str, faults: &mut Faults) {
         refuse(format!("should be at most {most} chars long"));
     }
     if let Some(pattern) = schema.get("pattern").and_then(Value::as_str) {
-        let regex = regex::RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).build();
+        let regex = regex::RegexBuilder::new(pattern)
+            .size_limit(PATTERN_BYTES_MAX)
+            .build();
         // A pattern in Go's dialect that ours does not know refuses nothing.
         if regex.is_ok_and(|regex: Regex| !regex.is_match(text)) {
             refuse(format!("should match '{pattern}'"));
@@ -108,7 +112,11 @@ fn range(schema: &Value, own: &serde_json::Number, path: &str, faults: &mut Faul
     let flag = |field: &str| schema.get(field).and_then(Value::as_bool).unwrap_or(false);
     let bound = |field: &str| schema.get(field).map(Value::to_string).unwrap_or_default();
     let mut refuse = |rule: String| {
-        faults.invalid(path, Value::Number(own.clone()), format!("{path} in body {rule}"));
+        faults.invalid(
+            path,
+            Value::Number(own.clone()),
+            format!("{path} in body {rule}"),
+        );
     };
     if let Some(least) = number(schema, "minimum") {
         match flag("exclusiveMinimum") {
@@ -116,7 +124,10 @@ fn range(schema: &Value, own: &serde_json::Number, path: &str, faults: &mut Faul
                 refuse(format!("should be greater than {}", bound("minimum")));
             }
             false if given < least => {
-                refuse(format!("should be greater than or equal to {}", bound("minimum")));
+                refuse(format!(
+                    "should be greater than or equal to {}",
+                    bound("minimum")
+                ));
             }
             _ => {}
         }
@@ -125,7 +136,10 @@ fn range(schema: &Value, own: &serde_json::Number, path: &str, faults: &mut Faul
         match flag("exclusiveMaximum") {
             true if given >= most => refuse(format!("should be less than {}", bound("maximum"))),
             false if given > most => {
-                refuse(format!("should be less than or equal to {}", bound("maximum")));
+                refuse(format!(
+                    "should be less than or equal to {}",
+                    bound("maximum")
+                ));
             }
             _ => {}
         }
@@ -147,7 +161,9 @@ fn items(schema: &Value, list: &[Value], path: &str, faults: &mut Faults) {
         let detail = format!("must have at most {most} items");
         faults.add(path, FaultKind::TooMany, Value::Null, detail);
     }
-    let is_set = schema.get("x-kubernetes-list-type").is_some_and(|kind| kind == "set");
+    let is_set = schema
+        .get("x-kubernetes-list-type")
+        .is_some_and(|kind| kind == "set");
     for (at, item) in list.iter().enumerate().filter(|_| is_set) {
         if list[..at].contains(item) {
             faults.duplicate(format!("{path}[{at}]"), item.clone());

@@ -33,7 +33,10 @@ pub(crate) async fn write(core: &Core, client: &Client) -> Result<(), BuildError
 fn paths(core: &Core, tree: &Value) -> Result<(String, String), BuildError> {
     let object = Object(tree.clone());
     let what = || format!("{} {}", object.kind(), object.name());
-    let group = object.api_version().split_once('/').map_or("", |(group, _)| group);
+    let group = object
+        .api_version()
+        .split_once('/')
+        .map_or("", |(group, _)| group);
     let resource = core.registry.now().by_kind(group, object.kind());
     let resource = resource.ok_or_else(|| BuildError::Bootstrap {
         what: what(),
@@ -41,7 +44,10 @@ fn paths(core: &Core, tree: &Value) -> Result<(String, String), BuildError> {
     })?;
     let names = &resource.row.names;
     let namespace = Some(object.namespace()).filter(|namespace| !namespace.is_empty());
-    Ok((names.path(namespace, None), names.path(namespace, Some(object.name()))))
+    Ok((
+        names.path(namespace, None),
+        names.path(namespace, Some(object.name())),
+    ))
 }
 
 fn failed(tree: &Value, status: Status) -> BuildError {
@@ -63,7 +69,9 @@ async fn get(client: &Client, path: &str) -> Result<Option<Value>, Status> {
 /// Creates an object that does not exist.
 async fn ensure(core: &Core, client: &Client, tree: Value) -> Result<(), BuildError> {
     let (collection, path) = paths(core, &tree)?;
-    let found = get(client, &path).await.map_err(|status| failed(&tree, status))?;
+    let found = get(client, &path)
+        .await
+        .map_err(|status| failed(&tree, status))?;
     if found.is_some() {
         return Ok(());
     }
@@ -77,7 +85,9 @@ async fn ensure(core: &Core, client: &Client, tree: Value) -> Result<(), BuildEr
 /// Makes the parts of an object that are not its metadata what they should be.
 async fn replace(core: &Core, client: &Client, tree: Value) -> Result<(), BuildError> {
     let (_, path) = paths(core, &tree)?;
-    let found = get(client, &path).await.map_err(|status| failed(&tree, status))?;
+    let found = get(client, &path)
+        .await
+        .map_err(|status| failed(&tree, status))?;
     let Some(mut found) = found else {
         return ensure(core, client, tree).await;
     };
@@ -97,7 +107,9 @@ async fn replace(core: &Core, client: &Client, tree: Value) -> Result<(), BuildE
 /// or have switched this off by annotation.
 async fn reconcile_rights(core: &Core, client: &Client, tree: Value) -> Result<(), BuildError> {
     let (_, path) = paths(core, &tree)?;
-    let found = get(client, &path).await.map_err(|status| failed(&tree, status))?;
+    let found = get(client, &path)
+        .await
+        .map_err(|status| failed(&tree, status))?;
     let Some(mut found) = found else {
         return ensure(core, client, tree).await;
     };
@@ -107,12 +119,20 @@ async fn reconcile_rights(core: &Core, client: &Client, tree: Value) -> Result<(
     }
     let mut changed = false;
     for list in ["rules", "subjects"] {
-        let wanted = tree.get(list).and_then(Value::as_array).cloned().unwrap_or_default();
+        let wanted = tree
+            .get(list)
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
         // The rules of an aggregated role are its controller's.
         if wanted.is_empty() || (list == "rules" && tree.get("aggregationRule").is_some()) {
             continue;
         }
-        let mut own = found.get(list).and_then(Value::as_array).cloned().unwrap_or_default();
+        let mut own = found
+            .get(list)
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
         let before = own.len();
         for one in wanted {
             if !own.contains(&one) {

@@ -64,13 +64,19 @@ fn bound(name: &str, pod: &Value, binding: &Value) -> Result<Made, Status> {
     let names = meta::Names::namespaced("", "v1", "Pod", "pods/binding");
     let conflict = |why: String| Err(Status::conflict(&names, name, &why));
     if crate::verbs::delete::is_terminating(pod) {
-        return conflict(format!("pod {name} is being deleted, cannot be assigned to a host"));
+        return conflict(format!(
+            "pod {name} is being deleted, cannot be assigned to a host"
+        ));
     }
     let current = text(pod, "/spec/nodeName");
     if !current.is_empty() {
-        return conflict(format!("pod {name} is already assigned to node {current:?}"));
+        return conflict(format!(
+            "pod {name} is already assigned to node {current:?}"
+        ));
     }
-    let gates = pod.pointer("/spec/schedulingGates").and_then(Value::as_array);
+    let gates = pod
+        .pointer("/spec/schedulingGates")
+        .and_then(Value::as_array);
     if gates.is_some_and(|gates| !gates.is_empty()) {
         return conflict(format!("pod {name} has non-empty .spec.schedulingGates"));
     }
@@ -85,7 +91,9 @@ fn bound(name: &str, pod: &Value, binding: &Value) -> Result<Made, Status> {
     meta::object::map_at(&mut pod, "spec")
         .insert("nodeName".into(), text(binding, "/target/name").into());
     for field in ["annotations", "labels"] {
-        let given = binding.get("metadata").and_then(|metadata| metadata.get(field));
+        let given = binding
+            .get("metadata")
+            .and_then(|metadata| metadata.get(field));
         let Some(given) = given.and_then(Value::as_object) else {
             continue;
         };

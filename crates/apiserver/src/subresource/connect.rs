@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use client::Body;
 use client::request::percent_encode;
-use http::request::Parts;
 use http::Request;
+use http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use meta::{LabelSelector, Object, Status};
 use serde_json::Value;
@@ -55,11 +55,7 @@ pub(crate) async fn connect(
     }
 }
 
-async fn in_pod(
-    core: &Core,
-    call: &Call,
-    pods: &Resource,
-) -> Result<(Target, String), Status> {
+async fn in_pod(core: &Core, call: &Call, pods: &Resource) -> Result<(Target, String), Status> {
     let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
     let pod = newest(core, pods, namespace, name).await?.shared_tree();
     let word = call.info.subresource.as_str();
@@ -73,7 +69,11 @@ async fn in_pod(
         "portforward" => "portForward",
         _ => return Err(no_such_resource()),
     };
-    let mut path = format!("/{base}/{}/{}", percent_encode(namespace), percent_encode(name));
+    let mut path = format!(
+        "/{base}/{}/{}",
+        percent_encode(namespace),
+        percent_encode(name)
+    );
     if word != "portforward" {
         let container = container(call, &pod)?;
         path.push('/');
@@ -81,7 +81,9 @@ async fn in_pod(
     }
     let node = pod.text("/spec/nodeName");
     if node.is_empty() {
-        return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
+        return Err(Status::bad_request(format!(
+            "pod {name} does not have a host assigned"
+        )));
     }
     add_query(&mut path, call, &["container"]);
     Ok((kubelet(core, node)?, path))
@@ -90,14 +92,26 @@ async fn in_pod(
 /// The container that is meant, in upstream's words when that is not clear.
 fn container(call: &Call, pod: &Object) -> Result<String, Status> {
     let names = |field: &str| -> Vec<String> {
-        let list = pod.0.pointer(&format!("/spec/{field}")).and_then(Value::as_array);
-        let names = list.into_iter().flatten().filter_map(|one| one["name"].as_str());
+        let list = pod
+            .0
+            .pointer(&format!("/spec/{field}"))
+            .and_then(Value::as_array);
+        let names = list
+            .into_iter()
+            .flatten()
+            .filter_map(|one| one["name"].as_str());
         names.map(str::to_owned).collect()
     };
-    let (main, init, debug) = (names("containers"), names("initContainers"), names("ephemeralContainers"));
+    let (main, init, debug) = (
+        names("containers"),
+        names("initContainers"),
+        names("ephemeralContainers"),
+    );
     let pod_name = pod.name();
     if let Some(asked) = call.query.get("container") {
-        let known = [&main, &init, &debug].iter().any(|list| list.iter().any(|own| own == asked));
+        let known = [&main, &init, &debug]
+            .iter()
+            .any(|list| list.iter().any(|own| own == asked));
         return match known {
             true => Ok(asked.to_owned()),
             false => Err(Status::bad_request(format!(
@@ -118,7 +132,10 @@ fn container(call: &Call, pod: &Object) -> Result<String, Status> {
         main.join(" ")
     );
     if !init.is_empty() {
-        text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+        text.push_str(&format!(
+            " or one of the init containers: [{}]",
+            init.join(" ")
+        ));
     }
     Err(Status::bad_request(text))
 }
@@ -135,7 +152,10 @@ fn check_log(call: &Call) -> Result<(), Status> {
     at_least("limitBytes", 1, "must be greater than 0")?;
     at_least("sinceSeconds", 1, "must be greater than 0")?;
     if call.query.get("sinceSeconds").is_some() && call.query.get("sinceTime").is_some() {
-        faults.forbidden("sinceSeconds", "at most one of `sinceTime` or `sinceSeconds` may be specified");
+        faults.forbidden(
+            "sinceSeconds",
+            "at most one of `sinceTime` or `sinceSeconds` may be specified",
+        );
     }
     let names = meta::Names::namespaced("", "v1", "PodLogOptions", "pods");
     match faults.is_empty() {
@@ -147,10 +167,14 @@ fn check_log(call: &Call) -> Result<(), Status> {
 /// The kubelet of a node.
 fn kubelet(core: &Core, node: &str) -> Result<Target, Status> {
     use admission::Lookup as _;
-    let found = core.lookup.get("nodes", "", node).ok_or_else(|| {
-        Status::not_found(&meta::Names::cluster("", "v1", "Node", "nodes"), node)
-    })?;
-    let addresses = found.0.pointer("/status/addresses").and_then(Value::as_array);
+    let found = core
+        .lookup
+        .get("nodes", "", node)
+        .ok_or_else(|| Status::not_found(&meta::Names::cluster("", "v1", "Node", "nodes"), node))?;
+    let addresses = found
+        .0
+        .pointer("/status/addresses")
+        .and_then(Value::as_array);
     let addresses: Vec<&Value> = addresses.into_iter().flatten().collect();
     let of = |kind: &str| {
         let own = addresses.iter().find(|address| address["type"] == kind);
@@ -158,10 +182,17 @@ fn kubelet(core: &Core, node: &str) -> Result<Target, Status> {
     };
     let preferred = ["InternalIP", "ExternalIP", "Hostname"];
     let host = preferred.into_iter().find_map(of).ok_or_else(|| {
-        Status::internal(format!("no preferred addresses found; known addresses: {}", addresses.len()))
+        Status::internal(format!(
+            "no preferred addresses found; known addresses: {}",
+            addresses.len()
+        ))
     })?;
-    let port = found.0.pointer("/status/daemonEndpoints/kubeletEndpoint/Port");
-    let port = port.and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
+    let port = found
+        .0
+        .pointer("/status/daemonEndpoints/kubeletEndpoint/Port");
+    let port = port
+        .and_then(Value::as_u64)
+        .and_then(|port| u16::try_from(port).ok());
     Ok(Target {
         host: host.to_owned(),
         port: port.filter(|port| *port > 0).unwrap_or(KUBELET_PORT),
@@ -174,7 +205,11 @@ fn add_query(path: &mut String, call: &Call, without: &[&str]) {
     let pairs = call.query.pairs().filter(|(key, _)| !without.contains(key));
     for (at, (key, value)) in pairs.enumerate() {
         path.push(if at == 0 { '?' } else { '&' });
-        path.push_str(&format!("{}={}", percent_encode(key), percent_encode(value)));
+        path.push_str(&format!(
+            "{}={}",
+            percent_encode(key),
+            percent_encode(value)
+        ));
     }
 }
 
@@ -188,7 +223,9 @@ async fn proxied(
     add_query(&mut path, call, &[]);
     let (scheme, name, port) = split_name(&call.info.name);
     if scheme == "https" {
-        return Err(Status::bad_request("proxies to https backends are not supported"));
+        return Err(Status::bad_request(
+            "proxies to https backends are not supported",
+        ));
     }
     let namespace = call.info.namespace.as_str();
     let host_and_port = match resource.row.names.plural.as_str() {
@@ -253,32 +290,47 @@ fn service_endpoint(
 ) -> Option<(String, u16)> {
     use admission::Lookup as _;
     let own = LabelSelector::equal([("kubernetes.io/service-name", service)]);
-    let port_name = core.lookup.get("services", namespace, service).and_then(|service| {
-        // A number means the service's port, whose name is the endpoint's.
-        let ports = service.0.pointer("/spec/ports").and_then(Value::as_array)?.clone();
-        let number = port.parse::<u64>().ok();
-        let fits = |own: &&Value| match (port, number) {
-            ("", _) => true,
-            (_, Some(number)) => own["port"] == number,
-            (name, None) => own["name"] == name,
-        };
-        let found = ports.iter().find(fits)?;
-        Some(found["name"].as_str().unwrap_or("").to_owned())
-    })?;
-    let slices = core.lookup.list("endpointslices.discovery.k8s.io", namespace);
+    let port_name = core
+        .lookup
+        .get("services", namespace, service)
+        .and_then(|service| {
+            // A number means the service's port, whose name is the endpoint's.
+            let ports = service
+                .0
+                .pointer("/spec/ports")
+                .and_then(Value::as_array)?
+                .clone();
+            let number = port.parse::<u64>().ok();
+            let fits = |own: &&Value| match (port, number) {
+                ("", _) => true,
+                (_, Some(number)) => own["port"] == number,
+                (name, None) => own["name"] == name,
+            };
+            let found = ports.iter().find(fits)?;
+            Some(found["name"].as_str().unwrap_or("").to_owned())
+        })?;
+    let slices = core
+        .lookup
+        .list("endpointslices.discovery.k8s.io", namespace);
     let mut candidates = Vec::new();
-    for slice in slices.iter().filter(|slice| own.matches(|key| slice.label(key))) {
+    for slice in slices
+        .iter()
+        .filter(|slice| own.matches(|key| slice.label(key)))
+    {
         let ports = slice.0.get("ports").and_then(Value::as_array);
-        let port = ports.into_iter().flatten().find(|own| {
-            own["name"].as_str().unwrap_or("") == port_name
-        });
+        let port = ports
+            .into_iter()
+            .flatten()
+            .find(|own| own["name"].as_str().unwrap_or("") == port_name);
         let port = port.and_then(|port| u16::try_from(port["port"].as_u64()?).ok());
         let Some(port) = port else {
             continue;
         };
         let endpoints = slice.0.get("endpoints").and_then(Value::as_array);
         for endpoint in endpoints.into_iter().flatten() {
-            let ready = endpoint.pointer("/conditions/ready").and_then(Value::as_bool);
+            let ready = endpoint
+                .pointer("/conditions/ready")
+                .and_then(Value::as_bool);
             let address = endpoint.pointer("/addresses/0").and_then(Value::as_str);
             if let (true, Some(address)) = (ready.unwrap_or(true), address) {
                 candidates.push((address.to_owned(), port));

@@ -38,9 +38,14 @@ pub(crate) async fn evict(
     let name = call.info.name.as_str();
     let own = text(&eviction, "/metadata/name");
     if !own.is_empty() && own != name {
-        return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+        return Err(Status::bad_request(
+            "name in URL does not match name in Eviction object",
+        ));
     }
-    let given = eviction.get("deleteOptions").cloned().unwrap_or_else(|| json!({}));
+    let given = eviction
+        .get("deleteOptions")
+        .cloned()
+        .unwrap_or_else(|| json!({}));
     let options = DeleteOptions::of(call, Some(&given))?;
     let mut write = Write::of(core, call, pods)?;
     write.dry_run |= options.dry_run;
@@ -52,7 +57,13 @@ pub(crate) async fn evict(
     let mark = |pod: &Value| {
         let mut pod = pod.clone();
         let reason = "EvictionByEvictionAPI";
-        set_condition(&mut pod, "DisruptionTarget", "True", reason, "Eviction API: evicting");
+        set_condition(
+            &mut pod,
+            "DisruptionTarget",
+            "True",
+            reason,
+            "Eviction API: evicting",
+        );
         Ok(Made {
             object: pod,
             owned: false,
@@ -73,7 +84,11 @@ fn needs_no_budget(pod: &Value) -> bool {
 }
 
 async fn spend(write: &Write<'_>, pod: &Entry, tree: &Value) -> Result<(), Status> {
-    let budgets = write.core.registry.now().find("policy", "v1", "poddisruptionbudgets");
+    let budgets = write
+        .core
+        .registry
+        .now()
+        .find("policy", "v1", "poddisruptionbudgets");
     let budgets = budgets.ok_or_else(no_such_resource)?;
     let map = budgets.cache()?.snapshot(0).map;
     let prefix = format!("{}/", write.namespace);
@@ -148,7 +163,9 @@ fn spent(budget: &Value, pod: &str) -> Result<Made, Status> {
         let text = format!("The disruption budget {name} is still being processed by the server.");
         return refused(text, Some(RETRY_SECONDS));
     }
-    let noted = budget.pointer("/status/disruptedPods").and_then(Value::as_object);
+    let noted = budget
+        .pointer("/status/disruptedPods")
+        .and_then(Value::as_object);
     if noted.is_some_and(|noted| noted.len() > DISRUPTED_PODS_MAX) {
         let text = "DisruptedPods map too big - too many evictions not confirmed by PDB controller";
         return refused(text.into(), None);

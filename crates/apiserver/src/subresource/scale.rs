@@ -30,7 +30,10 @@ pub(crate) async fn answer(
     let write = Write::of(core, call, resource.stored())?;
     let name = call.info.name.as_str();
     let json = match call.info.verb {
-        "get" => newest(core, resource, write.namespace, name).await?.json.clone(),
+        "get" => newest(core, resource, write.namespace, name)
+            .await?
+            .json
+            .clone(),
         "update" => {
             let bytes = body::read(body).await?;
             let given = body::foreign(call, SCALE, &bytes)?;
@@ -68,16 +71,28 @@ fn patched(kind: &str, now: &Value, bytes: &[u8]) -> Result<Value, Status> {
 }
 
 fn scaled(write: &Write<'_>, old: &Value, given: &Value) -> Result<Made, Status> {
-    let paths = write.resource.row.scale.as_ref().ok_or_else(no_such_resource)?;
+    let paths = write
+        .resource
+        .row
+        .scale
+        .as_ref()
+        .ok_or_else(no_such_resource)?;
     let name = &write.call.info.name;
     let version = text(given, "/metadata/resourceVersion");
     if !version.is_empty() && version != text(old, "/metadata/resourceVersion") {
         return Err(Status::conflict(write.names(), name, MODIFIED));
     }
-    let replicas = given.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
+    let replicas = given
+        .pointer("/spec/replicas")
+        .and_then(Value::as_i64)
+        .unwrap_or(0);
     if replicas < 0 {
         let mut faults = meta::Faults::new();
-        faults.invalid("spec.replicas", replicas, "must be greater than or equal to 0");
+        faults.invalid(
+            "spec.replicas",
+            replicas,
+            "must be greater than or equal to 0",
+        );
         let names = meta::Names::namespaced(SCALE.0, SCALE.1, SCALE.2, "scales");
         return Err(Status::invalid(&names, name, &faults));
     }
@@ -105,13 +120,23 @@ fn scale_of(resource: &Resource, object: &Value) -> Result<Value, Status> {
     let paths = resource.row.scale.as_ref().ok_or_else(no_such_resource)?;
     let number = |path: &str| object.pointer(path).and_then(Value::as_i64).unwrap_or(0);
     let mut metadata = json!({});
-    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+    for field in [
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+    ] {
         if let Some(value) = object.pointer(&format!("/metadata/{field}")) {
             metadata[field] = value.clone();
         }
     }
     let mut status = json!({"replicas": number(&paths.status_replicas)});
-    if let Some(selector) = paths.selector.as_deref().and_then(|path| object.pointer(path)) {
+    if let Some(selector) = paths
+        .selector
+        .as_deref()
+        .and_then(|path| object.pointer(path))
+    {
         status["selector"] = selector_text(selector).into();
     }
     Ok(json!({

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use auth::token::{Bound, MAX_SECONDS, MIN_SECONDS, Ref};
 use auth::TokenSpec;
+use auth::token::{Bound, MAX_SECONDS, MIN_SECONDS, Ref};
 use client::Body;
 use http::StatusCode;
 use jiff::Timestamp;
@@ -33,7 +33,9 @@ pub(crate) async fn request(
     let mut request = body::foreign(call, KIND, &bytes)?;
     let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
     let account = newest(core, accounts, namespace, name).await?;
-    let seconds = request.pointer("/spec/expirationSeconds").and_then(Value::as_i64);
+    let seconds = request
+        .pointer("/spec/expirationSeconds")
+        .and_then(Value::as_i64);
     let seconds = seconds.unwrap_or(DEFAULT_SECONDS);
     check(seconds)?;
     let audiences = request.pointer("/spec/audiences").and_then(Value::as_array);
@@ -56,13 +58,15 @@ pub(crate) async fn request(
         expiration_seconds: seconds,
         bound,
     };
-    let (token, end) = core.signer.sign(&spec, Timestamp::now()).map_err(Status::internal)?;
+    let (token, end) = core
+        .signer
+        .sign(&spec, Timestamp::now())
+        .map_err(Status::internal)?;
     let now = meta::time::now();
     request["metadata"] = json!({"name": name, "namespace": namespace, "creationTimestamp": now});
     request["spec"]["audiences"] = json!(audiences);
     request["spec"]["expirationSeconds"] = seconds.into();
-    request["status"] =
-        json!({"token": token, "expirationTimestamp": meta::time::rfc3339(end)});
+    request["status"] = json!({"token": token, "expirationTimestamp": meta::time::rfc3339(end)});
     respond::text(call, StatusCode::CREATED, encode(&request).into())
 }
 
@@ -70,9 +74,17 @@ fn check(seconds: i64) -> Result<(), Status> {
     let mut faults = Faults::new();
     let field = "spec.expirationSeconds";
     if seconds < MIN_SECONDS {
-        faults.invalid(field, seconds, "may not specify a duration less than 10 minutes");
+        faults.invalid(
+            field,
+            seconds,
+            "may not specify a duration less than 10 minutes",
+        );
     } else if seconds > MAX_SECONDS {
-        faults.invalid(field, seconds, "may not specify a duration larger than 2^32 seconds");
+        faults.invalid(
+            field,
+            seconds,
+            "may not specify a duration larger than 2^32 seconds",
+        );
     }
     let names = Names::namespaced(KIND.0, KIND.1, KIND.2, "tokenrequests");
     match faults.is_empty() {
@@ -81,14 +93,13 @@ fn check(seconds: i64) -> Result<(), Status> {
     }
 }
 
-fn bound_to(
-    core: &Core,
-    namespace: &str,
-    account: &str,
-    wanted: &Value,
-) -> Result<Bound, Status> {
+fn bound_to(core: &Core, namespace: &str, account: &str, wanted: &Value) -> Result<Bound, Status> {
     use admission::Lookup as _;
-    let (kind, name, uid) = (text(wanted, "/kind"), text(wanted, "/name"), text(wanted, "/uid"));
+    let (kind, name, uid) = (
+        text(wanted, "/kind"),
+        text(wanted, "/name"),
+        text(wanted, "/uid"),
+    );
     let (plural, namespace) = match kind {
         "Pod" => ("pods", namespace),
         "Secret" => ("secrets", namespace),
@@ -132,7 +143,10 @@ fn bound_to(
     let node = found.text("/spec/nodeName");
     let node = (!node.is_empty()).then(|| Ref {
         name: node.to_owned(),
-        uid: core.lookup.get("nodes", "", node).map_or_else(String::new, |node| node.uid().into()),
+        uid: core
+            .lookup
+            .get("nodes", "", node)
+            .map_or_else(String::new, |node| node.uid().into()),
     });
     Ok(Bound::Pod { pod: own, node })
 }

@@ -8,7 +8,7 @@ use kinds::Verbs;
 use meta::Status;
 use serde_json::{Value, json};
 
-use super::delete::{Deleted, DeleteOptions, delete_object};
+use super::delete::{DeleteOptions, Deleted, delete_object};
 use super::list;
 use super::page::Refusal;
 use super::write::Write;

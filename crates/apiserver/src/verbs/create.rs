@@ -45,14 +45,23 @@ pub(crate) async fn create(
 pub(crate) async fn create_object(write: &Write<'_>, mut object: Value) -> Result<Bytes, Status> {
     place(write.names(), write.namespace, &mut object)?;
     let metadata = metadata(&mut object);
-    if metadata.remove("resourceVersion").is_some_and(|version| version != "") {
+    if metadata
+        .remove("resourceVersion")
+        .is_some_and(|version| version != "")
+    {
         return Err(Status::internal(
             "resourceVersion should not be set on objects to be created",
         ));
     }
-    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds",
-        "selfLink", "generation", "managedFields"]
-    {
+    for field in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "generation",
+        "managedFields",
+    ] {
         metadata.remove(field);
     }
     let strategy = &write.resource.row.strategy;
@@ -90,7 +99,10 @@ pub(crate) async fn create_owned(write: &Write<'_>, object: Value) -> Result<Byt
 }
 
 fn refused_by_cache(status: &Status) -> bool {
-    matches!(status.reason, Reason::Forbidden | Reason::NotFound | Reason::Invalid)
+    matches!(
+        status.reason,
+        Reason::Forbidden | Reason::NotFound | Reason::Invalid
+    )
 }
 
 async fn try_create(write: &Write<'_>, object: Value) -> Result<Bytes, Status> {
@@ -109,7 +121,10 @@ async fn try_create(write: &Write<'_>, object: Value) -> Result<Bytes, Status> {
     row.strategy.prepare_create(&mut object);
     let name = text(&object, "/metadata/name").to_owned();
     let key = resource.key(write.namespace, &name);
-    let charge = write.core.allocations.create(resource, &key, &mut object, write.dry_run)?;
+    let charge = write
+        .core
+        .allocations
+        .create(resource, &key, &mut object, write.dry_run)?;
     let mut faults = Faults::new();
     kinds::metadata::validate_create(write.names(), &object, &*row.strategy, &mut faults);
     row.strategy.validate_create(&object, &mut faults);

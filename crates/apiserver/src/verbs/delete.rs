@@ -54,7 +54,10 @@ impl DeleteOptions {
             dry_run: body::is_dry_run(call)?,
             ..DeleteOptions::default()
         };
-        let mut orphan = call.query.get("orphanDependents").map(|word| word == "true");
+        let mut orphan = call
+            .query
+            .get("orphanDependents")
+            .map(|word| word == "true");
         if let Some(tree) = tree {
             let word = |pointer: &str| {
                 let value = tree.pointer(pointer).and_then(Value::as_str);
@@ -65,7 +68,10 @@ impl DeleteOptions {
             options.policy = word("/propagationPolicy").or(options.policy);
             options.uid = word("/preconditions/uid");
             options.resource_version = word("/preconditions/resourceVersion");
-            orphan = tree.get("orphanDependents").and_then(Value::as_bool).or(orphan);
+            orphan = tree
+                .get("orphanDependents")
+                .and_then(Value::as_bool)
+                .or(orphan);
             let runs = tree.get("dryRun").and_then(Value::as_array);
             options.dry_run |= runs.is_some_and(|runs| runs.iter().any(|run| run == "All"));
         }
@@ -148,7 +154,11 @@ pub(crate) async fn delete_object(
             Attempt::Lost(None) => return Err(Status::not_found(write.names(), name)),
         }
     }
-    Err(Status::conflict(write.names(), name, super::update::MODIFIED))
+    Err(Status::conflict(
+        write.names(),
+        name,
+        super::update::MODIFIED,
+    ))
 }
 
 enum Attempt {
@@ -218,7 +228,11 @@ fn check_preconditions(
         ));
     }
     let version = entry.revision.to_string();
-    if let Some(wanted) = options.resource_version.as_deref().filter(|own| *own != version) {
+    if let Some(wanted) = options
+        .resource_version
+        .as_deref()
+        .filter(|own| *own != version)
+    {
         return conflict(format!(
             "the ResourceVersion in the precondition ({wanted}) does not match the \
              ResourceVersion in record ({version}). The object might have been modified"
@@ -243,7 +257,8 @@ fn mark(new: &mut Value, old: &Object, grace: i64, now: Timestamp) {
             if generation > 0 {
                 metadata(new).insert("generation".into(), (generation + 1).into());
             }
-            now.checked_add(SignedDuration::from_secs(grace)).unwrap_or(now)
+            now.checked_add(SignedDuration::from_secs(grace))
+                .unwrap_or(now)
         }
     };
     let metadata = metadata(new);
@@ -262,7 +277,10 @@ fn set_finalizers(new: &mut Value, policy: Option<&str>) {
         _ => None,
     };
     let metadata = metadata(new);
-    let list = metadata.get("finalizers").and_then(Value::as_array).cloned();
+    let list = metadata
+        .get("finalizers")
+        .and_then(Value::as_array)
+        .cloned();
     let mut list = list.unwrap_or_default();
     list.retain(|one| one != ORPHAN && one != FOREGROUND || own.is_some_and(|own| one == own));
     if let Some(own) = own.filter(|own| !list.iter().any(|one| one == own)) {

@@ -12,11 +12,7 @@ use crate::respond::{self, Answer};
 use crate::server::Core;
 
 /// One object.
-pub(crate) async fn get(
-    core: &Core,
-    call: &Call,
-    resource: &Resource,
-) -> Result<Answer, Status> {
+pub(crate) async fn get(core: &Core, call: &Call, resource: &Resource) -> Result<Answer, Status> {
     let cache = resource.cache()?;
     match call.query.get("resourceVersion") {
         Some("0") => {}

@@ -118,17 +118,28 @@ fn answer(call: &Call, resource: &Arc<Resource>, page: &Page) -> Result<Answer, 
             let include = table::Include::read(&call.query)?;
             let now = Timestamp::now();
             let row = |entry: &Arc<Entry>| {
-                Ok(table::row(resource, respond::decode(&entry.json)?, include, now))
+                Ok(table::row(
+                    resource,
+                    respond::decode(&entry.json)?,
+                    include,
+                    now,
+                ))
             };
-            let rows = page.entries.iter().map(row).collect::<Result<_, Status>>()?;
+            let rows = page
+                .entries
+                .iter()
+                .map(row)
+                .collect::<Result<_, Status>>()?;
             let tree = table::table(&resource.row, rows, page.metadata(), true);
             respond::value(call, StatusCode::OK, &tree)
         }
         Shape::Metadata => {
-            let item = |entry: &Arc<Entry>| {
-                Ok(table::metadata_only(respond::decode(&entry.json)?))
-            };
-            let items = page.entries.iter().map(item).collect::<Result<Vec<_>, Status>>()?;
+            let item = |entry: &Arc<Entry>| Ok(table::metadata_only(respond::decode(&entry.json)?));
+            let items = page
+                .entries
+                .iter()
+                .map(item)
+                .collect::<Result<Vec<_>, Status>>()?;
             let tree = json!({
                 "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
                 "metadata": page.metadata(), "items": items,

@@ -47,7 +47,9 @@ impl Continue {
     }
 
     fn decode(token: &str) -> Result<Continue, Status> {
-        let bad = || Status::bad_request("continue key is not valid: encoded continue token is malformed");
+        let bad = || {
+            Status::bad_request("continue key is not valid: encoded continue token is malformed")
+        };
         let json = URL_SAFE_NO_PAD
             .decode(token.trim_end_matches('='))
             .map_err(|_| bad())?;

@@ -71,8 +71,10 @@ fn read(call: &Call, resource: &Resource, bytes: &[u8]) -> Result<Patch, Status>
                 Status::bad_request(format!("error decoding YAML: {}", status.message))
             })?;
             if FieldValidation::read(call)? == FieldValidation::Strict && !duplicates.is_empty() {
-                let list: Vec<_> =
-                    duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect();
+                let list: Vec<_> = duplicates
+                    .iter()
+                    .map(|path| format!("duplicate field {path:?}"))
+                    .collect();
                 let text = format!("error strict decoding YAML: {}", list.join(", "));
                 return Err(Status::bad_request(text));
             }
@@ -146,17 +148,14 @@ fn patch_refused(write: &Write<'_>, error: &PatchError) -> Status {
         PatchError::Malformed(_) => Status::bad_request(error.to_string()),
         PatchError::TooLarge(_) => Status::new(Reason::RequestEntityTooLarge, error.to_string()),
         PatchError::Unprocessable(_) => {
-            let text = format!("the server rejected our request due to an error in our request: {error}");
+            let text =
+                format!("the server rejected our request due to an error in our request: {error}");
             Status::new(Reason::Invalid, text).about(write.names(), &write.call.info.name)
         }
     }
 }
 
-async fn apply(
-    write: &Write<'_>,
-    resource: &Resource,
-    applied: Value,
-) -> Result<Answer, Status> {
+async fn apply(write: &Write<'_>, resource: &Resource, applied: Value) -> Result<Answer, Status> {
     let (core, call) = (write.core, write.call);
     let manager = call.query.get("fieldManager").ok_or_else(|| {
         Status::new(
@@ -177,12 +176,13 @@ async fn apply(
     let applied = body::shape(call, resource, parsed, FieldValidation::read(call)?)?;
     let mut applied = resource.kept(applied);
     if text(&applied, "/metadata/name").is_empty() {
-        super::write::metadata(&mut applied)
-            .insert("name".into(), call.info.name.clone().into());
+        super::write::metadata(&mut applied).insert("name".into(), call.info.name.clone().into());
     }
     place(write.names(), write.namespace, &mut applied)?;
     fits(write, &applied)?;
-    let managed = applied.pointer("/metadata/managedFields").and_then(Value::as_array);
+    let managed = applied
+        .pointer("/metadata/managedFields")
+        .and_then(Value::as_array);
     if managed.is_some_and(|list| !list.is_empty()) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }

@@ -71,7 +71,11 @@ pub(crate) async fn update(
     let creates = resource.row.create_on_update && write.subresource.is_empty();
     if creates {
         core.feed.fresh().await;
-        if resource.cache()?.get(&resource.key(write.namespace, &name)).is_none() {
+        if resource
+            .cache()?
+            .get(&resource.key(write.namespace, &name))
+            .is_none()
+        {
             metadata(&mut object).remove("resourceVersion");
             let json = create::create_object(&write, object).await?;
             return respond::object(call, resource, StatusCode::CREATED, json);
@@ -121,7 +125,11 @@ pub(crate) async fn change(
             Attempt::Lost(None) => return Err(Status::not_found(write.names(), name)),
         }
     }
-    tracing::warn!(prefix = cache.prefix, name, "gave up changing a contended object");
+    tracing::warn!(
+        prefix = cache.prefix,
+        name,
+        "gave up changing a contended object"
+    );
     Err(Status::conflict(write.names(), name, MODIFIED))
 }
 
@@ -215,8 +223,19 @@ fn carry_over(write: &Write<'_>, name: &str, old: &Value, new: &mut Value) -> Re
     }
     let from = old.get("metadata").and_then(Value::as_object);
     let into = metadata(new);
-    let always = ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"];
-    let absent = ["uid", "creationTimestamp", "name", "namespace", "generateName"];
+    let always = [
+        "resourceVersion",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+    ];
+    let absent = [
+        "uid",
+        "creationTimestamp",
+        "name",
+        "namespace",
+        "generateName",
+    ];
     let get = |field: &str| from.and_then(|from| from.get(field)).cloned();
     for field in always {
         match get(field) {
@@ -226,7 +245,9 @@ fn carry_over(write: &Write<'_>, name: &str, old: &Value, new: &mut Value) -> Re
         }
     }
     for field in absent {
-        if into.get(field).is_none_or(|value| value.is_null() || value == "")
+        if into
+            .get(field)
+            .is_none_or(|value| value.is_null() || value == "")
             && let Some(value) = get(field)
         {
             into.insert(field.into(), value);
@@ -294,7 +315,8 @@ fn count_generation(has_generation: bool, old: &Value, new: &mut Value) {
     };
     let counts = |name: &str| name != "metadata" && name != "status";
     let covered = |a: &serde_json::Map<String, Value>, b: &serde_json::Map<String, Value>| {
-        a.iter().all(|(name, value)| !counts(name) || b.get(name) == Some(value))
+        a.iter()
+            .all(|(name, value)| !counts(name) || b.get(name) == Some(value))
     };
     if covered(before, after) && covered(after, before) {
         return;
@@ -323,7 +345,9 @@ pub(crate) fn is_finished(object: &Value) -> bool {
     };
     let grace = object.pointer("/metadata/deletionGracePeriodSeconds");
     let is_namespace = object.get("kind").is_some_and(|kind| kind == "Namespace")
-        && object.get("apiVersion").is_some_and(|version| version == "v1");
+        && object
+            .get("apiVersion")
+            .is_some_and(|version| version == "v1");
     object.pointer("/metadata/deletionTimestamp").is_some()
         && grace.and_then(Value::as_i64).unwrap_or(0) == 0
         && !holds("/metadata/finalizers")

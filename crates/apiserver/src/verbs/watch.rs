@@ -62,7 +62,12 @@ impl Form {
     fn table(&mut self, tree: Value) -> Value {
         let row = &self.resource.row;
         let version = tree.pointer("/metadata/resourceVersion").cloned();
-        let rows = vec![table::row(&self.resource, tree, self.include, Timestamp::now())];
+        let rows = vec![table::row(
+            &self.resource,
+            tree,
+            self.include,
+            Timestamp::now(),
+        )];
         let metadata = json!({"resourceVersion": version});
         let with_columns = std::mem::replace(&mut self.with_columns, false);
         table::table(row, rows, metadata, with_columns)
@@ -125,7 +130,11 @@ pub(crate) async fn watch(
             let entries = prefixed.filter(|entry| filter.matches(entry)).cloned();
             let end = initial.then_some(snapshot.revision);
             let wanted = call.query.get("sendInitialEvents") != Some("false");
-            let entries = if wanted { entries.collect() } else { VecDeque::new() };
+            let entries = if wanted {
+                entries.collect()
+            } else {
+                VecDeque::new()
+            };
             (cursor, entries, end)
         }
     };
@@ -233,7 +242,8 @@ impl Watcher {
         let Ok((changes, seen)) = self.cache.changes(&mut self.cursor, BATCH_CHANGES, applied)
         else {
             let status = Status::expired("watcher fell behind: too old resource version");
-            self.ready.push_back(frame("ERROR", &encode(&status.to_value())));
+            self.ready
+                .push_back(frame("ERROR", &encode(&status.to_value())));
             self.ended = true;
             return;
         };
@@ -302,4 +312,3 @@ impl Watcher {
         self.ready.push_back(frame("BOOKMARK", &bytes));
     }
 }
-

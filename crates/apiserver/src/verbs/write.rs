@@ -96,7 +96,9 @@ impl<'a> Write<'a> {
         let end = tokio::time::Instant::now() + NEEDS_WAIT;
         while let Some(missing) = core.admission.awaited(&request, &object, &core.lookup) {
             let resources = core.registry.now();
-            let cache = resources.by_name(missing.resource).and_then(|own| own.cache.clone());
+            let cache = resources
+                .by_name(missing.resource)
+                .and_then(|own| own.cache.clone());
             drop(resources);
             let Some(cache) = cache else {
                 break;
@@ -104,7 +106,11 @@ impl<'a> Write<'a> {
             let mut growth = cache.growth();
             growth.borrow_and_update();
             // It may have come in between.
-            if core.admission.awaited(&request, &object, &core.lookup).is_none() {
+            if core
+                .admission
+                .awaited(&request, &object, &core.lookup)
+                .is_none()
+            {
                 break;
             }
             let grown = tokio::time::timeout_at(end, growth.changed()).await;
@@ -130,7 +136,10 @@ impl<'a> Write<'a> {
             stored: false,
         };
         let core = self.core;
-        match core.admission.validate(&admitted.request, object, &core.lookup) {
+        match core
+            .admission
+            .validate(&admitted.request, object, &core.lookup)
+        {
             Ok(()) => Ok(admitted),
             Err(status) => {
                 // The chain has taken back what it charged.
@@ -246,7 +255,10 @@ pub(crate) fn metadata(object: &mut Value) -> &mut Map<String, Value> {
 
 /// Text at a JSON pointer.
 pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or("")
+    object
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or("")
 }
 
 /// The namespace of a written object is that of the request.
@@ -256,7 +268,10 @@ pub(crate) fn place(names: &Names, namespace: &str, object: &mut Value) -> Resul
         metadata.remove("namespace");
         return Ok(());
     }
-    let own = metadata.get("namespace").and_then(Value::as_str).unwrap_or("");
+    let own = metadata
+        .get("namespace")
+        .and_then(Value::as_str)
+        .unwrap_or("");
     if own.is_empty() {
         metadata.insert("namespace".into(), namespace.into());
     } else if own != namespace {

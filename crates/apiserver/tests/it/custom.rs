@@ -32,10 +32,10 @@ async fn until(cluster: &Cluster, enough: impl Fn(&WatchEvent<Value>) -> bool) {
     let request = client::request::request(Method::GET, &path, None, client::empty()).unwrap();
     let body = cluster.client.send(request).await.unwrap().into_body();
     let mut watch = Watch::<Value>::new(body);
-    let wait = async {
-        while !enough(&watch.next().await.unwrap().unwrap()) {}
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(10), wait).await.unwrap();
+    let wait = async { while !enough(&watch.next().await.unwrap().unwrap()) {} };
+    tokio::time::timeout(std::time::Duration::from_secs(10), wait)
+        .await
+        .unwrap();
 }
 
 fn is_established(event: &WatchEvent<Value>) -> bool {
@@ -62,8 +62,14 @@ async fn instances_take_the_generic_path() {
         "metadata": {"name": "a"}, "status": {"afloat": true},
         "spec": {"name": "x", "unknown": 1, "free": {"any": [1]}}});
     let made = cluster.post(BOATS, boat).await.unwrap();
-    assert_eq!(made["spec"], json!({"name": "x", "crew": 2, "free": {"any": [1]}}));
-    assert!(made.get("status").is_none() && made["metadata"]["generation"] == 1, "{made}");
+    assert_eq!(
+        made["spec"],
+        json!({"name": "x", "crew": 2, "free": {"any": [1]}})
+    );
+    assert!(
+        made.get("status").is_none() && made["metadata"]["generation"] == 1,
+        "{made}"
+    );
     let wrong = json!({"metadata": {"name": "b"}, "spec": {"name": "x", "crew": 0}});
     let refused = cluster.post(BOATS, wrong).await.unwrap_err();
     assert_eq!(
@@ -74,19 +80,31 @@ async fn instances_take_the_generic_path() {
     let path = format!("{BOATS}/a");
     let body = json!({"status": {"afloat": true}}).to_string().into_bytes();
     let merge = "application/merge-patch+json";
-    let status = cluster.client.patch_value(&format!("{path}/status"), merge, body).await.unwrap();
+    let status = cluster
+        .client
+        .patch_value(&format!("{path}/status"), merge, body)
+        .await
+        .unwrap();
     assert_eq!(status["status"]["afloat"], true);
     let apply = json!({"apiVersion": "sea.example.com/v1", "kind": "Boat",
-        "metadata": {"name": "a"}, "spec": {"name": "y"}}).to_string().into_bytes();
+        "metadata": {"name": "a"}, "spec": {"name": "y"}})
+    .to_string()
+    .into_bytes();
     let path = format!("{path}?fieldManager=me&force=true");
-    let applied = cluster.client.patch_value(&path, "application/apply-patch+yaml", apply).await;
+    let applied = cluster
+        .client
+        .patch_value(&path, "application/apply-patch+yaml", apply)
+        .await;
     assert_eq!(applied.unwrap()["spec"]["name"], "y");
     let beta = "/apis/sea.example.com/v1beta1/namespaces/default/boats";
     let list = cluster.get(beta).await.unwrap();
     assert_eq!(list["items"][0]["apiVersion"], "sea.example.com/v1beta1");
     let discovery = cluster.get("/apis/sea.example.com/v1").await.unwrap();
     assert_eq!(discovery["resources"][0]["shortNames"], json!(["bt"]));
-    let openapi = cluster.get("/openapi/v3/apis/sea.example.com/v1").await.unwrap();
+    let openapi = cluster
+        .get("/openapi/v3/apis/sea.example.com/v1")
+        .await
+        .unwrap();
     assert!(openapi["components"]["schemas"]["com.example.sea.v1.Boat"].is_object());
     cluster.stop().await;
 }
@@ -107,8 +125,10 @@ async fn a_definition_takes_its_instances_along() {
 }
 
 #[tokio::test]
-async fn events_are_seen_in_both_versions() {
-    let cluster = Cluster::start().await;
+async fn events_are_seen_in_both_versions_and_expire() {
+    let crew = base::Crew::new();
+    let store = store::memory(&crew).await.unwrap();
+    let cluster = Cluster::over(store.clone(), crew, 6443).await;
     let newer = "/apis/events.k8s.io/v1/namespaces/default/events";
     let event = json!({"metadata": {"name": "e", "namespace": "default"},
         "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "example.com/c",
@@ -117,15 +137,37 @@ async fn events_are_seen_in_both_versions() {
         "regarding": {"kind": "Pod", "namespace": "default", "name": "p"}});
     let made = cluster.post(newer, event).await.unwrap();
     assert_eq!(made["note"], "all is well", "{made}");
-    let core = cluster.get("/api/v1/namespaces/default/events/e").await.unwrap();
-    assert_eq!((&core["message"], &core["apiVersion"]), (&json!("all is well"), &json!("v1")));
+    let core = cluster
+        .get("/api/v1/namespaces/default/events/e")
+        .await
+        .unwrap();
+    assert_eq!(
+        (&core["message"], &core["apiVersion"]),
+        (&json!("all is well"), &json!("v1"))
+    );
     let selected = "/api/v1/events?fieldSelector=involvedObject.name%3Dp";
-    assert_eq!(cluster.get(selected).await.unwrap()["items"][0]["reason"], "Done");
-    assert_eq!(cluster.get(newer).await.unwrap()["items"][0]["regarding"]["name"], "p");
+    assert_eq!(
+        cluster.get(selected).await.unwrap()["items"][0]["reason"],
+        "Done"
+    );
+    assert_eq!(
+        cluster.get(newer).await.unwrap()["items"][0]["regarding"]["name"],
+        "p"
+    );
     let body = json!({"note": "all is better"}).to_string().into_bytes();
     let path = format!("{newer}/e");
     let merge = "application/merge-patch+json";
-    let patched = cluster.client.patch_value(&path, merge, body).await.unwrap();
+    let patched = cluster
+        .client
+        .patch_value(&path, merge, body)
+        .await
+        .unwrap();
     assert_eq!(patched["note"], "all is better");
+    let leases = store.leases().await.unwrap();
+    let status = store.lease_status(leases[0]).await.unwrap();
+    assert_eq!(status.ttl_seconds_granted, 3660);
+    assert_eq!(status.keys, ["/registry/events/default/e"]);
+    store.lease_revoke(leases[0]).await.unwrap();
+    assert!(cluster.get(&path).await.unwrap_err().is_not_found());
     cluster.stop().await;
 }

@@ -54,7 +54,10 @@ impl Kubectl {
     }
 
     async fn expect(&self, line: &str, input: &str, part: &str) {
-        let out = self.run(line, input).await.unwrap_or_else(|out| panic!("{line}: {out}"));
+        let out = self
+            .run(line, input)
+            .await
+            .unwrap_or_else(|out| panic!("{line}: {out}"));
         assert!(out.contains(part), "kubectl {line}: {out}");
     }
 }
@@ -75,26 +78,70 @@ spec:
 async fn a_user_at_work() {
     let kubectl = Kubectl::start().await;
     kubectl.expect("version", "", "sampan").await;
-    kubectl.expect("get namespaces", "", "kube-node-lease").await;
+    kubectl
+        .expect("get namespaces", "", "kube-node-lease")
+        .await;
     kubectl.expect("api-resources", "", "deployments").await;
-    kubectl.expect("create -f -", DEPLOYMENT, "deployment.apps/web created").await;
-    kubectl.expect("get deploy -o wide", "", "example.com/web:1").await;
-    kubectl.expect("apply -f -", DEPLOYMENT, "deployment.apps/web configured").await;
-    kubectl.expect("apply -f -", DEPLOYMENT, "deployment.apps/web unchanged").await;
+    kubectl
+        .expect("create -f -", DEPLOYMENT, "deployment.apps/web created")
+        .await;
+    kubectl
+        .expect("get deploy -o wide", "", "example.com/web:1")
+        .await;
+    kubectl
+        .expect("apply -f -", DEPLOYMENT, "deployment.apps/web configured")
+        .await;
+    kubectl
+        .expect("apply -f -", DEPLOYMENT, "deployment.apps/web unchanged")
+        .await;
     let more = DEPLOYMENT.replace("replicas: 2", "replicas: 4");
-    kubectl.expect("apply -f -", &more, "deployment.apps/web configured").await;
-    kubectl.expect("apply --server-side --force-conflicts -f -", &more, "serverside-applied").await;
-    kubectl.expect("scale deployment web --replicas=7", "", "scaled").await;
-    kubectl.expect("get deploy web -o jsonpath={.spec.replicas}", "", "7").await;
-    kubectl.expect("expose deployment web --port=80", "", "service/web exposed").await;
-    kubectl.expect("get svc web -o yaml", "", "clusterIP: 10.").await;
-    kubectl.expect("label deployment web tier=front", "", "labeled").await;
-    kubectl.expect("set image deployment/web c=example.com/web:2", "", "image updated").await;
-    kubectl.expect("patch deployment web -p {\"spec\":{\"paused\":true}}", "", "patched").await;
-    kubectl.expect("describe deployment web", "", "example.com/web:2").await;
+    kubectl
+        .expect("apply -f -", &more, "deployment.apps/web configured")
+        .await;
+    kubectl
+        .expect(
+            "apply --server-side --force-conflicts -f -",
+            &more,
+            "serverside-applied",
+        )
+        .await;
+    kubectl
+        .expect("scale deployment web --replicas=7", "", "scaled")
+        .await;
+    kubectl
+        .expect("get deploy web -o jsonpath={.spec.replicas}", "", "7")
+        .await;
+    kubectl
+        .expect("expose deployment web --port=80", "", "service/web exposed")
+        .await;
+    kubectl
+        .expect("get svc web -o yaml", "", "clusterIP: 10.")
+        .await;
+    kubectl
+        .expect("label deployment web tier=front", "", "labeled")
+        .await;
+    kubectl
+        .expect(
+            "set image deployment/web c=example.com/web:2",
+            "",
+            "image updated",
+        )
+        .await;
+    kubectl
+        .expect(
+            "patch deployment web -p {\"spec\":{\"paused\":true}}",
+            "",
+            "patched",
+        )
+        .await;
+    kubectl
+        .expect("describe deployment web", "", "example.com/web:2")
+        .await;
     kubectl.expect("auth can-i --list", "", "*.*").await;
     kubectl.expect("auth whoami", "", "kubernetes-admin").await;
-    kubectl.expect("get --raw /readyz?verbose", "", "readyz check passed").await;
+    kubectl
+        .expect("get --raw /readyz?verbose", "", "readyz check passed")
+        .await;
     kubectl.expect("delete deployment web", "", "deleted").await;
     kubectl.expect("get events -A", "", "").await;
     let missing = kubectl.run("get deployment web", "").await.unwrap_err();
@@ -105,6 +152,8 @@ async fn a_user_at_work() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fields_are_explained() {
     let kubectl = Kubectl::start().await;
-    kubectl.expect("explain deployment.spec.replicas", "", "FIELD: replicas").await;
+    kubectl
+        .expect("explain deployment.spec.replicas", "", "FIELD: replicas")
+        .await;
     kubectl.cluster.stop().await;
 }

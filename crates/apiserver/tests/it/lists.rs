@@ -17,27 +17,45 @@ async fn filled(count: usize) -> Cluster {
 
 fn names(list: &Value) -> Vec<String> {
     let items = list["items"].as_array().unwrap().iter();
-    items.map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    items
+        .map(|item| item["metadata"]["name"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 #[tokio::test]
 async fn pages_of_one_list_fit_together() {
     let cluster = filled(7).await;
-    let first = cluster.get(&format!("{CONFIG_MAPS}?limit=3")).await.unwrap();
+    let first = cluster
+        .get(&format!("{CONFIG_MAPS}?limit=3"))
+        .await
+        .unwrap();
     assert_eq!(names(&first), ["c000", "c001", "c002"]);
     assert_eq!(first["metadata"]["remainingItemCount"], 4);
     // What happens in between does not show.
-    cluster.client.delete_value(&format!("{CONFIG_MAPS}/c004"), None).await.unwrap();
-    cluster.post(CONFIG_MAPS, config_map("c003a", "1")).await.unwrap();
+    cluster
+        .client
+        .delete_value(&format!("{CONFIG_MAPS}/c004"), None)
+        .await
+        .unwrap();
+    cluster
+        .post(CONFIG_MAPS, config_map("c003a", "1"))
+        .await
+        .unwrap();
     let token = first["metadata"]["continue"].as_str().unwrap();
     let path = format!("{CONFIG_MAPS}?limit=10&continue={token}");
     let second = cluster.get(&path).await.unwrap();
     assert_eq!(names(&second), ["c003", "c004", "c005", "c006"]);
-    assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+    assert_eq!(
+        second["metadata"]["resourceVersion"],
+        first["metadata"]["resourceVersion"]
+    );
     assert!(second["metadata"].get("continue").is_none());
     let now = cluster.get(CONFIG_MAPS).await.unwrap();
     assert_eq!(names(&now).len(), 7);
-    let bad = cluster.get(&format!("{CONFIG_MAPS}?continue=abc")).await.unwrap_err();
+    let bad = cluster
+        .get(&format!("{CONFIG_MAPS}?continue=abc"))
+        .await
+        .unwrap_err();
     assert_eq!(bad.code, 400);
     cluster.stop().await;
 }
@@ -47,18 +65,31 @@ async fn versions_and_selectors() {
     let cluster = filled(4).await;
     let all = cluster.get(CONFIG_MAPS).await.unwrap();
     let version = all["metadata"]["resourceVersion"].as_str().unwrap();
-    cluster.client.delete_value(&format!("{CONFIG_MAPS}/c000"), None).await.unwrap();
+    cluster
+        .client
+        .delete_value(&format!("{CONFIG_MAPS}/c000"), None)
+        .await
+        .unwrap();
     let exact = format!("{CONFIG_MAPS}?resourceVersion={version}&resourceVersionMatch=Exact");
     assert_eq!(names(&cluster.get(&exact).await.unwrap()).len(), 4);
     assert_eq!(names(&cluster.get(CONFIG_MAPS).await.unwrap()).len(), 3);
-    let odd = cluster.get(&format!("{CONFIG_MAPS}?labelSelector=odd%3D1")).await.unwrap();
+    let odd = cluster
+        .get(&format!("{CONFIG_MAPS}?labelSelector=odd%3D1"))
+        .await
+        .unwrap();
     assert_eq!(names(&odd), ["c001", "c003"]);
     let one = format!("{CONFIG_MAPS}?fieldSelector=metadata.name%3Dc002");
     assert_eq!(names(&cluster.get(&one).await.unwrap()), ["c002"]);
     let unknown = format!("{CONFIG_MAPS}?fieldSelector=spec.x%3Dc002");
     let refused = cluster.get(&unknown).await.unwrap_err();
-    assert_eq!((refused.code, refused.message.as_str()), (400, "field label not supported: spec.x"));
-    let future = cluster.get(&format!("{CONFIG_MAPS}?resourceVersion=999999")).await.unwrap_err();
+    assert_eq!(
+        (refused.code, refused.message.as_str()),
+        (400, "field label not supported: spec.x")
+    );
+    let future = cluster
+        .get(&format!("{CONFIG_MAPS}?resourceVersion=999999"))
+        .await
+        .unwrap_err();
     assert_eq!(future.code, 504, "{future:?}");
     cluster.stop().await;
 }
@@ -75,7 +106,9 @@ async fn tables_and_metadata() {
         let client = cluster.client.clone();
         async move { client.json::<Value>(request.unwrap()).await }
     };
-    let table = ask("application/json;as=Table;v=v1;g=meta.k8s.io,application/json").await.unwrap();
+    let table = ask("application/json;as=Table;v=v1;g=meta.k8s.io,application/json")
+        .await
+        .unwrap();
     assert_eq!(table["kind"], "Table");
     assert_eq!(table["columnDefinitions"][1]["name"], "Data");
     assert_eq!(table["rows"][0]["cells"][0], "c000");
@@ -84,7 +117,13 @@ async fn tables_and_metadata() {
     let list = ask(partial).await.unwrap();
     assert_eq!(list["kind"], "PartialObjectMetadataList");
     assert!(list["items"][0].get("data").is_none());
-    assert_eq!(ask("application/vnd.kubernetes.protobuf").await.unwrap_err().code, 406);
+    assert_eq!(
+        ask("application/vnd.kubernetes.protobuf")
+            .await
+            .unwrap_err()
+            .code,
+        406
+    );
     cluster.stop().await;
 }
 
@@ -94,6 +133,9 @@ async fn a_collection_is_deleted_by_selector() {
     let path = format!("{CONFIG_MAPS}?labelSelector=odd%3D1");
     let gone = cluster.client.delete_value(&path, None).await.unwrap();
     assert_eq!(names(&gone), ["c001", "c003"]);
-    assert_eq!(names(&cluster.get(CONFIG_MAPS).await.unwrap()), ["c000", "c002"]);
+    assert_eq!(
+        names(&cluster.get(CONFIG_MAPS).await.unwrap()),
+        ["c000", "c002"]
+    );
     cluster.stop().await;
 }

@@ -1,10 +1,13 @@
 //! The API server over the real store, called in process and by kubectl.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod admission;
 mod cluster;
 mod custom;
 mod kubectl;
 mod lists;
 mod streams;
+mod tls;
 mod watches;
 mod writes;

@@ -17,7 +17,10 @@ use crate::cluster::{Cluster, PODS, pod};
 
 /// A kubelet's HTTPS port: tells who asked for what, and echoes upgraded streams.
 async fn kubelet(cluster: &Cluster) -> u16 {
-    let pair = cluster.pki.issue_serving("system:node:n1", &["system:nodes"], &["127.0.0.1".into()]);
+    let pair =
+        cluster
+            .pki
+            .issue_serving("system:node:n1", &["system:nodes"], &["127.0.0.1".into()]);
     let tls = auth::tls::server_config_of(&pair.unwrap(), cluster.pki.ca_pem()).unwrap();
     let mut tls = (*tls).clone();
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -66,8 +69,11 @@ async fn echo(
         while let Ok(count @ 1..) = stream.read(&mut buffer).await {
             // A client's frame, unmasked: the payload is echoed as text.
             let mask: [u8; 4] = buffer[2..6].try_into().unwrap();
-            let payload: Vec<u8> =
-                buffer[6..count].iter().enumerate().map(|(at, byte)| byte ^ mask[at % 4]).collect();
+            let payload: Vec<u8> = buffer[6..count]
+                .iter()
+                .enumerate()
+                .map(|(at, byte)| byte ^ mask[at % 4])
+                .collect();
             let frame = [&[0x81, payload.len() as u8][..], &payload].concat();
             stream.write_all(&frame).await.unwrap();
         }
@@ -95,7 +101,10 @@ async fn on_node(cluster: &Cluster, name: &str, port: u16) {
     }
     cluster.post(PODS, pod(name)).await.unwrap();
     let binding = json!({"target": {"kind": "Node", "name": "n1"}});
-    cluster.post(&format!("{PODS}/{name}/binding"), binding).await.unwrap();
+    cluster
+        .post(&format!("{PODS}/{name}/binding"), binding)
+        .await
+        .unwrap();
 }
 
 async fn text(cluster: &Cluster, path: &str) -> Result<String, meta::Status> {
@@ -109,19 +118,37 @@ async fn logs_come_from_the_kubelet() {
     let cluster = Cluster::start().await;
     let port = kubelet(&cluster).await;
     on_node(&cluster, "a", port).await;
-    let log = text(&cluster, &format!("{PODS}/a/log?tailLines=3&follow=true")).await.unwrap();
-    assert_eq!(log, "GET /containerLogs/default/a/main?tailLines=3&follow=true true");
-    let wrong = text(&cluster, &format!("{PODS}/a/log?container=x")).await.unwrap_err();
+    let log = text(&cluster, &format!("{PODS}/a/log?tailLines=3&follow=true"))
+        .await
+        .unwrap();
+    assert_eq!(
+        log,
+        "GET /containerLogs/default/a/main?tailLines=3&follow=true true"
+    );
+    let wrong = text(&cluster, &format!("{PODS}/a/log?container=x"))
+        .await
+        .unwrap_err();
     assert_eq!(wrong.message, "container x is not valid for pod a");
-    let negative = text(&cluster, &format!("{PODS}/a/log?tailLines=-1")).await.unwrap_err();
+    let negative = text(&cluster, &format!("{PODS}/a/log?tailLines=-1"))
+        .await
+        .unwrap_err();
     assert_eq!(negative.code, 422);
     on_node(&cluster, "broken", port).await;
-    let failed = text(&cluster, &format!("{PODS}/broken/log")).await.unwrap_err();
-    assert_eq!((failed.code, failed.message.as_str()), (400, "container is waiting to start"));
-    let proxied = text(&cluster, "/api/v1/nodes/n1/proxy/stats/summary?x=1").await.unwrap();
+    let failed = text(&cluster, &format!("{PODS}/broken/log"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (failed.code, failed.message.as_str()),
+        (400, "container is waiting to start")
+    );
+    let proxied = text(&cluster, "/api/v1/nodes/n1/proxy/stats/summary?x=1")
+        .await
+        .unwrap();
     assert_eq!(proxied, "GET /stats/summary?x=1 true");
     cluster.post(PODS, pod("idle")).await.unwrap();
-    let idle = text(&cluster, &format!("{PODS}/idle/log")).await.unwrap_err();
+    let idle = text(&cluster, &format!("{PODS}/idle/log"))
+        .await
+        .unwrap_err();
     assert_eq!(idle.message, "pod idle does not have a host assigned");
     cluster.stop().await;
 }
@@ -139,7 +166,10 @@ async fn a_stream_passes_both_ways() {
     let access = Access {
         server,
         ca: Some(cluster.pki.ca_pem().as_bytes().to_vec()),
-        certificate: Some((admin.cert_pem.clone().into_bytes(), admin.key_pem.clone().into_bytes())),
+        certificate: Some((
+            admin.cert_pem.clone().into_bytes(),
+            admin.key_pem.clone().into_bytes(),
+        )),
         ..Access::default()
     };
     let path = format!("{PODS}/a/exec?command=ls&stdin=true");
@@ -157,6 +187,12 @@ async fn a_stream_passes_both_ways() {
         ..access
     };
     let refused = client::remote::websocket(&stranger, &path, &["v5.channel.k8s.io"]).await;
-    assert!(refused.err().unwrap().to_string().contains("system:anonymous"));
+    assert!(
+        refused
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("system:anonymous")
+    );
     cluster.stop().await;
 }

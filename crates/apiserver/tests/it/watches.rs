@@ -16,7 +16,10 @@ async fn next(watch: &mut Watch<Value>) -> String {
     let wait = tokio::time::timeout(std::time::Duration::from_secs(5), watch.next());
     let show = |word: &str, object: &Value| {
         let data = object["data"]["key"].as_str().unwrap_or("-");
-        format!("{word} {} {data}", object["metadata"]["name"].as_str().unwrap_or("-"))
+        format!(
+            "{word} {} {data}",
+            object["metadata"]["name"].as_str().unwrap_or("-")
+        )
     };
     match wait.await.expect("an event in time") {
         None => "end".into(),
@@ -31,7 +34,10 @@ async fn next(watch: &mut Watch<Value>) -> String {
 #[tokio::test]
 async fn changes_arrive_in_order() {
     let cluster = Cluster::start().await;
-    cluster.post(CONFIG_MAPS, config_map("a", "1")).await.unwrap();
+    cluster
+        .post(CONFIG_MAPS, config_map("a", "1"))
+        .await
+        .unwrap();
     let list = cluster.get(CONFIG_MAPS).await.unwrap();
     let version = list["metadata"]["resourceVersion"].as_str().unwrap();
     let mut from_list = watch(&cluster, &format!("resourceVersion={version}")).await;
@@ -59,12 +65,18 @@ async fn changes_arrive_in_order() {
 #[tokio::test]
 async fn a_streamed_list_ends_with_a_bookmark() {
     let cluster = Cluster::start().await;
-    cluster.post(CONFIG_MAPS, config_map("a", "1")).await.unwrap();
+    cluster
+        .post(CONFIG_MAPS, config_map("a", "1"))
+        .await
+        .unwrap();
     let query = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
     let mut stream = watch(&cluster, query).await;
     assert_eq!(next(&mut stream).await, "added a 1");
     assert_eq!(next(&mut stream).await, "bookmark");
-    cluster.post(CONFIG_MAPS, config_map("b", "1")).await.unwrap();
+    cluster
+        .post(CONFIG_MAPS, config_map("b", "1"))
+        .await
+        .unwrap();
     assert_eq!(next(&mut stream).await, "added b 1");
     cluster.stop().await;
 }
@@ -87,7 +99,10 @@ async fn a_new_server_does_not_know_the_past() {
     let second = Cluster::over(store, crew, 6443).await;
     let mut past = watch(&second, "resourceVersion=1").await;
     let told = next(&mut past).await;
-    assert!(told.starts_with("410 too old resource version: 1 ("), "{told}");
+    assert!(
+        told.starts_with("410 too old resource version: 1 ("),
+        "{told}"
+    );
     assert_eq!(next(&mut past).await, "end");
     let mut fresh = watch(&second, "").await;
     assert_eq!(next(&mut fresh).await, "added a 1");
