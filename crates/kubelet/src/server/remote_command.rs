@@ -83,21 +83,25 @@ pub(super) async fn answer(
     let (response, protocol, upgrade) = accepted.into_parts();
     let runtime = shared.runtime.clone();
     // Lives as long as the connection it was upgraded from.
-    tokio::spawn(Accepted::run(upgrade, move |sender, receiver| async move {
-        let command = wish.command.clone();
-        let session = match attach {
-            true => runtime.attach(wish).await,
-            false => runtime.exec(wish).await,
-        };
-        let ended = match session {
-            Ok(session) => converse(session, &sender, receiver).await,
-            Err(fault) => Some(Err(fault)),
-        };
-        if let Some(ended) = ended {
-            let verdict = verdict(&command, ended, protocol);
-            sender.send(ERROR, &verdict).await;
-        }
-    }));
+    tokio::spawn(Accepted::run(
+        upgrade,
+        move |sender, mut receiver| async move {
+            let command = wish.command.clone();
+            let session = match attach {
+                true => runtime.attach(wish).await,
+                false => runtime.exec(wish).await,
+            };
+            let ended = match session {
+                Ok(session) => converse(session, &sender, &mut receiver).await,
+                Err(fault) => Some(Err(fault)),
+            };
+            if let Some(ended) = ended {
+                let verdict = verdict(&command, ended, protocol);
+                sender.send(ERROR, &verdict).await;
+            }
+            receiver
+        },
+    ));
     response
 }
 
@@ -105,7 +109,7 @@ pub(super) async fn answer(
 async fn converse(
     session: ExecSession,
     sender: &Sender,
-    receiver: Receiver,
+    receiver: &mut Receiver,
 ) -> Option<Result<i32, RuntimeError>> {
     // An empty first frame tells the client that the connection stands.
     let first = match (&session.stdout, &session.stderr) {
@@ -165,7 +169,7 @@ struct Size {
 
 /// Feeds what the peer sends; ends when it left.
 async fn take_input(
-    mut receiver: Receiver,
+    receiver: &mut Receiver,
     sender: &Sender,
     mut stdin: Option<Writer>,
     resize: Option<tokio::sync::mpsc::Sender<TerminalSize>>,
@@ -296,7 +300,7 @@ pub(super) async fn port_forward(
                 let channel = u8::try_from(index * 2).unwrap_or(u8::MAX - 1);
                 for channel in [channel, channel + 1] {
                     if !sender.send(channel, &port.to_le_bytes()).await {
-                        return;
+                        return receiver;
                     }
                 }
                 match runtime.port_forward(&sandbox_id, port).await {
@@ -317,6 +321,7 @@ pub(super) async fn port_forward(
             while let Some((channel, bytes)) = receiver.next(&sender).await {
                 feed(writers.get_mut(usize::from(channel / 2)), channel, &bytes).await;
             }
+            receiver
         },
     ));
     response

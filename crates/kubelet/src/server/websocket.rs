@@ -1,6 +1,8 @@
 //! Upgrades a request to a WebSocket of the `channel.k8s.io` family: binary
 //! frames whose first byte is the channel.
 
+use std::time::Duration;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
@@ -12,12 +14,16 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
 use super::{Body, full, text};
 
 /// Frames on their way to a slow peer.
 const FRAMES_MAX: usize = 16;
+
+/// How long a peer may take to answer the goodbye.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
@@ -98,8 +104,13 @@ impl Sender {
 
     /// Says goodbye.
     pub(super) async fn close(&self) {
+        // Clients take any other code, also none, for a fault.
+        let goodbye = CloseFrame {
+            code: CloseCode::Normal,
+            reason: Default::default(),
+        };
         // A peer that left already needs no goodbye.
-        drop(self.0.send(Message::Close(None)).await);
+        drop(self.0.send(Message::Close(Some(goodbye))).await);
     }
 
     async fn pong(&self, bytes: Bytes) {
@@ -128,7 +139,7 @@ impl Accepted {
     pub(super) async fn run<F, T>(upgrade: OnUpgrade, work: F)
     where
         F: FnOnce(Sender, Receiver) -> T,
-        T: Future<Output = ()>,
+        T: Future<Output = Receiver>,
     {
         let upgraded = match upgrade.await {
             Ok(upgraded) => TokioIo::new(upgraded),
@@ -139,8 +150,16 @@ impl Accepted {
         let (queue, frames) = mpsc::channel(FRAMES_MAX);
         let sender = Sender(queue);
         let worked = async {
-            work(sender.clone(), Receiver(stream)).await;
+            let mut receiver = work(sender.clone(), Receiver(stream)).await;
             sender.close().await;
+            // Closing with input unread would reset the connection, and what was sent last with it.
+            let drained = async { while receiver.next(&sender).await.is_some() {} };
+            if tokio::time::timeout(GOODBYE_TIMEOUT, drained)
+                .await
+                .is_err()
+            {
+                tracing::debug!("the peer did not answer the goodbye");
+            }
         };
         tokio::join!(worked, write(sink, frames));
     }

@@ -18,19 +18,17 @@ struct State {
     version: u64,
     /// By path: `/api/v1/namespaces/default/pods/web`.
     objects: BTreeMap<String, Value>,
-    /// Every write: method and path.
-    log: Vec<String>,
 }
 
 #[derive(Clone)]
-pub struct FakeApi {
+pub(crate) struct FakeApi {
     state: Arc<Mutex<State>>,
     events: broadcast::Sender<(String, String, Value)>,
     down: Arc<AtomicBool>,
 }
 
 impl FakeApi {
-    pub fn new() -> FakeApi {
+    pub(crate) fn new() -> FakeApi {
         FakeApi {
             state: Arc::default(),
             events: broadcast::channel(1024).0,
@@ -38,7 +36,7 @@ impl FakeApi {
         }
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let api = self.clone();
         Client::new(Transport::new(tower::service_fn(move |request| {
             let api = api.clone();
@@ -52,20 +50,16 @@ impl FakeApi {
     }
 
     /// Refuses all requests, or answers again.
-    pub fn set_down(&self, down: bool) {
+    pub(crate) fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::SeqCst);
     }
 
-    pub fn get(&self, path: &str) -> Option<Value> {
+    pub(crate) fn get(&self, path: &str) -> Option<Value> {
         self.state.lock().objects.get(path).cloned()
     }
 
-    pub fn log(&self) -> Vec<String> {
-        self.state.lock().log.clone()
-    }
-
     /// The messages of all events with a reason.
-    pub fn events_of(&self, reason: &str) -> Vec<String> {
+    pub(crate) fn events_of(&self, reason: &str) -> Vec<String> {
         let state = self.state.lock();
         let events = state
             .objects
@@ -80,7 +74,7 @@ impl FakeApi {
     }
 
     /// Writes an object as a user would; fills uid and times.
-    pub fn put(&self, path: &str, mut object: Value) -> Value {
+    pub(crate) fn put(&self, path: &str, mut object: Value) -> Value {
         let mut state = self.state.lock();
         state.version += 1;
         let kind = if state.objects.contains_key(path) {
@@ -102,7 +96,7 @@ impl FakeApi {
         object
     }
 
-    pub fn remove(&self, path: &str) -> Option<Value> {
+    pub(crate) fn remove(&self, path: &str) -> Option<Value> {
         let mut state = self.state.lock();
         state.version += 1;
         let version = state.version;
@@ -202,7 +196,6 @@ impl FakeApi {
     }
 
     fn create(&self, path: &str, mut tree: Value) -> Response<Body> {
-        self.state.lock().log.push(format!("POST {path}"));
         if path.ends_with("/token") {
             let status = json!({"token": "a-token", "expirationTimestamp": "2099-01-01T00:00:00Z"});
             tree["status"] = status;
@@ -220,7 +213,6 @@ impl FakeApi {
     }
 
     fn patch(&self, path: &str, patch: &Value) -> Response<Body> {
-        self.state.lock().log.push(format!("PATCH {path}"));
         let at = path.strip_suffix("/status").unwrap_or(path);
         let Some(mut object) = self.get(at) else {
             return failure(404, "NotFound");
@@ -235,7 +227,6 @@ impl FakeApi {
     }
 
     fn delete(&self, path: &str, options: &Value) -> Response<Body> {
-        self.state.lock().log.push(format!("DELETE {path}"));
         let Some(object) = self.get(path) else {
             return failure(404, "NotFound");
         };

@@ -10,22 +10,22 @@ use serde_json::{Value, json};
 use crate::api::FakeApi;
 use crate::runtime::FakeRuntime;
 
-pub const NODE: &str = "node-1";
-pub const IMAGE: &str = "demo:1";
+pub(crate) const NODE: &str = "node-1";
+pub(crate) const IMAGE: &str = "demo:1";
 
-pub struct Rig {
-    pub api: FakeApi,
-    pub runtime: FakeRuntime,
-    pub folder: tempfile::TempDir,
-    pub crew: Crew,
+pub(crate) struct Rig {
+    pub(crate) api: FakeApi,
+    pub(crate) runtime: FakeRuntime,
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) crew: Crew,
 }
 
-pub fn pod_path(name: &str) -> String {
+pub(crate) fn pod_path(name: &str) -> String {
     format!("/api/v1/namespaces/default/pods/{name}")
 }
 
 /// A pod on the node; `spec` is merged over one plain container.
-pub fn pod(name: &str, spec: Value) -> Value {
+pub(crate) fn pod(name: &str, spec: Value) -> Value {
     let mut whole = json!({
         "nodeName": NODE, "restartPolicy": "Always", "terminationGracePeriodSeconds": 5,
         "containers": [{"name": "main", "image": IMAGE}],
@@ -41,7 +41,7 @@ pub fn pod(name: &str, spec: Value) -> Value {
 }
 
 impl Rig {
-    pub async fn new() -> Rig {
+    pub(crate) async fn new() -> Rig {
         let rig = Rig {
             api: FakeApi::new(),
             runtime: FakeRuntime::with_image(IMAGE),
@@ -52,17 +52,17 @@ impl Rig {
         rig
     }
 
-    pub fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         let root = self.folder.path();
         let ip = "192.0.2.1".parse().unwrap();
         Config::new(NODE, ip, root.join("kubelet"), root.join("logs"))
     }
 
-    pub async fn start_kubelet(&self, crew: &Crew) {
+    pub(crate) async fn start_kubelet(&self, crew: &Crew) {
         self.start_with(self.config(), crew).await;
     }
 
-    pub async fn start_with(&self, config: Config, crew: &Crew) {
+    pub(crate) async fn start_with(&self, config: Config, crew: &Crew) {
         let parts = Parts {
             runtime: Arc::new(self.runtime.clone()),
             images: Arc::new(self.runtime.clone()),
@@ -73,30 +73,35 @@ impl Rig {
     }
 
     /// Stops the kubelet and starts another on the same runtime and folders.
-    pub async fn restart_kubelet(&mut self) {
+    pub(crate) async fn restart_kubelet(&mut self) {
         self.crew.stop().raise();
         self.crew.finished().await.unwrap();
         self.crew = Crew::new();
         self.start_kubelet(&self.crew).await;
     }
 
-    pub fn create(&self, name: &str, spec: Value) -> Value {
+    pub(crate) fn create(&self, name: &str, spec: Value) -> Value {
         self.api.put(&pod_path(name), pod(name, spec))
     }
 
-    pub fn pod(&self, name: &str) -> Value {
+    pub(crate) fn pod(&self, name: &str) -> Value {
         self.api.get(&pod_path(name)).unwrap_or(Value::Null)
     }
 
     /// Asks for a graceful deletion, as the API server notes it.
-    pub fn delete(&self, name: &str, grace: i64) {
+    pub(crate) fn delete(&self, name: &str, grace: i64) {
         let mut pod = self.pod(name);
         pod["metadata"]["deletionTimestamp"] = jiff::Timestamp::now().to_string().into();
         pod["metadata"]["deletionGracePeriodSeconds"] = grace.into();
         self.api.put(&pod_path(name), pod);
     }
 
-    pub async fn wait_pod(&self, name: &str, what: &str, test: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn wait_pod(
+        &self,
+        name: &str,
+        what: &str,
+        test: impl Fn(&Value) -> bool,
+    ) -> Value {
         wait(&format!("{name} {what}"), || {
             let pod = self.pod(name);
             test(&pod).then_some(pod)
@@ -104,14 +109,14 @@ impl Rig {
         .await
     }
 
-    pub async fn wait_phase(&self, name: &str, phase: &str) -> Value {
+    pub(crate) async fn wait_phase(&self, name: &str, phase: &str) -> Value {
         self.wait_pod(name, phase, |pod| pod["status"]["phase"] == phase)
             .await
     }
 }
 
 /// Waits until something is there; fails loudly after a while.
-pub async fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) async fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     for _ in 0..1_500 {
         if let Some(found) = look() {
             return found;
@@ -122,7 +127,7 @@ pub async fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 /// A condition's status.
-pub fn condition<'a>(pod: &'a Value, kind: &str) -> &'a str {
+pub(crate) fn condition<'a>(pod: &'a Value, kind: &str) -> &'a str {
     let conditions = pod["status"]["conditions"].as_array();
     let mut all = conditions.into_iter().flatten();
     all.find(|c| c["type"] == kind)

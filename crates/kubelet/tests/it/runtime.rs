@@ -27,7 +27,7 @@ struct State {
 }
 
 #[derive(Clone, Default)]
-pub struct FakeRuntime {
+pub(crate) struct FakeRuntime {
     state: Arc<Mutex<State>>,
 }
 
@@ -40,13 +40,13 @@ fn missing(id: &str) -> RuntimeError {
 }
 
 impl FakeRuntime {
-    pub fn with_image(name: &str) -> FakeRuntime {
+    pub(crate) fn with_image(name: &str) -> FakeRuntime {
         let runtime = FakeRuntime::default();
         runtime.add_image(name);
         runtime
     }
 
-    pub fn add_image(&self, name: &str) {
+    pub(crate) fn add_image(&self, name: &str) {
         let image = Image {
             id: format!("sha256:{name}"),
             repo_tags: vec![name.into()],
@@ -57,19 +57,19 @@ impl FakeRuntime {
         self.state.lock().images.insert(name.into(), image);
     }
 
-    pub fn calls(&self) -> Vec<String> {
+    pub(crate) fn calls(&self) -> Vec<String> {
         self.state.lock().calls.clone()
     }
 
-    pub fn forget_calls(&self) {
+    pub(crate) fn forget_calls(&self) {
         self.state.lock().calls.clear();
     }
 
-    pub fn set_exec(&self, command: &str, code: i32) {
+    pub(crate) fn set_exec(&self, command: &str, code: i32) {
         self.state.lock().exec.insert(command.into(), code);
     }
 
-    pub fn set_ends(&self, name: &str, code: Option<i32>) {
+    pub(crate) fn set_ends(&self, name: &str, code: Option<i32>) {
         let mut state = self.state.lock();
         match code {
             Some(code) => drop(state.ends.insert(name.into(), code)),
@@ -77,32 +77,32 @@ impl FakeRuntime {
         }
     }
 
-    pub fn set_pull_error(&self, error: Option<&str>) {
+    pub(crate) fn set_pull_error(&self, error: Option<&str>) {
         self.state.lock().pull_error = error.map(str::to_owned);
     }
 
-    pub fn set_sandbox_error(&self, error: Option<&str>) {
+    pub(crate) fn set_sandbox_error(&self, error: Option<&str>) {
         self.state.lock().sandbox_error = error.map(str::to_owned);
     }
 
     /// The running container of a name.
-    pub fn running(&self, name: &str) -> Option<ContainerStatus> {
+    pub(crate) fn running(&self, name: &str) -> Option<ContainerStatus> {
         let state = self.state.lock();
         let mut all = state.containers.values();
         all.find(|c| c.config.name == name && c.state == ContainerState::Running)
             .cloned()
     }
 
-    pub fn container_count(&self) -> usize {
+    pub(crate) fn container_count(&self) -> usize {
         self.state.lock().containers.len()
     }
 
-    pub fn sandbox_count(&self) -> usize {
+    pub(crate) fn sandbox_count(&self) -> usize {
         self.state.lock().sandboxes.len()
     }
 
     /// Ends a running container from inside.
-    pub fn end(&self, id: &str, code: i32) {
+    pub(crate) fn end(&self, id: &str, code: i32) {
         let mut state = self.state.lock();
         let status = state.containers.get_mut(id).unwrap();
         status.state = ContainerState::Exited;

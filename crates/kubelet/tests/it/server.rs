@@ -140,8 +140,17 @@ where
 {
     let mut all: Vec<(u8, String)> = Vec::new();
     while let Some(Ok(message)) = socket.next().await {
-        let Message::Binary(bytes) = message else {
-            break;
+        let bytes = match message {
+            Message::Binary(bytes) => bytes,
+            Message::Close(goodbye) => {
+                assert_eq!(
+                    u16::from(goodbye.unwrap().code),
+                    1000,
+                    "clients take others for faults"
+                );
+                break;
+            }
+            _ => continue,
         };
         let text = String::from_utf8_lossy(&bytes[1..]).into_owned();
         match all.iter_mut().find(|(channel, _)| *channel == bytes[0]) {
