@@ -1,0 +1,46 @@
+//! What the server costs while nothing happens but the demonstration's own life.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::cluster::Cluster;
+use crate::process::{Memory, memory, processor_time, supervisors};
+use crate::table::{Figure, Goal, Table};
+
+const MB: f64 = 1e6;
+
+/// Watches the server for a while.
+pub(crate) async fn measure(cluster: &Cluster, seconds: u64, table: &mut Table) -> Result<()> {
+    let pid = cluster.pid()?;
+    let (begin, before) = (Instant::now(), processor_time(pid)?);
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    let used = (processor_time(pid)? - before).as_secs_f64();
+    let share = 100.0 * used / begin.elapsed().as_secs_f64();
+    let window = format!("{seconds} s window, the demonstration running");
+
+    let server = memory(pid)?;
+    let figure = Figure::new("idle memory of the server (RSS)", mb(server.resident), "MB");
+    let note = format!(
+        "end of a {window}; {:.0} MB heap and stacks, the rest is the binary's pages",
+        mb(server.anonymous)
+    );
+    table.add(figure.goal(Goal::AtMost(120.0)).note(note));
+    let figure = Figure::new("idle processor share", share, "% of a core");
+    table.add(figure.goal(Goal::AtMost(2.0)).note(window));
+
+    let each = supervisors(cluster.folder())?;
+    anyhow::ensure!(!each.is_empty(), "no supervisor found");
+    let each = each.into_iter().map(memory).collect::<Result<Vec<Memory>>>()?;
+    let mean = |size: fn(&Memory) -> u64| {
+        each.iter().map(|one| mb(size(one))).sum::<f64>() / each.len() as f64
+    };
+    let figure = Figure::new("supervisor, per pod (PSS)", mean(|one| one.proportional), "MB");
+    let note = format!("mean of {}; RSS {:.1} MB", each.len(), mean(|one| one.resident));
+    table.add(figure.goal(Goal::AtMost(3.0)).note(note));
+    Ok(())
+}
+
+fn mb(bytes: u64) -> f64 {
+    bytes as f64 / MB
+}

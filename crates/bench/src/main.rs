@@ -1,0 +1,135 @@
+//! `sampan-bench`: starts the built binary in namespaces of its own, measures
+//! it from outside as its users would, and prints goal beside measured.
+
+mod cluster;
+mod idle;
+mod load;
+mod peers;
+mod pods;
+mod process;
+mod start;
+mod table;
+mod watchers;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cluster::Cluster;
+use crate::table::{Figure, Goal, Table};
+
+/// Measure a built `sampan` and print goal beside measured
+#[derive(Parser, Clone, Debug)]
+struct Args {
+    /// The binary to measure
+    #[arg(long)]
+    binary: PathBuf,
+    /// The store's own benchmark, to compare it with etcd
+    #[arg(long)]
+    store_bench: Option<PathBuf>,
+    /// How long the idle server is watched
+    #[arg(long, default_value_t = 60)]
+    idle_seconds: u64,
+    /// Where the cluster's folder is made; must be a disk for the durable figures to mean something
+    #[arg(long, default_value = "/var/tmp")]
+    folder: PathBuf,
+    /// Leave the folder with the server's log in place
+    #[arg(long)]
+    keep: bool,
+    /// Only the parts named: start, idle, pods, restart, creates, list, watchers, peers
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+}
+
+impl Args {
+    fn wants(&self, part: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|one| one == part)
+    }
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    // The process has one thread still, so all that follows is inside.
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
+        .context("namespaces cannot be made; run this as root")?;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
+        .context("mounts cannot be made private")?;
+    // A thousand connections are a thousand descriptors, here and in the server.
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(run(args))
+}
+
+async fn run(args: Args) -> Result<()> {
+    let folder = tempfile::Builder::new().prefix("sampan-bench-").tempdir_in(&args.folder)?;
+    let binary = std::path::absolute(&args.binary)?;
+    let mut cluster = Cluster::new(binary, folder.path().join("data"))?;
+    let mut table = Table::default();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let measured = tokio::select! {
+        measured = measure(&args, &mut cluster, &mut table) => measured,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        _ = terminate.recv() => Err(anyhow::anyhow!("terminated")),
+    };
+    let cleaned = cluster.clean_up().await;
+    if measured.is_err() {
+        eprintln!("the end of the server's log:\n{}", cluster.log_tail());
+    }
+    if args.keep {
+        eprintln!("left in place: {}", folder.keep().display());
+    }
+    // What was measured is worth reading even when a later part failed.
+    table.print();
+    measured?;
+    cleaned
+}
+
+async fn measure(args: &Args, cluster: &mut Cluster, table: &mut Table) -> Result<()> {
+    part("command to Node Ready, demonstration", start::first(cluster, table)).await?;
+    if args.wants("idle") {
+        let title = format!("idle for {} s", args.idle_seconds);
+        part(&title, idle::measure(cluster, args.idle_seconds, table)).await?;
+    }
+    if args.wants("pods") {
+        part("pods", pods::measure(cluster, table)).await?;
+    }
+    if args.wants("restart") {
+        part("restart", start::again(cluster, table)).await?;
+    }
+    if args.wants("watchers") {
+        part("watchers", watchers::measure(cluster, table)).await?;
+    }
+    if args.wants("creates") {
+        part("creates", load::creates(cluster, table)).await?;
+    }
+    if args.wants("list") {
+        part("list", load::list(cluster, table)).await?;
+    }
+    if args.wants("peers") {
+        part("peers", peers::measure(cluster, args.store_bench.as_deref(), table)).await?;
+    }
+    size(cluster, table)
+}
+
+/// Runs one part and says on stderr how long it took.
+async fn part(title: &str, work: impl Future<Output = Result<()>>) -> Result<()> {
+    let begin = Instant::now();
+    work.await.with_context(|| format!("measuring failed: {title}"))?;
+    eprintln!("{:>6.1} s  {title}", begin.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn size(cluster: &Cluster, table: &mut Table) -> Result<()> {
+    let bytes = std::fs::metadata(cluster.binary())?.len();
+    let figure = Figure::new("release binary", bytes as f64 / 1e6, "MB");
+    table.add(figure.goal(Goal::AtMost(60.0)));
+    Ok(())
+}
