@@ -80,6 +80,11 @@ pub(crate) enum Message {
         id: u64,
         result: Result<(), Refusal>,
     },
+    /// The node gave less than was asked; the container runs all the same.
+    Warning {
+        container: String,
+        text: String,
+    },
     /// The program runs; said before the reply to its start.
     Started {
         container: String,

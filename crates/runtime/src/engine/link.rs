@@ -33,6 +33,7 @@ pub(super) struct Link {
 
 /// What a supervisor reports by itself.
 pub(super) enum News {
+    Warning(String, String),
     Started(String, Status),
     Exited(String, Status),
     ExecExited(String, i32),
@@ -146,6 +147,9 @@ impl Line {
                     if let Some(waiting) = self.waiting.remove(&id) {
                         let _ = waiting.send(result.map(|()| fds));
                     }
+                }
+                Ok(Some((Message::Warning { container, text }, _))) => {
+                    news(News::Warning(container, text));
                 }
                 Ok(Some((Message::Started { container, status }, _))) => {
                     news(News::Started(container, status));

@@ -13,7 +13,7 @@ mod stats;
 mod streams;
 mod translate;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -129,6 +129,8 @@ pub struct Engine {
     /// Who waits for the end of an exec.
     execs: Mutex<HashMap<String, oneshot::Sender<i32>>>,
     subscribers: Mutex<Vec<events::Subscriber>>,
+    /// Warnings that were told already.
+    warned: Mutex<BTreeSet<String>>,
     /// Whose turn it is to pull an image, by name.
     pulls: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -163,6 +165,7 @@ pub async fn open(
         containers: RwLock::default(),
         execs: Mutex::default(),
         subscribers: Mutex::default(),
+        warned: Mutex::default(),
         pulls: Mutex::default(),
     });
     engine.adopt().await?;

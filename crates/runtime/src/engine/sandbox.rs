@@ -17,6 +17,8 @@ use crate::spec::{SandboxSpec, Status, file, now_nanos, read_json, write_json};
 
 /// A supervisor that does not end by itself within this time is killed.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Different warnings that are told; more are left to the supervisors' own logs.
+const WARNING_LIMIT: usize = 64;
 /// The pod's own interface.
 const INTERFACE: &str = "eth0";
 
@@ -172,6 +174,7 @@ impl Engine {
 
     fn take_news(&self, news: News) {
         match news {
+            News::Warning(container, text) => self.warn_once(&container, text),
             News::Started(id, status) => {
                 if let Ok(entry) = self.entry(&id) {
                     entry.set_status(status);
@@ -191,6 +194,15 @@ impl Engine {
                     let _ = waiting.send(exit_code);
                 }
             }
+        }
+    }
+
+    /// What this node lacks it lacks for every container; once is enough.
+    fn warn_once(&self, container: &str, text: String) {
+        let mut warned = self.warned.lock();
+        if warned.len() < WARNING_LIMIT && !warned.contains(&text) {
+            tracing::warn!(container, "{text}");
+            warned.insert(text);
         }
     }
 

@@ -31,6 +31,8 @@ pub(super) struct Starting {
     /// The master of an exec's terminal, to be sent with the answer.
     pub(super) terminal: Option<OwnedFd>,
     pub(super) fault: Option<String>,
+    /// Not yet passed on.
+    pub(super) warnings: Vec<String>,
     /// The child was about to become the program.
     pub(super) ready: bool,
 }
@@ -43,6 +45,7 @@ impl Starting {
             request,
             terminal: None,
             fault: None,
+            warnings: Vec::new(),
             ready: false,
         }
     }

@@ -73,18 +73,17 @@ impl Supervisor {
                 self.start_exec(&exec, fds, client, request.id)?;
                 return Ok(Answer::Later);
             }
+            Call::Quit => {
+                self.quit = Some((client, request.id));
+                return Ok(Answer::Later);
+            }
+            Call::Socket { ipv6 } => return Ok(Answer::Now(vec![pod_socket(ipv6)?])),
             Call::Signal {
                 container,
                 signal,
                 everything,
             } => self.signal(&container, signal, everything)?,
-            Call::KillExec { exec } => {
-                if let Some(exec) = self.execs.get(&exec) {
-                    linux::process::signal_pidfd(exec.pidfd.as_fd(), 9)
-                        .step("kill")
-                        .map_err(Refusal::Failed)?;
-                }
-            }
+            Call::KillExec { exec } => self.kill_exec(&exec)?,
             Call::Attach {
                 container,
                 stdin,
@@ -98,10 +97,7 @@ impl Supervisor {
                 if container.status.state == ContainerState::Exited {
                     return Err(Refusal::Failed("the container has ended".to_owned()));
                 }
-                container
-                    .attach(stdin, outputs)
-                    .step("attach")
-                    .map_err(Refusal::Failed)?;
+                failed(container.attach(stdin, outputs), "attach")?;
             }
             Call::Resize {
                 container,
@@ -109,40 +105,24 @@ impl Supervisor {
                 height,
             } => {
                 if let Some(terminal) = self.container(&container)?.terminal() {
-                    linux::terminal::resize(terminal, width, height)
-                        .step("resize")
-                        .map_err(Refusal::Failed)?;
+                    failed(linux::terminal::resize(terminal, width, height), "resize")?;
                 }
             }
             Call::Reopen { container } => {
-                let container = self.container(&container)?;
-                container
-                    .log
-                    .reopen()
-                    .step("log file")
-                    .map_err(Refusal::Failed)?;
-            }
-            Call::Socket { ipv6 } => {
-                let family = if ipv6 {
-                    AddressFamily::Inet6
-                } else {
-                    AddressFamily::Inet
-                };
-                let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-                let made = socket(family, SockType::Stream, flags, None);
-                return Ok(Answer::Now(vec![
-                    made.step("socket").map_err(Refusal::Failed)?,
-                ]));
+                failed(self.container(&container)?.log.reopen(), "log file")?
             }
             Call::Forget { container } => {
                 self.containers.remove(&container);
             }
-            Call::Quit => {
-                self.quit = Some((client, request.id));
-                return Ok(Answer::Later);
-            }
         }
         Ok(Answer::Now(Vec::new()))
+    }
+
+    fn kill_exec(&self, id: &str) -> Result<(), Refusal> {
+        let Some(exec) = self.execs.get(id) else {
+            return Ok(());
+        };
+        failed(linux::process::signal_pidfd(exec.pidfd.as_fd(), 9), "kill")
     }
 
     fn container(&mut self, id: &str) -> Result<&mut super::Container, Refusal> {
@@ -182,6 +162,10 @@ impl Supervisor {
             return;
         };
         let closed = read_notes(id, &mut starting);
+        for text in std::mem::take(&mut starting.warnings) {
+            let container = id.to_owned();
+            self.tell_all(&Message::Warning { container, text });
+        }
         let Some(container) = self.containers.get_mut(id) else {
             return;
         };
@@ -374,6 +358,22 @@ impl Supervisor {
     }
 }
 
+fn failed<T>(result: std::io::Result<T>, what: &str) -> Result<T, Refusal> {
+    result.step(what).map_err(Refusal::Failed)
+}
+
+/// A socket of the pod's network: ours, for we live in it.
+fn pod_socket(ipv6: bool) -> Result<OwnedFd, Refusal> {
+    let family = if ipv6 {
+        AddressFamily::Inet6
+    } else {
+        AddressFamily::Inet
+    };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let made = socket(family, SockType::Stream, flags, None);
+    failed(made.map_err(std::io::Error::from), "socket")
+}
+
 /// Reads all notes that are there; true when no more will come.
 fn read_notes(id: &str, starting: &mut Starting) -> bool {
     let Some(notes) = &starting.notes else {
@@ -394,7 +394,10 @@ fn read_notes(id: &str, starting: &mut Starting) -> bool {
         let text = String::from_utf8_lossy(&packet[1..length]).into_owned();
         match packet[0] {
             note::TERMINAL => starting.terminal = fds.pop(),
-            note::WARNING => eprintln!("{id}: {text}"),
+            note::WARNING => {
+                eprintln!("{id}: {text}");
+                starting.warnings.push(text);
+            }
             note::FAULT => starting.fault = Some(text),
             note::READY => starting.ready = true,
             other => eprintln!("{id}: unknown note {other}"),

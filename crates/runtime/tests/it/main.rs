@@ -3,6 +3,7 @@
 
 mod basics;
 mod comeback;
+mod crashes;
 mod host;
 mod limits;
 mod sharing;

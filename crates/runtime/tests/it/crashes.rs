@@ -1,0 +1,68 @@
+//! The server dies at any moment: what it had promised is there, what it had
+//! not finished can be taken away, nothing stays behind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use node_api::{ContainerState, RuntimeService};
+
+use crate::host::Host;
+
+/// Delays that differ from run to run, without a dependency for it.
+fn moment(limit_millis: u64) -> Duration {
+    let nanos = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
+    Duration::from_millis(u64::from(nanos / 1000) % limit_millis)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_deaths_at_any_moment() {
+    let Some(mut host) = Host::new().await else {
+        return;
+    };
+    let lasting_pod = host.pod().await;
+    let mut config = host.shell("while :; do sleep 0.1; done");
+    config.log_path = "lasting/0.log".into();
+    let lasting = host.start(&lasting_pod, config).await;
+    let pid = host.engine().container_status(&lasting).await.unwrap().pid;
+    for round in 0..10 {
+        let engine = Arc::clone(host.engine());
+        let (pod, container) = (host.pod_config(), host.shell("sleep 1000"));
+        let work = tokio::spawn(async move {
+            for number in 0..20 {
+                let mut pod = pod.clone();
+                pod.uid = format!("round-{round}-{number}");
+                pod.cgroup_parent = format!("/kubepods/pod-{round}-{number}");
+                let pod = engine.run_pod_sandbox(pod).await?;
+                let id = engine.create_container(&pod, container.clone()).await?;
+                engine.start_container(&id).await?;
+                if number % 2 == 0 {
+                    engine.stop_container(&id, Duration::ZERO).await?;
+                    engine.remove_pod_sandbox(&pod).await?;
+                }
+            }
+            Ok::<_, node_api::RuntimeError>(())
+        });
+        tokio::time::sleep(moment(250)).await;
+        work.abort();
+        let _ = work.await;
+        host.lose_engine().await;
+        host.open().await;
+        let status = host.engine().container_status(&lasting).await.unwrap();
+        assert_eq!(
+            (status.state, status.pid),
+            (ContainerState::Running, pid),
+            "round {round}"
+        );
+    }
+    for container in host.engine().list_containers().await.unwrap() {
+        assert_ne!(container.state, ContainerState::Unknown);
+        if container.state == ContainerState::Running {
+            assert!(
+                std::path::Path::new(&format!("/proc/{}", container.pid)).exists(),
+                "{}",
+                container.id
+            );
+        }
+    }
+    host.close().await;
+}
