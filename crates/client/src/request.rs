@@ -63,6 +63,9 @@ impl Client {
             Box::pin(self.transport.clone().oneshot(request));
         // Boxed: the one seam at which all callers' futures stay small and `Send`.
         Box::pin(async move {
+            // A call within this process may never wait for anything: it must give way to others
+            // all the same, or a caller's loop could not be stopped.
+            tokio::task::coop::consume_budget().await;
             let response = match answer.await {
                 Ok(response) => response,
                 Err(error) => {

@@ -81,6 +81,9 @@ pub(crate) trait Sink: Send + Sync + 'static {
     fn remove(&self, resource: &Arc<Resource>, item: ItemMeta);
 }
 
+/// Pause before a resource is watched anew whose watch ended without news.
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// Follows a resource until `stop` is raised.
 pub(crate) async fn follow(
     client: Client,
@@ -130,6 +133,7 @@ async fn round(
             "{}?watch=1&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={version}",
             resource.path("")
         );
+        let before = version.clone();
         let response = client.send(metadata_only(&path, WATCH_TYPE)?).await?;
         let mut watch: Watch<Item> = Watch::new(response.into_body());
         while let Some(event) = watch.next().await {
@@ -144,6 +148,10 @@ async fn round(
                 }
                 WatchEvent::Bookmark(newer) => *version = newer,
             }
+        }
+        // A watch that ends without news was ended by a server that is stopping.
+        if *version == before {
+            tokio::time::sleep(PAUSE).await;
         }
     }
 }
