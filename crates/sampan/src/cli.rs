@@ -62,7 +62,7 @@ pub(crate) fn run() -> i32 {
 fn execute(global: &ctl::Global, command: Command) -> Result<i32> {
     match command {
         Command::Server(args) => {
-            log_to_stderr("info");
+            log_to_stderr("info,hickory_server=warn");
             let config = args.resolve(global.kubeconfig.clone())?;
             threads(config.worker_threads)?.block_on(server::run(config)).map(|()| 0)
         }

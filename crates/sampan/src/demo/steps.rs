@@ -41,13 +41,16 @@ pub(crate) async fn all(script: &mut Script, cluster: &mut Cluster) -> Result<Fa
     script.step("Wait for the roll-out", wait, roll_out(&client, 3, "v1")).await?;
     let ways = "curl http://<cluster ip>/\ncurl http://localhost:30080/\nkubectl -n demo exec client -- /sampan demo-app fetch http://web.demo.svc.cluster.local/";
     script.step("Every way in", ways, every_way(&client, cluster)).await?;
+    let before = count(&client).await?.0;
     let more = "kubectl -n demo scale deployment/web --replicas=5";
     script.step("Scale to five", more, scale(&client)).await?;
     let change = "kubectl -n demo set env deployment/web VERSION=v2\nkubectl -n demo rollout status deployment/web";
     script.step("Roll to v2 while a client counts", change, update(&client)).await?;
-    let counted = script.step("What the client counted", "kubectl -n demo logs client --tail=1", count(&client)).await?;
-    if counted.1 != 0 {
-        bail!("{} of {} requests failed during scaling and roll-out", counted.1, counted.0);
+    let logs = "kubectl -n demo logs client --tail=1";
+    let after = script.step("What the client counted", logs, count(&client)).await?;
+    let (requests, failures) = (after.0 - before.0, after.1 - before.1);
+    if failures != 0 {
+        bail!("{failures} of {requests} requests failed during scaling and roll-out");
     }
     script.step("Kill a container", "kill -9 <its process>", kill_container(&client)).await?;
     let gap = script
@@ -57,7 +60,7 @@ pub(crate) async fn all(script: &mut Script, cluster: &mut Cluster) -> Result<Fa
         .await?;
     Ok(vec![
         ("first answer after".into(), format!("{:.2} s from an empty folder", first.as_secs_f64())),
-        ("failed requests during scaling and roll-out".into(), format!("0 of {}", counted.0)),
+        ("failed requests during scaling and roll-out".into(), format!("0 of {requests}")),
         ("longest silence of the application without a server".into(), format!("{} ms", gap.as_millis())),
     ])
 }
