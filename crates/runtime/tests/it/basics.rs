@@ -282,3 +282,45 @@ async fn a_death_by_a_signal_without_a_name() {
     );
     host.close().await;
 }
+
+/// Run by the test below inside a container, and by the harness outside of one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threads_and_sockets() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let made = tokio::spawn(async { 40 + 2 }).await.unwrap();
+    assert!(made == 42 && listener.is_ok());
+}
+
+#[tokio::test]
+async fn a_threaded_program_in_the_tightest_place() {
+    let Some(host) = Host::new().await else {
+        return;
+    };
+    let store = host.engine().images().clone();
+    let own = std::env::current_exe().unwrap();
+    let wishes = oci::BinaryImage {
+        path: "/app".to_owned(),
+        entrypoint: vec!["/app".to_owned()],
+        user: "nobody".to_owned(),
+        ..Default::default()
+    };
+    let image = oci::image_from_binary(&store, &own, "test/own", &wishes).unwrap();
+    let mut config = ContainerConfig {
+        image: image.id.to_string(),
+        command: Vec::new(),
+        args: ["--exact", "basics::threads_and_sockets"]
+            .map(str::to_owned)
+            .to_vec(),
+        ..host.shell("")
+    };
+    config.security.seccomp = node_api::SeccompProfile::RuntimeDefault;
+    config.security.drop_capabilities = vec!["ALL".to_owned()];
+    config.security.no_new_privs = true;
+    config.security.readonly_rootfs = true;
+    config.resources.memory_limit_bytes = 64 << 20;
+    config.resources.pids_limit = 32;
+    let (status, log) = host.run_config(config).await;
+    assert_eq!(status.exit_code, 0, "{log}");
+    assert!(log.contains("1 passed"), "{log}");
+    host.close().await;
+}
