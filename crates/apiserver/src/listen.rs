@@ -71,7 +71,11 @@ impl Door {
     async fn serve(self, listener: TcpListener) {
         let mut open = tokio::task::JoinSet::new();
         loop {
-            let Ok(seat) = Arc::clone(&self.seats).acquire_owned().await else {
+            let seat = tokio::select! {
+                seat = Arc::clone(&self.seats).acquire_owned() => seat,
+                () = self.stop.raised() => break,
+            };
+            let Ok(seat) = seat else {
                 break;
             };
             let accepted = tokio::select! {

@@ -31,6 +31,15 @@ pub(crate) async fn connect(
     mut parts: Parts,
     body: Body,
 ) -> Result<Answer, Status> {
+    // A stream opened with GET, as WebSockets are, does what one opened with POST does.
+    if matches!(
+        call.info.subresource.as_str(),
+        "exec" | "attach" | "portforward"
+    ) {
+        let mut asked = call.info.attributes();
+        asked.verb = "create".into();
+        core.authorizer.require(&call.user, &asked)?;
+    }
     let (target, path) = match call.info.subresource.as_str() {
         "proxy" => proxied(core, call, resource).await?,
         _ => in_pod(core, call, resource).await?,

@@ -10,6 +10,7 @@ use meta::{Faults, Object, Status};
 use serde_json::Value;
 
 use super::create;
+use super::parts::{Part, keep_status};
 use super::write::{Write, metadata, place, same, text};
 use crate::body;
 use crate::cache::{Entry, encode};
@@ -30,29 +31,6 @@ pub(crate) struct Made {
     pub(crate) object: Value,
     /// Whether `metadata.managedFields` is up to date, as after an apply.
     pub(crate) owned: bool,
-}
-
-/// Which part of an object a subresource writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    /// All but the status.
-    All,
-    Status,
-    /// `spec.finalizers` of a namespace.
-    Finalizers,
-    /// What the subresource itself has put in place, and judged.
-    Given,
-}
-
-impl Part {
-    fn of(subresource: &str) -> Part {
-        match subresource {
-            "" | "scale" => Part::All,
-            "status" => Part::Status,
-            "finalize" => Part::Finalizers,
-            _ => Part::Given,
-        }
-    }
 }
 
 /// Replaces the object named in the path by the one in the body.
@@ -150,10 +128,8 @@ async fn attempt(
     carry_over(write, name, &old, &mut new)?;
     let part = Part::of(write.subresource);
     match part {
-        Part::Status => new = status_only(row.names.group.as_str(), &old, new),
-        Part::Finalizers => new = finalizers_only(&old, &new),
-        Part::Given => {}
         Part::All => row.strategy.default(&mut new),
+        part => new = part.of_given(&row.names.group, &old, new),
     }
     if !made.owned {
         write.own_fields(Some(&old), &mut new);
@@ -257,54 +233,6 @@ fn carry_over(write: &Write<'_>, name: &str, old: &Value, new: &mut Value) -> Re
     Ok(())
 }
 
-/// A write to `/status` changes the status, and some of the metadata.
-fn status_only(group: &str, old: &Value, mut given: Value) -> Value {
-    let mut new = old.clone();
-    if let (Some(new), Some(given)) = (new.as_object_mut(), given.as_object_mut()) {
-        match given.remove("status") {
-            Some(status) => drop(new.insert("status".into(), status)),
-            None => drop(new.remove("status")),
-        }
-    }
-    // Upstream's strategies for the core group keep the spec only; the others keep labels too.
-    let fields: &[&str] = match group {
-        "" => &["annotations", "labels", "finalizers", "managedFields"],
-        _ => &["annotations", "managedFields"],
-    };
-    let given = metadata(&mut given);
-    for field in fields {
-        let value = given.remove(*field);
-        let into = metadata(&mut new);
-        match value {
-            Some(value) => drop(into.insert((*field).into(), value)),
-            None => drop(into.remove(*field)),
-        }
-    }
-    new
-}
-
-/// A write to `/finalize` of a namespace.
-fn finalizers_only(old: &Value, given: &Value) -> Value {
-    let mut new = old.clone();
-    let left = given.pointer("/spec/finalizers").cloned();
-    let spec = meta::object::map_at(&mut new, "spec");
-    match left {
-        Some(left) => drop(spec.insert("finalizers".into(), left)),
-        None => drop(spec.remove("finalizers")),
-    }
-    new
-}
-
-fn keep_status(has_status: bool, old: &Value, new: &mut Value) {
-    let Some(map) = new.as_object_mut().filter(|_| has_status) else {
-        return;
-    };
-    match old.get("status") {
-        Some(status) => drop(map.insert("status".into(), status.clone())),
-        None => drop(map.remove("status")),
-    }
-}
-
 /// The generation counts changes of all but metadata and status.
 fn count_generation(has_generation: bool, old: &Value, new: &mut Value) {
     if !has_generation {
@@ -332,7 +260,8 @@ fn validate(write: &Write<'_>, name: &str, new: &Value, old: &Value) -> Result<(
     match Part::of(write.subresource) {
         Part::All => strategy.validate_update(new, old, &mut faults),
         Part::Status => strategy.validate_status(new, old, &mut faults),
-        Part::Finalizers | Part::Given => {}
+        Part::Ephemeral | Part::Resources => strategy.validate_create(new, &mut faults),
+        Part::Finalizers | Part::Approval | Part::Given => {}
     }
     write.check(name, &faults)
 }

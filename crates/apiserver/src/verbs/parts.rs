@@ -1,0 +1,186 @@
+//! Which part of an object a write to a subresource may change; the rest stays as it was.
+
+use serde_json::{Value, json};
+
+use super::write::metadata;
+
+/// The part that a subresource writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// All but the status.
+    All,
+    Status,
+    /// `spec.finalizers` of a namespace.
+    Finalizers,
+    /// `spec.ephemeralContainers` of a pod; none may go or change.
+    Ephemeral,
+    /// Resources of a pod's containers.
+    Resources,
+    /// Conditions of a certificate signing request.
+    Approval,
+    /// What the subresource itself has put in place, and judged.
+    Given,
+}
+
+impl Part {
+    /// By the subresource's name.
+    pub(super) fn of(subresource: &str) -> Part {
+        match subresource {
+            "" | "scale" => Part::All,
+            "status" => Part::Status,
+            "finalize" => Part::Finalizers,
+            "ephemeralcontainers" => Part::Ephemeral,
+            "resize" => Part::Resources,
+            "approval" => Part::Approval,
+            _ => Part::Given,
+        }
+    }
+
+    /// The object as it was, with this part taken from what was sent.
+    pub(super) fn of_given(self, group: &str, old: &Value, given: Value) -> Value {
+        match self {
+            Part::All | Part::Given => given,
+            Part::Status => status_only(group, old, given),
+            Part::Finalizers => finalizers_only(old, &given),
+            Part::Ephemeral => ephemeral_only(old, &given),
+            Part::Resources => resources_only(old, &given),
+            Part::Approval => approval_only(old, &given),
+        }
+    }
+}
+
+/// Debug containers are added behind those that are there.
+fn ephemeral_only(old: &Value, given: &Value) -> Value {
+    let list = |object: &Value| {
+        let list = object
+            .pointer("/spec/ephemeralContainers")
+            .and_then(Value::as_array);
+        list.cloned().unwrap_or_default()
+    };
+    let mut all = list(old);
+    for container in list(given) {
+        if !all.iter().any(|own| own["name"] == container["name"]) {
+            all.push(container);
+        }
+    }
+    let mut new = old.clone();
+    if !all.is_empty() {
+        meta::object::map_at(&mut new, "spec").insert("ephemeralContainers".into(), all.into());
+    }
+    new
+}
+
+fn resources_only(old: &Value, given: &Value) -> Value {
+    let mut new = old.clone();
+    for field in ["containers", "initContainers"] {
+        let pointer = format!("/spec/{field}");
+        let sent = given.pointer(&pointer).and_then(Value::as_array);
+        let own = new.pointer_mut(&pointer).and_then(Value::as_array_mut);
+        for container in own.into_iter().flatten() {
+            let mut same = sent.into_iter().flatten();
+            let same = same.find(|sent| sent["name"] == container["name"]);
+            if let Some(resources) = same.and_then(|sent| sent.get("resources")) {
+                container["resources"] = resources.clone();
+            }
+        }
+    }
+    new
+}
+
+fn approval_only(old: &Value, given: &Value) -> Value {
+    let conditions = given.pointer("/status/conditions").cloned();
+    let mut new = old.clone();
+    let status = meta::object::map_at(&mut new, "status");
+    status.insert("conditions".into(), conditions.unwrap_or_else(|| json!([])));
+    new
+}
+
+/// A write to `/status` changes the status, and some of the metadata.
+fn status_only(group: &str, old: &Value, mut given: Value) -> Value {
+    let mut new = old.clone();
+    if let (Some(new), Some(given)) = (new.as_object_mut(), given.as_object_mut()) {
+        match given.remove("status") {
+            Some(status) => drop(new.insert("status".into(), status)),
+            None => drop(new.remove("status")),
+        }
+    }
+    // Upstream's strategies for the core group keep the spec only; the others keep labels too.
+    let fields: &[&str] = match group {
+        "" => &["annotations", "labels", "finalizers", "managedFields"],
+        _ => &["annotations", "managedFields"],
+    };
+    let given = metadata(&mut given);
+    for field in fields {
+        let value = given.remove(*field);
+        let into = metadata(&mut new);
+        match value {
+            Some(value) => drop(into.insert((*field).into(), value)),
+            None => drop(into.remove(*field)),
+        }
+    }
+    new
+}
+
+/// A write to `/finalize` of a namespace.
+fn finalizers_only(old: &Value, given: &Value) -> Value {
+    let mut new = old.clone();
+    let left = given.pointer("/spec/finalizers").cloned();
+    let spec = meta::object::map_at(&mut new, "spec");
+    match left {
+        Some(left) => drop(spec.insert("finalizers".into(), left)),
+        None => drop(spec.remove("finalizers")),
+    }
+    new
+}
+
+/// All but `/status` leaves the status alone.
+pub(super) fn keep_status(has_status: bool, old: &Value, new: &mut Value) {
+    let Some(map) = new.as_object_mut().filter(|_| has_status) else {
+        return;
+    };
+    match old.get("status") {
+        Some(status) => drop(map.insert("status".into(), status.clone())),
+        None => drop(map.remove("status")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(subresource: &str, given: Value, expect: Value) {
+        let old = json!({"metadata": {"name": "a"}, "status": {"phase": "x"}, "spec": {
+            "image": "1", "finalizers": ["f"], "containers": [{"name": "c", "image": "1"}],
+            "ephemeralContainers": [{"name": "d", "image": "1"}]}});
+        let new = Part::of(subresource).of_given("", &old, given);
+        let mut wanted = old;
+        wanted["spec"]
+            .as_object_mut()
+            .unwrap()
+            .extend(expect.as_object().unwrap().clone());
+        assert_eq!(new, wanted, "{subresource}");
+    }
+
+    #[test]
+    fn only_the_own_part_changes() {
+        check(
+            "finalize",
+            json!({"spec": {"finalizers": [], "image": "2"}}),
+            json!({"finalizers": []}),
+        );
+        let debug = json!([{"name": "d", "image": "2"}, {"name": "e"}]);
+        let expect = json!([{"name": "d", "image": "1"}, {"name": "e"}]);
+        check(
+            "ephemeralcontainers",
+            json!({"spec": {"image": "2", "ephemeralContainers": debug}}),
+            json!({"ephemeralContainers": expect}),
+        );
+        let sent = json!([{"name": "c", "image": "2", "resources": {"limits": {"cpu": "1"}}}]);
+        let expect = json!([{"name": "c", "image": "1", "resources": {"limits": {"cpu": "1"}}}]);
+        check(
+            "resize",
+            json!({"spec": {"containers": sent}}),
+            json!({"containers": expect}),
+        );
+    }
+}
