@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use client::Client;
+use futures::future::try_join_all;
 use http::Method;
 use meta::{Object, Status};
 use serde_json::{Value, json};
@@ -18,15 +19,16 @@ pub(crate) async fn write(core: &Core, client: &Client) -> Result<(), BuildError
         let tree = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         ensure(core, client, tree).await?;
     }
-    for tree in auth::bootstrap::objects() {
-        reconcile_rights(core, client, tree).await?;
-    }
-    for tree in admission::system_priority_classes() {
-        ensure(core, client, tree).await?;
-    }
-    ensure(core, client, service_cidr(core)).await?;
-    replace(core, client, extension_authentication(core)).await?;
-    kubernetes_service(core, client).await
+    // All at once: the store commits what waits together.
+    let rights = auth::bootstrap::objects().into_iter();
+    let rights = rights.map(|tree| reconcile_rights(core, client, tree));
+    let classes = admission::system_priority_classes().into_iter();
+    let classes = classes.map(|tree| ensure(core, client, tree));
+    let (rights, classes) = (try_join_all(rights), try_join_all(classes));
+    let range = ensure(core, client, service_cidr(core));
+    let authentication = replace(core, client, extension_authentication(core));
+    let service = kubernetes_service(core, client);
+    tokio::try_join!(rights, classes, range, authentication, service).map(drop)
 }
 
 /// The path of an object's collection, and of the object.

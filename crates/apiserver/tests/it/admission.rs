@@ -102,3 +102,68 @@ async fn a_namespace_goes_when_it_is_finalized() {
     assert!(cluster.get(own).await.unwrap_err().is_not_found());
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn an_eviction_respects_the_budget() {
+    let cluster = Cluster::start().await;
+    let account = json!({"metadata": {"name": "default"}});
+    cluster
+        .post("/api/v1/namespaces/default/serviceaccounts", account)
+        .await
+        .unwrap();
+    let path = format!("{PODS}/a");
+    cluster.post(PODS, crate::cluster::pod("a")).await.unwrap();
+    let binding = json!({"target": {"kind": "Node", "name": "n1"}});
+    cluster
+        .post(&format!("{path}/binding"), binding)
+        .await
+        .unwrap();
+    let merge = "application/merge-patch+json";
+    let running = json!({"status": {"phase": "Running",
+        "conditions": [{"type": "Ready", "status": "True"}]}});
+    let status = format!("{path}/status");
+    let body = running.to_string().into_bytes();
+    cluster
+        .client
+        .patch_value(&status, merge, body)
+        .await
+        .unwrap();
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let budget = json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1,
+        "selector": {"matchLabels": {"app": "a"}}}});
+    cluster.post(budgets, budget).await.unwrap();
+    let eviction = || json!({"metadata": {"name": "a"}});
+    let evict = format!("{path}/eviction");
+    let early = cluster.post(&evict, eviction()).await.unwrap_err();
+    assert_eq!((early.code, early.retry_after_seconds), (429, Some(10)));
+    let allow = |count: u8| {
+        json!({"status": {"observedGeneration": 1, "currentHealthy": 1,
+        "desiredHealthy": 1, "expectedPods": 1, "disruptionsAllowed": count}})
+    };
+    let set = |count| {
+        let (client, path) = (cluster.client.clone(), format!("{budgets}/b/status"));
+        async move {
+            let body = allow(count).to_string().into_bytes();
+            client.patch_value(&path, merge, body).await.unwrap();
+        }
+    };
+    set(0).await;
+    let refused = cluster.post(&evict, eviction()).await.unwrap_err();
+    assert_eq!(
+        (refused.message.as_str(), refused.causes[0].message.as_str()),
+        (
+            "Cannot evict pod as it would violate the pod's disruption budget.",
+            "The disruption budget b needs 1 healthy pods and has 1 currently"
+        )
+    );
+    set(1).await;
+    cluster.post(&evict, eviction()).await.unwrap();
+    let leaving = cluster.get(&path).await.unwrap();
+    assert!(
+        leaving["metadata"]["deletionTimestamp"].is_string(),
+        "{leaving}"
+    );
+    let budget = cluster.get(&format!("{budgets}/b")).await.unwrap();
+    assert_eq!(budget["status"]["disruptionsAllowed"], 0);
+    cluster.stop().await;
+}

@@ -139,3 +139,92 @@ async fn a_collection_is_deleted_by_selector() {
     );
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn an_expired_page_can_go_on_without_consistency() {
+    let crew = base::Crew::new();
+    let store = store::memory(&crew).await.unwrap();
+    let first = Cluster::over(store.clone(), base::Crew::new(), 6443).await;
+    for name in ["a", "b", "c"] {
+        first
+            .post(CONFIG_MAPS, config_map(name, "1"))
+            .await
+            .unwrap();
+    }
+    let page = first.get(&format!("{CONFIG_MAPS}?limit=1")).await.unwrap();
+    let token = page["metadata"]["continue"].as_str().unwrap();
+    first.post(CONFIG_MAPS, config_map("d", "1")).await.unwrap();
+    // A server that has only just started does not know how it was then.
+    let second = Cluster::over(store, crew, 6443).await;
+    let path = format!("{CONFIG_MAPS}?limit=1&continue={token}");
+    let request = client::request::request(Method::GET, &path, None, client::empty()).unwrap();
+    let mut server = second.server.clone();
+    let mut request = request;
+    request.extensions_mut().insert(auth::Identity::loopback());
+    let answer = tower::Service::call(&mut server, request).await.unwrap();
+    assert_eq!(answer.status(), 410);
+    let body = http_body_util::BodyExt::collect(answer.into_body())
+        .await
+        .unwrap();
+    let body: Value = serde_json::from_slice(&body.to_bytes()).unwrap();
+    assert_eq!(body["reason"], "Expired");
+    assert!(
+        body["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("The provided continue parameter")
+    );
+    let token = body["metadata"]["continue"].as_str().unwrap();
+    let rest = second
+        .get(&format!("{CONFIG_MAPS}?continue={token}"))
+        .await
+        .unwrap();
+    assert_eq!(names(&rest), ["b", "c", "d"]);
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn long_lists_come_compressed_and_yaml_is_spoken() {
+    let cluster = Cluster::start().await;
+    let long = config_map("long", &"x".repeat(300 << 10));
+    cluster.post(CONFIG_MAPS, long).await.unwrap();
+    let ask = |path: &str, header: &'static str, value: &'static str| {
+        let request = http::Request::builder().uri(path).header(header, value);
+        let client = cluster.client.clone();
+        async move {
+            client
+                .send(request.body(client::empty()).unwrap())
+                .await
+                .unwrap()
+        }
+    };
+    let answer = ask(CONFIG_MAPS, "accept-encoding", "gzip").await;
+    assert_eq!(answer.headers()["content-encoding"], "gzip");
+    let body = http_body_util::BodyExt::collect(answer.into_body())
+        .await
+        .unwrap()
+        .to_bytes();
+    assert!(body.len() < 10 << 10, "{}", body.len());
+    let mut text = String::new();
+    let mut reader = flate2::read::GzDecoder::new(&body[..]);
+    std::io::Read::read_to_string(&mut reader, &mut text).unwrap();
+    assert!(serde_json::from_str::<Value>(&text).unwrap()["items"][0].is_object());
+    let yaml = "metadata:\n  name: yaml\ndata:\n  a: \"1\"\n";
+    let request = client::request::request(
+        Method::POST,
+        CONFIG_MAPS,
+        Some("application/yaml"),
+        client::full(yaml),
+    );
+    let made: Value = cluster.client.json(request.unwrap()).await.unwrap();
+    assert_eq!(made["data"]["a"], "1");
+    let path = format!("{CONFIG_MAPS}/yaml");
+    let answer = ask(&path, "accept", "application/yaml").await;
+    let body = http_body_util::BodyExt::collect(answer.into_body())
+        .await
+        .unwrap()
+        .to_bytes();
+    assert!(String::from_utf8_lossy(&body).contains("kind: ConfigMap"));
+    cluster.stop().await;
+}

@@ -7,6 +7,7 @@ mod cluster;
 mod custom;
 mod kubectl;
 mod lists;
+mod nonsense;
 mod streams;
 mod tls;
 mod watches;
