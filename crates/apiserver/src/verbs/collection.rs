@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use client::Body;
+use futures::future::try_join_all;
 use http::StatusCode;
 use kinds::Verbs;
 use meta::Status;
@@ -13,11 +14,15 @@ use super::list;
 use super::page::Refusal;
 use super::write::Write;
 use crate::body;
+use crate::cache::Entry;
 use crate::chain::Call;
 use crate::registry::{Resource, method_not_allowed};
 use crate::respond::{self, Answer};
 use crate::selectors::Filter;
 use crate::server::Core;
+
+/// Deletions under way at one time: the store commits what waits together.
+const DELETIONS_AT_ONCE: usize = 32;
 
 /// Deletes all objects that the request means.
 pub(crate) async fn delete_collection(
@@ -37,16 +42,12 @@ pub(crate) async fn delete_collection(
         Err(Refusal::Plain(status) | Refusal::WithBody(status, _)) => return Err(status),
     };
     let mut items = Vec::with_capacity(page.entries.len());
-    for entry in &page.entries {
-        let mut write = Write::of(core, call, resource.stored())?;
-        write.namespace = entry.namespace();
-        write.dry_run = options.dry_run;
-        match delete_object(&write, entry.name(), &options).await {
-            Ok(Deleted::Gone(entry)) => items.push(resource.shown(respond::decode(&entry.json)?)),
-            Ok(Deleted::Waits(json)) => items.push(resource.shown(respond::decode(&json)?)),
-            // Somebody else was faster.
-            Err(status) if status.is_not_found() => {}
-            Err(status) => return Err(status),
+    for some in page.entries.chunks(DELETIONS_AT_ONCE) {
+        let deletions = some
+            .iter()
+            .map(|entry| delete_one(core, call, resource, &options, entry));
+        for deleted in try_join_all(deletions).await? {
+            items.extend(deleted);
         }
     }
     let names = &resource.row.names;
@@ -55,4 +56,24 @@ pub(crate) async fn delete_collection(
         "metadata": {"resourceVersion": page.revision.to_string()}, "items": items,
     });
     respond::value(call, StatusCode::OK, &tree)
+}
+
+/// Deletes one of them; `None` when somebody else was faster.
+async fn delete_one(
+    core: &Arc<Core>,
+    call: &Call,
+    resource: &Resource,
+    options: &DeleteOptions,
+    entry: &Entry,
+) -> Result<Option<Value>, Status> {
+    let mut write = Write::of(core, call, resource.stored())?;
+    write.namespace = entry.namespace();
+    write.dry_run = options.dry_run;
+    let json = match delete_object(&write, entry.name(), options).await {
+        Ok(Deleted::Gone(entry)) => entry.json.clone(),
+        Ok(Deleted::Waits(json)) => json,
+        Err(status) if status.is_not_found() => return Ok(None),
+        Err(status) => return Err(status),
+    };
+    Ok(Some(resource.shown(respond::decode(&json)?)))
 }

@@ -104,9 +104,11 @@ fn status_only(group: &str, old: &Value, mut given: Value) -> Value {
             None => drop(new.remove("status")),
         }
     }
-    // Upstream's strategies for the core group keep the spec only; the others keep labels too.
+    // Upstream's strategies for the core group keep the spec only; the others keep labels too,
+    // and those of custom resources (whose groups end otherwise) all metadata.
     let fields: &[&str] = match group {
         "" => &["annotations", "labels", "finalizers", "managedFields"],
+        group if group.contains('.') && !group.ends_with(".k8s.io") => &["managedFields"],
         _ => &["annotations", "managedFields"],
     };
     let given = metadata(&mut given);
