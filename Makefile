@@ -7,16 +7,19 @@ export CARGO_BUILD_TARGET := $(TARGET)
 DEBUG := target/$(TARGET)/debug/sampan
 RELEASE := target/$(TARGET)/release/sampan
 
-.PHONY: demo test check fix unit e2e bench release setup setup-test clean-run
+TEST_PACKAGES := nftables iptables iproute2 util-linux conntrack bind9-dnsutils busybox-static python3
+
+.PHONY: demo test check fix unit e2e bench release setup setup-test
 
 # What a fresh Debian machine with a Rust toolchain lacks.
 setup:
 	@command -v cc >/dev/null || { apt-get update && apt-get install -y --no-install-recommends build-essential; }
 
 setup-test: setup
-	@missing=""; for pair in nft:nftables ip:iproute2 nsenter:util-linux npm:npm python3:python3 conntrack:conntrack dig:dnsutils; do \
-		command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; done; \
+	@missing=""; for package in $(TEST_PACKAGES); do \
+		dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; done; \
 	[ -z "$$missing" ] || { apt-get update && apt-get install -y --no-install-recommends $$missing; }
+	@command -v npm >/dev/null || apt-get install -y --no-install-recommends npm
 
 demo: setup release
 	$(RELEASE) demo

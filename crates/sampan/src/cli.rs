@@ -74,7 +74,7 @@ fn execute(global: &ctl::Global, command: Command) -> Result<i32> {
         Command::Purge { data_dir } => {
             log_to_stderr("warn");
             let data_dir = std::path::absolute(data_dir)?;
-            threads(2)?.block_on(server::purge(&data_dir)).map(|()| 0)
+            server::purge(&data_dir).map(|()| 0)
         }
         Command::Demo(demo) => {
             log_to_stderr("warn");

@@ -395,17 +395,8 @@ fn stop_on_signals(crew: &Crew) -> Result<()> {
 }
 
 /// `sampan purge`: removes what outlives a server, but for its data.
-pub(crate) async fn purge(data_dir: &Path) -> Result<()> {
-    let crew = Crew::new();
-    let network = network::Config::new(data_dir.join("network"));
-    let pods = network::open(network).await.context("pod network")?;
-    let engine =
-        runtime::open(engine_config(data_dir), pods, &crew).await.context("container engine")?;
-    let engine: Arc<dyn node_api::RuntimeService> = engine;
-    for sandbox in engine.list_pod_sandboxes().await? {
-        engine.remove_pod_sandbox(&sandbox.id).await?;
-    }
-    crew.stop().raise();
-    crew.finished().await?;
+pub(crate) fn purge(data_dir: &Path) -> Result<()> {
+    runtime::clean_up(&engine_config(data_dir)).context("container engine")?;
+    proxy::cleanup().context("service rules")?;
     Ok(())
 }
