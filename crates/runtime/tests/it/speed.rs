@@ -8,9 +8,7 @@ use crate::host::Host;
 
 #[tokio::test]
 async fn a_pod_starts_quickly() {
-    let Some(host) = Host::new().await else {
-        return;
-    };
+    let host = Host::new().await;
     let engine = host.engine().clone();
     let (mut sandbox, mut container, mut end) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..10 {
@@ -39,9 +37,7 @@ async fn a_pod_starts_quickly() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_pods_at_once() {
-    let Some(host) = Host::new().await else {
-        return;
-    };
+    let host = Host::new().await;
     let host = std::sync::Arc::new(host);
     let mut tasks = tokio::task::JoinSet::new();
     let begin = Instant::now();
