@@ -30,6 +30,8 @@ impl Namespace {
         eventually("a network namespace", || {
             std::fs::read_link(&theirs).is_ok_and(|link| link != own).then_some(())
         });
+        let up = namespace.command("ip").args(["link", "set", "lo", "up"]).status().unwrap();
+        assert!(up.success(), "loopback cannot be brought up");
         namespace
     }
 

@@ -127,8 +127,8 @@ fn bad_requests_get_clear_answers() {
     let token = "--kubeconfig=/dev/null --server=https://127.0.0.1:6443 --insecure-skip-tls-verify --token=wrong get pods";
     let unauthorized = kubectl.fails(token, "");
     assert!(unauthorized.contains("Unauthorized") || unauthorized.contains("logged in"), "{unauthorized}");
-    let watch = "get --raw '/api/v1/namespaces/default/configmaps?watch=1&resourceVersion=999999999&timeoutSeconds=1'";
-    assert!(kubectl.fails(watch, "").contains("Too large resource version"));
+    let future = "get --raw '/api/v1/namespaces/default/configmaps?resourceVersion=999999999'";
+    assert!(kubectl.fails(future, "").contains("Too large resource version"));
     assert!(kubectl.fails("create namespace Bad", "").contains("RFC 1123 label"));
     assert!(kubectl.fails("delete namespace default", "").contains("may not be deleted"));
 }

@@ -60,15 +60,20 @@ fn texts(output: &Output) -> (String, String) {
     (text(&output.stdout), text(&output.stderr))
 }
 
-/// Splits at spaces; single quotes keep words together.
+/// Splits at spaces outside of single quotes, as a shell does.
 fn split(line: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    for (at, part) in line.split('\'').enumerate() {
-        match at % 2 {
-            0 => words.extend(part.split_whitespace().map(str::to_owned)),
-            _ => words.push(part.to_owned()),
+    let (mut words, mut word, mut quoted) = (Vec::new(), None, false);
+    for character in line.chars() {
+        match character {
+            '\'' => {
+                quoted = !quoted;
+                word.get_or_insert_with(String::new);
+            }
+            ' ' if !quoted => words.extend(word.take()),
+            other => word.get_or_insert_with(String::new).push(other),
         }
     }
+    words.extend(word);
     words
 }
 
