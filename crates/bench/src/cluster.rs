@@ -39,7 +39,11 @@ pub(crate) struct Started {
 impl Cluster {
     pub(crate) fn new(binary: PathBuf, folder: PathBuf) -> Result<Cluster> {
         std::fs::create_dir_all(&folder)?;
-        Ok(Cluster { binary, folder, server: None })
+        Ok(Cluster {
+            binary,
+            folder,
+            server: None,
+        })
     }
 
     pub(crate) fn binary(&self) -> &Path {
@@ -52,12 +56,18 @@ impl Cluster {
 
     /// The process id of the server.
     pub(crate) fn pid(&self) -> Result<u32> {
-        self.server.as_ref().and_then(Child::id).context("no server runs")
+        self.server
+            .as_ref()
+            .and_then(Child::id)
+            .context("no server runs")
     }
 
     /// Starts the server and waits until its node is Ready.
     pub(crate) async fn start(&mut self) -> Result<Started> {
-        let log = OpenOptions::new().create(true).append(true).open(self.log_path())?;
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_path())?;
         let began = Instant::now();
         let wall = jiff::Timestamp::now();
         let child = Command::new(&self.binary)
@@ -77,17 +87,27 @@ impl Cluster {
         let api = began.elapsed();
         // A node may be Ready by the word of an earlier server; the lease tells who is alive.
         let renewed = |lease: &Lease| {
-            let time = lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref());
+            let time = lease
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.renew_time.as_ref());
             time.is_some_and(|time| time.0 >= wall)
         };
         until::<Lease>(&client, Some("kube-node-lease"), NODE, renewed).await?;
         until::<Node>(&client, None, NODE, node_is_ready).await?;
-        Ok(Started { began, api, node: began.elapsed() })
+        Ok(Started {
+            began,
+            api,
+            node: began.elapsed(),
+        })
     }
 
     async fn connect(&mut self) -> Result<Client> {
         loop {
-            let ended = self.server.as_mut().and_then(|server| server.try_wait().transpose());
+            let ended = self
+                .server
+                .as_mut()
+                .and_then(|server| server.try_wait().transpose());
             if let Some(status) = ended {
                 bail!("server ended: {}", status?);
             }
@@ -101,7 +121,10 @@ impl Cluster {
     }
 
     pub(crate) fn access(&self) -> Result<Access> {
-        Ok(client::kubeconfig::load(&self.folder.join("admin.kubeconfig"), None)?)
+        Ok(client::kubeconfig::load(
+            &self.folder.join("admin.kubeconfig"),
+            None,
+        )?)
     }
 
     /// A client with connections of its own.
@@ -143,12 +166,17 @@ impl Cluster {
 
     /// Stops the server and everything that outlives it.
     pub(crate) async fn clean_up(&mut self) -> Result<()> {
-        let Some(mut server) = self.server.take() else { return self.purge().await };
+        let Some(mut server) = self.server.take() else {
+            return self.purge().await;
+        };
         if let Some(pid) = server.id() {
             let pid = nix::unistd::Pid::from_raw(i32::try_from(pid)?);
             nix::sys::signal::kill(pid, nix::sys::signal::SIGTERM)?;
         }
-        if tokio::time::timeout(STOP_TIMEOUT, server.wait()).await.is_err() {
+        if tokio::time::timeout(STOP_TIMEOUT, server.wait())
+            .await
+            .is_err()
+        {
             server.kill().await?;
         }
         self.purge().await
@@ -167,8 +195,14 @@ pub(crate) async fn get(client: &Client, path: &str) -> Result<bytes::Bytes> {
 }
 
 fn node_is_ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.into_iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True")
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|one| one.type_ == "Ready" && one.status == "True")
 }
 
 /// Watches one object until `enough` says so.
@@ -185,8 +219,10 @@ pub(crate) async fn until<K: Kind>(
     let waiting = async {
         let field_selector = Some(format!("metadata.name={name}"));
         loop {
-            let mut options =
-                ListOptions { field_selector: field_selector.clone(), ..ListOptions::default() };
+            let mut options = ListOptions {
+                field_selector: field_selector.clone(),
+                ..ListOptions::default()
+            };
             let list = api.list(&options).await?;
             if let Some(found) = list.items.into_iter().find(&enough) {
                 return Ok(found);
@@ -195,9 +231,7 @@ pub(crate) async fn until<K: Kind>(
             let mut watch = api.watch(&options).await?;
             while let Some(Ok(event)) = watch.next().await {
                 match event {
-                    WatchEvent::Added(object) | WatchEvent::Modified(object)
-                        if enough(&object) =>
-                    {
+                    WatchEvent::Added(object) | WatchEvent::Modified(object) if enough(&object) => {
                         return Ok(object);
                     }
                     _ => {}

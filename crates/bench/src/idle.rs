@@ -29,14 +29,26 @@ pub(crate) async fn measure(cluster: &Cluster, seconds: u64, table: &mut Table) 
     let figure = Figure::new("idle processor share", share, "% of a core");
     table.add(figure.goal(Goal::AtMost(2.0)).note(window));
 
-    let each = supervisors(cluster.folder())?;
+    let each = supervisors()?;
     anyhow::ensure!(!each.is_empty(), "no supervisor found");
-    let each = each.into_iter().map(memory).collect::<Result<Vec<Memory>>>()?;
+    let each = each
+        .into_iter()
+        .map(memory)
+        .collect::<Result<Vec<Memory>>>()?;
     let mean = |size: fn(&Memory) -> u64| {
         each.iter().map(|one| mb(size(one))).sum::<f64>() / each.len() as f64
     };
-    let figure = Figure::new("supervisor, per pod (PSS)", mean(|one| one.proportional), "MB");
-    let note = format!("mean of {}; RSS {:.1} MB", each.len(), mean(|one| one.resident));
+    let figure = Figure::new(
+        "supervisor, per pod (PSS)",
+        mean(|one| one.proportional),
+        "MB",
+    );
+    let note = format!(
+        "mean of {}; RSS {:.1} MB, heap and stack {:.1} MB",
+        each.len(),
+        mean(|one| one.resident),
+        mean(|one| one.anonymous)
+    );
     table.add(figure.goal(Goal::AtMost(3.0)).note(note));
     Ok(())
 }

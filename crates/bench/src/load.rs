@@ -47,9 +47,13 @@ pub(crate) async fn creates(cluster: &Cluster, table: &mut Table) -> Result<()> 
     }
     let rate = times.len() as f64 / begin.elapsed().as_secs_f64();
     times.sort_by(f64::total_cmp);
-    let (p50, p99) = (percentile(&times, 0.5) * 1e3, percentile(&times, 0.99) * 1e3);
+    let (p50, p99) = (
+        percentile(&times, 0.5) * 1e3,
+        percentile(&times, 0.99) * 1e3,
+    );
     let figure = Figure::new("config map creates, durable", rate, "/s");
-    let note = format!("{CLIENTS} clients, TLS, HTTP/2 kept alive; p50 {p50:.1} ms, p99 {p99:.1} ms");
+    let note =
+        format!("{CLIENTS} clients, TLS, HTTP/2 kept alive; p50 {p50:.1} ms, p99 {p99:.1} ms");
     table.add(figure.goal(Goal::AtLeast(5_000.0)).note(note));
     Ok(())
 }
@@ -92,7 +96,11 @@ pub(crate) async fn list(cluster: &Cluster, table: &mut Table) -> Result<()> {
     let figure = Figure::new("pod creates, durable", rate, "/s");
     table.add(figure.note(format!("{CLIENTS} clients, gated pods")));
     let server = memory(cluster.pid()?)?;
-    let figure = Figure::new("server memory after the load (RSS)", server.resident as f64 / 1e6, "MB");
+    let figure = Figure::new(
+        "server memory after the load (RSS)",
+        server.resident as f64 / 1e6,
+        "MB",
+    );
     table.add(figure.note(format!("{PODS} pods and the config maps above in it")));
     Ok(())
 }
@@ -154,7 +162,14 @@ pub(crate) async fn namespace(client: &Client, name: &str) -> Result<()> {
 async fn create(client: &Client, path: &str, object: &Value) -> Result<()> {
     let body = client::full(serde_json::to_vec(object)?);
     let media_type = Some("application/json");
-    client.bytes(client::request::request(Method::POST, path, media_type, body)?).await?;
+    client
+        .bytes(client::request::request(
+            Method::POST,
+            path,
+            media_type,
+            body,
+        )?)
+        .await?;
     Ok(())
 }
 

@@ -12,6 +12,7 @@ mod table;
 mod watchers;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -53,8 +54,17 @@ impl Args {
     }
 }
 
-fn main() -> Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    match begin(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn begin(args: Args) -> Result<()> {
     // The process has one thread still, so all that follows is inside.
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
         .context("namespaces cannot be made; run this as root")?;
@@ -64,12 +74,16 @@ fn main() -> Result<()> {
     // A thousand connections are a thousand descriptors, here and in the server.
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(run(args))
 }
 
 async fn run(args: Args) -> Result<()> {
-    let folder = tempfile::Builder::new().prefix("sampan-bench-").tempdir_in(&args.folder)?;
+    let folder = tempfile::Builder::new()
+        .prefix("sampan-bench-")
+        .tempdir_in(&args.folder)?;
     let binary = std::path::absolute(&args.binary)?;
     let mut cluster = Cluster::new(binary, folder.path().join("data"))?;
     let mut table = Table::default();
@@ -93,7 +107,11 @@ async fn run(args: Args) -> Result<()> {
 }
 
 async fn measure(args: &Args, cluster: &mut Cluster, table: &mut Table) -> Result<()> {
-    part("command to Node Ready, demonstration", start::first(cluster, table)).await?;
+    part(
+        "command to Node Ready, demonstration",
+        start::first(cluster, table),
+    )
+    .await?;
     if args.wants("idle") {
         let title = format!("idle for {} s", args.idle_seconds);
         part(&title, idle::measure(cluster, args.idle_seconds, table)).await?;
@@ -114,7 +132,11 @@ async fn measure(args: &Args, cluster: &mut Cluster, table: &mut Table) -> Resul
         part("list", load::list(cluster, table)).await?;
     }
     if args.wants("peers") {
-        part("peers", peers::measure(cluster, args.store_bench.as_deref(), table)).await?;
+        part(
+            "peers",
+            peers::measure(cluster, args.store_bench.as_deref(), table),
+        )
+        .await?;
     }
     size(cluster, table)
 }
@@ -122,7 +144,8 @@ async fn measure(args: &Args, cluster: &mut Cluster, table: &mut Table) -> Resul
 /// Runs one part and says on stderr how long it took.
 async fn part(title: &str, work: impl Future<Output = Result<()>>) -> Result<()> {
     let begin = Instant::now();
-    work.await.with_context(|| format!("measuring failed: {title}"))?;
+    work.await
+        .with_context(|| format!("measuring failed: {title}"))?;
     eprintln!("{:>6.1} s  {title}", begin.elapsed().as_secs_f64());
     Ok(())
 }

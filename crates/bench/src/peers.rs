@@ -23,8 +23,15 @@ pub(crate) async fn measure(
     let folder = cluster.folder().to_owned();
     let mut appends = tokio::task::spawn_blocking(move || time_appends(&folder)).await??;
     appends.sort_by(f64::total_cmp);
-    let figure = Figure::new("the disk: append and fdatasync", percentile(&appends, 0.5) * 1e3, "ms");
-    let note = format!("p50 of {APPENDS}; p99 {:.2} ms", percentile(&appends, 0.99) * 1e3);
+    let figure = Figure::new(
+        "the disk: append and fdatasync",
+        percentile(&appends, 0.5) * 1e3,
+        "ms",
+    );
+    let note = format!(
+        "p50 of {APPENDS}; p99 {:.2} ms",
+        percentile(&appends, 0.99) * 1e3
+    );
     table.add(figure.note(note));
     match store_bench {
         Some(bench) => beside_etcd(bench, cluster.folder(), table).await,
@@ -46,11 +53,19 @@ fn time_appends(folder: &Path) -> Result<Vec<f64>> {
 }
 
 async fn beside_etcd(bench: &Path, folder: &Path, table: &mut Table) -> Result<()> {
-    let output = Command::new(bench).arg(folder).kill_on_drop(true).output().await;
+    let output = Command::new(bench)
+        .arg(folder)
+        .kill_on_drop(true)
+        .output()
+        .await;
     let output = output.with_context(|| format!("{} cannot be run", bench.display()))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
-        bail!("{}: {}", bench.display(), String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "{}: {}",
+            bench.display(),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     for writers in [1, 64] {
         let find = |who: &str| figure(&text, &format!("{who}, {writers} writers"));
@@ -70,7 +85,8 @@ async fn beside_etcd(bench: &Path, folder: &Path, table: &mut Table) -> Result<(
 
 /// The number in the line that holds `name` and nothing else.
 fn figure(text: &str, name: &str) -> Option<f64> {
-    text.lines().find_map(|line| line.trim().strip_prefix(name)?.trim().parse().ok())
+    text.lines()
+        .find_map(|line| line.trim().strip_prefix(name)?.trim().parse().ok())
 }
 
 #[cfg(test)]

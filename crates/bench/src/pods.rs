@@ -26,7 +26,11 @@ pub(crate) async fn measure(cluster: &Cluster, table: &mut Table) -> Result<()> 
     let figure = Figure::new(format!("{name}, p50"), percentile(&single, 0.5) * 1e3, "ms");
     let note = format!("{PODS} pods one by one, image present, seen by watch");
     table.add(figure.goal(Goal::AtMost(200.0)).note(note));
-    let figure = Figure::new(format!("{name}, p99"), percentile(&single, 0.99) * 1e3, "ms");
+    let figure = Figure::new(
+        format!("{name}, p99"),
+        percentile(&single, 0.99) * 1e3,
+        "ms",
+    );
     let note = format!("the same; best {:.0} ms", single[0] * 1e3);
     table.add(figure.goal(Goal::AtMost(600.0)).note(note));
 
@@ -65,7 +69,9 @@ async fn one_by_one(client: &Client) -> Result<Vec<f64>> {
 async fn all_at_once(client: &Client) -> Result<Vec<f64>> {
     let api = client.namespaced::<Pod>(NAMESPACE);
     let mut watch = open(&api).await?;
-    let pods = (0..PODS).map(|at| pod(&format!("burst-{at}"))).collect::<Result<Vec<_>>>()?;
+    let pods = (0..PODS)
+        .map(|at| pod(&format!("burst-{at}")))
+        .collect::<Result<Vec<_>>>()?;
     let create = async {
         let created = pods.iter().map(async |pod| {
             let begin = Instant::now();
@@ -85,7 +91,9 @@ async fn all_at_once(client: &Client) -> Result<Vec<f64>> {
     let (begins, ()) = tokio::try_join!(create, see)?;
     let mut times = Vec::new();
     for (name, begin) in begins {
-        let end = running.get(&name).with_context(|| format!("{name} was not seen"))?;
+        let end = running
+            .get(&name)
+            .with_context(|| format!("{name} was not seen"))?;
         times.push(end.duration_since(begin).as_secs_f64());
     }
     times.sort_by(f64::total_cmp);
@@ -111,14 +119,22 @@ async fn remove(client: &Client) -> Result<()> {
 }
 
 fn ours() -> ListOptions {
-    ListOptions { label_selector: Some(format!("app={LABEL}")), ..ListOptions::default() }
+    ListOptions {
+        label_selector: Some(format!("app={LABEL}")),
+        ..ListOptions::default()
+    }
 }
 
 /// A watch of the pods to come.
 async fn open(api: &Api<Pod>) -> Result<Watch<Pod>> {
     let list = api.list(&ours()).await?;
     let resource_version = Some(list.metadata.resource_version);
-    Ok(api.watch(&ListOptions { resource_version, ..ours() }).await?)
+    Ok(api
+        .watch(&ListOptions {
+            resource_version,
+            ..ours()
+        })
+        .await?)
 }
 
 /// Reads events until `count` of them were the ones looked for.
@@ -150,7 +166,10 @@ fn is(pod: &Pod, wanted: &str) -> bool {
 }
 
 fn is_running(pod: &Pod) -> bool {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
+    pod.status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        == Some("Running")
 }
 
 fn pod(name: &str) -> Result<Pod> {

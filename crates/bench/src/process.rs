@@ -1,6 +1,5 @@
 //! What `/proc` says of a process.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -37,24 +36,37 @@ pub(crate) fn processor_time(pid: u32) -> Result<Duration> {
     let path = format!("/proc/{pid}/stat");
     let text = std::fs::read_to_string(&path).with_context(|| path)?;
     // The name, in parentheses, may hold spaces; behind it fields are counted from 3.
-    let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
-    let ticks: u64 = fields.skip(11).take(2).filter_map(|word| word.parse::<u64>().ok()).sum();
+    let fields = text
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace();
+    let ticks: u64 = fields
+        .skip(11)
+        .take(2)
+        .filter_map(|word| word.parse::<u64>().ok())
+        .sum();
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.unwrap_or(100);
     Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
 }
 
-/// Supervisors of pods whose folders lie below `folder`.
-pub(crate) fn supervisors(folder: &Path) -> Result<Vec<u32>> {
+/// Supervisors in this process's mount namespace, where nobody but the measured cluster lives.
+pub(crate) fn supervisors() -> Result<Vec<u32>> {
+    let here = std::fs::read_link("/proc/self/ns/mnt")?;
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         // A process may be gone by now.
-        let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else { continue };
-        let line = String::from_utf8_lossy(&line).into_owned();
-        let mut words = line.split('\0').skip(1);
-        let is_supervisor = words.next() == Some("supervise");
-        if is_supervisor && words.any(|word| Path::new(word).starts_with(folder)) {
+        let Ok(there) = std::fs::read_link(format!("/proc/{pid}/ns/mnt")) else {
+            continue;
+        };
+        let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else {
+            continue;
+        };
+        if there == here && line.split(|byte| *byte == 0).nth(1) == Some(b"supervise") {
             found.push(pid);
         }
     }

@@ -30,24 +30,40 @@ const CLIENTS: usize = 16;
 pub(crate) async fn first(cluster: &mut Cluster, table: &mut Table) -> Result<()> {
     let started = cluster.start().await?;
     let figure = Figure::new("command to Node Ready", started.node.as_secs_f64(), "s");
-    let note = format!("empty folder; API ready after {:.2} s", started.api.as_secs_f64());
+    let note = format!(
+        "empty folder; API ready after {:.2} s",
+        started.api.as_secs_f64()
+    );
     table.add(figure.goal(Goal::AtMost(2.0)).note(note));
 
     let folder = cluster.folder().display().to_string();
     let making = Instant::now();
-    cluster.sampan(&["image", "from-binary", IMAGE, "--data-dir", &folder]).await?;
+    cluster
+        .sampan(&["image", "from-binary", IMAGE, "--data-dir", &folder])
+        .await?;
     let making = making.elapsed();
     let path = cluster.folder().join("demo.yaml");
     std::fs::write(&path, demo::APPLICATION)?;
-    cluster.sampan(&["apply", "-f", &path.display().to_string()]).await?;
+    cluster
+        .sampan(&["apply", "-f", &path.display().to_string()])
+        .await?;
     let client = cluster.client()?;
     answer(&client).await?;
-    let figure =
-        Figure::new("demo application's first answer", started.began.elapsed().as_secs_f64(), "s");
-    let note = format!("empty folder, by cluster IP; image made in {:.2} s", making.as_secs_f64());
+    let figure = Figure::new(
+        "demo application's first answer",
+        started.began.elapsed().as_secs_f64(),
+        "s",
+    );
+    let note = format!(
+        "empty folder, by cluster IP; image made in {:.2} s",
+        making.as_secs_f64()
+    );
     table.add(figure.goal(Goal::AtMost(5.0)).note(note));
     until::<Deployment>(&client, Some(NAMESPACE), "web", |one| {
-        one.status.as_ref().and_then(|status| status.available_replicas) == Some(3)
+        one.status
+            .as_ref()
+            .and_then(|status| status.available_replicas)
+            == Some(3)
     })
     .await?;
     Ok(())
@@ -56,7 +72,10 @@ pub(crate) async fn first(cluster: &mut Cluster, table: &mut Table) -> Result<()
 /// Waits for the application's answer by its cluster IP.
 async fn answer(client: &Client) -> Result<()> {
     let service: Service = client.namespaced(NAMESPACE).get("web").await?;
-    let ip = service.spec.and_then(|spec| spec.cluster_ip).context("service has no address")?;
+    let ip = service
+        .spec
+        .and_then(|spec| spec.cluster_ip)
+        .context("service has no address")?;
     let deadline = Instant::now() + PATIENCE;
     loop {
         let asked = tokio::time::timeout(Duration::from_secs(1), ask(&ip)).await;
@@ -70,10 +89,15 @@ async fn answer(client: &Client) -> Result<()> {
 
 async fn ask(ip: &str) -> Result<()> {
     let mut stream = TcpStream::connect((ip, 80)).await?;
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n").await?;
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")
+        .await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;
-    anyhow::ensure!(answer.starts_with(b"HTTP/1.1 200"), "the application answered with a fault");
+    anyhow::ensure!(
+        answer.starts_with(b"HTTP/1.1 200"),
+        "the application answered with a fault"
+    );
     Ok(())
 }
 

@@ -28,16 +28,28 @@ pub(crate) struct Figure {
 
 impl Figure {
     pub(crate) fn new(name: impl Into<String>, value: f64, unit: &'static str) -> Figure {
-        Figure { name: name.into(), goal: None, value, unit, note: String::new() }
+        Figure {
+            name: name.into(),
+            goal: None,
+            value,
+            unit,
+            note: String::new(),
+        }
     }
 
     pub(crate) fn goal(self, goal: Goal) -> Figure {
-        Figure { goal: Some(goal), ..self }
+        Figure {
+            goal: Some(goal),
+            ..self
+        }
     }
 
     /// What a reader must know to judge the figure.
     pub(crate) fn note(self, note: impl Into<String>) -> Figure {
-        Figure { note: note.into(), ..self }
+        Figure {
+            note: note.into(),
+            ..self
+        }
     }
 
     fn cells(&self) -> [String; 5] {
@@ -52,7 +64,13 @@ impl Figure {
             None => "",
         };
         let measured = format!("{} {}", number(self.value), self.unit);
-        [self.name.clone(), goal, measured, verdict.to_owned(), self.note.clone()]
+        [
+            self.name.clone(),
+            goal,
+            measured,
+            verdict.to_owned(),
+            self.note.clone(),
+        ]
     }
 }
 
@@ -74,10 +92,14 @@ impl Table {
 
     fn lines(&self) -> Vec<String> {
         let head = ["figure", "goal", "measured", "", "how"].map(str::to_owned);
-        let rows: Vec<[String; 5]> =
-            std::iter::once(head).chain(self.0.iter().map(Figure::cells)).collect();
+        let rows: Vec<[String; 5]> = std::iter::once(head)
+            .chain(self.0.iter().map(Figure::cells))
+            .collect();
         let width = |column: usize| {
-            rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)
+            rows.iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
         };
         let widths = [width(0), width(1), width(2), width(3)];
         let line = |row: &[String; 5]| {
@@ -118,7 +140,11 @@ mod tests {
     fn goal_stands_beside_measured() {
         let mut table = Table::default();
         table.add(Figure::new("start", 1.234, "s").goal(Goal::AtMost(2.0)));
-        table.add(Figure::new("creates", 4_321.0, "/s").goal(Goal::AtLeast(5_000.0)).note("64"));
+        table.add(
+            Figure::new("creates", 4_321.0, "/s")
+                .goal(Goal::AtLeast(5_000.0))
+                .note("64"),
+        );
         let expected = [
             "figure        goal  measured          how",
             "start        ≤ 2 s    1.23 s  met",

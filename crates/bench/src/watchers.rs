@@ -37,20 +37,28 @@ pub(crate) async fn measure(cluster: &Cluster, table: &mut Table) -> Result<()> 
     }
     // The namespace has a config map of its own (kube-root-ca.crt); what comes first is not counted.
     let warm = at_all(&client, &path, "event-first", &mut seen);
-    tokio::time::timeout(PATIENCE, warm).await.context("watchers saw nothing")??;
+    tokio::time::timeout(PATIENCE, warm)
+        .await
+        .context("watchers saw nothing")??;
 
     let (mut all, mut each) = (Vec::new(), Vec::new());
     for at in 0..EVENTS {
         tokio::time::sleep(PAUSE).await;
         let name = format!("event-{at:05}");
         let one = at_all(&client, &path, &name, &mut seen);
-        let times = tokio::time::timeout(PATIENCE, one).await.context("an event got lost")??;
+        let times = tokio::time::timeout(PATIENCE, one)
+            .await
+            .context("an event got lost")??;
         all.push(times.iter().copied().fold(0.0, f64::max));
         each.extend(times);
     }
     all.sort_by(f64::total_cmp);
     each.sort_by(f64::total_cmp);
-    let figure = Figure::new("one event to 1,000 watchers, p99", percentile(&each, 0.99) * 1e3, "ms");
+    let figure = Figure::new(
+        "one event to 1,000 watchers, p99",
+        percentile(&each, 0.99) * 1e3,
+        "ms",
+    );
     let note = format!(
         "of {} deliveries, from the create on, over {CONNECTIONS} connections; until all have it p50 {:.0} ms, p99 {:.0} ms",
         each.len(),
@@ -90,7 +98,9 @@ async fn at_all(
 async fn listen(mut body: Body, seen: mpsc::UnboundedSender<(Arc<str>, Instant)>) {
     let mut rest = Vec::new();
     while let Some(Ok(frame)) = body.frame().await {
-        let Some(data) = frame.data_ref() else { continue };
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
         let now = Instant::now();
         rest.extend_from_slice(data);
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
@@ -109,7 +119,9 @@ async fn listen(mut body: Body, seen: mpsc::UnboundedSender<(Arc<str>, Instant)>
 fn event_name(line: &[u8]) -> Option<&str> {
     const FIELD: &[u8] = b"\"name\":\"event-";
     const PREFIX: usize = b"\"name\":\"".len();
-    let at = line.windows(FIELD.len()).position(|window| window == FIELD)?;
+    let at = line
+        .windows(FIELD.len())
+        .position(|window| window == FIELD)?;
     let name = &line[at + PREFIX..];
     let end = name.iter().position(|byte| *byte == b'"')?;
     std::str::from_utf8(&name[..end]).ok()
@@ -123,6 +135,9 @@ mod tests {
     fn names_are_found_in_events() {
         let line = br#"{"type":"ADDED","object":{"metadata":{"name":"event-7","uid":"x"}}}"#;
         assert_eq!(event_name(line), Some("event-7"));
-        assert_eq!(event_name(br#"{"metadata":{"name":"kube-root-ca.crt"}}"#), None);
+        assert_eq!(
+            event_name(br#"{"metadata":{"name":"kube-root-ca.crt"}}"#),
+            None
+        );
     }
 }
