@@ -4,10 +4,10 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{DEFAULT_DATA_DIR, ConfigCommand, ServerArgs};
+use crate::config::{ConfigCommand, DEFAULT_DATA_DIR, ServerArgs};
 use crate::demo_app::DemoApp;
 use crate::image::ImageCommand;
-use crate::{demo, image, server};
+use crate::{demo, image, purge, server};
 
 /// Kubernetes in one boat: API server, store, scheduler, controllers, kubelet, container engine,
 /// network and DNS in one process
@@ -64,7 +64,9 @@ fn execute(global: &ctl::Global, command: Command) -> Result<i32> {
         Command::Server(args) => {
             log_to_stderr("info,hickory_server=warn");
             let config = args.resolve(global.kubeconfig.clone())?;
-            threads(config.worker_threads)?.block_on(server::run(config)).map(|()| 0)
+            threads(config.worker_threads)?
+                .block_on(server::run(config))
+                .map(|()| 0)
         }
         Command::Config(command) => command.run().map(|()| 0),
         Command::Image(command) => {
@@ -74,7 +76,7 @@ fn execute(global: &ctl::Global, command: Command) -> Result<i32> {
         Command::Purge { data_dir } => {
             log_to_stderr("warn");
             let data_dir = std::path::absolute(data_dir)?;
-            server::purge(&data_dir).map(|()| 0)
+            purge::run(&data_dir).map(|()| 0)
         }
         Command::Demo(demo) => {
             log_to_stderr("warn");
@@ -94,10 +96,15 @@ fn threads(count: usize) -> Result<tokio::runtime::Runtime> {
 }
 
 fn single() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?)
 }
 
 fn log_to_stderr(default: &str) {
     let filter = EnvFilter::try_from_env("SAMPAN_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
 }

@@ -145,12 +145,19 @@ pub(crate) struct Config {
 impl ServerArgs {
     /// Reads the file, lets flags override it, fills defaults and checks the whole.
     pub(crate) fn resolve(&self, kubeconfig: Option<PathBuf>) -> Result<Config> {
-        let data_dir = self.data_dir.clone().unwrap_or_else(|| DEFAULT_DATA_DIR.into());
+        let data_dir = self
+            .data_dir
+            .clone()
+            .unwrap_or_else(|| DEFAULT_DATA_DIR.into());
         let file = match &self.config {
             Some(path) => read(path)?,
             None => {
                 let usual = data_dir.join("sampan.yaml");
-                if usual.exists() { read(&usual)? } else { ServerArgs::default() }
+                if usual.exists() {
+                    read(&usual)?
+                } else {
+                    ServerArgs::default()
+                }
             }
         };
         let mut merged = self.clone().over(file);
@@ -159,7 +166,8 @@ impl ServerArgs {
     }
 
     fn over(self, file: ServerArgs) -> ServerArgs {
-        let list = |flags: Vec<String>, file: Vec<String>| if flags.is_empty() { file } else { flags };
+        let list =
+            |flags: Vec<String>, file: Vec<String>| if flags.is_empty() { file } else { flags };
         ServerArgs {
             config: self.config,
             data_dir: self.data_dir.or(file.data_dir),
@@ -171,7 +179,9 @@ impl ServerArgs {
             cluster_cidr: self.cluster_cidr.or(file.cluster_cidr),
             pod_cidr: self.pod_cidr.or(file.pod_cidr),
             service_cidr: self.service_cidr.or(file.service_cidr),
-            service_node_port_range: self.service_node_port_range.or(file.service_node_port_range),
+            service_node_port_range: self
+                .service_node_port_range
+                .or(file.service_node_port_range),
             cluster_dns: self.cluster_dns.or(file.cluster_dns),
             cluster_domain: self.cluster_domain.or(file.cluster_domain),
             node_name: self.node_name.or(file.node_name),
@@ -198,31 +208,42 @@ impl ServerArgs {
         let role = self.role.unwrap_or_default();
         let alone = !matches!(role, Role::All | Role::Apiserver);
         if alone && self.kubeconfig.is_none() {
-            faults.push("--kubeconfig is needed: a part that runs alone must know its API server".into());
+            faults.push(
+                "--kubeconfig is needed: a part that runs alone must know its API server".into(),
+            );
         }
         let node_name = self.node_name.unwrap_or_else(host_name);
         for fault in meta::naming::dns1123_subdomain(&node_name) {
             faults.push(format!("node-name {node_name:?}: {fault}"));
         }
-        let range = self.service_node_port_range.unwrap_or_else(|| "30000-32767".into());
+        let range = self
+            .service_node_port_range
+            .unwrap_or_else(|| "30000-32767".into());
         let service_node_port_range = parse_ports(&range).unwrap_or_else(|| {
-            faults.push(format!("service-node-port-range {range:?}: must be two ports, as 30000-32767"));
+            faults.push(format!(
+                "service-node-port-range {range:?}: must be two ports, as 30000-32767"
+            ));
             (30000, 32767)
         });
         let cidr = |name: &str, value: Option<String>, default: &str, faults: &mut Vec<String>| {
             let value = value.unwrap_or_else(|| default.into());
             if value.parse::<base::Ipv4Cidr>().is_err() {
-                faults.push(format!("{name} {value:?}: must be an IPv4 range, as {default}"));
+                faults.push(format!(
+                    "{name} {value:?}: must be an IPv4 range, as {default}"
+                ));
             }
             value
         };
-        let node_label = self.node_label.iter().filter_map(|text| match text.split_once('=') {
-            Some((key, value)) => Some((key.to_owned(), value.to_owned())),
-            None => {
-                faults.push(format!("node-label {text:?}: must be key=value"));
-                None
-            }
-        });
+        let node_label = self
+            .node_label
+            .iter()
+            .filter_map(|text| match text.split_once('=') {
+                Some((key, value)) => Some((key.to_owned(), value.to_owned())),
+                None => {
+                    faults.push(format!("node-label {text:?}: must be key=value"));
+                    None
+                }
+            });
         let node_label = node_label.collect();
         let config = Config {
             role,
@@ -232,19 +253,35 @@ impl ServerArgs {
             write_kubeconfig: self
                 .write_kubeconfig
                 .unwrap_or_else(|| data_dir.join("admin.kubeconfig")),
-            cluster_cidr: cidr("cluster-cidr", self.cluster_cidr, "10.244.0.0/16", &mut faults),
+            cluster_cidr: cidr(
+                "cluster-cidr",
+                self.cluster_cidr,
+                "10.244.0.0/16",
+                &mut faults,
+            ),
             pod_cidr: cidr("pod-cidr", self.pod_cidr, "10.244.0.0/24", &mut faults),
-            service_cidr: cidr("service-cidr", self.service_cidr, "10.96.0.0/12", &mut faults),
+            service_cidr: cidr(
+                "service-cidr",
+                self.service_cidr,
+                "10.96.0.0/12",
+                &mut faults,
+            ),
             service_node_port_range,
             cluster_dns: self.cluster_dns.unwrap_or(Ipv4Addr::new(10, 96, 0, 10)),
-            cluster_domain: self.cluster_domain.unwrap_or_else(|| "cluster.local".into()),
+            cluster_domain: self
+                .cluster_domain
+                .unwrap_or_else(|| "cluster.local".into()),
             node_name,
             node_ip: self.node_ip,
             node_label,
             kubelet_port: self.kubelet_port.unwrap_or(10250),
             max_pods: self.max_pods.unwrap_or(110),
-            pod_manifest_path: self.pod_manifest_path.unwrap_or_else(|| data_dir.join("manifests")),
-            resolv_conf: self.resolv_conf.unwrap_or_else(|| "/etc/resolv.conf".into()),
+            pod_manifest_path: self
+                .pod_manifest_path
+                .unwrap_or_else(|| data_dir.join("manifests")),
+            resolv_conf: self
+                .resolv_conf
+                .unwrap_or_else(|| "/etc/resolv.conf".into()),
             bridge: self.bridge.unwrap_or_else(|| "sampan0".into()),
             tls_cert_file: self.tls_cert_file,
             tls_private_key_file: self.tls_private_key_file,
@@ -276,12 +313,18 @@ fn parse_ports(text: &str) -> Option<(u16, u16)> {
 }
 
 fn host_name() -> String {
-    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    name.map(|name| name.to_lowercase()).filter(|name| !name.is_empty()).unwrap_or("sampan".into())
+    let name = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok());
+    name.map(|name| name.to_lowercase())
+        .filter(|name| !name.is_empty())
+        .unwrap_or("sampan".into())
 }
 
 fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(2, usize::from).min(8)
+    std::thread::available_parallelism()
+        .map_or(2, usize::from)
+        .min(8)
 }
 
 /// `sampan config`.
@@ -309,7 +352,10 @@ mod tests {
     fn flags_override_the_file() {
         let file: ServerArgs =
             serde_saphyr::from_str("node-name: file\nmax-pods: 20\nnode-label: [a=b]\n").unwrap();
-        let flags = ServerArgs { node_name: Some("flag".into()), ..ServerArgs::default() };
+        let flags = ServerArgs {
+            node_name: Some("flag".into()),
+            ..ServerArgs::default()
+        };
         let config = flags.over(file).fill().unwrap();
         assert_eq!((config.node_name.as_str(), config.max_pods), ("flag", 20));
         assert_eq!(config.node_label, [("a".to_owned(), "b".to_owned())]);
@@ -325,7 +371,12 @@ mod tests {
             ..ServerArgs::default()
         };
         let text = flags.fill().unwrap_err().to_string();
-        for part in ["node-name", "service-cidr", "service-node-port-range", "--kubeconfig"] {
+        for part in [
+            "node-name",
+            "service-cidr",
+            "service-node-port-range",
+            "--kubeconfig",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 /// Arguments of `demo`.
@@ -32,7 +33,10 @@ pub(crate) struct Script {
 
 impl Script {
     fn new() -> Script {
-        Script { start: Instant::now(), lines: Vec::new() }
+        Script {
+            start: Instant::now(),
+            lines: Vec::new(),
+        }
     }
 
     /// Runs one step; what it returns as text is shown beside its duration.
@@ -47,7 +51,9 @@ impl Script {
             println!("    $ {line}");
         }
         let begin = Instant::now();
-        let (value, note) = step.await.with_context(|| format!("step failed: {title}"))?;
+        let (value, note) = step
+            .await
+            .with_context(|| format!("step failed: {title}"))?;
         let took = begin.elapsed();
         for line in note.trim_end().lines() {
             println!("    {line}");
@@ -62,7 +68,10 @@ impl Script {
         for (title, took) in &self.lines {
             println!("  {:>7.2} s  {title}", took.as_secs_f64());
         }
-        println!("  {:>7.2} s  altogether", self.start.elapsed().as_secs_f64());
+        println!(
+            "  {:>7.2} s  altogether",
+            self.start.elapsed().as_secs_f64()
+        );
         for (name, value) in facts {
             println!("  {name}: {value}");
         }
@@ -75,17 +84,32 @@ pub(crate) fn run(demo: Demo) -> Result<i32> {
     // has one thread still, so all that follows is inside.
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
         .context("a network namespace cannot be made; run the demonstration as root")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // Nor shall its mounts be seen outside, where `/` may be shared.
+    let nowhere = None::<&str>;
+    mount(
+        nowhere,
+        "/",
+        nowhere,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        nowhere,
+    )
+    .context("mounts cannot be made private")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     runtime.block_on(play(demo))
 }
 
 async fn play(demo: Demo) -> Result<i32> {
     let temporary = demo.data_dir.is_none();
-    let folder = demo
-        .data_dir
-        .clone()
-        .unwrap_or_else(|| std::env::temp_dir().join(format!("sampan-demo-{}", std::process::id())));
-    println!("Sampan demonstration: a cluster in its own network namespace, in {}", folder.display());
+    let folder = demo.data_dir.clone().unwrap_or_else(|| {
+        std::env::temp_dir().join(format!("sampan-demo-{}", std::process::id()))
+    });
+    println!(
+        "Sampan demonstration: a cluster in its own network namespace, in {}",
+        folder.display()
+    );
     let mut cluster = cluster::Cluster::new(&folder)?;
     let mut script = Script::new();
     let played = tokio::select! {
@@ -105,6 +129,8 @@ async fn play(demo: Demo) -> Result<i32> {
     let facts = played?;
     cleaned?;
     script.summary(&facts);
-    println!("\nTo keep a cluster of your own:  sampan server &  then  export KUBECONFIG=/var/lib/sampan/admin.kubeconfig  and  kubectl get nodes");
+    println!(
+        "\nTo keep a cluster of your own:  sampan server &  then  export KUBECONFIG=/var/lib/sampan/admin.kubeconfig  and  kubectl get nodes"
+    );
     Ok(0)
 }

@@ -44,8 +44,8 @@ pub(crate) enum DemoApp {
         #[arg(long, default_value_t = 1)]
         count: u64,
     },
-    /// Fetch a URL again and again until SIGTERM, each time over a new connection; print each
-    /// failure and, every second, a line with the numbers of requests and failures
+    /// Fetch a URL again and again until SIGTERM, each time over a new connection; print, from the
+    /// first answer on, each failure and every second the numbers of requests and failures
     Watch {
         /// http://host[:port]/path
         url: String,
@@ -85,7 +85,9 @@ impl DemoApp {
 }
 
 async fn serve(listen: SocketAddr, linger_ms: u64) -> Result<i32> {
-    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+    let listener = TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("cannot listen on {listen}"))?;
     println!("listening on {listen}");
     let mut terminate = signal(SignalKind::terminate())?;
     let graceful = hyper_util::server::graceful::GracefulShutdown::new();
@@ -118,7 +120,10 @@ async fn serve(listen: SocketAddr, linger_ms: u64) -> Result<i32> {
         }
     }
     drop(listener);
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+    if tokio::time::timeout(DRAIN, graceful.shutdown())
+        .await
+        .is_err()
+    {
         println!("some requests did not end in time");
     }
     println!("bye");
@@ -136,7 +141,10 @@ async fn answer(
         (&Method::POST | &Method::PUT, "/echo") => {
             match Limited::new(request.into_body(), ECHO_MAX).collect().await {
                 Ok(body) => (StatusCode::OK, body.to_bytes()),
-                Err(_) => (StatusCode::PAYLOAD_TOO_LARGE, Bytes::from_static(b"too large\n")),
+                Err(_) => (
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    Bytes::from_static(b"too large\n"),
+                ),
             }
         }
         _ => (StatusCode::NOT_FOUND, Bytes::from_static(b"not found\n")),
@@ -151,15 +159,21 @@ fn variable(name: &str) -> Option<String> {
 }
 
 fn greeting(peer: SocketAddr) -> String {
-    let pod = variable("POD_NAME").or_else(|| variable("HOSTNAME")).unwrap_or_default();
+    let pod = variable("POD_NAME")
+        .or_else(|| variable("HOSTNAME"))
+        .unwrap_or_default();
     let version = variable("VERSION").unwrap_or_else(|| "v1".into());
     let greeting = variable("GREETING").unwrap_or_else(|| "Ahoy".into());
-    format!("{greeting} from {pod}, version {version}, to {}\n", peer.ip())
+    format!(
+        "{greeting} from {pod}, version {version}, to {}\n",
+        peer.ip()
+    )
 }
 
 fn environment() -> String {
-    let mut lines: Vec<String> =
-        std::env::vars_os().map(|(key, value)| format!("{}={}\n", key.display(), value.display())).collect();
+    let mut lines: Vec<String> = std::env::vars_os()
+        .map(|(key, value)| format!("{}={}\n", key.display(), value.display()))
+        .collect();
     lines.sort();
     lines.concat()
 }
@@ -188,10 +202,14 @@ async fn watch(url: &str, pause: Duration) -> Result<i32> {
     loop {
         let stopping = tokio::select! {
             answer = fetch(url) => {
-                requests += 1;
-                if let Err(error) = answer {
-                    failures += 1;
-                    println!("failure: {error:#}");
+                match answer {
+                    Ok(_) => requests += 1,
+                    // Whoever is watched may come later than the watcher.
+                    Err(_) if requests == 0 => {}
+                    Err(error) => {
+                        (requests, failures) = (requests + 1, failures + 1);
+                        println!("failure: {error:#}");
+                    }
                 }
                 false
             }
@@ -210,14 +228,18 @@ async fn watch(url: &str, pause: Duration) -> Result<i32> {
 
 /// GET over a new connection; anything but 200 is an error.
 pub(crate) async fn fetch(url: &str) -> Result<String> {
-    tokio::time::timeout(REQUEST_TIMEOUT, fetch_once(url)).await.context("timed out")?
+    tokio::time::timeout(REQUEST_TIMEOUT, fetch_once(url))
+        .await
+        .context("timed out")?
 }
 
 async fn fetch_once(url: &str) -> Result<String> {
     let uri: http::Uri = url.parse().context("not a URL")?;
     let host = uri.host().context("URL has no host")?;
     let port = uri.port_u16().unwrap_or(80);
-    let stream = TcpStream::connect((host, port)).await.with_context(|| format!("{host}:{port}"))?;
+    let stream = TcpStream::connect((host, port))
+        .await
+        .with_context(|| format!("{host}:{port}"))?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);

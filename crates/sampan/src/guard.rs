@@ -27,7 +27,11 @@ pub(crate) struct Delegated {
 
 impl Delegated {
     pub(crate) fn new(client: Client, node_name: &str) -> Delegated {
-        Delegated { client, node_name: node_name.to_owned(), answers: Mutex::default() }
+        Delegated {
+            client,
+            node_name: node_name.to_owned(),
+            answers: Mutex::default(),
+        }
     }
 
     async fn user(&self, request: &GuardRequest<'_>) -> Result<(String, Vec<String>), Refusal> {
@@ -46,10 +50,20 @@ impl Delegated {
         if answer.pointer("/status/authenticated") != Some(&true.into()) {
             return Err(Refusal::Unauthorized);
         }
-        let name = answer.pointer("/status/user/username").and_then(|name| name.as_str());
-        let groups = answer.pointer("/status/user/groups").and_then(|list| list.as_array());
-        let groups = groups.into_iter().flatten().filter_map(|group| group.as_str());
-        Ok((name.unwrap_or_default().to_owned(), groups.map(str::to_owned).collect()))
+        let name = answer
+            .pointer("/status/user/username")
+            .and_then(|name| name.as_str());
+        let groups = answer
+            .pointer("/status/user/groups")
+            .and_then(|list| list.as_array());
+        let groups = groups
+            .into_iter()
+            .flatten()
+            .filter_map(|group| group.as_str());
+        Ok((
+            name.unwrap_or_default().to_owned(),
+            groups.map(str::to_owned).collect(),
+        ))
     }
 
     async fn ask(&self, question: &Question) -> bool {
@@ -79,7 +93,12 @@ impl Guard for Delegated {
         if groups.iter().any(|group| group == "system:masters") {
             return Ok(());
         }
-        let question = (user, groups, request.verb.to_owned(), request.subresource.to_owned());
+        let question = (
+            user,
+            groups,
+            request.verb.to_owned(),
+            request.subresource.to_owned(),
+        );
         let known = self.answers.lock().get(&question).copied();
         let allowed = match known.filter(|(at, _)| at.elapsed() < REMEMBERED) {
             Some((_, allowed)) => allowed,

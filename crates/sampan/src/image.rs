@@ -74,9 +74,11 @@ pub(crate) async fn run(command: ImageCommand) -> Result<()> {
     let store = open(&folder)?;
     match command.verb {
         Verb::Ls { quiet } => list(&store, quiet),
-        Verb::Pull { image, creds, plain_http } => {
-            pull(&store, &folder, &image, creds.as_deref(), plain_http).await
-        }
+        Verb::Pull {
+            image,
+            creds,
+            plain_http,
+        } => pull(&store, &folder, &image, creds.as_deref(), plain_http).await,
         Verb::Load { input } => {
             let images = match input {
                 Some(path) => oci::load(&store, &path)?,
@@ -84,7 +86,14 @@ pub(crate) async fn run(command: ImageCommand) -> Result<()> {
             };
             for image in images {
                 let names: Vec<&str> = image.repo_tags.iter().map(String::as_str).collect();
-                println!("Loaded image: {}", if names.is_empty() { image.id.as_str().to_owned() } else { names.join(", ") });
+                println!(
+                    "Loaded image: {}",
+                    if names.is_empty() {
+                        image.id.as_str().to_owned()
+                    } else {
+                        names.join(", ")
+                    }
+                );
             }
             Ok(())
         }
@@ -120,24 +129,31 @@ async fn pull(
     if plain_http && let Some((registry, _)) = image.split_once('/') {
         options.insecure.push(registry.to_owned());
     }
-    let (username, password) = creds.and_then(|text| text.split_once(':')).unwrap_or_default();
+    let (username, password) = creds
+        .and_then(|text| text.split_once(':'))
+        .unwrap_or_default();
     let credentials = Credentials {
         username: username.to_owned(),
         password: password.to_owned(),
         ..Credentials::default()
     };
-    let pulled = Puller::new(store, &options).pull(image, &credentials, Some(bars::report())).await?;
+    let pulled = Puller::new(store, &options)
+        .pull(image, &credentials, Some(bars::report()))
+        .await?;
     println!("{}", pulled.id.as_str());
     Ok(())
 }
 
 /// Written beside the target first, so that a failed save leaves no half archive.
 fn save(store: &Store, images: &[String], output: &Path) -> Result<()> {
-    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = output
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
     let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))
         .with_context(|| format!("cannot write beside {}", output.display()))?;
     oci::save(store, images, &mut file)?;
-    file.persist(output).with_context(|| format!("cannot write {}", output.display()))?;
+    file.persist(output)
+        .with_context(|| format!("cannot write {}", output.display()))?;
     Ok(())
 }
 
@@ -164,7 +180,10 @@ fn list(store: &Store, quiet: bool) -> Result<()> {
             continue;
         }
         let size = human_bytes(image.size());
-        let untagged = image.repo_tags.is_empty().then(|| "<none>:<none>".to_owned());
+        let untagged = image
+            .repo_tags
+            .is_empty()
+            .then(|| "<none>:<none>".to_owned());
         for name in image.repo_tags.iter().chain(&untagged) {
             let (repository, tag) = name.rsplit_once(':').unwrap_or((name, "<none>"));
             println!("{repository:<48} {tag:<24} {id:<14} {size}");
@@ -178,7 +197,13 @@ fn human_bytes(bytes: u64) -> String {
     let mut size = bytes as f64;
     for unit in ["B", "kB", "MB", "GB"] {
         if size < 1000.0 {
-            let digits = if size < 10.0 && unit != "B" { 2 } else if size < 100.0 && unit != "B" { 1 } else { 0 };
+            let digits = if size < 10.0 && unit != "B" {
+                2
+            } else if size < 100.0 && unit != "B" {
+                1
+            } else {
+                0
+            };
             return format!("{size:.digits$}{unit}");
         }
         size /= 1000.0;
@@ -192,7 +217,12 @@ mod tests {
 
     #[test]
     fn sizes_read_like_docker() {
-        for (bytes, text) in [(5, "5B"), (1500, "1.50kB"), (56_700_000, "56.7MB"), (187_000_000, "187MB")] {
+        for (bytes, text) in [
+            (5, "5B"),
+            (1500, "1.50kB"),
+            (56_700_000, "56.7MB"),
+            (187_000_000, "187MB"),
+        ] {
             assert_eq!(human_bytes(bytes), text);
         }
     }

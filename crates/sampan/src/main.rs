@@ -7,8 +7,8 @@ mod config;
 mod demo;
 mod demo_app;
 mod guard;
-mod image;
 mod identity;
+mod image;
 mod server;
 
 use std::process::ExitCode;
@@ -17,8 +17,10 @@ fn main() -> ExitCode {
     let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
     // The supervisor of a pod is this same binary, kept small: no runtime, no threads.
     if arguments.get(1).is_some_and(|word| word == "supervise") {
-        let rest: Vec<String> =
-            arguments[2..].iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        let rest: Vec<String> = arguments[2..]
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
         return exit_code(runtime::supervisor::main(&rest));
     }
     exit_code(cli::run())

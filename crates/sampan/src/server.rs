@@ -46,7 +46,10 @@ async fn start(config: &Config, crew: &Crew, store_crew: &Crew) -> Result<()> {
         Role::All => everything(config, crew, store_crew).await,
         Role::Apiserver => {
             // Alone, the server publishes the address it is bound to.
-            let advertised = config.node_ip.map(IpAddr::from).unwrap_or(config.bind_address);
+            let advertised = config
+                .node_ip
+                .map(IpAddr::from)
+                .unwrap_or(config.bind_address);
             api_server(config, advertised, crew, store_crew).await
         }
         Role::Scheduler => {
@@ -60,7 +63,13 @@ async fn start(config: &Config, crew: &Crew, store_crew: &Crew) -> Result<()> {
             let own = client.clone();
             let root_ca = access.ca.clone().unwrap_or_default();
             let root_ca = String::from_utf8(root_ca).context("CA of the kubeconfig is not text")?;
-            start_controllers(config, client, Arc::new(move |_| own.clone()), root_ca, crew);
+            start_controllers(
+                config,
+                client,
+                Arc::new(move |_| own.clone()),
+                root_ca,
+                crew,
+            );
             Ok(())
         }
         Role::Proxy => {
@@ -78,7 +87,9 @@ async fn everything(config: &Config, crew: &Crew, store_crew: &Crew) -> Result<(
     let store = open_store(config, store_crew).await?;
     let network = network_config(config)?;
     network::bring_up_loopback().await.context("loopback")?;
-    let pods = network::open(network.clone()).await.context("pod network")?;
+    let pods = network::open(network.clone())
+        .await
+        .context("pod network")?;
     let node_ip = node_ip(config, &network).await?;
     let gateway = IpAddr::from(network.gateway());
     let hosts = [node_ip, gateway];
@@ -91,12 +102,22 @@ async fn everything(config: &Config, crew: &Crew, store_crew: &Crew) -> Result<(
         move |name: &str| api.client(identity::controller(name))
     };
     let manager = local(identity::controller_manager());
-    start_controllers(config, manager, Arc::new(by_name), pki.ca_pem().to_owned(), crew);
+    start_controllers(
+        config,
+        manager,
+        Arc::new(by_name),
+        pki.ca_pem().to_owned(),
+        crew,
+    );
     start_proxy(config, &network, local(identity::proxy()), crew);
     start_dns(config, &network, local(identity::dns()), crew);
-    addons::dns(&local(auth::Identity::loopback()), &config.cluster_dns.to_string(), gateway)
-        .await
-        .context("kube-dns service")?;
+    addons::dns(
+        &local(auth::Identity::loopback()),
+        &config.cluster_dns.to_string(),
+        gateway,
+    )
+    .await
+    .context("kube-dns service")?;
 
     let serving = node_certificate(config, &pki, &hosts)?;
     let node = local(identity::node(&config.node_name));
@@ -111,9 +132,14 @@ async fn everything(config: &Config, crew: &Crew, store_crew: &Crew) -> Result<(
 }
 
 async fn open_store(config: &Config, crew: &Crew) -> Result<Arc<dyn store::Store>> {
-    let settings = store::Config { dir: config.data_dir.join("store"), ..store::Config::default() };
+    let settings = store::Config {
+        dir: config.data_dir.join("store"),
+        ..store::Config::default()
+    };
     let place = settings.dir.display().to_string();
-    store::open(settings, crew).await.with_context(|| format!("store {place}"))
+    store::open(settings, crew)
+        .await
+        .with_context(|| format!("store {place}"))
 }
 
 /// The API server alone, with what the other parts need to reach it.
@@ -151,8 +177,9 @@ async fn api_server_on(
     }
     let mut listeners = Vec::new();
     for address in addresses {
-        let listener = std::net::TcpListener::bind(address)
-            .with_context(|| format!("cannot listen on {address} (choose another with --https-listen-port)"))?;
+        let listener = std::net::TcpListener::bind(address).with_context(|| {
+            format!("cannot listen on {address} (choose another with --https-listen-port)")
+        })?;
         listener.set_nonblocking(true)?;
         listeners.push(listener);
     }
@@ -166,10 +193,15 @@ async fn api_server_on(
         git_version: VERSION.into(),
         ..apiserver::Config::new(pki.clone())
     };
-    let api = apiserver::build(settings, store, crew).await.context("API server")?;
+    let api = apiserver::build(settings, store, crew)
+        .await
+        .context("API server")?;
     let tls = auth::tls::server_config(&pki)?;
     apiserver::listen(api.clone(), listeners, tls, crew).context("API server's listeners")?;
-    let url = format!("https://{}", SocketAddr::new(reachable(config.bind_address), port));
+    let url = format!(
+        "https://{}",
+        SocketAddr::new(reachable(config.bind_address), port)
+    );
     let text = auth::kubeconfig(&url, pki.ca_pem(), pki.admin(), "sampan");
     write_private(&config.write_kubeconfig, &text)?;
     Ok((api, pki))
@@ -177,7 +209,11 @@ async fn api_server_on(
 
 /// The address by which a client on this machine reaches a listener.
 fn reachable(bound: IpAddr) -> IpAddr {
-    if bound.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { bound }
+    if bound.is_unspecified() {
+        Ipv4Addr::LOCALHOST.into()
+    } else {
+        bound
+    }
 }
 
 /// Kubeconfigs and certificates for parts that run in processes of their own.
@@ -228,12 +264,18 @@ fn write_private(path: &Path, text: &str) -> Result<()> {
 }
 
 fn access(config: &Config) -> Result<Access> {
-    let path = config.kubeconfig.as_deref().context("--kubeconfig is needed")?;
+    let path = config
+        .kubeconfig
+        .as_deref()
+        .context("--kubeconfig is needed")?;
     Ok(client::kubeconfig::load(path, None)?)
 }
 
 fn network_config(config: &Config) -> Result<network::Config> {
-    let parse = |text: &str| text.parse().map_err(|_| anyhow::anyhow!("{text}: not an IPv4 range"));
+    let parse = |text: &str| {
+        text.parse()
+            .map_err(|_| anyhow::anyhow!("{text}: not an IPv4 range"))
+    };
     Ok(network::Config {
         bridge: config.bridge.clone(),
         pod_cidr: parse(&config.pod_cidr)?,
@@ -246,7 +288,10 @@ fn network_config(config: &Config) -> Result<network::Config> {
 async fn node_ip(config: &Config, network: &network::Config) -> Result<IpAddr> {
     match config.node_ip {
         Some(address) => Ok(address.into()),
-        None => Ok(network::node_address(network).await.context("node address")?.into()),
+        None => Ok(network::node_address(network)
+            .await
+            .context("node address")?
+            .into()),
     }
 }
 
@@ -265,16 +310,16 @@ fn start_controllers(
     crew: &Crew,
 ) {
     let cluster_cidr = config.cluster_cidr.clone();
-    let settings = controllers::Config { client, client_for, root_ca, cluster_cidr };
+    let settings = controllers::Config {
+        client,
+        client_for,
+        root_ca,
+        cluster_cidr,
+    };
     controllers::run(settings, crew);
 }
 
-fn start_proxy(
-    config: &Config,
-    network: &network::Config,
-    client: Client,
-    crew: &Crew,
-) {
+fn start_proxy(config: &Config, network: &network::Config, client: Client, crew: &Crew) {
     let settings = proxy::Config {
         node_name: config.node_name.clone(),
         zone: None,
@@ -285,12 +330,7 @@ fn start_proxy(
     crew.spawn_fallible("service proxy", proxy::run(hub, settings, crew.stop()));
 }
 
-fn start_dns(
-    config: &Config,
-    network: &network::Config,
-    client: Client,
-    crew: &Crew,
-) {
+fn start_dns(config: &Config, network: &network::Config, client: Client, crew: &Crew) {
     let own = vec![SocketAddr::new(network.gateway().into(), 53)];
     let settings = dns::Config {
         cluster_domain: config.cluster_domain.clone(),
@@ -307,10 +347,14 @@ async fn kubelet_alone(config: &Config, crew: &Crew) -> Result<()> {
     let client = Client::remote(&access(config)?)?;
     let network = network_config(config)?;
     network::bring_up_loopback().await.context("loopback")?;
-    let pods = network::open(network.clone()).await.context("pod network")?;
+    let pods = network::open(network.clone())
+        .await
+        .context("pod network")?;
     let node_ip = node_ip(config, &network).await?;
     let read = |path: &Option<std::path::PathBuf>, flag: &str| -> Result<String> {
-        let path = path.as_deref().with_context(|| format!("{flag} is needed"))?;
+        let path = path
+            .as_deref()
+            .with_context(|| format!("{flag} is needed"))?;
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
     };
     let serving = Pair {
@@ -319,10 +363,23 @@ async fn kubelet_alone(config: &Config, crew: &Crew) -> Result<()> {
     };
     let client_ca = read(&config.client_ca_file, "--client-ca-file")?;
     let tls = auth::tls::server_config_of(&serving, &client_ca)?;
-    start_kubelet(config, &network, pods, client.clone(), client, node_ip, tls, crew).await
+    start_kubelet(
+        config,
+        &network,
+        pods,
+        client.clone(),
+        client,
+        node_ip,
+        tls,
+        crew,
+    )
+    .await
 }
 
-#[expect(clippy::too_many_arguments, reason = "each is a different part; this is where they meet")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is a different part; this is where they meet"
+)]
 async fn start_kubelet(
     config: &Config,
     network: &network::Config,
@@ -333,16 +390,25 @@ async fn start_kubelet(
     tls: Arc<rustls::ServerConfig>,
     crew: &Crew,
 ) -> Result<()> {
-    let engine = runtime::open(engine_config(&config.data_dir), pods, crew).await.context("container engine")?;
-    let parts = kubelet::Parts { runtime: engine.clone(), images: engine };
+    let engine = runtime::open(engine_config(&config.data_dir), pods, crew)
+        .await
+        .context("container engine")?;
+    let parts = kubelet::Parts {
+        runtime: engine.clone(),
+        images: engine,
+    };
     let server = kubelet::ServerConfig {
         address: SocketAddr::new(node_ip, config.kubelet_port),
         tls,
         guard: Arc::new(Delegated::new(reviewer, &config.node_name)),
     };
     let root = config.data_dir.join("kubelet");
-    let mut settings =
-        kubelet::Config::new(&config.node_name, node_ip, root, config.data_dir.join("logs/pods"));
+    let mut settings = kubelet::Config::new(
+        &config.node_name,
+        node_ip,
+        root,
+        config.data_dir.join("logs/pods"),
+    );
     std::fs::create_dir_all(&config.pod_manifest_path)?;
     settings.static_pod_path = Some(config.pod_manifest_path.clone());
     settings.cluster_dns = vec![config.cluster_dns.into()];
@@ -353,7 +419,9 @@ async fn start_kubelet(
     settings.labels = config.node_label.iter().cloned().collect();
     settings.server = Some(server);
     settings.version = VERSION.into();
-    kubelet::run(node, parts, settings, crew).await.context("kubelet")
+    kubelet::run(node, parts, settings, crew)
+        .await
+        .context("kubelet")
 }
 
 /// Where the engine keeps its things. Sockets and cgroups need short names of their own, so that
@@ -375,7 +443,11 @@ pub(crate) fn engine_root(data_dir: &Path) -> PathBuf {
 /// Eight hexadecimal digits that stand for a data folder.
 fn folder_tag(folder: &Path) -> String {
     let step = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(16_777_619);
-    let hash = folder.as_os_str().as_encoded_bytes().iter().fold(2_166_136_261, step);
+    let hash = folder
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(2_166_136_261, step);
     format!("{hash:08x}")
 }
 
@@ -391,12 +463,5 @@ fn stop_on_signals(crew: &Crew) -> Result<()> {
         }
         stop.raise();
     });
-    Ok(())
-}
-
-/// `sampan purge`: removes what outlives a server, but for its data.
-pub(crate) fn purge(data_dir: &Path) -> Result<()> {
-    runtime::clean_up(&engine_config(data_dir)).context("container engine")?;
-    proxy::cleanup().context("service rules")?;
     Ok(())
 }

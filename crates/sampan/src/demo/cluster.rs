@@ -25,7 +25,11 @@ impl Cluster {
     pub(crate) fn new(folder: &Path) -> Result<Cluster> {
         std::fs::create_dir_all(folder)?;
         let binary = std::env::current_exe().context("cannot tell where this program is")?;
-        Ok(Cluster { folder: folder.to_owned(), binary, server: None })
+        Ok(Cluster {
+            folder: folder.to_owned(),
+            binary,
+            server: None,
+        })
     }
 
     pub(crate) fn binary(&self) -> &Path {
@@ -46,12 +50,18 @@ impl Cluster {
 
     /// The process id of the server, while it runs.
     pub(crate) fn pid(&self) -> Option<i32> {
-        self.server.as_ref().and_then(Child::id).and_then(|id| i32::try_from(id).ok())
+        self.server
+            .as_ref()
+            .and_then(Child::id)
+            .and_then(|id| i32::try_from(id).ok())
     }
 
     /// Starts the server and waits until it says it is ready.
     pub(crate) async fn start(&mut self) -> Result<Client> {
-        let log = OpenOptions::new().create(true).append(true).open(self.log_path())?;
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_path())?;
         let child = Command::new(&self.binary)
             .arg("server")
             .arg("--data-dir")
@@ -73,13 +83,18 @@ impl Cluster {
     /// A fresh server has no kubeconfig and no port yet: both are tried until they are there.
     async fn connect(&mut self) -> Result<Client> {
         loop {
-            if let Some(status) = self.server.as_mut().and_then(|server| server.try_wait().transpose()) {
+            if let Some(status) = self
+                .server
+                .as_mut()
+                .and_then(|server| server.try_wait().transpose())
+            {
                 bail!("server ended: {}\n{}", status?, self.log_tail());
             }
             if let Ok(access) = client::kubeconfig::load(&self.kubeconfig(), None) {
                 let client = Client::remote(&access)?;
                 let path = "/readyz";
-                let request = client::request::request(http::Method::GET, path, None, client::empty())?;
+                let request =
+                    client::request::request(http::Method::GET, path, None, client::empty())?;
                 if client.bytes(request).await.is_ok() {
                     return Ok(client);
                 }
@@ -106,7 +121,10 @@ impl Cluster {
     pub(crate) async fn clean_up(&mut self) -> Result<()> {
         if let (Some(pid), Some(mut server)) = (self.pid(), self.server.take()) {
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGTERM)?;
-            if tokio::time::timeout(STOP_TIMEOUT, server.wait()).await.is_err() {
+            if tokio::time::timeout(STOP_TIMEOUT, server.wait())
+                .await
+                .is_err()
+            {
                 server.kill().await?;
             }
         }
@@ -118,7 +136,10 @@ impl Cluster {
             .output()
             .await?;
         if !purge.status.success() {
-            bail!("purge failed: {}", String::from_utf8_lossy(&purge.stderr).trim());
+            bail!(
+                "purge failed: {}",
+                String::from_utf8_lossy(&purge.stderr).trim()
+            );
         }
         Ok(())
     }

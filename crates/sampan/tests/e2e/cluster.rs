@@ -20,7 +20,14 @@ impl Namespace {
     pub(crate) fn new() -> Namespace {
         // `--fork` is absent on purpose: the holder's own pid names the namespaces.
         let holder = Command::new("unshare")
-            .args(["--net", "--mount", "--propagation", "private", "sleep", "infinity"])
+            .args([
+                "--net",
+                "--mount",
+                "--propagation",
+                "private",
+                "sleep",
+                "infinity",
+            ])
             .stdin(Stdio::null())
             .spawn()
             .expect("unshare (util-linux) and root are needed");
@@ -28,9 +35,15 @@ impl Namespace {
         let own = std::fs::read_link("/proc/self/ns/net").unwrap();
         let theirs = format!("/proc/{}/ns/net", namespace.holder.id());
         eventually("a network namespace", || {
-            std::fs::read_link(&theirs).is_ok_and(|link| link != own).then_some(())
+            std::fs::read_link(&theirs)
+                .is_ok_and(|link| link != own)
+                .then_some(())
         });
-        let up = namespace.command("ip").args(["link", "set", "lo", "up"]).status().unwrap();
+        let up = namespace
+            .command("ip")
+            .args(["link", "set", "lo", "up"])
+            .status()
+            .unwrap();
         assert!(up.success(), "loopback cannot be brought up");
         namespace
     }
@@ -38,7 +51,13 @@ impl Namespace {
     /// A command that runs inside.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["--net", "--mount", "--target", &self.holder.id().to_string(), "--"]);
+        command.args([
+            "--net",
+            "--mount",
+            "--target",
+            &self.holder.id().to_string(),
+            "--",
+        ]);
         command.arg(program);
         command
     }
@@ -68,13 +87,24 @@ impl Cluster {
 
     /// A cluster whose server does not run yet.
     pub(crate) fn cold() -> Cluster {
-        let folder = tempfile::Builder::new().prefix("sampan-e2e-").tempdir().unwrap();
-        Cluster { namespace: Namespace::new(), folder, server: None }
+        let folder = tempfile::Builder::new()
+            .prefix("sampan-e2e-")
+            .tempdir()
+            .unwrap();
+        Cluster {
+            namespace: Namespace::new(),
+            folder,
+            server: None,
+        }
     }
 
     /// Starts the server.
     pub(crate) fn boot(&mut self) {
-        let log = OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .unwrap();
         let child = self
             .namespace
             .command(BINARY)
@@ -88,11 +118,20 @@ impl Cluster {
             .spawn()
             .unwrap();
         self.server = Some(child);
-        eventually_or("a Ready node", || self.log(), || {
-            let output = self.sampan(&["get", "nodes", "--no-headers"]).output().unwrap();
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            text.split_whitespace().any(|word| word == "Ready").then_some(())
-        });
+        eventually_or(
+            "a Ready node",
+            || self.log(),
+            || {
+                let output = self
+                    .sampan(&["get", "nodes", "--no-headers"])
+                    .output()
+                    .unwrap();
+                let text = String::from_utf8_lossy(&output.stdout).into_owned();
+                text.split_whitespace()
+                    .any(|word| word == "Ready")
+                    .then_some(())
+            },
+        );
     }
 
     /// The server's process id. (nsenter without a pid namespace replaces itself by the server.)
@@ -135,7 +174,10 @@ impl Cluster {
     /// The binary's own client.
     pub(crate) fn sampan(&self, arguments: &[&str]) -> Command {
         let mut command = self.namespace.command(BINARY);
-        command.args(arguments).env("KUBECONFIG", self.kubeconfig()).stdin(Stdio::null());
+        command
+            .args(arguments)
+            .env("KUBECONFIG", self.kubeconfig())
+            .stdin(Stdio::null());
         command
     }
 
@@ -159,15 +201,24 @@ impl Cluster {
     /// Makes the test image from the binary itself.
     pub(crate) fn make_image(&self, tag: &str) {
         let folder = self.folder.path().display().to_string();
-        let output =
-            self.sampan(&["image", "from-binary", tag, "--data-dir", &folder]).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let output = self
+            .sampan(&["image", "from-binary", tag, "--data-dir", &folder])
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     /// Writes a file into the data folder and returns its path.
     pub(crate) fn file(&self, name: &str, text: &str) -> String {
         let path = self.folder.path().join(name);
-        File::create(&path).unwrap().write_all(text.as_bytes()).unwrap();
+        File::create(&path)
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
         path.display().to_string()
     }
 }
@@ -178,7 +229,10 @@ impl Drop for Cluster {
             self.terminate();
         }
         let folder = self.folder.path().display().to_string();
-        let purged = self.sampan(&["purge", "--data-dir", &folder]).output().unwrap();
+        let purged = self
+            .sampan(&["purge", "--data-dir", &folder])
+            .output()
+            .unwrap();
         if !purged.status.success() && !std::thread::panicking() {
             panic!("purge: {}", String::from_utf8_lossy(&purged.stderr));
         }
@@ -201,7 +255,11 @@ pub(crate) fn eventually_or<T, D: Debug + std::fmt::Display>(
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited in vain for {what}\n{}", excuse());
+        assert!(
+            Instant::now() < deadline,
+            "waited in vain for {what}\n{}",
+            excuse()
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
 }

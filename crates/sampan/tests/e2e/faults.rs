@@ -7,7 +7,11 @@ use crate::cluster::{Cluster, eventually_or};
 use crate::kubectl::{IMAGE, Kubectl, kubectls};
 
 fn with<'c>(cluster: &'c Cluster) -> Kubectl<'c> {
-    Kubectl { cluster, binary: kubectls().remove(0), namespace: "default".into() }
+    Kubectl {
+        cluster,
+        binary: kubectls().remove(0),
+        namespace: "default".into(),
+    }
 }
 
 /// A pod that runs the application with these arguments.
@@ -52,12 +56,25 @@ fn kill_nine_at_ten_moments_loses_nothing() {
     }
     let names = with(&cluster).ok("get configmaps -o name");
     let wanted = std::fs::read_to_string(&acknowledged).unwrap();
-    assert!(wanted.lines().count() >= 10, "the writers wrote next to nothing: {wanted}");
-    let lost: Vec<&str> =
-        wanted.lines().filter(|name| !names.contains(&format!("configmap/{name}\n"))).collect();
+    assert!(
+        wanted.lines().count() >= 10,
+        "the writers wrote next to nothing: {wanted}"
+    );
+    let lost: Vec<&str> = wanted
+        .lines()
+        .filter(|name| !names.contains(&format!("configmap/{name}\n")))
+        .collect();
     assert!(lost.is_empty(), "acknowledged, but lost: {lost:?}");
-    assert_eq!(with(&cluster).ok(id), before, "the container is another one");
-    assert_eq!(with(&cluster).ok("get pod steady -o 'jsonpath={.status.containerStatuses[0].restartCount}'"), "0");
+    assert_eq!(
+        with(&cluster).ok(id),
+        before,
+        "the container is another one"
+    );
+    assert_eq!(
+        with(&cluster)
+            .ok("get pod steady -o 'jsonpath={.status.containerStatuses[0].restartCount}'"),
+        "0"
+    );
 }
 
 #[test]
@@ -72,7 +89,10 @@ fn an_exit_while_no_server_runs_keeps_its_code() {
     cluster.boot();
     with(&cluster).ok("wait --for=jsonpath='{.status.phase}'=Failed pod/sleeper --timeout=30s");
     let state = "jsonpath={.status.containerStatuses[0].state.terminated.exitCode}";
-    assert_eq!(with(&cluster).ok(&format!("get pod sleeper -o '{state}'")), "7");
+    assert_eq!(
+        with(&cluster).ok(&format!("get pod sleeper -o '{state}'")),
+        "7"
+    );
     assert!(with(&cluster).ok("logs sleeper").contains("leaving with 7"));
 }
 
@@ -82,22 +102,38 @@ fn containers_end_for_the_reasons_upstream_names() {
     cluster.make_image(IMAGE);
     let kubectl = with(&cluster);
     let limit = "    resources: {limits: {memory: 32Mi}}\n";
-    kubectl.ok_with("apply -f -", &pod("glutton", "[demo-app, eat, --mib=256]", limit));
-    kubectl.ok_with("apply -f -", &pod("seven", "[demo-app, exit, --code=7]", ""));
+    kubectl.ok_with(
+        "apply -f -",
+        &pod("glutton", "[demo-app, eat, --mib=256]", limit),
+    );
+    kubectl.ok_with(
+        "apply -f -",
+        &pod("seven", "[demo-app, exit, --code=7]", ""),
+    );
     kubectl.ok_with("apply -f -", &pod("well", "[demo-app, exit, --code=0]", ""));
     let typo = pod("typo", "[]", "    command: [/no/such/file]\n");
     kubectl.ok_with("apply -f -", &typo);
     let ended = |name: &str, phase: &str, wanted: &str| {
-        kubectl.ok(&format!("wait --for=jsonpath='{{.status.phase}}'={phase} pod/{name} --timeout=60s"));
+        kubectl.ok(&format!(
+            "wait --for=jsonpath='{{.status.phase}}'={phase} pod/{name} --timeout=60s"
+        ));
         let state = "{.status.containerStatuses[0].state.terminated";
         let path = format!("{state}.reason}} {state}.exitCode}}");
-        assert_eq!(kubectl.ok(&format!("get pod {name} -o 'jsonpath={path}'")), wanted, "{name}");
+        assert_eq!(
+            kubectl.ok(&format!("get pod {name} -o 'jsonpath={path}'")),
+            wanted,
+            "{name}"
+        );
     };
     ended("glutton", "Failed", "OOMKilled 137");
     ended("seven", "Failed", "Error 7");
     ended("well", "Succeeded", "Completed 0");
     ended("typo", "Failed", "StartError 128");
-    assert!(kubectl.ok("describe pod typo").contains("no such file or directory"));
+    assert!(
+        kubectl
+            .ok("describe pod typo")
+            .contains("no such file or directory")
+    );
     kubectl.ok("run lost --image=localhost:1/nothing:v1 --restart=Never");
     kubectl.until("get pod lost", "ImagePullBackOff");
     let events = kubectl.ok("events --for pod/lost");
@@ -109,9 +145,13 @@ fn bad_requests_get_clear_answers() {
     let cluster = Cluster::start();
     let kubectl = with(&cluster);
     assert!(kubectl.fails("create -f -", "{nonsense").contains("error"));
-    let wrong = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {replicas: many}\n";
+    let wrong =
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {replicas: many}\n";
     let refused = kubectl.fails("create --validate=false -f -", wrong);
-    assert!(refused.contains("cannot unmarshal") || refused.contains("unmarshal"), "{refused}");
+    assert!(
+        refused.contains("cannot unmarshal") || refused.contains("unmarshal"),
+        "{refused}"
+    );
     let large = format!(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: large}}\ndata: {{a: {}}}\n",
         "x".repeat(1_100_000)
@@ -121,16 +161,38 @@ fn bad_requests_get_clear_answers() {
     let old = kubectl.ok("get configmap shared -o yaml");
     kubectl.ok("label configmap shared touched=yes");
     let conflict = kubectl.fails("replace -f -", &old.replace("a: \"1\"", "a: \"2\""));
-    assert!(conflict.contains("the object has been modified"), "{conflict}");
+    assert!(
+        conflict.contains("the object has been modified"),
+        "{conflict}"
+    );
     let path = "get --raw '/api/v1/namespaces/default/configmaps?limit=1&continue=nonsense'";
-    assert!(kubectl.fails(path, "").contains("continue key is not valid"));
+    assert!(
+        kubectl
+            .fails(path, "")
+            .contains("continue key is not valid")
+    );
     let token = "--kubeconfig=/dev/null --server=https://127.0.0.1:6443 --insecure-skip-tls-verify --token=wrong get pods";
     let unauthorized = kubectl.fails(token, "");
-    assert!(unauthorized.contains("Unauthorized") || unauthorized.contains("logged in"), "{unauthorized}");
+    assert!(
+        unauthorized.contains("Unauthorized") || unauthorized.contains("logged in"),
+        "{unauthorized}"
+    );
     let future = "get --raw '/api/v1/namespaces/default/configmaps?resourceVersion=999999999'";
-    assert!(kubectl.fails(future, "").contains("Too large resource version"));
-    assert!(kubectl.fails("create namespace Bad", "").contains("RFC 1123 label"));
-    assert!(kubectl.fails("delete namespace default", "").contains("may not be deleted"));
+    assert!(
+        kubectl
+            .fails(future, "")
+            .contains("Too large resource version")
+    );
+    assert!(
+        kubectl
+            .fails("create namespace Bad", "")
+            .contains("RFC 1123 label")
+    );
+    assert!(
+        kubectl
+            .fails("delete namespace default", "")
+            .contains("may not be deleted")
+    );
 }
 
 #[test]
@@ -140,25 +202,48 @@ fn a_second_server_is_refused_and_the_first_ends_cleanly() {
     with(&cluster).ok_with("apply -f -", &pod("steady", "[demo-app, serve]", ""));
     with(&cluster).ok("wait --for=condition=Ready pod/steady --timeout=60s");
     let folder = cluster.folder.path().display().to_string();
-    let second = cluster.sampan(&["server", "--data-dir", &folder]).output().unwrap();
+    let second = cluster
+        .sampan(&["server", "--data-dir", &folder])
+        .output()
+        .unwrap();
     let complaint = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert!(!second.status.success() && complaint.contains("in use"), "{complaint}");
+    assert!(
+        !second.status.success() && complaint.contains("in use"),
+        "{complaint}"
+    );
 
     let other = tempfile::tempdir().unwrap();
     let other_folder = other.path().display().to_string();
-    let clash = cluster.sampan(&["server", "--data-dir", &other_folder]).output().unwrap();
+    let clash = cluster
+        .sampan(&["server", "--data-dir", &other_folder])
+        .output()
+        .unwrap();
     let complaint = String::from_utf8_lossy(&clash.stderr).into_owned();
-    assert!(!clash.status.success() && complaint.contains("cannot listen on"), "{complaint}");
+    assert!(
+        !clash.status.success() && complaint.contains("cannot listen on"),
+        "{complaint}"
+    );
 
     let ip = with(&cluster).ok("get pod steady -o 'jsonpath={.status.podIP}'");
     let (took, well) = cluster.terminate();
-    assert!(well && took < Duration::from_secs(15), "SIGTERM: {well} after {took:?}\n{}", cluster.log());
+    assert!(
+        well && took < Duration::from_secs(15),
+        "SIGTERM: {well} after {took:?}\n{}",
+        cluster.log()
+    );
     let url = format!("http://{ip}:8080/");
-    let answer = cluster.sampan(&["demo-app", "fetch", &url]).output().unwrap();
+    let answer = cluster
+        .sampan(&["demo-app", "fetch", &url])
+        .output()
+        .unwrap();
     assert!(answer.status.success(), "the pod went down with the server");
     cluster.boot();
-    eventually_or("the pod to be known again", || cluster.log(), || {
-        let phase = with(&cluster).ok("get pod steady -o 'jsonpath={.status.phase} {.status.containerStatuses[0].restartCount}'");
-        (phase == "Running 0").then_some(())
-    });
+    eventually_or(
+        "the pod to be known again",
+        || cluster.log(),
+        || {
+            let phase = with(&cluster).ok("get pod steady -o 'jsonpath={.status.phase} {.status.containerStatuses[0].restartCount}'");
+            (phase == "Running 0").then_some(())
+        },
+    );
 }

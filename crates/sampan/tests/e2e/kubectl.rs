@@ -42,16 +42,23 @@ impl Kubectl<'_> {
     pub(crate) fn fails(&self, arguments: &str, stdin: &str) -> String {
         let output = self.output(arguments, stdin);
         let (out, err) = texts(&output);
-        assert!(!output.status.success(), "kubectl {arguments} succeeded:\n{out}{err}");
+        assert!(
+            !output.status.success(),
+            "kubectl {arguments} succeeded:\n{out}{err}"
+        );
         err
     }
 
     /// Runs a command until it prints `wanted`.
     pub(crate) fn until(&self, arguments: &str, wanted: &str) {
-        eventually_or(&format!("kubectl {arguments} to say {wanted:?}"), || self.cluster.log(), || {
-            let (out, _) = texts(&self.output(arguments, ""));
-            out.contains(wanted).then_some(())
-        });
+        eventually_or(
+            &format!("kubectl {arguments} to say {wanted:?}"),
+            || self.cluster.log(),
+            || {
+                let (out, _) = texts(&self.output(arguments, ""));
+                out.contains(wanted).then_some(())
+            },
+        );
     }
 }
 
@@ -80,11 +87,15 @@ fn split(line: &str) -> Vec<String> {
 /// Every kubectl of this machine from 1.31 on; none at all is a fault of the set-up.
 pub(crate) fn kubectls() -> Vec<PathBuf> {
     let sdk = Path::new("/usr/lib/google-cloud-sdk/bin");
-    let mut found: Vec<PathBuf> =
-        ["kubectl.1.31", "kubectl.1.32", "kubectl.1.33"].map(|name| sdk.join(name)).into();
+    let mut found: Vec<PathBuf> = ["kubectl.1.31", "kubectl.1.32", "kubectl.1.33"]
+        .map(|name| sdk.join(name))
+        .into();
     found.extend(tool("kubectl"));
     found.retain(|path| path.exists());
-    assert!(!found.is_empty(), "no kubectl: run `make e2e`, which installs one");
+    assert!(
+        !found.is_empty(),
+        "no kubectl: run `make e2e`, which installs one"
+    );
     found
 }
 
@@ -124,14 +135,20 @@ fn every_kubectl_drives_the_same_cluster() {
     cluster.make_image(IMAGE);
     for (number, binary) in kubectls().into_iter().enumerate() {
         let namespace = format!("matrix-{number}");
-        let kubectl = Kubectl { cluster: &cluster, binary, namespace: namespace.clone() };
+        let kubectl = Kubectl {
+            cluster: &cluster,
+            binary,
+            namespace: namespace.clone(),
+        };
         kubectl.ok(&format!("create namespace {namespace}"));
         look_around(&kubectl);
         write_objects(&kubectl);
         roll_out(&kubectl);
         use_pods(&kubectl);
         manage_nodes(&kubectl);
-        kubectl.ok(&format!("delete namespace {namespace} --wait=true --timeout=60s"));
+        kubectl.ok(&format!(
+            "delete namespace {namespace} --wait=true --timeout=60s"
+        ));
     }
 }
 
@@ -144,13 +161,27 @@ fn look_around(kubectl: &Kubectl<'_>) {
     }
     assert!(kubectl.ok("api-versions").contains("apps/v1"));
     assert!(kubectl.ok("get --raw /readyz").contains("ok"));
-    assert!(kubectl.ok("explain deployment.spec.replicas").contains("FIELD"));
-    assert!(kubectl.ok("explain pods --recursive").contains("terminationGracePeriodSeconds"));
+    assert!(
+        kubectl
+            .ok("explain deployment.spec.replicas")
+            .contains("FIELD")
+    );
+    assert!(
+        kubectl
+            .ok("explain pods --recursive")
+            .contains("terminationGracePeriodSeconds")
+    );
     assert!(kubectl.ok("auth can-i --list").contains("*.*"));
     assert_eq!(kubectl.ok("auth can-i create pods").trim(), "yes");
-    assert_eq!(kubectl.ok("auth whoami -o 'jsonpath={.status.userInfo.username}'"), "kubernetes-admin");
+    assert_eq!(
+        kubectl.ok("auth whoami -o 'jsonpath={.status.userInfo.username}'"),
+        "kubernetes-admin"
+    );
     let nodes = kubectl.ok("get nodes -o wide");
-    assert!(nodes.contains("Ready") && nodes.contains("CONTAINER-RUNTIME"), "{nodes}");
+    assert!(
+        nodes.contains("Ready") && nodes.contains("CONTAINER-RUNTIME"),
+        "{nodes}"
+    );
     let denied = kubectl.fails("get pods --as=nobody", "");
     let wanted = format!(
         "pods is forbidden: User \"nobody\" cannot list resource \"pods\" in API group \"\" in the namespace \"{}\"",
@@ -161,49 +192,111 @@ fn look_around(kubectl: &Kubectl<'_>) {
 
 fn write_objects(kubectl: &Kubectl<'_>) {
     kubectl.ok("create configmap colours --from-literal=sea=blue");
-    assert!(kubectl.fails("create configmap colours", "").contains("already exists"));
+    assert!(
+        kubectl
+            .fails("create configmap colours", "")
+            .contains("already exists")
+    );
     kubectl.ok("label configmap colours tier=front");
     kubectl.ok("annotate configmap colours note=hello");
     kubectl.ok("patch configmap colours -p '{\"data\":{\"sun\":\"gold\"}}'");
     kubectl.ok("patch configmap colours --type=merge -p '{\"data\":{\"sun\":null}}'");
     kubectl.ok("patch configmap colours --type=json -p '[{\"op\":\"add\",\"path\":\"/data/sail\",\"value\":\"white\"}]'");
-    assert_eq!(kubectl.ok("get cm colours -o 'jsonpath={.data}'"), r#"{"sail":"white","sea":"blue"}"#);
-    assert!(kubectl.ok("get cm -l tier=front -o name").contains("configmap/colours"));
-    assert!(!kubectl.ok("get cm -l tier=back -o name").contains("colours"));
-    assert!(kubectl.ok("get cm --field-selector=metadata.name=colours").contains("colours"));
+    assert_eq!(
+        kubectl.ok("get cm colours -o 'jsonpath={.data}'"),
+        r#"{"sail":"white","sea":"blue"}"#
+    );
+    assert!(
+        kubectl
+            .ok("get cm -l tier=front -o name")
+            .contains("configmap/colours")
+    );
+    assert!(
+        !kubectl
+            .ok("get cm -l tier=back -o name")
+            .contains("colours")
+    );
+    assert!(
+        kubectl
+            .ok("get cm --field-selector=metadata.name=colours")
+            .contains("colours")
+    );
     let columns = kubectl.ok("get cm colours -o 'custom-columns=N:.metadata.name,S:.data.sea'");
     assert!(columns.contains("blue"), "{columns}");
-    assert!(kubectl.ok("get cm --sort-by=.metadata.name -o yaml").contains("kind: List"));
+    assert!(
+        kubectl
+            .ok("get cm --sort-by=.metadata.name -o yaml")
+            .contains("kind: List")
+    );
     assert!(kubectl.ok("get cm -A -o json").contains("kube-root-ca.crt"));
     kubectl.ok("create secret generic treasure --from-literal=map=here");
-    assert_eq!(kubectl.ok("get secret treasure -o 'jsonpath={.data.map}'"), "aGVyZQ==");
+    assert_eq!(
+        kubectl.ok("get secret treasure -o 'jsonpath={.data.map}'"),
+        "aGVyZQ=="
+    );
 
     let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: applied}\ndata: {a: '1'}\n";
     assert!(kubectl.ok_with("apply -f -", map).contains("created"));
     assert!(kubectl.ok_with("apply -f -", map).contains("unchanged"));
     let changed = map.replace("a: '1'", "b: '2'");
     let diff = kubectl.fails("diff -f -", &changed).is_empty();
-    assert!(diff, "diff says its difference on standard output, not as a complaint");
-    assert!(kubectl.ok_with("apply -f -", &changed).contains("configured"));
-    assert_eq!(kubectl.ok("get cm applied -o 'jsonpath={.data}'"), r#"{"b":"2"}"#);
-    assert!(kubectl.ok_with("apply --server-side --force-conflicts -f -", map).contains("serverside-applied"));
-    assert!(kubectl.ok_with("apply --server-side --dry-run=server -f -", map).contains("dry run"));
+    assert!(
+        diff,
+        "diff says its difference on standard output, not as a complaint"
+    );
+    assert!(
+        kubectl
+            .ok_with("apply -f -", &changed)
+            .contains("configured")
+    );
+    assert_eq!(
+        kubectl.ok("get cm applied -o 'jsonpath={.data}'"),
+        r#"{"b":"2"}"#
+    );
+    assert!(
+        kubectl
+            .ok_with("apply --server-side --force-conflicts -f -", map)
+            .contains("serverside-applied")
+    );
+    assert!(
+        kubectl
+            .ok_with("apply --server-side --dry-run=server -f -", map)
+            .contains("dry run")
+    );
     kubectl.ok_with("replace -f -", &changed);
     let unknown = map.replace("data:", "dada:");
-    assert!(kubectl.fails("create --validate=strict -f -", &unknown).contains("unknown field \"dada\""));
+    assert!(
+        kubectl
+            .fails("create --validate=strict -f -", &unknown)
+            .contains("unknown field \"dada\"")
+    );
     let wrong = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: Bad_Name}\n";
     let refused = kubectl.fails("create -f -", wrong);
-    assert!(refused.contains("a lowercase RFC 1123 subdomain"), "{refused}");
+    assert!(
+        refused.contains("a lowercase RFC 1123 subdomain"),
+        "{refused}"
+    );
     kubectl.ok("delete configmap applied colours");
-    assert!(kubectl.fails("get configmap colours", "").contains("configmaps \"colours\" not found"));
+    assert!(
+        kubectl
+            .fails("get configmap colours", "")
+            .contains("configmaps \"colours\" not found")
+    );
 }
 
 fn roll_out(kubectl: &Kubectl<'_>) {
-    assert!(kubectl.ok_with("apply -f -", &deployment("web", 2, "v1")).contains("created"));
+    assert!(
+        kubectl
+            .ok_with("apply -f -", &deployment("web", 2, "v1"))
+            .contains("created")
+    );
     kubectl.ok("rollout status deployment/web --timeout=60s");
     assert!(kubectl.ok("get deploy web").contains("2/2"));
     kubectl.ok("expose deployment web --port=80 --target-port=8080");
-    kubectl.until("get endpointslices -l kubernetes.io/service-name=web", "10.244.");
+    kubectl.until(
+        "get endpointslices -l kubernetes.io/service-name=web",
+        "10.244.",
+    );
     kubectl.ok("scale deployment web --replicas=3");
     kubectl.ok("rollout status deployment/web --timeout=60s");
     kubectl.ok("set env deployment/web VERSION=v2");
@@ -223,7 +316,10 @@ fn roll_out(kubectl: &Kubectl<'_>) {
     assert!(described.contains("ScalingReplicaSet"), "{described}");
     kubectl.ok("wait --for=condition=Available deployment/web --timeout=30s");
     kubectl.ok("delete deployment web --wait=true");
-    kubectl.until("get pods -l app=web -o name --ignore-not-found --show-kind=false", "");
+    kubectl.until(
+        "get pods -l app=web -o name --ignore-not-found --show-kind=false",
+        "",
+    );
     kubectl.ok("delete service web");
 }
 
@@ -235,13 +331,23 @@ fn use_pods(kubectl: &Kubectl<'_>) {
     assert!(kubectl.ok("get pods -o wide").contains("10.244."));
     kubectl.until("logs boat", "listening on");
     assert!(kubectl.ok("logs boat --tail=1 --timestamps").contains('T'));
-    assert!(kubectl.ok("logs boat --since=1h -c boat").contains("listening"));
+    assert!(
+        kubectl
+            .ok("logs boat --since=1h -c boat")
+            .contains("listening")
+    );
     let answer = kubectl.ok("exec boat -- /sampan demo-app fetch http://127.0.0.1:8080/");
     assert!(answer.starts_with("Hello from boat"), "{answer}");
-    let failed = kubectl.fails("exec boat -- /sampan demo-app fetch http://127.0.0.1:1/", "");
+    let failed = kubectl.fails(
+        "exec boat -- /sampan demo-app fetch http://127.0.0.1:1/",
+        "",
+    );
     assert!(failed.contains("exit code 1"), "{failed}");
     let absent = kubectl.fails("exec boat -- /no/such/file", "");
-    assert!(absent.contains("no such file") || absent.contains("not found"), "{absent}");
+    assert!(
+        absent.contains("no such file") || absent.contains("not found"),
+        "{absent}"
+    );
     let described = kubectl.ok("describe pod boat");
     for word in ["Scheduled", "Pulled", "Created", "Started", "IP:"] {
         assert!(described.contains(word), "{word} in {described}");
@@ -253,7 +359,9 @@ fn use_pods(kubectl: &Kubectl<'_>) {
     kubectl.ok("run lost --image=localhost:1/nothing:v1 --restart=Never");
     kubectl.until("get pod lost", "ErrImagePull");
     kubectl.ok("delete pod lost --wait=true");
-    kubectl.ok(&format!("run crash --image={IMAGE} --restart=Always -- demo-app fetch http://127.0.0.1:1/"));
+    kubectl.ok(&format!(
+        "run crash --image={IMAGE} --restart=Always -- demo-app fetch http://127.0.0.1:1/"
+    ));
     kubectl.until("get pod crash", "CrashLoopBackOff");
     assert!(!kubectl.ok("logs crash --previous").contains("listening"));
     kubectl.ok("delete pod crash --wait=true");
@@ -264,7 +372,9 @@ fn manage_nodes(kubectl: &Kubectl<'_>) {
     assert!(kubectl.ok("get nodes").contains("SchedulingDisabled"));
     kubectl.ok("uncordon node-1");
     kubectl.ok("taint nodes node-1 sea=rough:NoSchedule");
-    kubectl.ok(&format!("run waiting --image={IMAGE} --restart=Never -- demo-app serve"));
+    kubectl.ok(&format!(
+        "run waiting --image={IMAGE} --restart=Never -- demo-app serve"
+    ));
     kubectl.until("describe pod waiting", "untolerated taint");
     kubectl.ok("taint nodes node-1 sea:NoSchedule-");
     kubectl.ok("wait --for=condition=Ready pod/waiting --timeout=60s");
@@ -283,7 +393,11 @@ fn helm_installs_upgrades_rolls_back_and_uninstalls() {
     cluster.make_image(IMAGE);
     let chart = cluster.folder.path().join("chart");
     std::fs::create_dir_all(chart.join("templates")).unwrap();
-    std::fs::write(chart.join("Chart.yaml"), "apiVersion: v2\nname: web\nversion: 0.1.0\n").unwrap();
+    std::fs::write(
+        chart.join("Chart.yaml"),
+        "apiVersion: v2\nname: web\nversion: 0.1.0\n",
+    )
+    .unwrap();
     std::fs::write(chart.join("values.yaml"), "replicas: 1\nversion: v1\n").unwrap();
     let template = deployment("{{ .Release.Name }}", 1, "{{ .Values.version }}")
         .replace("replicas: 1", "replicas: {{ .Values.replicas }}");
@@ -294,14 +408,24 @@ fn helm_installs_upgrades_rolls_back_and_uninstalls() {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let output = cluster.run(&helm, &words, "");
         let (out, err) = texts(&output);
-        assert!(output.status.success(), "helm {line}\n{out}{err}\n{}", cluster.log());
+        assert!(
+            output.status.success(),
+            "helm {line}\n{out}{err}\n{}",
+            cluster.log()
+        );
         out
     };
     run(&format!("install boat {chart} --wait --timeout 60s"));
     assert!(run("list").contains("deployed"));
-    run(&format!("upgrade boat {chart} --set replicas=2 --wait --timeout 60s"));
+    run(&format!(
+        "upgrade boat {chart} --set replicas=2 --wait --timeout 60s"
+    ));
     let binary = kubectls().remove(0);
-    let kubectl = Kubectl { cluster: &cluster, binary, namespace: "default".into() };
+    let kubectl = Kubectl {
+        cluster: &cluster,
+        binary,
+        namespace: "default".into(),
+    };
     assert!(kubectl.ok("get deploy boat").contains("2/2"));
     run("rollback boat 1 --wait --timeout 60s");
     kubectl.until("get deploy boat", "1/1");

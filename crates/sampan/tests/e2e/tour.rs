@@ -24,9 +24,17 @@ fn shell_blocks(page: &str) -> String {
 
 fn chapters() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/tour");
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let entries = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
     let mut pages: Vec<PathBuf> = entries
-        .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(char::is_numeric))
+        .filter(|path| {
+            path.file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .starts_with(char::is_numeric)
+        })
         .collect();
     pages.sort();
     assert!(pages.len() >= 7, "the tour has lost chapters: {pages:?}");
@@ -43,7 +51,11 @@ fn every_chapter_does_what_it_says() {
     let newest = kubectls().pop().unwrap();
     std::os::unix::fs::symlink(newest, bin.join("kubectl")).unwrap();
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_sampan"), bin.join("sampan")).unwrap();
-    let path = format!("{}:{}", bin.display(), "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin");
+    let path = format!(
+        "{}:{}",
+        bin.display(),
+        "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+    );
     for page in chapters() {
         let blocks = shell_blocks(&std::fs::read_to_string(&page).unwrap());
         assert!(!blocks.is_empty(), "{} has no commands", page.display());
