@@ -72,12 +72,15 @@ pub struct Change<K> {
     pub new: Option<Arc<K>>,
 }
 
+/// What tells informers apart.
+type Slot = (TypeId, Selection);
+
 /// The informers of one process; at most one per kind and selection.
 #[derive(Clone)]
 pub struct Hub {
     client: Client,
     crew: Crew,
-    informers: Arc<Mutex<HashMap<(TypeId, Selection), Box<dyn Any + Send + Sync>>>>,
+    informers: Arc<Mutex<HashMap<Slot, Box<dyn Any + Send + Sync>>>>,
 }
 
 impl Hub {
@@ -115,11 +118,14 @@ impl Hub {
 
 type IndexFn<K> = fn(&K) -> Vec<String>;
 
+/// How to index an object, and which objects each text stands for.
+type Index<K> = (IndexFn<K>, BTreeMap<String, BTreeSet<Key>>);
+
 struct State<K> {
     /// Resource version up to which the watch has been seen.
     version: u64,
     objects: BTreeMap<Key, Arc<K>>,
-    indexes: HashMap<&'static str, (IndexFn<K>, BTreeMap<String, BTreeSet<Key>>)>,
+    indexes: HashMap<&'static str, Index<K>>,
     subscribers: Vec<std::sync::Weak<Backlog<K>>>,
 }
 

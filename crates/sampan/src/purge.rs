@@ -10,7 +10,8 @@ use crate::server::engine_config;
 
 /// Cleans up after the server of a data folder, which must not run.
 pub(crate) fn run(data_dir: &Path) -> Result<()> {
-    runtime::clean_up(&engine_config(data_dir)).context("container engine")?;
+    let engine = engine_config(data_dir);
+    runtime::clean_up(&engine).context("container engine")?;
     proxy::cleanup().context("service rules")?;
     let table = std::fs::read_to_string("/proc/self/mountinfo").context("mount table")?;
     for mount in mounts_below(&table, data_dir) {
@@ -18,8 +19,8 @@ pub(crate) fn run(data_dir: &Path) -> Result<()> {
             .with_context(|| format!("cannot unmount {}", mount.display()))?;
     }
     // Volumes and addresses belong to containers that are gone now.
-    for folder in ["kubelet/pods", "network"] {
-        let folder = data_dir.join(folder);
+    let folders = [data_dir.join("kubelet/pods"), data_dir.join("network"), engine.state];
+    for folder in folders {
         if folder.exists() {
             std::fs::remove_dir_all(&folder)
                 .with_context(|| format!("cannot remove {}", folder.display()))?;
