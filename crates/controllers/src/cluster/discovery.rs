@@ -42,8 +42,16 @@ impl Resource {
     }
 }
 
-/// All resources. A group that does not answer (an aggregated server may be down) is left out.
-pub(crate) async fn resources(client: &Client) -> Result<Vec<Arc<Resource>>, Status> {
+/// What was discovered.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub resources: Vec<Arc<Resource>>,
+    /// Every group answered; an aggregated server may be down.
+    pub complete: bool,
+}
+
+/// All resources of the groups that answer.
+pub(crate) async fn served(client: &Client) -> Result<Served, Status> {
     let mut roots = vec![(String::new(), "/api/v1".to_owned())];
     let groups = client.get_value("/apis").await?;
     for group in groups["groups"].as_array().into_iter().flatten() {
@@ -52,15 +60,21 @@ pub(crate) async fn resources(client: &Client) -> Result<Vec<Arc<Resource>>, Sta
             roots.push((name.to_owned(), format!("/apis/{version}")));
         }
     }
-    let mut found = Vec::new();
+    let (mut found, mut complete) = (Vec::new(), true);
     for (group, root) in roots {
         match client.get_value(&root).await {
             Ok(list) => found.extend(read(&group, &root, &list)),
             Err(status) if matches!(status.reason, Reason::NotFound) => {}
-            Err(status) => tracing::debug!(%root, error = %status, "group not discovered"),
+            Err(status) => {
+                complete = false;
+                tracing::debug!(%root, error = %status, "group not discovered");
+            }
         }
     }
-    Ok(found)
+    Ok(Served {
+        resources: found,
+        complete,
+    })
 }
 
 fn read(group: &str, root: &str, list: &Value) -> Vec<Arc<Resource>> {

@@ -296,7 +296,7 @@ impl Controller {
         let resource = match known {
             Some(known) => known,
             None => {
-                let found = discovery::resources(&self.client).await?.into_iter();
+                let found = discovery::served(&self.client).await?.resources.into_iter();
                 let found = found
                     .map(|one| ((one.group.clone(), one.kind.clone()), one))
                     .collect();

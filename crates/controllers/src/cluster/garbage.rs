@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use reconcile::Queue;
 use tokio::sync::Notify;
 
-use super::discovery::{self, Resource};
+use super::discovery::{self, Resource, Served};
 use super::monitor::{self, ItemMeta, Sink};
 use super::worker::employ;
 use crate::context::Context;
@@ -71,7 +71,7 @@ async fn run(intake: Arc<Intake>, crew: Crew) {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
     let mut working = false;
     while !stop.is_raised() {
-        let pause = match discovery::resources(&collector.client).await {
+        let pause = match discovery::served(&collector.client).await {
             Ok(found) => {
                 backoff.reset();
                 follow_all(&intake, found, &mut followed, &crew);
@@ -98,11 +98,12 @@ async fn run(intake: Arc<Intake>, crew: Crew) {
 /// Follows what is served now, and no more what was before.
 fn follow_all(
     intake: &Arc<Intake>,
-    found: Vec<Arc<Resource>>,
+    found: Served,
     followed: &mut HashMap<Arc<Resource>, Stop>,
     crew: &Crew,
 ) {
     let collector = &intake.collector;
+    let (found, complete) = (found.resources, found.complete);
     let kinds = found
         .iter()
         .map(|one| ((one.group.clone(), one.kind.clone()), one.clone()));
@@ -113,7 +114,7 @@ fn follow_all(
         .filter(|one| !IGNORED.contains(&one.group_resource().as_str()))
         .collect();
     followed.retain(|resource, stop| {
-        let stays = wanted.contains(resource);
+        let stays = !complete || wanted.contains(resource);
         if !stays {
             stop.raise();
             intake.replace(resource, Vec::new());

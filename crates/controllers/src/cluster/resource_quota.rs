@@ -252,7 +252,7 @@ impl Controller {
                 return Ok(None);
             }
         }
-        let found = discovery::resources(&self.client).await?.into_iter();
+        let found = discovery::served(&self.client).await?.resources.into_iter();
         let countable = found.filter(|one| one.namespaced && one.can(&["list", "watch"]));
         let mut served = self.served.lock();
         served.resources = countable.map(|one| (one.group_resource(), one)).collect();
