@@ -92,20 +92,27 @@ pub async fn run(client: Client, parts: Parts, config: Config, crew: &Crew) -> R
     let shared = share(client, parts, config, &hub, crew);
     let stop = crew.stop();
     let statics = static_pods(&shared, &informer, crew);
-    crew.spawn(
+    spawn_until_stop(
+        crew,
         "node status",
         node::keep_status(shared.clone(), stop.clone()),
     );
-    crew.spawn("node lease", node::keep_lease(shared.clone(), stop.clone()));
-    crew.spawn(
+    spawn_until_stop(
+        crew,
+        "node lease",
+        node::keep_lease(shared.clone(), stop.clone()),
+    );
+    spawn_until_stop(
+        crew,
         "image removal",
         image_gc::keep_space(shared.clone(), stop.clone()),
     );
     if let (Some(listener), Some(server)) = (listener, shared.config.server.clone()) {
         let serving = server::serve(shared.clone(), listener, server, stop.clone());
-        crew.spawn("kubelet server", serving);
+        spawn_until_stop(crew, "kubelet server", serving);
     }
-    crew.spawn(
+    spawn_until_stop(
+        crew,
         "log rotation",
         logs::keep_small(shared.clone(), stop.clone()),
     );
@@ -116,13 +123,27 @@ pub async fn run(client: Client, parts: Parts, config: Config, crew: &Crew) -> R
         events,
         stop,
     };
-    crew.spawn("pods", driver.run());
+    spawn_until_stop(crew, "pods", driver.run());
     Ok(())
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
     let bound = TcpListener::bind(address).await;
     bound.map_err(|source| Error::Listen { address, source })
+}
+
+/// Runs a task that may be waiting for the API when the process stops.
+fn spawn_until_stop<F>(crew: &Crew, name: &'static str, task: F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let stop = crew.stop();
+    crew.spawn(name, async move {
+        tokio::select! {
+            () = task => {}
+            () = stop.raised() => {}
+        }
+    });
 }
 
 /// Follows the folder of static pods, if there is one.
@@ -137,20 +158,20 @@ fn static_pods(
     let (found, statics) = watch::channel(None);
     let node_name = shared.config.node_name.clone();
     let following = static_pods::follow(folder, node_name, found, crew.stop());
-    crew.spawn("static pods", following);
+    spawn_until_stop(crew, "static pods", following);
     let mirrors = static_pods::keep_mirrors(
         shared.clone(),
         informer.clone(),
         statics.clone(),
         crew.stop(),
     );
-    crew.spawn("mirror pods", mirrors);
+    spawn_until_stop(crew, "mirror pods", mirrors);
     statics
 }
 
 fn share(client: Client, parts: Parts, config: Config, hub: &Hub, crew: &Crew) -> Arc<Shared> {
     let (recorder, writer) = Recorder::new(client.clone(), config.node_name.clone(), crew.stop());
-    crew.spawn("events", writer);
+    spawn_until_stop(crew, "events", writer);
     let pods = Arc::new(Pods::default());
     let told = pods.clone();
     let sources = Sources::new(

@@ -25,8 +25,8 @@ use crate::shared::Shared;
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// How often the node looks whether its status changed.
 const STATUS_CHECK: Duration = Duration::from_secs(10);
-/// How often it looks while the runtime is not ready yet.
-const STARTUP_CHECK: Duration = Duration::from_millis(50);
+/// How soon it looks again while the runtime is not ready; later and later.
+const STARTUP_CHECK: Duration = Duration::from_millis(25);
 /// Images named in the status, the largest first.
 const IMAGES_MAX: usize = 50;
 /// Names shown per image.
@@ -38,10 +38,11 @@ const DISK_PRESSURE_PERCENT: i64 = 10;
 
 /// Registers the node and keeps its status; ends when the process stops.
 pub(crate) async fn keep_status(shared: Arc<Shared>, stop: Stop) {
-    tokio::select! {
-        () = register(&shared) => {}
+    // Conditions keep the times at which they changed, also over a restart of ours.
+    let before = tokio::select! {
+        before = register(&shared) => before,
         () = stop.raised() => return,
-    }
+    };
     let config = &shared.config;
     let about = node_reference(&config.node_name);
     shared
@@ -49,18 +50,23 @@ pub(crate) async fn keep_status(shared: Arc<Shared>, stop: Stop) {
         .tell(about, Kind::Normal, "Starting", "Starting kubelet.".into());
     let mut reported: Option<(NodeStatus, tokio::time::Instant)> = None;
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+    let mut startup = Backoff::new(STARTUP_CHECK, STATUS_CHECK);
     loop {
-        let status = node_status(&shared, reported.as_ref().map(|(status, _)| status)).await;
+        let known = reported
+            .as_ref()
+            .map(|(status, _)| status)
+            .or(before.as_ref());
+        let status = node_status(&shared, known).await;
         let due = reported.as_ref().is_none_or(|(known, at)| {
             changed(known, &status) || at.elapsed() >= config.status_report_interval
         });
         let mut pause = match is_ready(&status) {
             true => STATUS_CHECK,
-            false => STARTUP_CHECK,
+            false => startup.next_delay(),
         };
         if due {
-            let was_ready = reported.as_ref().is_some_and(|(known, _)| is_ready(known));
-            match report(&shared, &status, reported.is_none()).await {
+            let was_ready = known.is_some_and(is_ready);
+            match report(&shared, &status).await {
                 Ok(()) => {
                     tell_ready(&shared, was_ready, is_ready(&status));
                     backoff.reset();
@@ -71,7 +77,10 @@ pub(crate) async fn keep_status(shared: Arc<Shared>, stop: Stop) {
                     pause = backoff.next_delay();
                     if status.is_not_found() {
                         reported = None;
-                        register(&shared).await;
+                        tokio::select! {
+                            _ = register(&shared) => {}
+                            () = stop.raised() => return,
+                        }
                     }
                 }
             }
@@ -96,19 +105,20 @@ fn tell_ready(shared: &Shared, was_ready: bool, ready: bool) {
         .tell(node_reference(name), Kind::Normal, reason, message);
 }
 
-/// Creates the node's object unless it exists.
-async fn register(shared: &Shared) {
+/// Creates the node's object unless it exists; then returns the status it has.
+async fn register(shared: &Shared) -> Option<NodeStatus> {
     let nodes = shared.client.all::<Node>();
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
     loop {
         let mut node = new_node(shared);
         node.status = Some(node_status(shared, None).await);
         let outcome = match nodes.create(&node).await {
-            Err(status) if status.is_already_exists() => relabel(shared).await,
-            other => other.map(drop),
+            Ok(_) => Ok(None),
+            Err(status) if status.is_already_exists() => relabel(shared).await.map(|n| n.status),
+            Err(status) => Err(status),
         };
         match outcome {
-            Ok(()) => return,
+            Ok(before) => return before,
             Err(status) => tracing::debug!(error = %status, "node not registered"),
         }
         tokio::time::sleep(backoff.next_delay()).await;
@@ -116,7 +126,7 @@ async fn register(shared: &Shared) {
 }
 
 /// Sets the labels that are the machine's on a node that exists already.
-async fn relabel(shared: &Shared) -> Result<(), Status> {
+async fn relabel(shared: &Shared) -> Result<Node, Status> {
     let labels = labels(shared);
     let mut body = json!({"metadata": {"labels": labels}});
     if !shared.config.pod_cidrs.is_empty() {
@@ -129,7 +139,6 @@ async fn relabel(shared: &Shared) -> Result<(), Status> {
     nodes
         .patch(name, &Patch::Merge(body), &WriteOptions::default())
         .await
-        .map(drop)
 }
 
 fn labels(shared: &Shared) -> BTreeMap<String, String> {
@@ -171,9 +180,9 @@ fn new_node(shared: &Shared) -> Node {
     }
 }
 
-async fn report(shared: &Shared, status: &NodeStatus, whole: bool) -> Result<(), Status> {
+async fn report(shared: &Shared, status: &NodeStatus) -> Result<(), Status> {
     let mut tree = serde_json::to_value(status).map_err(Status::internal)?;
-    if whole && let Some(addresses) = tree.get_mut("addresses").and_then(|a| a.as_array_mut()) {
+    if let Some(addresses) = tree.get_mut("addresses").and_then(|a| a.as_array_mut()) {
         // Addresses merge by type; what another kubelet left must not stay.
         addresses.insert(0, json!({"$patch": "replace"}));
     }

@@ -169,9 +169,13 @@ pub(crate) async fn keep_mirrors(
                 change = changes.next() => match change {
                     None => return,
                     Some(change) => {
-                        let mirror = |pod: &Option<Arc<Pod>>| pod.as_ref().is_some_and(|pod| pod.is_mirror());
-                        // Our own creations come by here as well; they change nothing.
-                        if change.new.is_none() && mirror(&change.old) || mirror(&change.new) && change.old.is_none() {
+                        let (old, new) = (change.old.as_ref(), change.new.as_ref());
+                        // Status updates of mirrors come by here as well; they change nothing.
+                        let lost = old.is_some_and(|pod| pod.is_mirror()) && new.is_none();
+                        let strange = new.is_some_and(|pod| {
+                            pod.is_mirror() && (old.is_none() || pod.is_deleting())
+                        });
+                        if lost || strange {
                             break;
                         }
                     }
@@ -195,7 +199,8 @@ async fn settle(
     for mirror in informer.list().into_iter().filter(|pod| pod.is_mirror()) {
         let pod = by_name.get(&(mirror.namespace(), mirror.name()));
         let same = pod.is_some_and(|pod| mirror.annotation(CONFIG_MIRROR) == Some(pod.uid()));
-        if !same {
+        // Someone who deletes a mirror pod only makes us show it anew.
+        if !same || mirror.is_deleting() {
             let options = DeleteOptions {
                 grace_period_seconds: Some(0),
                 ..DeleteOptions::uid(mirror.uid())

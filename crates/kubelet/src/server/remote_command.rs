@@ -332,7 +332,7 @@ async fn feed<W: tokio::io::AsyncWrite + Unpin>(
     channel: u8,
     bytes: &Bytes,
 ) {
-    let Some(slot) = slot.filter(|_| channel % 2 == 0) else {
+    let Some(slot) = slot.filter(|_| channel.is_multiple_of(2)) else {
         return;
     };
     if let Some(writer) = slot

@@ -38,9 +38,11 @@ impl Given {
     fn container(mut self, name: &str, attempt: u32, code: Option<i32>) -> Given {
         let id = format!("{name}{attempt}");
         let state = if code.is_some() { "Exited" } else { "Running" };
-        let mut config = node_api::ContainerConfig::default();
-        config.name = name.into();
-        config.attempt = attempt;
+        let config = node_api::ContainerConfig {
+            name: name.into(),
+            attempt,
+            ..node_api::ContainerConfig::default()
+        };
         let status = json!({
             "id": id, "sandbox_id": "s", "config": config, "state": state, "created_at": attempt + 1,
             "started_at": 5_000_000_000i64, "finished_at": 9_000_000_000i64,
@@ -86,7 +88,8 @@ fn condition(status: &Value, kind: &str) -> Value {
 fn phases_follow_containers() {
     let always = json!({"containers": [{"name": "a"}, {"name": "b"}]});
     let never = json!({"restartPolicy": "Never", "containers": [{"name": "a"}, {"name": "b"}]});
-    let cases: [(&Value, &[(&str, Option<i32>)], &str); 7] = [
+    type Case<'a> = (&'a Value, &'a [(&'a str, Option<i32>)], &'a str);
+    let cases: [Case<'_>; 7] = [
         (&always, &[], "Pending"),
         (&always, &[("a", None)], "Pending"),
         (&always, &[("a", None), ("b", None)], "Running"),
@@ -201,19 +204,20 @@ fn a_pod_ended_from_outside_has_the_verdict() {
 
 #[test]
 fn a_patch_names_what_left_and_only_own_conditions() {
-    let mut old = PodStatus::default();
-    old.reason = Some("Old".into());
-    old.pod_ips = Some(vec![PodIP {
-        ip: "10.0.0.1".into(),
-    }]);
-    let mut new = PodStatus::default();
-    new.pod_ips = Some(vec![PodIP {
-        ip: "10.0.0.2".into(),
-    }]);
-    new.conditions = serde_json::from_value(json!([
+    let ips = |ip: &str| Some(vec![PodIP { ip: ip.into() }]);
+    let old = PodStatus {
+        reason: Some("Old".into()),
+        pod_ips: ips("10.0.0.1"),
+        ..PodStatus::default()
+    };
+    let conditions = json!([
         {"type": "Ready", "status": "True"}, {"type": "example.com/ok", "status": "True"}
-    ]))
-    .unwrap();
+    ]);
+    let new = PodStatus {
+        pod_ips: ips("10.0.0.2"),
+        conditions: serde_json::from_value(conditions).unwrap(),
+        ..PodStatus::default()
+    };
     let patch = patch("u", &old, &new);
     assert_eq!(patch["metadata"]["uid"], "u");
     assert_eq!(patch["status"]["reason"], Value::Null);

@@ -35,7 +35,7 @@ pub(super) enum Done {
     Removed { sandbox: bool, id: String },
     Starts(u64),
     Killed(String),
-    Patched(Result<Pod, Status>),
+    Patched(Box<Result<Pod, Status>>),
     Unmounted(Result<(), VolumeError>),
     Deleted(Result<(), Status>),
     Cleaned(Result<(), String>),

@@ -55,7 +55,7 @@ impl Worker {
                 self.look_at_container(&id).await;
                 self.busy.killing.remove(&id);
             }
-            Done::Patched(answer) => self.patched(answer),
+            Done::Patched(answer) => self.patched(*answer),
             Done::Unmounted(Ok(())) => self.last.unmounted = true,
             Done::Unmounted(Err(error)) => {
                 tracing::warn!(%error, pod = self.pod.display(), "volumes not unmounted");

@@ -8,7 +8,7 @@ use base::Backoff;
 use client::{Patch, WriteOptions};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus as ApiContainerStatus, Pod, PodStatus};
-use meta::Status;
+use meta::{Reason, Status};
 
 use super::Worker;
 use super::act::Done;
@@ -117,10 +117,9 @@ impl Worker {
         let api = self.shared.client.beside(target.as_ref());
         self.ops.spawn(async move {
             let options = WriteOptions::default();
-            Done::Patched(
-                api.patch_status(target.name(), &Patch::Strategic(body), &options)
-                    .await,
-            )
+            let patch = Patch::Strategic(body);
+            let answer = api.patch_status(target.name(), &patch, &options).await;
+            Done::Patched(Box::new(answer))
         });
         None
     }
@@ -140,6 +139,11 @@ impl Worker {
             // Another pod of the same name, or none: the watch will say so.
             Err(status) if status.is_not_found() || status.is_conflict() => {
                 report.orphaned = true;
+            }
+            // Asking again would not change the answer, and must not hold up the pod's end.
+            Err(status) if matches!(status.reason, Reason::Invalid | Reason::BadRequest) => {
+                tracing::warn!(error = %status, pod = self.pod.display(), "status refused");
+                report.written = sent;
             }
             Err(status) => {
                 tracing::debug!(error = %status, pod = self.pod.display(), "status not written");
