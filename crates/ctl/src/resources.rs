@@ -39,7 +39,7 @@ fn names(group: &str, version: &str, resource: &Value) -> Option<Names> {
         list.filter_map(Value::as_str).map(str::to_owned).collect()
     };
     let plural = text("name");
-    let listable = words("verbs").iter().any(|verb| verb == "list");
+    let listable = words("verbs").contains(&"list".to_owned());
     (!plural.contains('/') && listable).then(|| Names {
         group: group.to_owned(),
         version: version.to_owned(),

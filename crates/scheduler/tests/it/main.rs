@@ -1,4 +1,5 @@
 //! Decisions of whole cycles, by the public face.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 
