@@ -5,7 +5,6 @@
 pub mod cluster;
 pub mod context;
 pub mod network;
-mod patch;
 pub mod pods;
 pub mod workloads;
 
@@ -13,8 +12,11 @@ use base::Crew;
 
 pub use context::{Config, Context};
 
+/// Starts one controller.
+pub type Start = fn(&Context);
+
 /// Every controller: upstream's name and how to start it. A new controller is a file and a line.
-pub const CONTROLLERS: &[(&str, fn(&Context))] = &[
+pub const CONTROLLERS: &[(&str, Start)] = &[
     ("deployment-controller", workloads::deployment::start),
     ("replicaset-controller", workloads::replicaset::start),
     ("statefulset-controller", workloads::statefulset::start),

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use client::Kind;
-use k8s_openapi::api::core::v1::{Pod, PodSpec, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector as Selector, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use meta::LabelSelector;
@@ -82,7 +82,7 @@ pub fn from_template<K: Kind>(template: &PodTemplateSpec, owner: &K) -> Pod {
             owner_references: Some(vec![controller_reference(owner)]),
             ..ObjectMeta::default()
         },
-        spec: Some(template.spec.clone().unwrap_or_else(PodSpec::default)),
+        spec: Some(template.spec.clone().unwrap_or_default()),
         status: None,
     }
 }

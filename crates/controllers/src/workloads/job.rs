@@ -84,8 +84,11 @@ fn watch(context: &Context, controller: &Controller, queue: &Queue<Key>) {
         let matching = nearby.filter(|job| {
             selector_of(job).is_some_and(|selector| pods::matches(&selector, &orphan.metadata))
         });
+        let tracked = pod::is_tracked(orphan).then(|| change.key.clone());
         keys.into_iter()
             .chain(matching.map(|job| Key::of(job.as_ref())))
+            // Whatever job this key names: looking at it frees the namespace's orphans.
+            .chain(tracked)
             .collect()
     });
 }
@@ -215,21 +218,44 @@ impl Controller {
         outcome
     }
 
-    /// Lets go of tracked pods whose job is gone, or is another one of the same name.
+    /// Lets go of tracked pods whose job is gone, or is another one of the same name, or that no
+    /// job wants.
     async fn free_orphans(&self, key: &Key, uid: Option<&str>) -> Result<(), Status> {
-        let mut orphans = self.control.pods.by_index(TRACKED_BY, &key.to_string());
-        orphans.retain(|pod| {
+        let pods = &self.control.pods;
+        let mut lost = pods.by_index(TRACKED_BY, &key.to_string());
+        lost.retain(|pod| {
             let owner = controller_of(&pod.metadata);
             owner.map(|owner| owner.uid.as_str()) != uid
         });
-        self.untrack(&orphans).await
+        let orphans = pods.by_index(TRACKED_BY, &orphans_key(&key.namespace));
+        if !orphans.is_empty() {
+            let jobs = self.jobs.list_in(&key.namespace);
+            let selectors: Vec<_> = jobs.iter().filter_map(|job| selector_of(job)).collect();
+            let wanted = |pod: &Arc<Pod>| {
+                let mut all = selectors.iter();
+                pods::is_active(pod) && all.any(|one| pods::matches(one, &pod.metadata))
+            };
+            lost.extend(orphans.into_iter().filter(|pod| !wanted(pod)));
+        }
+        self.untrack(&lost).await
     }
 }
 
 fn tracked_by(pod: &Pod) -> Vec<String> {
-    let owner = controller_of(&pod.metadata).filter(|owner| owner.kind == "Job");
-    let owner = owner.filter(|_| pod::is_tracked(pod));
+    if !pod::is_tracked(pod) {
+        return Vec::new();
+    }
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-    let key = owner.map(|owner| Key::new(namespace, owner.name.clone()).to_string());
-    key.into_iter().collect()
+    match controller_of(&pod.metadata) {
+        Some(owner) if owner.kind == "Job" => {
+            vec![Key::new(namespace, owner.name.clone()).to_string()]
+        }
+        Some(_) => Vec::new(),
+        None => vec![orphans_key(&namespace)],
+    }
+}
+
+/// No name of a job has a colon.
+fn orphans_key(namespace: &str) -> String {
+    format!("{namespace}/orphans:")
 }

@@ -261,21 +261,21 @@ mod tests {
         let fresh = deployment(json!({}));
         let spec = fresh.spec.clone().unwrap();
         let set = set_with(1);
-        let (status, again) = of(&fresh, &spec, &[set.clone()], Some(&set), now);
+        let (status, again) = of(&fresh, &spec, std::slice::from_ref(&set), Some(&set), now);
         assert_eq!(
             (reason(&status).as_str(), again),
             ("ReplicaSetUpdated", Some(61))
         );
 
         let stuck = deployment(serde_json::to_value(&status).unwrap());
-        let (status, again) = of(&stuck, &spec, &[set.clone()], Some(&set), later);
+        let (status, again) = of(&stuck, &spec, std::slice::from_ref(&set), Some(&set), later);
         assert_eq!(
             (reason(&status).as_str(), again),
             ("ProgressDeadlineExceeded", None)
         );
 
         let set = set_with(2);
-        let (status, _) = of(&stuck, &spec, &[set.clone()], Some(&set), later);
+        let (status, _) = of(&stuck, &spec, std::slice::from_ref(&set), Some(&set), later);
         assert_eq!(reason(&status), "NewReplicaSetAvailable");
         assert_eq!(status.unavailable_replicas, Some(0));
     }

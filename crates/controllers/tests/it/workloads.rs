@@ -409,6 +409,24 @@ async fn a_job_pauses_and_goes_on_and_its_deletion_frees_its_pods() {
     town.world
         .until(&format!("{PODS}?labelSelector=app%3Dslow"), none)
         .await;
+
+    let mut spec = job("left", "Stuck", json!({}));
+    spec["template"]["spec"]["restartPolicy"] = "Never".into();
+    let path = town.create(BATCH, "Job", "left", spec).await;
+    town.until_status(&path, json!({"active": 1})).await;
+    town.world.delete(&path, "Orphan").await;
+    town.world.until_gone(&path).await;
+    let free = |list: Option<&Value>| {
+        let pods = list.and_then(|list| list["items"].as_array());
+        pods.is_some_and(|pods| {
+            pods.len() == 1
+                && pods[0]["metadata"]["finalizers"].is_null()
+                && pods[0]["metadata"]["ownerReferences"].is_null()
+        })
+    };
+    town.world
+        .until(&format!("{PODS}?labelSelector=app%3Dleft"), free)
+        .await;
     town.stop().await;
 }
 
