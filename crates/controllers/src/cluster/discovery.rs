@@ -22,7 +22,7 @@ impl Resource {
     /// Whether it has all these verbs.
     pub(crate) fn can(&self, verbs: &[&str]) -> bool {
         let has = |verb: &&str| self.verbs.iter().any(|one| one == verb);
-        verbs.iter().all(|verb| has(&verb))
+        verbs.iter().all(has)
     }
 
     /// `pods`, `deployments.apps`.

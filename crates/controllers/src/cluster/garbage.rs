@@ -123,13 +123,13 @@ fn follow_all(
         stays
     });
     for resource in wanted {
-        if !followed.contains_key(&resource) {
+        followed.entry(resource).or_insert_with_key(|resource| {
             let stop = crew.stop().child();
             let client = collector.client.clone();
             let task = monitor::follow(client, resource.clone(), intake.clone(), stop.clone());
             crew.spawn(format!("{NAME} follows {}", resource.plural), task);
-            followed.insert(resource, stop);
-        }
+            stop
+        });
     }
 }
 

@@ -117,10 +117,8 @@ impl Controller {
     fn see_pod(&self, change: &Change<Pod>) {
         let ended = |pod: &Option<Arc<Pod>>| pod.as_deref().is_some_and(pods::is_terminal);
         match (ended(&change.old), ended(&change.new)) {
-            (false, true) => {
-                if self.ended.fetch_add(1, Ordering::Relaxed) >= ENDED_MAX {
-                    self.queue.add_after(Task::Surplus, SURPLUS_DELAY);
-                }
+            (false, true) if self.ended.fetch_add(1, Ordering::Relaxed) >= ENDED_MAX => {
+                self.queue.add_after(Task::Surplus, SURPLUS_DELAY);
             }
             (true, false) => {
                 self.ended.fetch_sub(1, Ordering::Relaxed);

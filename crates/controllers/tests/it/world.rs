@@ -108,7 +108,7 @@ impl World {
     /// Lets this much time pass at once for every timer of the process.
     pub(crate) async fn pass(&self, time: Duration) {
         // What is under way comes to rest first.
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(400)).await;
         tokio::time::pause();
         tokio::time::advance(time).await;
         tokio::time::resume();
