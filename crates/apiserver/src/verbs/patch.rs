@@ -164,16 +164,12 @@ async fn apply(write: &Write<'_>, resource: &Resource, applied: Value) -> Result
              for apply patch",
         )
     })?;
-    let parsed = Parsed {
-        tree: applied,
-        duplicates: Vec::new(),
-    };
-    if text(&parsed.tree, "/apiVersion").is_empty() || text(&parsed.tree, "/kind").is_empty() {
+    if text(&applied, "/apiVersion").is_empty() || text(&applied, "/kind").is_empty() {
         return Err(Status::bad_request(
             "invalid object type: /, Kind=: Object 'apiVersion' and 'kind' must be set",
         ));
     }
-    let applied = body::shape(call, resource, parsed, FieldValidation::read(call)?)?;
+    // As the user wrote it: what is filled in or dropped here would count as the user's wish.
     let mut applied = resource.kept(applied);
     if text(&applied, "/metadata/name").is_empty() {
         super::write::metadata(&mut applied).insert("name".into(), call.info.name.clone().into());
