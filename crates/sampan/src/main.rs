@@ -9,6 +9,7 @@ mod demo_app;
 mod guard;
 mod identity;
 mod image;
+mod purge;
 mod server;
 
 use std::process::ExitCode;
