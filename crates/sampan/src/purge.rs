@@ -19,7 +19,11 @@ pub(crate) fn run(data_dir: &Path) -> Result<()> {
             .with_context(|| format!("cannot unmount {}", mount.display()))?;
     }
     // Volumes and addresses belong to containers that are gone now.
-    let folders = [data_dir.join("kubelet/pods"), data_dir.join("network"), engine.state];
+    let folders = [
+        data_dir.join("kubelet/pods"),
+        data_dir.join("network"),
+        engine.state,
+    ];
     for folder in folders {
         if folder.exists() {
             std::fs::remove_dir_all(&folder)
@@ -31,7 +35,11 @@ pub(crate) fn run(data_dir: &Path) -> Result<()> {
 
 /// Mount points below a folder, innermost first.
 fn mounts_below(table: &str, folder: &Path) -> Vec<PathBuf> {
-    let point = |line: &str| line.split(' ').nth(4).map(|text| PathBuf::from(unescape(text)));
+    let point = |line: &str| {
+        line.split(' ')
+            .nth(4)
+            .map(|text| PathBuf::from(unescape(text)))
+    };
     let mut found: Vec<PathBuf> = table
         .lines()
         .filter_map(point)
@@ -44,7 +52,12 @@ fn mounts_below(table: &str, folder: &Path) -> Vec<PathBuf> {
 /// The kernel writes spaces and the like as three octal digits.
 fn unescape(text: &str) -> String {
     let mut plain = text.to_owned();
-    for (code, character) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
+    for (code, character) in [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ] {
         plain = plain.replace(code, character);
     }
     plain
@@ -62,6 +75,9 @@ mod tests {
             4 3 0:4 / /data/a/b\\040c rw - tmpfs x rw\n\
             5 1 0:5 / /database rw - tmpfs x rw\n";
         let found = mounts_below(table, Path::new("/data"));
-        assert_eq!(found, [PathBuf::from("/data/a/b c"), PathBuf::from("/data/a")]);
+        assert_eq!(
+            found,
+            [PathBuf::from("/data/a/b c"), PathBuf::from("/data/a")]
+        );
     }
 }

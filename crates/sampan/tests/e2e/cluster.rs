@@ -1,7 +1,7 @@
 //! A cluster for one test.
 
 use std::fmt::Debug;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -134,11 +134,6 @@ impl Cluster {
         );
     }
 
-    /// The server's process id. (nsenter without a pid namespace replaces itself by the server.)
-    pub(crate) fn pid(&self) -> u32 {
-        self.server.as_ref().expect("server runs").id()
-    }
-
     /// kill -9.
     pub(crate) fn kill(&mut self) {
         let mut server = self.server.take().expect("server runs");
@@ -210,16 +205,6 @@ impl Cluster {
             "{}",
             String::from_utf8_lossy(&output.stderr)
         );
-    }
-
-    /// Writes a file into the data folder and returns its path.
-    pub(crate) fn file(&self, name: &str, text: &str) -> String {
-        let path = self.folder.path().join(name);
-        File::create(&path)
-            .unwrap()
-            .write_all(text.as_bytes())
-            .unwrap();
-        path.display().to_string()
     }
 }
 
