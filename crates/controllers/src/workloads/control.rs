@@ -55,6 +55,12 @@ pub(crate) fn claim(
     claims
 }
 
+/// A count as upstream writes most of them: nothing when zero. The API server drops such zeros,
+/// so a status that had them would never equal the one it keeps.
+pub(crate) fn plain(number: i32) -> Option<i32> {
+    Some(number).filter(|number| *number != 0)
+}
+
 /// Whether a write failed because its namespace is being deleted: nothing more will come of it.
 pub(crate) fn is_namespace_terminating(status: &Status) -> bool {
     let cause = |cause: &meta::status::Cause| cause.reason == "NamespaceTerminating";

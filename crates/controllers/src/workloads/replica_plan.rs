@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use meta::Status;
 
-use super::control::{BURST_MAX, Claims, claim};
+use super::control::{BURST_MAX, Claims, claim, plain};
 use crate::pods;
 
 /// What one round does.
@@ -90,9 +90,9 @@ fn count(set: &ReplicaSet, own: &[Arc<Pod>], now: Timestamp, plan: &mut Plan) {
         .and_then(|status| status.conditions.clone());
     plan.status = ReplicaSetStatus {
         replicas,
-        fully_labeled_replicas: Some(labelled),
-        ready_replicas: Some(ready),
-        available_replicas: Some(available),
+        fully_labeled_replicas: plain(labelled),
+        ready_replicas: plain(ready),
+        available_replicas: plain(available),
         terminating_replicas: Some(leaving),
         observed_generation: set.metadata.generation,
         conditions,

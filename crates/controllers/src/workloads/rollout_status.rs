@@ -8,6 +8,7 @@ use k8s_openapi::api::apps::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
+use super::control::plain;
 use super::rollout;
 
 /// The status a deployment should have, and after how many seconds its deadline passes.
@@ -45,11 +46,11 @@ pub(crate) fn of(
     let wanted = spec.replicas.unwrap_or(1);
     let mut status = DeploymentStatus {
         observed_generation: deployment.metadata.generation,
-        replicas: Some(replicas),
-        updated_replicas: Some(updated),
-        ready_replicas: Some(ready),
-        available_replicas: Some(available),
-        unavailable_replicas: Some((wanted.max(replicas) - available).max(0)),
+        replicas: plain(replicas),
+        updated_replicas: plain(updated),
+        ready_replicas: plain(ready),
+        available_replicas: plain(available),
+        unavailable_replicas: plain((wanted.max(replicas) - available).max(0)),
         terminating_replicas: Some(leaving),
         collision_count: before.collision_count,
         conditions: before.conditions.clone(),
@@ -116,9 +117,9 @@ fn progress(
     }
     let resumed = known_reason == "DeploymentPaused";
     let complete = newest.is_some()
-        && status.updated_replicas == Some(wanted)
-        && status.replicas == Some(wanted)
-        && status.available_replicas == Some(wanted);
+        && status.updated_replicas == plain(wanted)
+        && status.replicas == plain(wanted)
+        && status.available_replicas == plain(wanted);
     if complete {
         let message = format!("{subject} has successfully progressed.");
         set(
@@ -277,6 +278,6 @@ mod tests {
         let set = set_with(2);
         let (status, _) = of(&stuck, &spec, std::slice::from_ref(&set), Some(&set), later);
         assert_eq!(reason(&status), "NewReplicaSetAvailable");
-        assert_eq!(status.unavailable_replicas, Some(0));
+        assert_eq!(status.unavailable_replicas, None);
     }
 }

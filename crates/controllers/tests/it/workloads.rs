@@ -464,3 +464,36 @@ async fn a_cron_job_catches_up_once() {
     );
     town.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_goes_with_all_its_workloads() {
+    let town = Town::start().await;
+    let name = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "gone"}});
+    town.world.post("/api/v1/namespaces", name).await;
+    let gone = "/api/v1/namespaces/gone";
+    town.world
+        .until(&format!("{gone}/serviceaccounts/default"), |account| {
+            account.is_some()
+        })
+        .await;
+    let apps = "/apis/apps/v1/namespaces/gone";
+    for kind in ["Deployment", "StatefulSet"] {
+        let body = json!({"apiVersion": "apps/v1", "kind": kind,
+            "metadata": {"name": "all"}, "spec": workload(kind, 5)});
+        let collection = format!("{apps}/{}s", kind.to_lowercase());
+        town.world.post(&collection, body).await;
+        let path = format!("{collection}/all");
+        town.until_status(&path, json!({"readyReplicas": 5})).await;
+    }
+    let batch = "/apis/batch/v1/namespaces/gone/jobs";
+    let mut spec = job("long", "Stuck", json!({"parallelism": 3, "completions": 3}));
+    spec["template"]["spec"]["restartPolicy"] = "Never".into();
+    let body = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "long"},
+        "spec": spec});
+    town.world.post(batch, body).await;
+    town.until_status(&format!("{batch}/long"), json!({"active": 3}))
+        .await;
+    town.world.delete(gone, "Background").await;
+    town.world.until_gone(gone).await;
+    town.stop().await;
+}

@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::eligible::{Verdict, judge, node_of};
 use crate::pods;
-use crate::workloads::control::BURST_MAX;
+use crate::workloads::control::{BURST_MAX, plain};
 use crate::workloads::rollout::resolve;
 
 #[derive(Debug, Default)]
@@ -299,9 +299,9 @@ impl<'a> View<'a> {
             current_number_scheduled: placed,
             number_misscheduled: astray,
             number_ready: ready,
-            number_available: Some(available),
-            number_unavailable: Some(wanted - available),
-            updated_number_scheduled: Some(updated),
+            number_available: plain(available),
+            number_unavailable: plain(wanted - available),
+            updated_number_scheduled: plain(updated),
             observed_generation: set.metadata.generation,
             collision_count: before.and_then(|status| status.collision_count),
             conditions: before.and_then(|status| status.conditions.clone()),

@@ -16,7 +16,7 @@ use super::pod::{
 };
 use super::policy::succeeded_by;
 use crate::pods;
-use crate::workloads::control::BURST_MAX;
+use crate::workloads::control::{BURST_MAX, plain};
 
 const BACKOFF_LIMIT: i32 = 6;
 
@@ -369,8 +369,6 @@ impl View<'_> {
     fn write(&self, plan: &mut Plan) {
         let ready = self.active.iter().filter(|pod| pods::is_ready(pod)).count();
         let status = &mut plan.status;
-        // As upstream writes them: plain numbers vanish at zero, the newer ones stay.
-        let plain = |number: i32| Some(number).filter(|number| *number != 0);
         status.active = plain(size(self.active.len()));
         status.ready = Some(size(ready));
         status.terminating = Some(self.terminating);

@@ -9,6 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::identity::{ordinal_of, revision_of};
 use crate::pods;
+use crate::workloads::control::plain;
 use crate::workloads::rollout::resolve;
 
 /// One thing to do; a plan's steps are independent of each other.
@@ -300,10 +301,10 @@ impl<'a> View<'a> {
         let before = set.status.as_ref();
         StatefulSetStatus {
             replicas,
-            ready_replicas: Some(ready),
+            ready_replicas: plain(ready),
             available_replicas: Some(available),
-            current_replicas: Some(current),
-            updated_replicas: Some(updated),
+            current_replicas: plain(current),
+            updated_replicas: plain(updated),
             current_revision: Some(current_revision.into()),
             update_revision: Some(revisions.update.into()),
             collision_count: revisions.collisions.or(Some(0)),
