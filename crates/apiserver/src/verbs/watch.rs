@@ -104,6 +104,13 @@ pub(crate) async fn watch(
     call: &Call,
     resource: &Arc<Resource>,
 ) -> Result<Answer, Status> {
+    if core.stop.is_raised() {
+        // It would end at once, and its client come back at once.
+        let text = "the server is shutting down";
+        let mut status = Status::new(meta::Reason::ServiceUnavailable, text);
+        status.retry_after_seconds = Some(1);
+        return Err(status);
+    }
     let cache = Arc::clone(resource.cache()?);
     let filter = Filter::read(call, resource)?;
     let initial = wants_initial(call)?;

@@ -1,0 +1,204 @@
+//! The figures that the API server is held to, over a durable store and over TLS.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a benchmark that cannot go on must fail"
+)]
+#![expect(clippy::print_stdout, reason = "a benchmark tells what it measured")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use apiserver::{ApiServer, Config};
+use auth::{Identity, Pki};
+use base::Crew;
+use client::{Access, Client, empty};
+use http::Method;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+const CLIENTS: usize = 64;
+const CREATES_PER_CLIENT: usize = 400;
+const PODS: usize = 10_000;
+const LISTS: usize = 20;
+const WATCHERS: usize = 1000;
+const WATCHERS_PER_CONNECTION: usize = 100;
+const EVENTS: usize = 20;
+const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const POD_PATH: &str = "/api/v1/namespaces/default/pods";
+
+fn main() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(run());
+}
+
+async fn run() {
+    let dir = tempfile::tempdir().unwrap();
+    let crew = Crew::new();
+    let settings = store::Config {
+        dir: dir.path().join("store"),
+        ..store::Config::default()
+    };
+    let store = store::open(settings, &crew).await.unwrap();
+    let pki = Arc::new(Pki::open(&dir.path().join("pki"), &[]).unwrap());
+    let begun = Instant::now();
+    let server = apiserver::build(Config::new(Arc::clone(&pki)), store, &crew);
+    let server = server.await.unwrap();
+    tell("server built over an empty store", begun.elapsed(), "");
+    let local = server.client(Identity::user("bench", &["system:masters"]));
+    let access = listen(&server, &pki, &crew);
+    let dial = || Client::remote(&access).unwrap();
+    let remote = dial();
+    creates("in process", &local, "l").await;
+    creates("over TLS", &remote, "r").await;
+    fill(&local).await;
+    lists("in process", &local).await;
+    lists("over TLS", &remote).await;
+    watches("in process", &|| local.clone(), &local).await;
+    watches("over TLS", &dial, &local).await;
+    crew.stop().raise();
+    crew.finished().await.unwrap();
+}
+
+fn tell(what: &str, took: Duration, goal: &str) {
+    println!("{what}: {:.1} ms {goal}", took.as_secs_f64() * 1e3);
+}
+
+fn listen(server: &ApiServer, pki: &Pki, crew: &Crew) -> Access {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let tls = auth::tls::server_config(pki).unwrap();
+    apiserver::listen(server.clone(), vec![listener], tls, crew).unwrap();
+    let admin = pki.admin();
+    let key = admin.key_pem.clone().into_bytes();
+    Access {
+        server: url,
+        ca: Some(pki.ca_pem().as_bytes().to_vec()),
+        certificate: Some((admin.cert_pem.clone().into_bytes(), key)),
+        ..Access::default()
+    }
+}
+
+async fn creates(how: &str, client: &Client, prefix: &str) {
+    let begun = Instant::now();
+    let mut clients = JoinSet::new();
+    for number in 0..CLIENTS {
+        let (client, prefix) = (client.clone(), format!("{prefix}{number}"));
+        clients.spawn(async move {
+            for at in 0..CREATES_PER_CLIENT {
+                let body = json!({"metadata": {"name": format!("{prefix}-{at}")},
+                    "data": {"key": "value"}});
+                let made = client.send_value(Method::POST, CONFIG_MAPS, &body);
+                made.await.unwrap();
+            }
+        });
+    }
+    while let Some(done) = clients.join_next().await {
+        done.unwrap();
+    }
+    let rate = (CLIENTS * CREATES_PER_CLIENT) as f64 / begun.elapsed().as_secs_f64();
+    println!("ConfigMap creates {how}, {CLIENTS} clients, durable: {rate:.0}/s (goal 5000/s)");
+}
+
+fn pod(number: usize) -> Value {
+    let environment: Vec<Value> = (0..8)
+        .map(|at| json!({"name": format!("VARIABLE_{at}"), "value": "some value"}))
+        .collect();
+    json!({"metadata": {"name": format!("pod-{number}"), "labels": {"app": "bench"}},
+        "spec": {"containers": [{"name": "main", "image": "registry.example.com/app:1",
+            "env": environment, "ports": [{"containerPort": 80}]}]}})
+}
+
+async fn fill(client: &Client) {
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let account = json!({"metadata": {"name": "default"}});
+    client
+        .send_value(Method::POST, accounts, &account)
+        .await
+        .unwrap();
+    let mut clients = JoinSet::new();
+    for first in 0..CLIENTS {
+        let client = client.clone();
+        clients.spawn(async move {
+            for number in (first..PODS).step_by(CLIENTS) {
+                client
+                    .send_value(Method::POST, POD_PATH, &pod(number))
+                    .await
+                    .unwrap();
+            }
+        });
+    }
+    while let Some(done) = clients.join_next().await {
+        done.unwrap();
+    }
+}
+
+async fn lists(how: &str, client: &Client) {
+    let mut times = Vec::new();
+    let mut size = 0;
+    for _ in 0..LISTS {
+        let request = client::request::request(Method::GET, POD_PATH, None, empty()).unwrap();
+        let begun = Instant::now();
+        let mut body = client.send(request).await.unwrap().into_body();
+        size = 0;
+        while let Some(frame) = body.frame().await {
+            size += frame.unwrap().into_data().map_or(0, |data| data.len());
+        }
+        times.push(begun.elapsed());
+    }
+    times.sort_unstable();
+    let what = format!(
+        "list of {PODS} pods {how}, {} MiB, to the last byte, median",
+        size >> 20
+    );
+    tell(&what, times[LISTS / 2], "(goal 60 ms)");
+}
+
+async fn watches(how: &str, dial: &dyn Fn() -> Client, writer: &Client) {
+    let list = writer
+        .get_value(&format!("{CONFIG_MAPS}?limit=1"))
+        .await
+        .unwrap();
+    let version = list["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let (sender, mut arrivals) = tokio::sync::mpsc::unbounded_channel();
+    let mut watchers = JoinSet::new();
+    let mut watcher = dial();
+    for number in 0..WATCHERS {
+        if number % WATCHERS_PER_CONNECTION == 0 {
+            watcher = dial();
+        }
+        let path = format!("{CONFIG_MAPS}?watch=1&resourceVersion={version}");
+        let request = client::request::request(Method::GET, &path, None, empty()).unwrap();
+        let mut body = watcher.send(request).await.unwrap().into_body();
+        let sender = sender.clone();
+        watchers.spawn(async move {
+            while let Some(Ok(_)) = body.frame().await {
+                if sender.send(Instant::now()).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    let mut times = Vec::new();
+    for number in 0..EVENTS {
+        let name = format!("{}-{number}", how.replace(' ', "-").to_lowercase());
+        let body = json!({"metadata": {"name": name}});
+        let begun = Instant::now();
+        writer
+            .send_value(Method::POST, CONFIG_MAPS, &body)
+            .await
+            .unwrap();
+        for _ in 0..WATCHERS {
+            times.push(arrivals.recv().await.unwrap() - begun);
+        }
+    }
+    times.sort_unstable();
+    let p99 = times[times.len() * 99 / 100];
+    let what = format!("write to event at {WATCHERS} watchers {how}, p99");
+    tell(&what, p99, "(goal 50 ms)");
+    watchers.shutdown().await;
+}
