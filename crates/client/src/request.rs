@@ -35,6 +35,11 @@ impl Client {
         Client { transport }
     }
 
+    /// The service below, for those who put something in front of it.
+    pub fn transport(&self) -> Transport {
+        self.transport.clone()
+    }
+
     /// A client over a service of this process, as the given identity: `identity`
     /// travels as a typed extension of each request, which nothing outside the
     /// process can set.

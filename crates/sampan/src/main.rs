@@ -1,6 +1,7 @@
 //! The whole cloud-native stack in one boat: this file only chooses who shall
 //! run. Everything is built in `server`, and nowhere else.
 
+mod accounts;
 mod addons;
 mod cli;
 mod config;

@@ -14,6 +14,7 @@ use base::Crew;
 use client::{Access, Client, Hub};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::accounts::Accounts;
 use crate::cli::VERSION;
 use crate::config::{Config, Role};
 use crate::guard::Delegated;
@@ -60,13 +61,13 @@ async fn start(config: &Config, crew: &Crew, store_crew: &Crew) -> Result<()> {
         Role::ControllerManager => {
             let access = access(config)?;
             let client = Client::remote(&access)?;
-            let own = client.clone();
+            let accounts = Accounts::new(&access, client.clone())?;
             let root_ca = access.ca.clone().unwrap_or_default();
             let root_ca = String::from_utf8(root_ca).context("CA of the kubeconfig is not text")?;
             start_controllers(
                 config,
                 client,
-                Arc::new(move |_| own.clone()),
+                Arc::new(move |name| accounts.client(name)),
                 root_ca,
                 crew,
             );
