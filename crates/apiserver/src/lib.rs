@@ -8,6 +8,7 @@ mod allocate;
 mod body;
 mod cache;
 mod chain;
+mod compact;
 mod config;
 mod custom;
 mod discovery;

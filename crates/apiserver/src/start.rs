@@ -95,6 +95,8 @@ pub async fn build(
     let mut definitions = crate::custom::definitions(&server.core, &server);
     definitions.sync().await;
     crew.spawn("custom resources", definitions.run(crew.stop()));
+    let compactor = crate::compact::run(Arc::clone(&server.core.store), crew.stop());
+    crew.spawn("store compaction", compactor);
     server.core.started.store(true, Ordering::Release);
     Ok(server)
 }
