@@ -72,7 +72,7 @@ pub(crate) fn find(known: &[Names], word: &str) -> Result<Vec<Names>> {
     if let Some(names) = known.iter().find(called) {
         return Ok(vec![names.clone()]);
     }
-    let category = |names: &&Names| names.categories.iter().any(|category| *category == lower);
+    let category = |names: &&Names| names.categories.contains(&lower);
     let many: Vec<_> = known.iter().filter(category).cloned().collect();
     if many.is_empty() {
         bail!("the server doesn't have a resource type \"{word}\"");

@@ -1,4 +1,5 @@
 //! Informers against a server that says what the test wants.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
