@@ -63,9 +63,17 @@ enum Verb {
         #[arg(required = true)]
         images: Vec<String>,
     },
-    /// Make an image from this very binary, for demonstrations and tests
+    /// Make an image from this very binary, or another static one, for demonstrations and tests
     #[command(hide = true)]
-    FromBinary { tag: String },
+    FromBinary {
+        tag: String,
+        /// A static binary; put under /bin with its own name, and run without arguments
+        #[arg(long)]
+        binary: Option<PathBuf>,
+        /// Further names of it under /bin, as a busybox has them
+        #[arg(long = "link", requires = "binary", value_delimiter = ',')]
+        links: Vec<String>,
+    },
 }
 
 /// Runs a verb.
@@ -106,10 +114,19 @@ pub(crate) async fn run(command: ImageCommand) -> Result<()> {
             }
             Ok(())
         }
-        Verb::FromBinary { tag } => {
+        Verb::FromBinary {
+            tag,
+            binary: None,
+            links: _,
+        } => {
             let binary = std::env::current_exe().context("cannot tell where this program is")?;
             from_own_binary(&folder, &binary, &tag)
         }
+        Verb::FromBinary {
+            tag,
+            binary: Some(binary),
+            links,
+        } => from_binary(&store, &binary, &tag, &links),
     }
 }
 
@@ -166,6 +183,23 @@ pub(crate) fn from_own_binary(data_dir: &Path, binary: &Path, tag: &str) -> Resu
         ..BinaryImage::default()
     };
     oci::image_from_binary(&open(data_dir)?, binary, tag, &wishes)?;
+    Ok(())
+}
+
+fn from_binary(store: &Store, binary: &Path, tag: &str, links: &[String]) -> Result<()> {
+    let name = binary
+        .file_name()
+        .and_then(|name| name.to_str())
+        .with_context(|| format!("{} names no file", binary.display()))?;
+    let path = format!("/bin/{name}");
+    let wishes = BinaryImage {
+        cmd: vec![path.clone()],
+        path,
+        links: links.iter().map(|link| format!("/bin/{link}")).collect(),
+        env: vec!["PATH=/bin".into()],
+        ..BinaryImage::default()
+    };
+    oci::image_from_binary(store, binary, tag, &wishes)?;
     Ok(())
 }
 
