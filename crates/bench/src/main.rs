@@ -11,13 +11,13 @@ mod start;
 mod table;
 mod watchers;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -97,13 +97,31 @@ async fn run(args: Args) -> Result<()> {
     if measured.is_err() {
         eprintln!("the end of the server's log:\n{}", cluster.log_tail());
     }
-    if args.keep {
-        eprintln!("left in place: {}", folder.keep().display());
-    }
+    let removed = match args.keep {
+        true => {
+            eprintln!("left in place: {}", folder.keep().display());
+            Ok(())
+        }
+        false => unmount(folder.path()).and_then(|()| Ok(folder.close()?)),
+    };
     // What was measured is worth reading even when a later part failed.
     table.print();
     measured?;
-    cleaned
+    cleaned?;
+    removed.context("the folder cannot be removed")
+}
+
+/// Volumes that are mounted still, in this namespace alone, would keep the folder.
+fn unmount(folder: &Path) -> Result<()> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    let places = mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(1).map(Path::new));
+    for place in places.filter(|place| place.starts_with(folder)) {
+        umount2(place, MntFlags::MNT_DETACH)
+            .with_context(|| format!("unmounting {}", place.display()))?;
+    }
+    Ok(())
 }
 
 async fn measure(args: &Args, cluster: &mut Cluster, table: &mut Table) -> Result<()> {
