@@ -84,5 +84,5 @@ spec:
   containers:
   - name: client
     image: sampan.local/demo-app:v1
-    args: [demo-app, watch, "http://web.demo.svc.cluster.local/"]
+    args: [demo-app, watch, "http://web/"]
 "#;
