@@ -15,7 +15,7 @@ pub(crate) struct Kubectl<'c> {
 }
 
 impl Kubectl<'_> {
-    fn output(&self, arguments: &str, stdin: &str) -> Output {
+    pub(crate) fn output(&self, arguments: &str, stdin: &str) -> Output {
         let mut words = vec!["-n".to_owned(), self.namespace.clone()];
         words.extend(split(arguments));
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -62,7 +62,7 @@ impl Kubectl<'_> {
     }
 }
 
-fn texts(output: &Output) -> (String, String) {
+pub(crate) fn texts(output: &Output) -> (String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (text(&output.stdout), text(&output.stderr))
 }

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod faults;
+mod interactive;
 mod kubectl;
 mod roles;
 mod tour;
