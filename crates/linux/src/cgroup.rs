@@ -24,6 +24,8 @@ const WANTED: [&str; 7] = [
 ];
 /// How often a round of kills may find new processes before we give up.
 const KILL_ROUNDS: usize = 64;
+/// How often a parent may vanish under a group being created before that is an error.
+const CREATE_TRIES: u32 = 10;
 /// A removed group can stay busy for a moment while the kernel lets go of the last process.
 const BUSY_RETRIES: u32 = 20;
 const BUSY_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
@@ -104,24 +106,39 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Creates it and its parents, ready to be limited and joined.
+    /// Creates it and its parents, ready to be limited and joined. Several may create groups
+    /// below the same parent, and others remove an empty parent, at the same time.
     pub fn create(&self) -> io::Result<()> {
         for hierarchy in &self.hierarchies.0 {
-            let mut folder = hierarchy.folder.clone();
-            for part in self.path.split('/') {
-                if hierarchy.unified {
-                    enable_controllers(&folder);
+            let mut tries = 0;
+            while let Err(error) = self.create_in(hierarchy) {
+                tries += 1;
+                if error.kind() != io::ErrorKind::NotFound || tries == CREATE_TRIES {
+                    return Err(error);
                 }
-                let parent = folder.clone();
-                folder.push(part);
-                match fs::create_dir(&folder) {
-                    Ok(()) => {}
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                    Err(error) => return Err(explain(error, "create", &folder)),
+            }
+        }
+        Ok(())
+    }
+
+    fn create_in(&self, hierarchy: &Hierarchy) -> io::Result<()> {
+        let has_cpuset = hierarchy.controllers.iter().any(|name| name == "cpuset");
+        let mut folder = hierarchy.folder.clone();
+        for part in self.path.split('/') {
+            if hierarchy.unified {
+                enable_controllers(&folder);
+            }
+            let parent = folder.clone();
+            folder.push(part);
+            match fs::create_dir(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(explain(error, "create", &folder));
                 }
-                if hierarchy.controllers.iter().any(|name| name == "cpuset") {
-                    inherit_cpuset(&parent, &folder)?;
-                }
+                _ => {}
+            }
+            if has_cpuset {
+                // Also where it exists: whoever made it may not have come to this yet.
+                inherit_cpuset(&parent, &folder)?;
             }
         }
         Ok(())
@@ -290,10 +307,12 @@ fn enable_controllers(folder: &Path) {
 /// A new version 1 cpuset is empty and takes no process until it names processors and memory.
 fn inherit_cpuset(parent: &Path, folder: &Path) -> io::Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let own = fs::read_to_string(folder.join(file)).unwrap_or_default();
-        if own.trim().is_empty() {
-            let value = fs::read_to_string(parent.join(file)).unwrap_or_default();
-            write(folder, file, value.trim())?;
+        let read = |folder: &Path| {
+            let path = folder.join(file);
+            fs::read_to_string(&path).map_err(|error| explain(error, "read", &path))
+        };
+        if read(folder)?.trim().is_empty() {
+            write(folder, file, read(parent)?.trim())?;
         }
     }
     Ok(())
@@ -392,5 +411,34 @@ mod tests {
         assert!(folder.path().join("pods/x").is_dir());
         let control = fs::read_to_string(folder.path().join("cgroup.subtree_control")).unwrap();
         assert_eq!(control, "+memory", "the one wanted and missing was enabled");
+    }
+
+    #[test]
+    fn groups_made_side_by_side_below_a_new_parent_take_processes() {
+        let all = Hierarchies::of_this_machine().unwrap();
+        let top = format!("/sampan-test-side-by-side-{}", std::process::id());
+        for round in 0..50 {
+            std::thread::scope(|scope| {
+                for number in 0..8 {
+                    let (all, top) = (&all, &top);
+                    scope.spawn(move || {
+                        let path = format!("{top}/{round}/pods/{number}");
+                        let group = all.group(&path).unwrap();
+                        group.create().unwrap();
+                        if let Some(folder) = group.v1("cpuset") {
+                            let cpus = fs::read_to_string(folder.join("cpuset.cpus")).unwrap();
+                            assert_ne!(cpus.trim(), "", "no processor in {path}");
+                        }
+                        // As the last pod of a class does when it ends.
+                        group.remove().unwrap();
+                        all.group(&format!("{top}/{round}/pods"))
+                            .unwrap()
+                            .remove_if_empty();
+                    });
+                }
+            });
+        }
+        all.group(&top).unwrap().remove().unwrap();
+        assert!(!all.group(&top).unwrap().exists());
     }
 }
