@@ -123,10 +123,15 @@ impl Engine {
     }
 }
 
+/// The folders in a folder; one that is gone has none, for its removal may have been cut short.
 fn names_in(folder: &Path) -> Result<Vec<String>, OpenError> {
     let fault = |error| OpenError::Io(folder.to_owned(), error);
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(fault)? {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(names),
+        other => other.map_err(fault)?,
+    };
+    for entry in entries {
         let entry = entry.map_err(fault)?;
         if entry.file_type().map_err(fault)?.is_dir() {
             names.push(entry.file_name().to_string_lossy().into_owned());

@@ -10,7 +10,7 @@ use node_api::{
     RuntimeError, SandboxState,
 };
 
-use super::sandbox::remove_folder;
+use super::sandbox::{remove_folder, remove_recorded};
 use super::translate::{self, Places};
 use super::{ContainerRecord, Engine, Entry, blocking, fresh_id, internal};
 use crate::protocol::{Call, Refusal};
@@ -197,7 +197,7 @@ impl Engine {
             group.remove().map_err(internal)?;
             remove_folder(&writable).map_err(internal)?;
             store.release(&record.id).map_err(internal)?;
-            remove_folder(&folder).map_err(internal)
+            remove_recorded(&folder, file::CONTAINER).map_err(internal)
         })
         .await?;
         let sandbox = entry.record.read().sandbox_id.clone();

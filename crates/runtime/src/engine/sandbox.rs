@@ -331,7 +331,7 @@ impl Engine {
             if let Some(whole) = whole {
                 whole.remove_if_empty();
             }
-            remove_folder(&folder).map_err(internal)
+            remove_recorded(&folder, file::SANDBOX).map_err(internal)
         })
         .await
     }
@@ -350,6 +350,16 @@ fn network_config(pod: &Pod) -> Result<PodNetworkConfig, RuntimeError> {
         pod_uid: config.uid.clone(),
         port_mappings: config.port_mappings.clone(),
     })
+}
+
+/// Removes the folder of a sandbox or container, its record first: whatever is left when the
+/// server dies in between is then taken for unfinished, and removed at the next start.
+pub(super) fn remove_recorded(folder: &Path, record: &str) -> std::io::Result<()> {
+    match std::fs::remove_file(folder.join(record)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    remove_folder(folder)
 }
 
 /// Removes a folder with all in it; absence is no error.

@@ -64,3 +64,24 @@ async fn ten_deaths_at_any_moment() {
     }
     host.close().await;
 }
+
+#[tokio::test]
+async fn a_removal_cut_short_is_finished() {
+    let mut host = Host::new().await;
+    let (first, second) = (host.pod().await, host.pod().await);
+    let ended = host.start(&second, host.shell("true")).await;
+    host.ended(&ended).await;
+    for pod in [&first, &second] {
+        host.engine().stop_pod_sandbox(pod).await.unwrap();
+    }
+    host.lose_engine().await;
+    let run = host.config().state;
+    // What a dying server may have left of a sandbox: its record alone, or all but its record.
+    std::fs::remove_dir_all(run.join(&first).join("containers")).unwrap();
+    std::fs::remove_file(run.join(&second).join("sandbox.json")).unwrap();
+    host.open().await;
+    let left = host.engine().list_pod_sandboxes().await.unwrap();
+    assert_eq!(left.iter().map(|pod| &pod.id).collect::<Vec<_>>(), [&first]);
+    assert!(!run.join(&second).exists());
+    host.close().await;
+}
