@@ -80,19 +80,27 @@ pub(crate) async fn read(mut body: Body) -> Result<Bytes, Status> {
 /// Reads JSON, YAML or protobuf, as the content type says; `ty` is what protobuf is read by.
 pub(crate) fn parse(bytes: &[u8], content_type: &str, ty: Option<&Type>) -> Result<Parsed, Status> {
     match content_type {
-        protobuf::MEDIA_TYPE if ty.is_some() => Ok(Parsed {
-            tree: protobuf::read(bytes, |_| ty)?,
-            duplicates: Vec::new(),
-        }),
         "" | "application/json" => schema::parse_json(bytes)
             .map_err(|error| unreadable(&format!("json parse error: {error}"))),
         "application/yaml" => parse_yaml(bytes),
-        _ => Err(Status::new(
-            Reason::UnsupportedMediaType,
-            "the body of the request was in an unknown format - accepted media types include: \
-             application/json, application/yaml, application/vnd.kubernetes.protobuf",
-        )),
+        _ => match ty {
+            Some(ty) if content_type == protobuf::MEDIA_TYPE => protobuf::read(bytes, ty),
+            ty => Err(unsupported(ty.is_some())),
+        },
     }
+}
+
+fn unsupported(protobuf: bool) -> Status {
+    let last = if protobuf {
+        ", application/vnd.kubernetes.protobuf"
+    } else {
+        ""
+    };
+    let text = format!(
+        "the body of the request was in an unknown format - accepted media types include: \
+         application/json, application/yaml{last}"
+    );
+    Status::new(Reason::UnsupportedMediaType, text)
 }
 
 /// Reads YAML; JSON is YAML too.
@@ -115,7 +123,7 @@ fn unreadable(why: &str) -> Status {
 /// The object of a create or update: of this resource's kind, and in its schema's shape.
 pub(crate) fn object(call: &Call, resource: &Resource, bytes: &[u8]) -> Result<Value, Status> {
     let validation = FieldValidation::read(call)?;
-    let ty = resource.ty.as_ref().map(schema::TypeRef::get);
+    let ty = resource.protobuf();
     let parsed = parse(bytes, call.content_type(), ty).map_err(|mut status| {
         if status.code == 400 {
             let kind = &resource.row.names.kind;

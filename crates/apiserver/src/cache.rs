@@ -12,6 +12,7 @@ pub(crate) mod feed;
 pub(crate) mod map;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -57,8 +58,13 @@ pub(crate) struct Change {
     /// The state after; `None` for a deletion.
     pub(crate) after: Option<Arc<Entry>>,
     at: Instant,
-    frames: [OnceLock<Bytes>; 3],
+    frames: Frames,
+    /// The same in protobuf, once somebody watches in that form.
+    protobuf: OnceLock<Box<Frames>>,
 }
+
+/// The encoded events of a change, by type.
+type Frames = [OnceLock<Bytes>; 3];
 
 impl Change {
     /// The object that an event of this type shows.
@@ -75,6 +81,17 @@ impl Change {
     pub(crate) fn frame(&self, event: EventType) -> Bytes {
         let build = || frame(event.as_str(), &self.object(event));
         self.frames[event as usize].get_or_init(build).clone()
+    }
+
+    /// The event in protobuf, built by the first who asks.
+    pub(crate) fn protobuf_frame(
+        &self,
+        event: EventType,
+        build: impl FnOnce(&Bytes) -> Bytes,
+    ) -> Bytes {
+        let frames = self.protobuf.get_or_init(Box::default);
+        let build = || build(&self.object(event));
+        frames[event as usize].get_or_init(build).clone()
     }
 }
 
@@ -119,6 +136,16 @@ pub(crate) struct Cache {
     state: RwLock<State>,
     /// Tells watches that the ring has grown.
     grown: watch::Sender<u64>,
+    protobuf: Protobuf,
+}
+
+/// Whether objects are kept in protobuf too.
+#[derive(Default)]
+struct Protobuf {
+    /// Somebody listed in that form since the last look.
+    used: AtomicBool,
+    /// Some object may hold its message.
+    held: AtomicBool,
 }
 
 /// A state of the resource at one revision.
@@ -164,7 +191,24 @@ impl Cache {
                 epoch: 0,
             }),
             grown: watch::Sender::new(0),
+            protobuf: Protobuf::default(),
         }
+    }
+
+    /// Objects are about to be listed in protobuf: their messages are kept for the next list.
+    pub(crate) fn use_protobuf(&self) {
+        self.protobuf.used.store(true, Ordering::Relaxed);
+        self.protobuf.held.store(true, Ordering::Relaxed);
+    }
+
+    /// Forgets the messages if nobody listed in protobuf since the last call.
+    pub(crate) fn forget_protobuf(&self) {
+        let used = self.protobuf.used.swap(false, Ordering::Relaxed);
+        if used || !self.protobuf.held.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let map = self.state.read().map.clone();
+        map.range("").for_each(|entry| entry.drop_protobuf());
     }
 
     /// The storage key of an object.
@@ -322,6 +366,9 @@ impl Cache {
                 Some(entry) => state.map.insert(Arc::clone(entry)),
                 None => state.map.remove(key),
             };
+            if let Some(before) = &before {
+                before.drop_protobuf();
+            }
             state.revision = state.revision.max(event.kv.mod_revision);
             match (&self.observer, &before, &after) {
                 (_, None, None) => continue,
@@ -334,7 +381,8 @@ impl Cache {
                 before,
                 after,
                 at: now,
-                frames: Default::default(),
+                frames: Frames::default(),
+                protobuf: OnceLock::new(),
             }));
         }
         state.trim(now, &mut forgotten);

@@ -89,6 +89,14 @@ impl Resource {
         self.seen.as_ref().map_or(self, |seen| &seen.stored)
     }
 
+    /// The type behind the protobuf form; custom resources have none.
+    pub(crate) fn protobuf(&self) -> Option<&schema::Type> {
+        match &self.ty {
+            Some(ty) if !self.custom => Some(ty.get()),
+            _ => None,
+        }
+    }
+
     /// An object of this version as it is kept.
     pub(crate) fn kept(&self, mut tree: Value) -> Value {
         if let Some(seen) = &self.seen {

@@ -5,15 +5,15 @@ use std::io::Write;
 use bytes::Bytes;
 use client::{Body, full};
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
 use meta::Status;
 use serde_json::{Value, json};
 
-use crate::chain::Call;
-use crate::chain::accept::{Shape, Text};
+use crate::chain::accept::{Media, Offer, Shape};
+use crate::chain::{Accept, Call, Query};
 use crate::registry::Resource;
-use crate::table;
+use crate::{pretty, protobuf, table};
 
 /// What an API request is answered with.
 pub(crate) type Answer = Response<Body>;
@@ -33,15 +33,33 @@ pub(crate) fn object(
         Shape::Table => {
             let tree = decode(&json)?;
             let include = table::Include::read(&call.query)?;
+            let version = match tree.pointer("/metadata/resourceVersion") {
+                Some(version) => json!({"resourceVersion": version}),
+                None => json!({}),
+            };
             let rows = vec![table::row(resource, tree, include, Timestamp::now())];
-            value(
-                call,
-                code,
-                &table::table(&resource.row, rows, json!({}), true),
-            )
+            let table = table::table(&resource.row, rows, version, true);
+            value(call, code, &call.accept.versioned(table))
         }
-        Shape::Metadata => value(call, code, &table::metadata_only(decode(&json)?)),
+        Shape::Metadata => {
+            let metadata = table::metadata_only(decode(&json)?);
+            value(call, code, &call.accept.versioned(metadata))
+        }
     }
+}
+
+/// One object as it is kept.
+pub(crate) fn entry(
+    call: &Call,
+    resource: &Resource,
+    entry: &crate::cache::Entry,
+) -> Result<Answer, Status> {
+    if (call.accept.media, call.accept.shape) != (Media::Protobuf, Shape::Object) {
+        return object(call, resource, StatusCode::OK, entry.json.clone());
+    }
+    let form = protobuf::Form::of(resource)?;
+    let sealed = form.seal(&form.raw(entry, false)?);
+    whole(call, StatusCode::OK, Media::Protobuf, sealed.into())
 }
 
 /// A tree as it is.
@@ -49,17 +67,35 @@ pub(crate) fn value(call: &Call, code: StatusCode, tree: &Value) -> Result<Answe
     text(call, code, Bytes::from(crate::cache::encode(tree)))
 }
 
-/// JSON bytes, turned into YAML or compressed if asked for.
+/// JSON bytes in the encoding asked for.
 pub(crate) fn text(call: &Call, code: StatusCode, json: Bytes) -> Result<Answer, Status> {
-    if call.accept.text == Text::Yaml {
-        let tree = decode(&json)?;
-        let yaml = serde_saphyr::to_string(&tree).map_err(Status::internal)?;
-        return Ok(plain(code, "application/yaml", yaml));
+    let bytes = encoded(&call.accept, json)?;
+    whole(call, code, call.accept.media, bytes)
+}
+
+/// JSON bytes in another encoding, or indented.
+fn encoded(accept: &Accept, json: Bytes) -> Result<Bytes, Status> {
+    Ok(match accept.media {
+        Media::Json if accept.pretty => pretty::indent(&json).into(),
+        Media::Json => json,
+        Media::Yaml => serde_saphyr::to_string(&decode(&json)?)
+            .map_err(Status::internal)?
+            .into(),
+        Media::Protobuf => protobuf::seal_tree(&decode(&json)?)?.into(),
+    })
+}
+
+/// Encoded bytes, compressed if that is worth it and asked for.
+pub(crate) fn whole(
+    call: &Call,
+    code: StatusCode,
+    media: Media,
+    bytes: Bytes,
+) -> Result<Answer, Status> {
+    if !call.accept.gzip || bytes.len() < GZIP_BYTES_MIN {
+        return Ok(plain(code, media.name(), bytes));
     }
-    if !call.accept.gzip || json.len() < GZIP_BYTES_MIN {
-        return Ok(plain(code, "application/json", json));
-    }
-    let mut answer = plain(code, "application/json", compress(&json)?);
+    let mut answer = plain(code, media.name(), compress(&bytes)?);
     let headers = answer.headers_mut();
     headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
@@ -76,15 +112,26 @@ pub(crate) fn plain(code: StatusCode, media_type: &'static str, body: impl Into<
     answer
 }
 
-/// A failure.
+/// A failure, for whoever cannot say in which encoding.
 pub(crate) fn failure(status: &Status) -> Answer {
-    failure_body(status, &status.to_value())
+    failure_body(&HeaderMap::new(), status, &status.to_value())
+}
+
+/// A failure in the encoding that the request's headers ask for.
+pub(crate) fn failure_for(headers: &HeaderMap, status: &Status) -> Answer {
+    failure_body(headers, status, &status.to_value())
 }
 
 /// A failure whose body says more than the status.
-pub(crate) fn failure_body(status: &Status, body: &Value) -> Answer {
+pub(crate) fn failure_body(headers: &HeaderMap, status: &Status, body: &Value) -> Answer {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut answer = plain(code, "application/json", crate::cache::encode(body));
+    let json = Bytes::from(crate::cache::encode(body));
+    // Whoever accepts nothing that is spoken here is told so in JSON.
+    let accept = Accept::read(headers, &Query::default(), Offer::PLAIN).unwrap_or_default();
+    let mut answer = match encoded(&accept, json.clone()) {
+        Ok(bytes) => plain(code, accept.media.name(), bytes),
+        Err(_) => plain(code, Media::Json.name(), json),
+    };
     if let Some(seconds) = status.retry_after_seconds {
         answer.headers_mut().insert(RETRY_AFTER, seconds.into());
     }

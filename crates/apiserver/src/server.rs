@@ -13,12 +13,13 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use meta::{Reason, Status};
 use store::Store;
 
 use crate::allocate::Allocations;
 use crate::cache::Feed;
+use crate::chain::accept::{Media, Offer};
 use crate::chain::inflight::Inflight;
 use crate::chain::{Accept, Call, PeerIdentity, Query, RequestInfo, impersonate};
 use crate::config::Config;
@@ -111,11 +112,11 @@ async fn guarded(core: Arc<Core>, request: Request<Body>) -> Answer {
     let (mut parts, body) = request.into_parts();
     let call = match prepare(&core, &mut parts) {
         Ok(call) => call,
-        Err(status) => return respond::failure(&status),
+        Err(status) => return respond::failure_for(&parts.headers, &status),
     };
     let verb = call.info.verb;
     let answer = serve(&core, &call, parts, body).await;
-    let mut answer = answer.unwrap_or_else(|status| respond::failure(&status));
+    let mut answer = answer.unwrap_or_else(|status| respond::failure_for(&call.headers, &status));
     respond::add_warnings(&mut answer, call.take_warnings());
     let resource = match (call.info.is_resource, call.info.subresource.as_str()) {
         (true, "") => call.info.resource.clone(),
@@ -138,13 +139,38 @@ fn prepare(core: &Core, parts: &mut Parts) -> Result<Call, Status> {
     let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query)?;
     let user = authenticate(core, parts)?;
     let user = impersonate::impersonate(&core.authorizer, user, &parts.headers)?;
-    // Only objects are negotiated; pages such as /metrics and streams are what they are.
-    let accept = match info.is_resource && !info.is_long_running() || info.verb == "watch" {
-        true => Accept::read(&parts.headers)?,
-        false => Accept::read(&parts.headers).unwrap_or_default(),
-    };
+    let accept = negotiate(core, &info, &query, &parts.headers)?;
     let headers = std::mem::take(&mut parts.headers);
     Ok(Call::new(info, query, accept, user, headers))
+}
+
+/// Only objects are negotiated; pages such as /metrics and streams are what they are.
+fn negotiate(
+    core: &Core,
+    info: &RequestInfo,
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result<Accept, Status> {
+    let stream = info.verb == "watch";
+    if !info.is_resource || (info.is_long_running() && !stream) {
+        return Ok(Accept::read(headers, query, Offer::PLAIN).unwrap_or_default());
+    }
+    let mut offer = Offer {
+        protobuf: true,
+        shapes: true,
+        stream,
+    };
+    let accept = Accept::read(headers, query, offer);
+    if matches!(&accept, Ok(accept) if accept.media != Media::Protobuf) {
+        return accept;
+    }
+    let resources = core.registry.now();
+    let resource = resources.find(&info.group, &info.version, &info.resource);
+    offer.protobuf = resource.is_none_or(|resource| resource.protobuf().is_some());
+    match offer.protobuf {
+        true => accept,
+        false => Accept::read(headers, query, offer),
+    }
 }
 
 fn authenticate(core: &Core, parts: &mut Parts) -> Result<Identity, Status> {

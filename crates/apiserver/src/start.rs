@@ -97,6 +97,8 @@ pub async fn build(
     crew.spawn("custom resources", definitions.run(crew.stop()));
     let compactor = crate::compact::run(Arc::clone(&server.core.store), crew.stop());
     crew.spawn("store compaction", compactor);
+    let forget = crate::forget::run(Arc::clone(&server.core), crew.stop());
+    crew.spawn("forgetting", forget);
     server.core.started.store(true, Ordering::Release);
     Ok(server)
 }

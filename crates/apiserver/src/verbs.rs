@@ -8,6 +8,7 @@ pub(crate) mod list;
 pub(crate) mod page;
 mod parts;
 pub(crate) mod patch;
+mod pieces;
 pub(crate) mod update;
 pub(crate) mod watch;
 pub(crate) mod write;

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use kinds::Strategy;
 use meta::Object;
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -30,6 +31,8 @@ pub(crate) struct Entry {
     /// The object with its resourceVersion.
     pub(crate) json: Bytes,
     tree: OnceLock<Arc<Object>>,
+    /// The protobuf message, while somebody lists in that form.
+    protobuf: Mutex<Option<Box<Bytes>>>,
 }
 
 /// An object's bytes cannot be read.
@@ -101,6 +104,7 @@ impl Entry {
             lease,
             json,
             tree: OnceLock::new(),
+            protobuf: Mutex::new(None),
         })
     }
 
@@ -130,6 +134,21 @@ impl Entry {
                 found.next().map(|(_, value)| &**value)
             }
         }
+    }
+
+    /// The protobuf message, if somebody had one made.
+    pub(crate) fn protobuf(&self) -> Option<Bytes> {
+        self.protobuf.lock().as_deref().cloned()
+    }
+
+    /// Keeps the message for the next who asks.
+    pub(crate) fn keep_protobuf(&self, raw: Bytes) {
+        *self.protobuf.lock() = Some(Box::new(raw));
+    }
+
+    /// Forgets the message.
+    pub(super) fn drop_protobuf(&self) {
+        *self.protobuf.lock() = None;
     }
 
     /// The object decoded for whoever looks at it often; kept from the first call on.

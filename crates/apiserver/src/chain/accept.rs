@@ -1,8 +1,16 @@
 //! In which form an answer is wanted.
 
 use http::HeaderMap;
-use http::header::{ACCEPT, ACCEPT_ENCODING};
+use http::header::{ACCEPT, ACCEPT_ENCODING, USER_AGENT};
 use meta::{Reason, Status};
+
+use serde_json::Value;
+
+use super::Query;
+use crate::protobuf;
+
+/// The kind of an object without all but its metadata.
+const METADATA_KIND: &str = "PartialObjectMetadata";
 
 /// What the answer's objects are turned into.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -10,92 +18,233 @@ pub(crate) enum Shape {
     /// As they are.
     #[default]
     Object,
-    /// `meta.k8s.io/v1 Table`.
+    /// `meta.k8s.io Table`.
     Table,
     /// `PartialObjectMetadata` or its list.
     Metadata,
 }
 
-/// The text form.
+/// The encoding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Text {
+pub(crate) enum Media {
     #[default]
     Json,
     Yaml,
+    Protobuf,
+}
+
+impl Media {
+    /// In the order in which a wildcard chooses.
+    const ALL: [Media; 3] = [Media::Json, Media::Yaml, Media::Protobuf];
+
+    /// Its name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Media::Json => "application/json",
+            Media::Yaml => "application/yaml",
+            Media::Protobuf => protobuf::MEDIA_TYPE,
+        }
+    }
+}
+
+/// What the endpoint can do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Offer {
+    /// Whether objects have a protobuf form; metadata always has.
+    pub(crate) protobuf: bool,
+    /// Whether objects may be turned into tables and metadata.
+    pub(crate) shapes: bool,
+    /// Whether the answer is a stream, which YAML cannot be.
+    pub(crate) stream: bool,
+}
+
+impl Offer {
+    /// What answers are that are no objects of a resource: statuses, discovery.
+    pub(crate) const PLAIN: Offer = Offer {
+        protobuf: true,
+        shapes: false,
+        stream: false,
+    };
 }
 
 /// The outcome of negotiation.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Accept {
     pub(crate) shape: Shape,
-    pub(crate) text: Text,
+    pub(crate) media: Media,
     pub(crate) gzip: bool,
+    /// Whether shapes are of `meta.k8s.io/v1beta1`.
+    pub(crate) beta: bool,
+    /// Whether JSON is indented, for people.
+    pub(crate) pretty: bool,
 }
 
 impl Accept {
-    /// Chooses the first acceptable media type; 406 when there is none.
-    pub(crate) fn read(headers: &HeaderMap) -> Result<Accept, Status> {
+    /// Chooses the acceptable media type that is wanted most; 406 when there is none.
+    pub(crate) fn read(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Accept, Status> {
         let gzip = headers
             .get_all(ACCEPT_ENCODING)
             .iter()
             .filter_map(|value| value.to_str().ok())
             .any(|value| value.split(',').any(|part| part.trim().starts_with("gzip")));
-        let texts = headers.get_all(ACCEPT).iter();
-        let texts: Vec<&str> = texts.filter_map(|value| value.to_str().ok()).collect();
-        if texts.iter().all(|text| text.trim().is_empty()) {
-            return Ok(Accept {
-                gzip,
-                ..Accept::default()
-            });
+        let base = Accept {
+            gzip,
+            pretty: wants_pretty(headers, query),
+            ..Accept::default()
+        };
+        let mut texts = headers.get_all(ACCEPT).iter();
+        let texts = texts.by_ref().filter_map(|value| value.to_str().ok());
+        let text = texts.collect::<Vec<&str>>().join(",");
+        if text.trim().is_empty() || text == "application/json" {
+            return Ok(base);
         }
-        let mut ranges: Vec<(f32, &str)> = texts
-            .iter()
-            .flat_map(|text| text.split(','))
-            .map(|range| (quality(range), range))
-            .collect();
+        let mut clauses: Vec<Clause<'_>> = text.split(',').filter_map(Clause::read).collect();
         // Stable: equals stay in the order sent.
-        ranges.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let chosen = ranges.iter().find_map(|(_, range)| choose(range));
+        clauses.sort_by(|a, b| b.rank().total_cmp(&a.rank()));
+        let chosen = clauses.iter().find_map(|clause| clause.choose(offer, base));
         match chosen {
-            Some((shape, text)) => Ok(Accept { shape, text, gzip }),
-            None => Err(not_acceptable()),
+            Some(accept) if !(offer.stream && accept.media == Media::Yaml) => Ok(accept),
+            _ => Err(not_acceptable(offer)),
         }
     }
-}
 
-fn quality(range: &str) -> f32 {
-    let mut parameters = range.split(';').skip(1).map(str::trim);
-    let quality = parameters.find_map(|parameter| parameter.strip_prefix("q="));
-    quality.and_then(|text| text.parse().ok()).unwrap_or(1.0)
-}
-
-fn choose(range: &str) -> Option<(Shape, Text)> {
-    let mut parts = range.split(';').map(str::trim);
-    let text = match parts.next()? {
-        "application/json" | "application/*" | "*/*" => Text::Json,
-        "application/yaml" => Text::Yaml,
-        _ => return None,
-    };
-    let mut shape = Shape::Object;
-    for parameter in parts {
-        match parameter.split_once('=')? {
-            ("as", "Table") => shape = Shape::Table,
-            ("as", "PartialObjectMetadata" | "PartialObjectMetadataList") => {
-                shape = Shape::Metadata;
+    /// A table or metadata in the version asked for.
+    pub(crate) fn versioned(&self, mut tree: Value) -> Value {
+        const BETA: &str = "meta.k8s.io/v1beta1";
+        if !self.beta {
+            return tree;
+        }
+        tree["apiVersion"] = BETA.into();
+        for row in ["rows", "items"] {
+            let parts = tree.get_mut(row).and_then(Value::as_array_mut);
+            for part in parts.into_iter().flatten() {
+                let object = match row {
+                    "rows" => part.get_mut("object"),
+                    _ => Some(part),
+                };
+                if let Some(object) = object.filter(|own| own["kind"] == METADATA_KIND) {
+                    object["apiVersion"] = BETA.into();
+                }
             }
-            ("as", _) => return None,
-            ("g", "meta.k8s.io") | ("v", "v1") => {}
-            ("g" | "v", _) => return None,
-            _ => {}
         }
+        tree
     }
-    Some((shape, text))
 }
 
-fn not_acceptable() -> Status {
+/// As upstream: by parameter, or because a person looks.
+fn wants_pretty(headers: &HeaderMap, query: &Query) -> bool {
+    if let Some(word) = query.get("pretty") {
+        return matches!(word, "1" | "t" | "T" | "true" | "TRUE" | "True");
+    }
+    let agent = headers.get(USER_AGENT);
+    let agent = agent.and_then(|agent| agent.to_str().ok()).unwrap_or("");
+    ["curl", "Wget", "Mozilla/5.0"]
+        .iter()
+        .any(|person| agent.starts_with(person))
+}
+
+/// One range of the header.
+struct Clause<'a> {
+    kind: &'a str,
+    subtype: &'a str,
+    parameters: Vec<(&'a str, &'a str)>,
+    quality: f32,
+}
+
+impl<'a> Clause<'a> {
+    fn read(text: &'a str) -> Option<Clause<'a>> {
+        let mut parts = text.split(';').map(str::trim);
+        let range = parts.next().filter(|range| !range.is_empty())?;
+        let (kind, subtype) = match range {
+            "*" => ("*", "*"),
+            range => range.split_once('/')?,
+        };
+        let pairs = parts.filter_map(|part| part.split_once('='));
+        let pairs = pairs.map(|(key, value)| (key.trim(), value.trim().trim_matches('"')));
+        let (quality, parameters): (Vec<_>, Vec<_>) = pairs.partition(|(key, _)| *key == "q");
+        let quality = quality.first().and_then(|(_, value)| value.parse().ok());
+        Some(Clause {
+            kind,
+            subtype,
+            parameters,
+            quality: quality.unwrap_or(1.0),
+        })
+    }
+
+    /// By quality, then by how much is said.
+    fn rank(&self) -> f32 {
+        let said = f32::from(u8::from(self.kind != "*")) + f32::from(u8::from(self.subtype != "*"));
+        self.quality * 10.0 + said
+    }
+
+    fn choose(&self, offer: Offer, base: Accept) -> Option<Accept> {
+        Media::ALL.iter().find_map(|media| {
+            let (kind, subtype) = media.name().split_once('/')?;
+            let meant = matches!(self.kind, "*") || self.kind == kind;
+            let fits = meant && (self.subtype == "*" || self.subtype == subtype);
+            if fits {
+                self.with(*media, offer, base)
+            } else {
+                None
+            }
+        })
+    }
+
+    /// The form that the parameters ask for, if there is one.
+    fn with(&self, media: Media, offer: Offer, base: Accept) -> Option<Accept> {
+        let get = |key: &str| {
+            let mut own = self.parameters.iter().filter(|(own, _)| *own == key);
+            own.next_back().map(|(_, value)| *value)
+        };
+        if get("stream").is_some_and(|word| !word.is_empty() && word != "watch")
+            || (get("stream") == Some("watch") && media == Media::Yaml)
+        {
+            return None;
+        }
+        let (shape, beta) = match (get("as"), get("g"), get("v")) {
+            (None, None, None) => (Shape::Object, false),
+            _ if !offer.shapes => return None,
+            (Some(kind), Some("meta.k8s.io"), Some(version @ ("v1" | "v1beta1"))) => {
+                let shape = match kind {
+                    // Cells are of any type, for which protobuf has none.
+                    "Table" if media != Media::Protobuf => Shape::Table,
+                    "PartialObjectMetadata" | "PartialObjectMetadataList" => Shape::Metadata,
+                    _ => return None,
+                };
+                (shape, version == "v1beta1")
+            }
+            _ => return None,
+        };
+        if shape == Shape::Object && media == Media::Protobuf && !offer.protobuf {
+            return None;
+        }
+        Some(Accept {
+            shape,
+            media,
+            beta,
+            pretty: get("pretty").map_or(base.pretty, |word| word == "1"),
+            gzip: base.gzip,
+        })
+    }
+}
+
+fn not_acceptable(offer: Offer) -> Status {
+    let offered = |media: &&Media| match media {
+        Media::Json => true,
+        Media::Yaml => !offer.stream,
+        Media::Protobuf => offer.protobuf,
+    };
+    let suffix = if offer.stream { ";stream=watch" } else { "" };
+    let names = Media::ALL.iter().filter(offered);
+    let names: Vec<String> = names
+        .map(|media| format!("{}{suffix}", media.name()))
+        .collect();
     Status::new(
         Reason::NotAcceptable,
-        "only the following media types are accepted: application/json, application/yaml",
+        format!(
+            "only the following media types are accepted: {}",
+            names.join(", ")
+        ),
     )
 }
 
@@ -103,33 +252,79 @@ fn not_acceptable() -> Status {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<(Shape, Text), u16> {
+    const ALL: Offer = Offer {
+        protobuf: true,
+        shapes: true,
+        stream: false,
+    };
+
+    fn read(text: &str, offer: Offer) -> Result<(Shape, Media), u16> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, text.parse().unwrap());
-        Accept::read(&headers)
-            .map(|accept| (accept.shape, accept.text))
+        Accept::read(&headers, &Query::default(), offer)
+            .map(|accept| (accept.shape, accept.media))
             .map_err(|status| status.code)
     }
 
     #[test]
-    fn the_first_acceptable_type_is_chosen() {
+    fn what_is_wanted_most_and_can_be_had_is_chosen() {
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io,\
+                     application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        assert_eq!(read(table, ALL), Ok((Shape::Table, Media::Json)));
+        assert_eq!(read(table, Offer::PLAIN), Ok((Shape::Object, Media::Json)));
+        let go = "application/vnd.kubernetes.protobuf,application/json";
+        assert_eq!(read(go, ALL), Ok((Shape::Object, Media::Protobuf)));
+        let custom = Offer {
+            protobuf: false,
+            ..ALL
+        };
+        assert_eq!(read(go, custom), Ok((Shape::Object, Media::Json)));
+        let partial = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;\
+                       g=meta.k8s.io;v=v1";
+        assert_eq!(
+            read(partial, custom),
+            Ok((Shape::Metadata, Media::Protobuf))
+        );
+        let yaml = "application/yaml";
+        assert_eq!(read(yaml, ALL), Ok((Shape::Object, Media::Yaml)));
+        let stream = Offer {
+            stream: true,
+            ..ALL
+        };
+        assert_eq!(read(yaml, stream), Err(406));
+        assert_eq!(read("*/*", ALL), Ok((Shape::Object, Media::Json)));
         assert_eq!(
             read(
-                "application/json;as=Table;v=v1;g=meta.k8s.io,\
-                 application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json"
+                "application/json;q=0.1, application/yaml;q=0.9, text/html",
+                ALL
             ),
-            Ok((Shape::Table, Text::Json))
+            Ok((Shape::Object, Media::Yaml))
         );
         assert_eq!(
-            read("application/vnd.kubernetes.protobuf, application/json"),
-            Ok((Shape::Object, Text::Json))
+            read("*/*, application/vnd.kubernetes.protobuf", ALL),
+            Ok((Shape::Object, Media::Protobuf))
         );
-        assert_eq!(read("*/*"), Ok((Shape::Object, Text::Json)));
-        assert_eq!(read("application/yaml"), Ok((Shape::Object, Text::Yaml)));
+        let no_table = "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1";
+        assert_eq!(read(no_table, ALL), Err(406));
+        assert_eq!(read("text/plain", ALL), Err(406));
+        assert_eq!(read("application/json;stream=other", ALL), Err(406));
         assert_eq!(
-            read("text/html;q=0.9, application/json;q=0.1"),
-            Ok((Shape::Object, Text::Json))
+            read("application/json;as=Table;g=other;v=v1", ALL),
+            Err(406)
         );
-        assert_eq!(read("application/vnd.kubernetes.protobuf"), Err(406));
+    }
+
+    #[test]
+    fn people_get_indented_json() {
+        let mut headers = HeaderMap::new();
+        headers.insert(USER_AGENT, "curl/8.1".parse().unwrap());
+        let pretty = |headers: &HeaderMap, query: &str| {
+            let query = Query::parse(query).unwrap();
+            Accept::read(headers, &query, ALL).unwrap().pretty
+        };
+        assert!(pretty(&headers, ""));
+        assert!(!pretty(&headers, "pretty=false"));
+        assert!(pretty(&HeaderMap::new(), "pretty=true"));
+        assert!(!pretty(&HeaderMap::new(), ""));
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
 use meta::Status;
 
 use crate::cache::Entry;
@@ -22,7 +21,7 @@ pub(crate) async fn get(core: &Core, call: &Call, resource: &Resource) -> Result
     let key = resource.key(&call.info.namespace, &call.info.name);
     let entry = cache.get(&key);
     let entry = entry.ok_or_else(|| Status::not_found(&resource.row.names, &call.info.name))?;
-    respond::object(call, resource, StatusCode::OK, entry.json.clone())
+    respond::entry(call, resource, &entry)
 }
 
 /// The newest version of an object; 404 when there is none.

@@ -15,9 +15,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::page;
-use crate::cache::{Cache, Change, Cursor, Entry, encode, frame};
-use crate::chain::Call;
-use crate::chain::accept::Shape;
+use crate::cache::{Cache, Change, Cursor, Entry, EventType, encode, frame};
+use crate::chain::accept::{Media, Shape};
+use crate::chain::{Accept, Call};
+use crate::protobuf;
 use crate::registry::Resource;
 use crate::respond::{self, Answer};
 use crate::selectors::Filter;
@@ -35,7 +36,7 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 /// In which form events are sent.
 struct Form {
-    shape: Shape,
+    accept: Accept,
     include: table::Include,
     resource: Arc<Resource>,
     with_columns: bool,
@@ -44,19 +45,45 @@ struct Form {
 impl Form {
     /// Whether events are the ones that all watches share.
     fn is_plain(&self) -> bool {
-        self.shape == Shape::Object && self.resource.seen.is_none()
+        self.accept.shape == Shape::Object && self.resource.seen.is_none()
     }
 
-    fn object(&mut self, json: &[u8]) -> Bytes {
+    /// An event with an object as it is kept.
+    fn event(&mut self, event: &str, json: &[u8]) -> Bytes {
         let Ok(tree) = respond::decode(json) else {
             return Bytes::new();
         };
-        let tree = match self.shape {
+        let tree = match self.accept.shape {
             Shape::Object => self.resource.shown(tree),
             Shape::Metadata => table::metadata_only(tree),
             Shape::Table => self.table(tree),
         };
-        encode(&tree).into()
+        frame_of(self.accept.media, event, &self.accept.versioned(tree))
+    }
+
+    /// An event that all watches of this encoding share.
+    fn shared(&self, change: &Change, event: EventType) -> Bytes {
+        if self.accept.media != Media::Protobuf {
+            return change.frame(event);
+        }
+        change.protobuf_frame(event, |json| {
+            let form = protobuf::Form::of(&self.resource);
+            let sealed = form.and_then(|form| Ok(form.seal(&form.encode(json)?)));
+            schema::protobuf::watch_frame(event.as_str(), &sealed.unwrap_or_default()).into()
+        })
+    }
+
+    /// The event that an object was there when the watch began.
+    fn added(&mut self, entry: &Entry) -> Bytes {
+        match (self.is_plain(), self.accept.media) {
+            (false, _) => self.event("ADDED", &entry.json),
+            (true, Media::Protobuf) => {
+                let form = protobuf::Form::of(&self.resource);
+                let sealed = form.and_then(|form| Ok(form.seal(&form.raw(entry, true)?)));
+                schema::protobuf::watch_frame("ADDED", &sealed.unwrap_or_default()).into()
+            }
+            (true, _) => frame("ADDED", &entry.json),
+        }
     }
 
     fn table(&mut self, tree: Value) -> Value {
@@ -71,6 +98,17 @@ impl Form {
         let metadata = json!({"resourceVersion": version});
         let with_columns = std::mem::replace(&mut self.with_columns, false);
         table::table(row, rows, metadata, with_columns)
+    }
+}
+
+/// An event around a tree that is complete.
+fn frame_of(media: Media, event: &str, tree: &Value) -> Bytes {
+    match media {
+        Media::Protobuf => {
+            let sealed = protobuf::seal_tree(tree).unwrap_or_default();
+            schema::protobuf::watch_frame(event, &sealed).into()
+        }
+        Media::Json | Media::Yaml => frame(event, &encode(tree)),
     }
 }
 
@@ -128,7 +166,7 @@ pub(crate) async fn watch(
             let revision = page::parse(version)?;
             match cache.cursor_after(revision) {
                 Ok(cursor) => (cursor, VecDeque::new(), None),
-                Err(too_old) => return Ok(expired(revision, too_old.oldest)),
+                Err(too_old) => return Ok(expired(call, revision, too_old.oldest)),
             }
         }
         _ => {
@@ -145,6 +183,9 @@ pub(crate) async fn watch(
             (cursor, entries, end)
         }
     };
+    if call.accept.media == Media::Protobuf && !entries.is_empty() {
+        cache.use_protobuf();
+    }
     let timeout = match call.query.number("timeoutSeconds")? {
         Some(seconds) if seconds > 0 => Duration::from_secs(seconds.unsigned_abs()),
         _ => TIMEOUT_MIN.mul_f64(1.0 + rand::random::<f64>()),
@@ -154,7 +195,7 @@ pub(crate) async fn watch(
         feed: Arc::clone(&core.feed),
         filter,
         form: Form {
-            shape: call.accept.shape,
+            accept: call.accept,
             include: table::Include::read(&call.query)?,
             resource: Arc::clone(resource),
             with_columns: true,
@@ -180,7 +221,7 @@ pub(crate) async fn watch(
         Some((Ok::<_, BoxError>(Frame::data(frame)), watcher))
     });
     let body: Body = StreamBody::new(frames).boxed_unsync();
-    let mut answer = respond::plain(StatusCode::OK, "application/json", Bytes::new());
+    let mut answer = respond::plain(StatusCode::OK, stream_type(call), Bytes::new());
     *answer.body_mut() = body;
     Ok(answer)
 }
@@ -202,10 +243,17 @@ fn wants_initial(call: &Call) -> Result<bool, Status> {
 }
 
 /// A watch that ends with the one event that its start is gone.
-fn expired(revision: i64, oldest: i64) -> Answer {
+fn expired(call: &Call, revision: i64, oldest: i64) -> Answer {
     let status = Status::expired(format!("too old resource version: {revision} ({oldest})"));
-    let body = frame("ERROR", &encode(&status.to_value()));
-    respond::plain(StatusCode::OK, "application/json", body)
+    let body = frame_of(call.accept.media, "ERROR", &status.to_value());
+    respond::plain(StatusCode::OK, stream_type(call), body)
+}
+
+fn stream_type(call: &Call) -> &'static str {
+    match call.accept.media {
+        Media::Protobuf => protobuf::STREAM_TYPE,
+        media => media.name(),
+    }
 }
 
 impl Watcher {
@@ -227,11 +275,7 @@ impl Watcher {
     fn send_initial(&mut self) -> bool {
         let count = self.initial.len().min(BATCH_CHANGES);
         for entry in self.initial.drain(..count) {
-            let frame = match self.form.is_plain() {
-                true => frame("ADDED", &entry.json),
-                false => frame("ADDED", &self.form.object(&entry.json)),
-            };
-            self.ready.push_back(frame);
+            self.ready.push_back(self.form.added(&entry));
         }
         if self.initial.is_empty()
             && let Some(revision) = self.initial_end.take()
@@ -249,8 +293,9 @@ impl Watcher {
         let Ok((changes, seen)) = self.cache.changes(&mut self.cursor, BATCH_CHANGES, applied)
         else {
             let status = Status::expired("watcher fell behind: too old resource version");
+            let media = self.form.accept.media;
             self.ready
-                .push_back(frame("ERROR", &encode(&status.to_value())));
+                .push_back(frame_of(media, "ERROR", &status.to_value()));
             self.ended = true;
             return;
         };
@@ -274,11 +319,8 @@ impl Watcher {
             return;
         };
         let frame = match self.form.is_plain() {
-            true => change.frame(event),
-            false => {
-                let object = self.form.object(&change.object(event));
-                frame(event.as_str(), &object)
-            }
+            true => self.form.shared(change, event),
+            false => self.form.event(event.as_str(), &change.object(event)),
         };
         self.ready.push_back(frame);
     }
@@ -311,11 +353,10 @@ impl Watcher {
         if let Some(annotations) = annotations {
             object["metadata"]["annotations"] = annotations;
         }
-        let bytes = encode(&object);
-        let bytes = match self.form.shape {
-            Shape::Object => bytes.into(),
-            _ => self.form.object(&bytes),
+        let frame = match self.form.accept.shape {
+            Shape::Object => frame_of(self.form.accept.media, "BOOKMARK", &object),
+            _ => self.form.event("BOOKMARK", &encode(&object)),
         };
-        self.ready.push_back(frame("BOOKMARK", &bytes));
+        self.ready.push_back(frame);
     }
 }

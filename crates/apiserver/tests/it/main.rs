@@ -11,4 +11,5 @@ mod nonsense;
 mod streams;
 mod tls;
 mod watches;
+mod wire;
 mod writes;

@@ -3,6 +3,7 @@
 //! Upstream's envelope is the magic `k8s\0` and a `runtime.Unknown`: type meta, the object's own
 //! message, and how that is encoded. Types of custom resources have no protobuf form.
 
+mod answers;
 mod decode;
 mod encode;
 mod wire;
@@ -10,6 +11,7 @@ mod wire;
 use serde_json::Value;
 
 use crate::types::Type;
+pub use answers::{LIST_END, item_head, list_head, metadata, seal_tree, watch_frame};
 use wire::{Field, Reader, Writer};
 
 /// What every enveloped object begins with.

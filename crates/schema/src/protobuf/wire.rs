@@ -119,6 +119,12 @@ impl Writer {
         self.out.extend_from_slice(bytes);
     }
 
+    /// The tag and length of bytes that are written elsewhere.
+    pub(super) fn length(&mut self, tag: u32, length: usize) {
+        self.key(tag, 2);
+        self.varint(length as u64);
+    }
+
     pub(super) fn message(&mut self, tag: u32, write: impl FnOnce(&mut Writer)) {
         let mut inner = Writer::default();
         write(&mut inner);

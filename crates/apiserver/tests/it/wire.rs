@@ -1,0 +1,215 @@
+//! What goes over the wire: encodings, and what is refused.
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
+use http_body_util::BodyExt;
+use schema::protobuf::{decode, open};
+use serde_json::{Value, json};
+
+use crate::cluster::{CONFIG_MAPS, Cluster, config_map};
+
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+/// Status, headers and body of a request as a remote client sends it.
+pub(crate) async fn ask(
+    cluster: &Cluster,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> (StatusCode, HeaderMap, client::Body) {
+    let mut request = http::Request::builder().uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let mut request = request.body(client::empty()).unwrap();
+    let identity = auth::Identity::user("admin", &["system:masters"]);
+    request.extensions_mut().insert(identity);
+    let mut server = cluster.server.clone();
+    let answer = tower::Service::call(&mut server, request).await.unwrap();
+    let (head, body) = answer.into_parts();
+    (head.status, head.headers, body)
+}
+
+pub(crate) async fn whole(body: client::Body) -> Bytes {
+    body.collect().await.unwrap().to_bytes()
+}
+
+fn opened(bytes: &[u8]) -> (String, Value) {
+    let envelope = open(bytes).unwrap();
+    let (group, version) = match envelope.api_version.split_once('/') {
+        Some(parts) => parts,
+        None => ("", envelope.api_version),
+    };
+    let ty = schema::builtin(group, version, envelope.kind).unwrap();
+    (envelope.kind.to_owned(), decode(ty, envelope.raw).unwrap())
+}
+
+#[tokio::test]
+async fn objects_lists_and_failures_are_spoken_in_protobuf() {
+    let cluster = Cluster::start().await;
+    let mut object = config_map("a", "1");
+    object["metadata"]["labels"] = json!({"x": "y"});
+    cluster.post(CONFIG_MAPS, object).await.unwrap();
+    let large = config_map("b", &"x".repeat(300 << 10));
+    cluster.post(CONFIG_MAPS, large).await.unwrap();
+    let go = [(
+        "accept",
+        "application/vnd.kubernetes.protobuf,application/json",
+    )];
+    let (_, headers, body) = ask(&cluster, &format!("{CONFIG_MAPS}/a"), &go).await;
+    assert_eq!(headers["content-type"], PROTOBUF);
+    let (kind, tree) = opened(&whole(body).await);
+    assert_eq!(
+        (kind.as_str(), &tree["data"]),
+        ("ConfigMap", &json!({"key": "1"}))
+    );
+    assert_eq!(tree["metadata"]["labels"]["x"], "y");
+    for _ in 0..2 {
+        let (_, headers, body) = ask(&cluster, CONFIG_MAPS, &go).await;
+        assert_eq!(headers["content-type"], PROTOBUF);
+        let (kind, tree) = opened(&whole(body).await);
+        assert_eq!(kind, "ConfigMapList");
+        let items = tree["items"].as_array().unwrap();
+        assert_eq!(items[0]["metadata"]["name"], "a");
+        assert_eq!(items[1]["data"]["key"].as_str().unwrap().len(), 300 << 10);
+        assert!(tree["metadata"]["resourceVersion"].is_string());
+    }
+    let zipped = [go[0], ("accept-encoding", "gzip")];
+    let (_, headers, body) = ask(&cluster, CONFIG_MAPS, &zipped).await;
+    assert_eq!(headers["content-encoding"], "gzip");
+    assert!(whole(body).await.len() < 10 << 10);
+    let (code, headers, body) = ask(&cluster, &format!("{CONFIG_MAPS}/none"), &go).await;
+    assert_eq!(
+        (code.as_u16(), &headers["content-type"]),
+        (404, &PROTOBUF.parse().unwrap())
+    );
+    let (kind, tree) = opened(&whole(body).await);
+    assert_eq!(
+        (kind.as_str(), &tree["reason"]),
+        ("Status", &json!("NotFound"))
+    );
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn watches_come_in_frames_that_are_shared() {
+    let cluster = Cluster::start().await;
+    cluster
+        .post(CONFIG_MAPS, config_map("a", "1"))
+        .await
+        .unwrap();
+    let path = format!("{CONFIG_MAPS}?watch=1&allowWatchBookmarks=true&timeoutSeconds=1");
+    let (_, headers, first) = ask(&cluster, &path, &[("accept", PROTOBUF)]).await;
+    assert_eq!(
+        headers["content-type"],
+        "application/vnd.kubernetes.protobuf;stream=watch"
+    );
+    let (_, _, second) = ask(&cluster, &path, &[("accept", PROTOBUF)]).await;
+    cluster
+        .put(&format!("{CONFIG_MAPS}/a"), &config_map("a", "2"))
+        .await
+        .unwrap();
+    let gone = format!("{CONFIG_MAPS}?watch=1&resourceVersion=1");
+    let (first, second) = tokio::join!(whole(first), whole(second));
+    for bytes in [first, second] {
+        let shown: Vec<String> = events(bytes)
+            .iter()
+            .map(|(event, tree)| format!("{event} {}", tree["data"]["key"]))
+            .collect();
+        assert_eq!(shown, ["ADDED \"1\"", "MODIFIED \"2\"", "BOOKMARK null"]);
+    }
+    // Nothing else was written, so the past is still known; tables have no such form.
+    let table = "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1";
+    let (code, _, body) = ask(&cluster, &gone, &[("accept", table)]).await;
+    let body: Value = serde_json::from_slice(&whole(body).await).unwrap();
+    assert_eq!(code, 406);
+    assert_eq!(
+        body["message"],
+        "only the following media types are accepted: application/json;stream=watch, \
+         application/vnd.kubernetes.protobuf;stream=watch"
+    );
+    cluster.stop().await;
+}
+
+/// Types and objects of all events.
+fn events(mut bytes: Bytes) -> Vec<(String, Value)> {
+    let mut events = Vec::new();
+    while bytes.has_remaining() {
+        let length = bytes.get_u32() as usize;
+        let event = bytes.split_to(length);
+        // The type has tag 1, and the object's envelope stands within tag 2.
+        let word_length = event[1] as usize;
+        let word = String::from_utf8(event[2..2 + word_length].to_vec()).unwrap();
+        let at = event
+            .windows(4)
+            .position(|window| window == schema::protobuf::MAGIC)
+            .unwrap();
+        events.push((word, opened(&event[at..]).1));
+    }
+    events
+}
+
+#[tokio::test]
+async fn metadata_alone_and_older_tables() {
+    let cluster = Cluster::start().await;
+    cluster
+        .post(CONFIG_MAPS, config_map("a", "1"))
+        .await
+        .unwrap();
+    let partial = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;\
+                   g=meta.k8s.io;v=v1";
+    let (_, _, body) = ask(&cluster, CONFIG_MAPS, &[("accept", partial)]).await;
+    let bytes = whole(body).await;
+    let envelope = open(&bytes).unwrap();
+    assert_eq!(
+        (envelope.api_version, envelope.kind),
+        ("meta.k8s.io/v1", "PartialObjectMetadataList")
+    );
+    let maps = schema::builtin("", "v1", "ConfigMapList").unwrap();
+    let tree = decode(maps, envelope.raw).unwrap();
+    assert_eq!(tree["items"][0]["metadata"]["name"], "a");
+    assert!(tree["items"][0].get("data").is_none());
+    let table = "application/json;as=Table;g=meta.k8s.io;v=v1beta1";
+    let (_, _, body) = ask(&cluster, CONFIG_MAPS, &[("accept", table)]).await;
+    let tree: Value = serde_json::from_slice(&whole(body).await).unwrap();
+    assert_eq!(tree["apiVersion"], "meta.k8s.io/v1beta1");
+    assert_eq!(
+        tree["rows"][0]["object"]["apiVersion"],
+        "meta.k8s.io/v1beta1"
+    );
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_not_spoken_is_refused_by_name() {
+    let cluster = Cluster::start().await;
+    let (code, headers, body) = ask(&cluster, CONFIG_MAPS, &[("accept", "text/html")]).await;
+    let body: Value = serde_json::from_slice(&whole(body).await).unwrap();
+    assert_eq!(
+        (code.as_u16(), &headers["content-type"]),
+        (406, &"application/json".parse().unwrap())
+    );
+    assert_eq!(
+        (body["reason"].as_str(), body["message"].as_str()),
+        (
+            Some("NotAcceptable"),
+            Some(
+                "only the following media types are accepted: application/json, \
+                 application/yaml, application/vnd.kubernetes.protobuf"
+            )
+        )
+    );
+    let request = client::request::request(
+        http::Method::POST,
+        CONFIG_MAPS,
+        Some("text/csv"),
+        client::full(BytesMut::from("a,b")),
+    );
+    let refused = cluster.client.send(request.unwrap()).await.unwrap_err();
+    assert_eq!(refused.code, 415);
+    assert_eq!(
+        refused.message,
+        "the body of the request was in an unknown format - accepted media types include: \
+         application/json, application/yaml, application/vnd.kubernetes.protobuf"
+    );
+    cluster.stop().await;
+}
