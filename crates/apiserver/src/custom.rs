@@ -344,6 +344,7 @@ fn resource(definition: &Value, version: &Value, cache: &Arc<Cache>, revision: i
             scale,
             has_generation: true,
             create_on_update: false,
+            needs_version: true,
             columns: strategy.columns().into(),
             strategy: Arc::new(strategy),
             names,

@@ -313,3 +313,16 @@ impl Registry {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_kind_has_a_shape() {
+        let rows = kinds::rows().iter().map(|row| &row.names);
+        let views = kinds::views().iter().map(|view| &view.names);
+        for names in rows.chain(views) {
+            let shape = schema::builtin(&names.group, &names.version, &names.kind);
+            assert!(shape.is_some(), "{}", names.group_resource());
+        }
+    }
+}

@@ -20,7 +20,8 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new(names("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings"), BINDING, Plain::new(binding)),
         Row::new(names("ValidatingWebhookConfiguration", "validatingwebhookconfigurations"), WEBHOOKS, Plain::new(webhooks)),
     ];
-    rows.into_iter().map(Row::generation).collect()
+    let rows = rows.into_iter();
+    rows.map(|row| row.generation().needs_version()).collect()
 }
 
 const WEBHOOKS: &str = "Name, Webhooks:integer, Age";

@@ -18,6 +18,7 @@ pub(crate) fn rows() -> Vec<Row> {
     vec![
         Row::new(names, Plain::COLUMNS, Plain::CREATED)
             .status()
-            .generation(),
+            .generation()
+            .needs_version(),
     ]
 }

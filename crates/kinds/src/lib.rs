@@ -4,6 +4,7 @@
 
 mod admissionregistration;
 mod apiextensions;
+mod apiregistration;
 mod apps;
 mod authentication;
 mod authorization;
@@ -20,6 +21,7 @@ mod node;
 mod plain;
 mod policy;
 mod rbac;
+mod resource;
 pub mod row;
 mod scheduling;
 mod spot;
@@ -37,6 +39,7 @@ pub use view::{View, views};
 static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
     let groups = [
         core::rows(),
+        apiregistration::rows(),
         apps::rows(),
         authentication::rows(),
         authorization::rows(),
@@ -53,6 +56,7 @@ static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
         coordination::rows(),
         node::rows(),
         discovery::rows(),
+        resource::rows(),
         flowcontrol::rows(),
     ];
     groups.into_iter().flatten().collect()

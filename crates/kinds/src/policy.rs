@@ -15,5 +15,5 @@ pub(crate) fn rows() -> Vec<Row> {
         "poddisruptionbudgets",
     );
     let row = Row::new(names.short(&["pdb"]), COLUMNS, PodDisruptionBudget);
-    vec![row.status().generation()]
+    vec![row.status().generation().needs_version()]
 }

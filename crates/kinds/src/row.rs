@@ -57,6 +57,8 @@ pub struct Row {
     pub has_generation: bool,
     /// Whether an update may create the object (as for leases and endpoints).
     pub create_on_update: bool,
+    /// Whether an update must say which version of the object it replaces.
+    pub needs_version: bool,
     pub columns: Arc<[Column]>,
     pub strategy: Arc<dyn Strategy>,
 }
@@ -71,6 +73,7 @@ impl Row {
             scale: None,
             has_generation: false,
             create_on_update: false,
+            needs_version: false,
             columns: crate::table::columns(columns).into(),
             strategy: Arc::new(strategy),
         }
@@ -97,6 +100,13 @@ impl Row {
     pub(crate) fn create_on_update(self) -> Row {
         Row {
             create_on_update: true,
+            ..self
+        }
+    }
+
+    pub(crate) fn needs_version(self) -> Row {
+        Row {
+            needs_version: true,
             ..self
         }
     }

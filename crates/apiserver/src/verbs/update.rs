@@ -6,7 +6,7 @@ use admission::Operation;
 use bytes::Bytes;
 use client::Body;
 use http::StatusCode;
-use meta::{Faults, Object, Status};
+use meta::{Faults, Names, Object, Status};
 use serde_json::Value;
 
 use super::create;
@@ -180,12 +180,28 @@ async fn attempt(
     }
 }
 
+/// 422 for an update that does not say what it replaces. Upstream names the resource here.
+fn version_missing(names: &Names, name: &str) -> Status {
+    let mut faults = Faults::new();
+    let rule = "must be specified for an update";
+    faults.invalid("metadata.resourceVersion", 0, rule);
+    let kind = names.plural.clone();
+    let names = Names {
+        kind,
+        ..names.clone()
+    };
+    Status::invalid(&names, name, &faults)
+}
+
 /// What clients may leave out but not change.
 fn carry_over(write: &Write<'_>, name: &str, old: &Value, new: &mut Value) -> Result<(), Status> {
     let conflict = |why: &str| Status::conflict(write.names(), name, why);
     let version = text(new, "/metadata/resourceVersion");
     if !version.is_empty() && version != "0" && version != text(old, "/metadata/resourceVersion") {
         return Err(conflict(MODIFIED));
+    }
+    if matches!(version, "" | "0") && write.resource.row.needs_version {
+        return Err(version_missing(write.names(), name));
     }
     let (uid, old_uid) = (text(new, "/metadata/uid"), text(old, "/metadata/uid"));
     if !uid.is_empty() && uid != old_uid {

@@ -1,0 +1,84 @@
+//! ResourceClaim and its template: which devices somebody wants.
+
+use jiff::Timestamp;
+use meta::Faults;
+use serde_json::Value;
+
+use crate::row::{Cells, Strategy};
+use crate::spot::{Spot, immutable};
+use crate::table::{age, cells, name};
+use crate::tree::Tree;
+
+pub(crate) const COLUMNS: &str = "Name, State, Age";
+
+pub(crate) struct ResourceClaim;
+
+impl Strategy for ResourceClaim {
+    fn default(&self, object: &mut Value) {
+        default_requests(object, "spec.devices.requests");
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        immutable(&Spot::new(object, ""), old, "spec", faults);
+    }
+
+    fn cells(&self, object: &Value, now: Timestamp) -> Cells {
+        cells![name(object), state(object), age(object, now)]
+    }
+}
+
+pub(crate) struct ResourceClaimTemplate;
+
+impl Strategy for ResourceClaimTemplate {
+    fn default(&self, object: &mut Value) {
+        default_requests(object, "spec.spec.devices.requests");
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        immutable(&Spot::new(object, ""), old, "spec", faults);
+    }
+
+    fn cells(&self, object: &Value, now: Timestamp) -> Cells {
+        super::plain(object, now)
+    }
+}
+
+fn default_requests(object: &mut Value, path: &str) {
+    for request in object.list_mut(path) {
+        if request.has("exactly")
+            && let Some(exactly) = request.at_mut("exactly")
+        {
+            default_request(exactly);
+        }
+        for other in request.list_mut("firstAvailable") {
+            default_request(other);
+        }
+    }
+}
+
+/// One device, unless more are asked for.
+fn default_request(request: &mut Value) {
+    request.fill_text("allocationMode", "ExactCount");
+    if request.text("allocationMode") == "ExactCount" {
+        request.fill_zero("count", 1);
+    }
+}
+
+fn state(object: &Value) -> String {
+    let mut states = Vec::new();
+    let deleted = object.has("metadata.deletionTimestamp");
+    if deleted {
+        states.push("deleted");
+    }
+    match object.has("status.allocation") {
+        false if !deleted => states.push("pending"),
+        false => {}
+        true => {
+            states.push("allocated");
+            if object.count("status.reservedFor") > 0 {
+                states.push("reserved");
+            }
+        }
+    }
+    states.join(",")
+}
