@@ -22,7 +22,7 @@ pub(crate) async fn dispatch(
 ) -> Result<Answer, Status> {
     let info = &call.info;
     if !info.is_resource {
-        return pages::answer(core, call);
+        return pages::answer(core, call).await;
     }
     let resource = core
         .registry

@@ -20,5 +20,6 @@ pub(crate) async fn run(core: Arc<Core>, stop: Stop) {
         for cache in core.registry.caches() {
             cache.forget_protobuf();
         }
+        core.documents.forget();
     }
 }

@@ -1,10 +1,19 @@
-//! `/openapi/v3`: the index, and one document per group and version.
+//! `/openapi/v2` and `/openapi/v3`: documents are made when somebody asks, kept compressed, and
+//! forgotten when nobody does.
 
+use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
+use bytes::Bytes;
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, ETAG, EXPIRES, IF_NONE_MATCH, LOCATION, VARY,
+};
 use http::{HeaderValue, StatusCode};
+use jiff::Timestamp;
 use meta::{GroupVersion, Status};
+use parking_lot::Mutex;
 use schema::openapi::KindDoc;
 use serde_json::{Map, Value, json};
 
@@ -16,66 +25,279 @@ use crate::respond::{self, Answer};
 use crate::server::Core;
 use crate::subresource;
 
-/// Answers `/openapi/v3` and what is below.
-pub(crate) fn answer(core: &Arc<Core>, call: &Call, path: &[&str]) -> Result<Answer, Status> {
-    let resources = core.registry.now();
+/// The name of the v2 document among those that are kept.
+const V2: &str = "v2";
+const JSON: &str = "application/json";
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+const V3_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
+/// How long clients may keep a document whose address has its hash.
+const YEAR: jiff::SignedDuration = jiff::SignedDuration::from_hours(365 * 24);
+
+/// Documents that somebody asked for lately: one per group and version, and that of all.
+#[derive(Default)]
+pub(crate) struct Documents {
+    kept: Mutex<BTreeMap<String, Arc<Document>>>,
+    /// Held while a document is made: it takes a processor for a while, and once is enough.
+    making: tokio::sync::Mutex<()>,
+}
+
+/// One document, compressed.
+struct Document {
+    tag: String,
+    json: Bytes,
+    protobuf: Bytes,
+    used: AtomicBool,
+}
+
+impl Document {
+    fn new(tag: &str, json: &[u8], protobuf: &[u8]) -> Result<Document, Status> {
+        Ok(Document {
+            tag: tag.to_owned(),
+            json: respond::compress(json)?.into(),
+            protobuf: respond::compress(protobuf)?.into(),
+            used: AtomicBool::new(true),
+        })
+    }
+}
+
+impl Documents {
+    /// Forgets what nobody asked for since the last call.
+    pub(crate) fn forget(&self) {
+        let used = |document: &Document| document.used.swap(false, Ordering::Relaxed);
+        self.kept.lock().retain(|_, document| used(document));
+    }
+
+    fn get(&self, name: &str, tag: &str) -> Option<Arc<Document>> {
+        let kept = self.kept.lock().get(name).cloned();
+        kept.filter(|document| document.tag == tag)
+    }
+
+    /// The document of this name and state, made by `make` if it is not there.
+    async fn get_or_make(
+        &self,
+        name: String,
+        tag: &str,
+        make: impl FnOnce() -> Result<Document, Status> + Send + 'static,
+    ) -> Result<Arc<Document>, Status> {
+        if let Some(document) = self.get(&name, tag) {
+            document.used.store(true, Ordering::Relaxed);
+            return Ok(document);
+        }
+        let _making = self.making.lock().await;
+        if let Some(document) = self.get(&name, tag) {
+            return Ok(document);
+        }
+        let made = tokio::task::spawn_blocking(make).await;
+        let document = Arc::new(made.map_err(Status::internal)??);
+        self.kept.lock().insert(name, Arc::clone(&document));
+        Ok(document)
+    }
+}
+
+/// Answers `/openapi` and what is below.
+pub(crate) async fn answer(core: &Core, call: &Call, path: &[&str]) -> Result<Answer, Status> {
+    let resources = Arc::clone(&core.registry.now());
     match path {
-        [] => index(&resources, call),
-        ["api", version] => one(&resources, call, "", version),
-        ["apis", group, version] => one(&resources, call, group, version),
+        ["v2"] => all(core, call, resources).await,
+        ["v3"] => index(core, &resources, call),
+        ["v3", "api", version] => one(core, call, resources, "", version).await,
+        ["v3", "apis", group, version] => one(core, call, resources, group, version).await,
         _ => Err(no_such_resource()),
     }
 }
 
-fn index(resources: &Resources, call: &Call) -> Result<Answer, Status> {
+/// Where a document of v3 is.
+fn url(core: &Core, resources: &Resources, group_version: &GroupVersion) -> (String, String) {
+    let path = match group_version.group.as_str() {
+        "" => format!("api/{}", group_version.version),
+        _ => format!("apis/{group_version}"),
+    };
+    let tag = tag(core, resources, group_version);
+    let url = format!("/openapi/v3/{path}?hash={tag}");
+    (path, url)
+}
+
+fn index(core: &Core, resources: &Resources, call: &Call) -> Result<Answer, Status> {
     let mut paths = Map::new();
     for group_version in resources.group_versions() {
-        let path = match group_version.group.as_str() {
-            "" => format!("api/{}", group_version.version),
-            _ => format!("apis/{group_version}"),
-        };
-        let tag = tag(resources, &group_version);
-        let url = format!("/openapi/v3/{path}?hash={tag}");
+        let (path, url) = url(core, resources, &group_version);
         paths.insert(path, json!({"serverRelativeURL": url}));
     }
-    respond::value(call, StatusCode::OK, &json!({"paths": paths}))
+    let json = json!({"paths": paths}).to_string();
+    let tag = format!("\"{}\"", discovery::hash(json.as_bytes()));
+    if is_known(call, &tag) {
+        return Ok(unchanged(JSON, &tag));
+    }
+    let mut answer = respond::plain(StatusCode::OK, JSON, json);
+    set_tag(&mut answer, &tag);
+    Ok(answer)
 }
 
 /// Changes whenever the document may: with the names of its kinds, and with this program.
-fn tag(resources: &Resources, group_version: &GroupVersion) -> String {
+fn tag(core: &Core, resources: &Resources, group_version: &GroupVersion) -> String {
     let own = resources.of(&group_version.group, &group_version.version);
     let own = own.unwrap_or_default().iter();
     let text: String = own
         .map(|resource| format!("{:?}{}", resource.row.names, resource.stamp))
         .collect();
-    discovery::hash(format!("{}{text}", env!("CARGO_PKG_VERSION")).as_bytes())
+    let config = &core.config;
+    let program = format!("{}{}", config.git_version, config.git_commit);
+    discovery::hash(format!("{program}{group_version}{text}").as_bytes())
 }
 
-fn one(resources: &Resources, call: &Call, group: &str, version: &str) -> Result<Answer, Status> {
-    let own = resources.of(group, version).ok_or_else(no_such_resource)?;
+async fn all(core: &Core, call: &Call, resources: Arc<Resources>) -> Result<Answer, Status> {
+    let Some(protobuf) = wants_protobuf(call, "v2") else {
+        return Ok(respond::plain(StatusCode::NOT_ACCEPTABLE, JSON, ""));
+    };
+    let group_versions: Vec<GroupVersion> = resources.group_versions().collect();
+    let tags = group_versions.iter().map(|own| tag(core, &resources, own));
+    let tag = discovery::hash(tags.collect::<String>().as_bytes());
+    let (own, version) = (tag.clone(), core.config.git_version.clone());
+    let make = move || {
+        let mut builder = schema::openapi::v2::Builder::default();
+        for group_version in &group_versions {
+            let own = resources.of(&group_version.group, &group_version.version);
+            builder.add(document(group_version, own.unwrap_or_default()));
+        }
+        let document = builder.finish(&version);
+        Document::new(&own, &document.json, &document.protobuf)
+    };
+    if is_known(call, &format!("\"{tag}\"")) {
+        return Ok(unchanged(JSON, &format!("\"{tag}\"")));
+    }
+    let document = core.documents.get_or_make(V2.into(), &tag, make).await?;
+    let media = if protobuf { V2_PROTOBUF } else { JSON };
+    send(call, &document, protobuf, media)
+}
+
+async fn one(
+    core: &Core,
+    call: &Call,
+    resources: Arc<Resources>,
+    group: &str,
+    version: &str,
+) -> Result<Answer, Status> {
     let group_version = GroupVersion {
         group: group.into(),
         version: version.into(),
     };
-    let tag = format!("\"{}\"", tag(resources, &group_version));
-    let known = call
-        .headers
-        .get(IF_NONE_MATCH)
-        .and_then(|tag| tag.to_str().ok());
-    let mut answer = match known {
-        Some(known) if known == tag => {
-            respond::plain(StatusCode::NOT_MODIFIED, "application/json", "")
-        }
-        _ => respond::value(call, StatusCode::OK, &document(&group_version, own))?,
-    };
-    let headers = answer.headers_mut();
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
-        headers.insert(ETAG, tag);
+    if resources.of(group, version).is_none() {
+        return Err(no_such_resource());
     }
-    if call.query.get("hash").is_some() {
+    let Some(protobuf) = wants_protobuf(call, "v3") else {
+        return Ok(respond::plain(StatusCode::NOT_ACCEPTABLE, JSON, ""));
+    };
+    let tag = tag(core, &resources, &group_version);
+    let media = if protobuf { V3_PROTOBUF } else { JSON };
+    let (path, url) = url(core, &resources, &group_version);
+    let asked = call.query.get("hash");
+    if asked.is_some_and(|asked| asked != tag) {
+        let mut moved = respond::plain(StatusCode::MOVED_PERMANENTLY, JSON, "");
+        if let Ok(url) = HeaderValue::from_str(&url) {
+            moved.headers_mut().insert(LOCATION, url);
+        }
+        return Ok(moved);
+    }
+    let quoted = format!("\"{tag}\"");
+    let mut answer = match is_known(call, &quoted) {
+        true => unchanged(media, &quoted),
+        false => {
+            let own = tag.clone();
+            let make = move || {
+                let own_resources = resources.of(&group_version.group, &group_version.version);
+                let tree = document(&group_version, own_resources.unwrap_or_default());
+                let protobuf = schema::openapi::document_protobuf(&tree);
+                Document::new(&own, tree.to_string().as_bytes(), &protobuf)
+            };
+            let document = core.documents.get_or_make(path, &tag, make).await?;
+            send(call, &document, protobuf, media)?
+        }
+    };
+    if asked.is_some() {
+        let headers = answer.headers_mut();
         let for_ever = HeaderValue::from_static("public, immutable");
         headers.insert(CACHE_CONTROL, for_ever);
+        let until = (Timestamp::now() + YEAR).strftime("%a, %d %b %Y %H:%M:%S GMT");
+        if let Ok(until) = HeaderValue::from_str(&until.to_string()) {
+            headers.insert(EXPIRES, until);
+        }
     }
+    Ok(answer)
+}
+
+/// Whether the message form is wanted more than JSON; `None` when it is neither.
+fn wants_protobuf(call: &Call, version: &str) -> Option<bool> {
+    let texts = call.headers.get_all(ACCEPT).iter();
+    let texts: Vec<&str> = texts.filter_map(|text| text.to_str().ok()).collect();
+    let text = texts.join(",");
+    let text = if text.is_empty() { "*/*" } else { &text };
+    let mut best: Option<(f32, bool)> = None;
+    for clause in text.split(',') {
+        let mut parts = clause.split(';').map(str::trim);
+        let protobuf = match parts.next().unwrap_or("") {
+            JSON | "*/*" | "application/*" | "*" => false,
+            other => {
+                let other = other.strip_prefix("application/com.github.proto-openapi.spec.");
+                let other = other.and_then(|other| other.strip_suffix("+protobuf"));
+                match other.and_then(|other| other.strip_prefix(version)) {
+                    Some(".v1.0" | "@v1.0") => true,
+                    _ => continue,
+                }
+            }
+        };
+        let mut quality = parts.filter_map(|part| part.strip_prefix("q="));
+        let quality = quality.next().and_then(|text| text.parse().ok());
+        let quality: f32 = quality.unwrap_or(1.0);
+        if best.is_none_or(|(best, _)| quality > best) {
+            best = Some((quality, protobuf));
+        }
+    }
+    best.map(|(_, protobuf)| protobuf)
+}
+
+fn is_known(call: &Call, tag: &str) -> bool {
+    let known = call.headers.get(IF_NONE_MATCH);
+    let known = known.and_then(|known| known.to_str().ok()).unwrap_or("");
+    known.split(',').any(|known| known.trim() == tag)
+}
+
+fn unchanged(media: &'static str, tag: &str) -> Answer {
+    let mut answer = respond::plain(StatusCode::NOT_MODIFIED, media, "");
+    set_tag(&mut answer, tag);
+    answer
+}
+
+fn set_tag(answer: &mut Answer, tag: &str) {
+    if let Ok(tag) = HeaderValue::from_str(tag) {
+        answer.headers_mut().insert(ETAG, tag);
+    }
+    let headers = answer.headers_mut();
+    headers.append(VARY, HeaderValue::from_static("Accept"));
+}
+
+fn send(
+    call: &Call,
+    document: &Document,
+    protobuf: bool,
+    media: &'static str,
+) -> Result<Answer, Status> {
+    let zipped = match protobuf {
+        true => &document.protobuf,
+        false => &document.json,
+    };
+    let mut answer = if call.accept.gzip {
+        let mut answer = respond::plain(StatusCode::OK, media, zipped.clone());
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
+        answer
+    } else {
+        let mut whole = Vec::new();
+        let mut reader = flate2::read::GzDecoder::new(&zipped[..]);
+        reader.read_to_end(&mut whole).map_err(Status::internal)?;
+        respond::plain(StatusCode::OK, media, whole)
+    };
+    set_tag(&mut answer, &format!("\"{}\"", document.tag));
     Ok(answer)
 }
 

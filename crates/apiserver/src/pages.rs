@@ -14,7 +14,7 @@ use crate::server::Core;
 use crate::{discovery, openapi};
 
 /// Paths that `/` names, besides those of groups.
-const PATHS: [&str; 14] = [
+const PATHS: [&str; 15] = [
     "/.well-known/openid-configuration",
     "/api",
     "/api/v1",
@@ -24,6 +24,7 @@ const PATHS: [&str; 14] = [
     "/livez",
     "/livez/ping",
     "/metrics",
+    "/openapi/v2",
     "/openapi/v3",
     "/openid/v1/jwks",
     "/readyz",
@@ -32,7 +33,7 @@ const PATHS: [&str; 14] = [
 ];
 
 /// Answers a path that is no resource's.
-pub(crate) fn answer(core: &Arc<Core>, call: &Call) -> Result<Answer, Status> {
+pub(crate) async fn answer(core: &Arc<Core>, call: &Call) -> Result<Answer, Status> {
     if !matches!(call.info.verb, "get" | "head") {
         return Err(crate::registry::method_not_allowed());
     }
@@ -44,7 +45,7 @@ pub(crate) fn answer(core: &Arc<Core>, call: &Call) -> Result<Answer, Status> {
         ["metrics"] => Ok(metrics(core)),
         [kind @ ("healthz" | "livez" | "readyz"), rest @ ..] => health(core, call, kind, rest),
         ["api" | "apis", ..] => discovery::answer(core, call, &segments),
-        ["openapi", "v3", rest @ ..] => openapi::answer(core, call, rest),
+        ["openapi", rest @ ..] => openapi::answer(core, call, rest).await,
         ["openid", "v1", "jwks"] => {
             let keys = core.signer.key_set().to_string();
             Ok(respond::plain(

@@ -43,6 +43,7 @@ pub(crate) struct Core {
     pub(crate) event_leases: crate::keep::EventLeases,
     pub(crate) inflight: Inflight,
     pub(crate) metrics: Metrics,
+    pub(crate) documents: crate::openapi::Documents,
     pub(crate) dialer: crate::stream::Dialer,
     pub(crate) stop: base::Stop,
     /// Whether the objects that every cluster has are there.
@@ -153,7 +154,8 @@ fn negotiate(
 ) -> Result<Accept, Status> {
     let stream = info.verb == "watch";
     if !info.is_resource || (info.is_long_running() && !stream) {
-        return Ok(Accept::read(headers, query, Offer::PLAIN).unwrap_or_default());
+        let plain = Accept::read(headers, query, Offer::PLAIN);
+        return Ok(plain.unwrap_or_else(|_| Accept::usual(headers, query)));
     }
     let mut offer = Offer {
         protobuf: true,

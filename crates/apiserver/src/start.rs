@@ -82,6 +82,7 @@ pub async fn build(
             config.max_requests_inflight,
         ),
         metrics: Metrics::default(),
+        documents: crate::openapi::Documents::default(),
         dialer: Dialer::new(&config.pki, crew)?,
         stop: crew.stop(),
         started: AtomicBool::new(false),

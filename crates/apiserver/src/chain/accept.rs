@@ -82,16 +82,7 @@ pub(crate) struct Accept {
 impl Accept {
     /// Chooses the acceptable media type that is wanted most; 406 when there is none.
     pub(crate) fn read(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Accept, Status> {
-        let gzip = headers
-            .get_all(ACCEPT_ENCODING)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .any(|value| value.split(',').any(|part| part.trim().starts_with("gzip")));
-        let base = Accept {
-            gzip,
-            pretty: wants_pretty(headers, query),
-            ..Accept::default()
-        };
+        let base = Accept::usual(headers, query);
         let mut texts = headers.get_all(ACCEPT).iter();
         let texts = texts.by_ref().filter_map(|value| value.to_str().ok());
         let text = texts.collect::<Vec<&str>>().join(",");
@@ -105,6 +96,17 @@ impl Accept {
         match chosen {
             Some(accept) if !(offer.stream && accept.media == Media::Yaml) => Ok(accept),
             _ => Err(not_acceptable(offer)),
+        }
+    }
+
+    /// JSON, whatever media types are named.
+    pub(crate) fn usual(headers: &HeaderMap, query: &Query) -> Accept {
+        let codings = headers.get_all(ACCEPT_ENCODING).iter();
+        let mut codings = codings.filter_map(|value| value.to_str().ok());
+        Accept {
+            gzip: codings.any(|value| value.split(',').any(|part| part.trim().starts_with("gzip"))),
+            pretty: wants_pretty(headers, query),
+            ..Accept::default()
         }
     }
 

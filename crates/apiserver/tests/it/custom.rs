@@ -47,7 +47,7 @@ fn is_established(event: &WatchEvent<Value>) -> bool {
     conditions.any(|one| one["type"] == "Established" && one["status"] == "True")
 }
 
-async fn established() -> Cluster {
+pub(crate) async fn established() -> Cluster {
     let cluster = Cluster::start().await;
     assert_eq!(cluster.get(BOATS).await.unwrap_err().code, 404);
     cluster.post(DEFINITIONS, definition()).await.unwrap();

@@ -213,3 +213,81 @@ async fn what_is_not_spoken_is_refused_by_name() {
     );
     cluster.stop().await;
 }
+
+const V2: &str = "/openapi/v2";
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+#[tokio::test]
+async fn documents_describe_what_there_is_now() {
+    let cluster = Cluster::start().await;
+    let (code, headers, body) = ask(&cluster, V2, &[]).await;
+    assert_eq!(
+        (code.as_u16(), &headers["content-type"]),
+        (200, &"application/json".parse().unwrap())
+    );
+    let tree: Value = serde_json::from_slice(&whole(body).await).unwrap();
+    assert_eq!(tree["swagger"], "2.0");
+    assert!(tree["definitions"]["io.k8s.api.core.v1.Pod"].is_object());
+    let pods = &tree["paths"]["/api/v1/namespaces/{namespace}/pods"]["get"];
+    assert_eq!(pods["x-kubernetes-action"], "list");
+    let tag = headers["etag"].to_str().unwrap().to_owned();
+    let (code, _, body) = ask(&cluster, V2, &[("if-none-match", &tag)]).await;
+    assert_eq!((code.as_u16(), whole(body).await.len()), (304, 0));
+    let zipped = [("accept", V2_PROTOBUF), ("accept-encoding", "gzip")];
+    let (_, headers, body) = ask(&cluster, V2, &zipped).await;
+    assert_eq!(
+        headers["content-type"],
+        "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+    );
+    let mut message = Vec::new();
+    let body = whole(body).await;
+    let mut reader = flate2::read::GzDecoder::new(&body[..]);
+    std::io::Read::read_to_end(&mut reader, &mut message).unwrap();
+    assert!(message.starts_with(b"\x0a\x032.0"));
+    let (code, _, _) = ask(&cluster, V2, &[("accept", "text/html")]).await;
+    assert_eq!(code, 406);
+    cluster.stop().await;
+    let cluster = crate::custom::established().await;
+    let (code, headers, body) = ask(&cluster, V2, &[("if-none-match", &tag)]).await;
+    assert_eq!(code, 200);
+    assert_ne!(headers["etag"].to_str().unwrap(), tag);
+    let tree: Value = serde_json::from_slice(&whole(body).await).unwrap();
+    let paths = tree["paths"].as_object().unwrap();
+    assert!(paths.contains_key("/apis/sea.example.com/v1/namespaces/{namespace}/boats"));
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn addresses_with_a_hash_are_for_ever() {
+    let cluster = Cluster::start().await;
+    let index = cluster.get("/openapi/v3").await.unwrap();
+    let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"]
+        .as_str()
+        .unwrap();
+    let (code, headers, body) = ask(&cluster, url, &[]).await;
+    assert_eq!(
+        (code.as_u16(), &headers["cache-control"]),
+        (200, &"public, immutable".parse().unwrap())
+    );
+    assert!(headers.contains_key("expires"));
+    let tree: Value = serde_json::from_slice(&whole(body).await).unwrap();
+    assert!(tree["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"].is_object());
+    let tag = headers["etag"].to_str().unwrap();
+    assert!(url.ends_with(tag.trim_matches('"')));
+    let (code, _, _) = ask(&cluster, url, &[("if-none-match", tag)]).await;
+    assert_eq!(code, 304);
+    let old = "/openapi/v3/apis/apps/v1?hash=OLD";
+    let (code, headers, _) = ask(&cluster, old, &[]).await;
+    assert_eq!(
+        (code.as_u16(), headers["location"].to_str().unwrap()),
+        (301, url)
+    );
+    let message = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
+    let (_, headers, body) = ask(&cluster, url, &[("accept", message)]).await;
+    assert_eq!(
+        headers["content-type"],
+        "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"
+    );
+    assert!(whole(body).await.starts_with(b"\x0a\x053.0.0"));
+    cluster.stop().await;
+}

@@ -1,7 +1,11 @@
-//! OpenAPI v3 documents, one per group and version.
+//! OpenAPI documents: v3, one per group and version, and v2 for all of them.
 
+mod gnostic;
+mod gnostic_v2;
+mod gnostic_v3;
 mod paths;
 mod schemas;
+pub mod v2;
 
 use std::sync::Arc;
 
@@ -9,6 +13,7 @@ use meta::{GroupVersion, Names};
 use serde_json::{Map, Value, json};
 
 use crate::types::{Type, TypeRef};
+pub use gnostic_v3::document as document_protobuf;
 use schemas::Schemas;
 
 /// One kind that the document describes.

@@ -94,3 +94,103 @@ fn patches_name_their_parameters() {
     assert_eq!(scale["x-kubernetes-group-version-kind"]["kind"], "Scale");
     assert!(document["paths"]["/apis/apps/v1/deployments"]["get"].is_object());
 }
+
+#[test]
+fn the_older_document_says_the_same() {
+    let mut builder = v2::Builder::default();
+    builder.add(apps());
+    let document = builder.finish("v1.36.2");
+    let tree: Value = serde_json::from_slice(&document.json).unwrap();
+    let own = &tree["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"];
+    assert_eq!(own["patch"]["consumes"].as_array().unwrap().len(), 4);
+    let parameters = own["put"]["parameters"].as_array().unwrap();
+    assert_eq!(
+        parameters[0]["schema"]["$ref"],
+        "#/definitions/io.k8s.api.apps.v1.Deployment"
+    );
+    assert_eq!(parameters[1]["type"], "string");
+    assert_eq!(
+        own["get"]["responses"]["200"]["schema"]["$ref"],
+        "#/definitions/io.k8s.api.apps.v1.Deployment"
+    );
+    let definitions = &tree["definitions"];
+    let spec = &definitions["io.k8s.api.apps.v1.Deployment"]["properties"]["spec"];
+    assert_eq!(
+        spec["$ref"],
+        "#/definitions/io.k8s.api.apps.v1.DeploymentSpec"
+    );
+    assert!(spec["description"].is_string() && spec.get("allOf").is_none());
+    let containers = &definitions["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
+    assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
+    assert_eq!(
+        definitions["io.k8s.apimachinery.pkg.util.intstr.IntOrString"]["type"],
+        "string"
+    );
+    let text = String::from_utf8(document.json).unwrap();
+    assert!(!text.contains("#/components/") && !text.contains("\"oneOf\""));
+}
+
+/// The messages under a tag.
+fn under<'a>(bytes: &'a [u8], tag: u32) -> Vec<&'a [u8]> {
+    let mut reader = crate::protobuf::wire::Reader::new(bytes);
+    let mut found = Vec::new();
+    while let Some((own, field)) = reader.next().unwrap() {
+        match field {
+            crate::protobuf::wire::Field::Bytes(bytes) if own == tag => found.push(bytes),
+            _ => {}
+        }
+    }
+    found
+}
+
+#[test]
+fn both_documents_have_a_message_form() {
+    let mut builder = v2::Builder::default();
+    builder.add(apps());
+    let document = builder.finish("v1.36.2").protobuf;
+    assert_eq!(under(&document, 1), [b"2.0"]);
+    let definitions = under(under(&document, 9)[0], 1);
+    let deployment = definitions
+        .iter()
+        .find(|named| under(named, 1) == [b"io.k8s.api.apps.v1.Deployment"]);
+    let schema = under(deployment.unwrap(), 2)[0];
+    assert_eq!(under(under(schema, 22)[0], 1), [b"object"]);
+    let extension = under(schema, 31)[0];
+    assert_eq!(under(extension, 1), [b"x-kubernetes-group-version-kind"]);
+    let yaml = under(under(extension, 2)[0], 2)[0];
+    assert!(yaml.starts_with(br#"[{"group":"apps""#));
+    let properties: Vec<&[u8]> = under(under(schema, 25)[0], 1)
+        .into_iter()
+        .map(|named| under(named, 1)[0])
+        .collect();
+    assert_eq!(
+        properties,
+        [&b"apiVersion"[..], b"kind", b"metadata", b"spec", b"status"]
+    );
+    let paths = under(under(&document, 8)[0], 2);
+    let scale = b"/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale";
+    let scale = paths
+        .iter()
+        .find(|named| under(named, 1) == [scale])
+        .unwrap();
+    let patch = under(under(scale, 2)[0], 8)[0];
+    // Parameter, not body, in the query, its name.
+    let names: Vec<&[u8]> = under(patch, 8)
+        .into_iter()
+        .filter_map(|item| under(under(item, 1)[0], 2).first().copied())
+        .map(|other| under(under(other, 3)[0], 4)[0])
+        .collect();
+    assert_eq!(
+        names,
+        [
+            &b"dryRun"[..],
+            b"fieldManager",
+            b"fieldValidation",
+            b"force"
+        ]
+    );
+    let third = document_protobuf(&apps());
+    assert_eq!(under(&third, 1), [b"3.0.0"]);
+    let schemas = under(under(under(&third, 5)[0], 1)[0], 1);
+    assert_eq!(schemas.len(), definitions.len());
+}

@@ -6,7 +6,7 @@
 mod answers;
 mod decode;
 mod encode;
-mod wire;
+pub(crate) mod wire;
 
 use serde_json::Value;
 

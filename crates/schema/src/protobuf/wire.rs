@@ -4,7 +4,7 @@ use super::ProtobufError;
 
 /// One field's content.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Field<'a> {
+pub(crate) enum Field<'a> {
     Varint(u64),
     Fixed64(u64),
     Fixed32,
@@ -12,7 +12,7 @@ pub(super) enum Field<'a> {
 }
 
 impl Field<'_> {
-    pub(super) fn wire(&self) -> u8 {
+    pub(crate) fn wire(&self) -> u8 {
         match self {
             Field::Varint(_) => 0,
             Field::Fixed64(_) => 1,
@@ -23,17 +23,17 @@ impl Field<'_> {
 }
 
 /// Reads fields one after the other.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Reader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Reader<'a> {
         Reader { rest: bytes }
     }
 
     /// The next tag and its content; `None` at the end.
-    pub(super) fn next(&mut self) -> Result<Option<(u32, Field<'a>)>, ProtobufError> {
+    pub(crate) fn next(&mut self) -> Result<Option<(u32, Field<'a>)>, ProtobufError> {
         if self.rest.is_empty() {
             return Ok(None);
         }
@@ -59,11 +59,11 @@ impl<'a> Reader<'a> {
         Ok(Some((tag, field)))
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
-    pub(super) fn varint(&mut self) -> Result<u64, ProtobufError> {
+    pub(crate) fn varint(&mut self) -> Result<u64, ProtobufError> {
         let mut value = 0;
         for (index, byte) in self.rest.iter().enumerate().take(10) {
             value |= u64::from(byte & 0x7f) << (7 * index);
@@ -93,39 +93,44 @@ impl<'a> Reader<'a> {
 
 /// Writes fields one after the other.
 #[derive(Default)]
-pub(super) struct Writer {
+pub(crate) struct Writer {
     out: Vec<u8>,
 }
 
 impl Writer {
-    pub(super) fn finish(self) -> Vec<u8> {
+    pub(crate) fn finish(self) -> Vec<u8> {
         self.out
     }
 
-    pub(super) fn int(&mut self, tag: u32, value: i64) {
+    pub(crate) fn int(&mut self, tag: u32, value: i64) {
         self.key(tag, 0);
         // Negative numbers take ten bytes, as int32 and int64 have it.
         self.varint(value.cast_unsigned());
     }
 
-    pub(super) fn double(&mut self, tag: u32, value: f64) {
+    pub(crate) fn double(&mut self, tag: u32, value: f64) {
         self.key(tag, 1);
         self.out.extend_from_slice(&value.to_le_bytes());
     }
 
-    pub(super) fn bytes(&mut self, tag: u32, bytes: &[u8]) {
+    pub(crate) fn bytes(&mut self, tag: u32, bytes: &[u8]) {
         self.key(tag, 2);
         self.varint(bytes.len() as u64);
         self.out.extend_from_slice(bytes);
     }
 
     /// The tag and length of bytes that are written elsewhere.
-    pub(super) fn length(&mut self, tag: u32, length: usize) {
+    pub(crate) fn length(&mut self, tag: u32, length: usize) {
         self.key(tag, 2);
         self.varint(length as u64);
     }
 
-    pub(super) fn message(&mut self, tag: u32, write: impl FnOnce(&mut Writer)) {
+    /// Fields that were written elsewhere.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
+    pub(crate) fn message(&mut self, tag: u32, write: impl FnOnce(&mut Writer)) {
         let mut inner = Writer::default();
         write(&mut inner);
         self.bytes(tag, &inner.out);
