@@ -2,36 +2,76 @@
 
 use std::sync::Arc;
 
-use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderValue, StatusCode};
 use kinds::Verbs;
 use meta::Status;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::chain::Call;
+use crate::chain::accept::{Media, Offer, Shape};
+use crate::chain::{Accept, Call};
 use crate::dispatch::no_such_resource;
 use crate::registry::{Resource, Resources};
 use crate::respond::{self, Answer};
 use crate::server::Core;
 use crate::subresource;
 
+/// Built-in groups in the order that clients see them in.
+const GROUPS: [&str; 23] = [
+    "",
+    "apiregistration.k8s.io",
+    "apps",
+    "events.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "discovery.k8s.io",
+    "resource.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+    "internal.apiserver.k8s.io",
+    "storagemigration.k8s.io",
+];
+
 /// Answers `/api`, `/apis` and what is below.
 pub(crate) fn answer(core: &Core, call: &Call, path: &[&str]) -> Result<Answer, Status> {
     let resources = core.registry.now();
+    if let ["api"] | ["apis"] = path {
+        let accept = Accept::read(&call.headers, &call.query, Offer::GROUPS)?;
+        if let Shape::Groups = accept.shape {
+            return all(call, accept, &resources, path[0] == "api");
+        }
+    }
+    Accept::read(&call.headers, &call.query, Offer::PLAIN)?;
     match path {
-        ["api"] | ["apis"] if wants_all(call) => all(call, &resources, path[0] == "api"),
         ["api"] => {
-            let host = call.headers.get(http::header::HOST);
-            let host = host.and_then(|host| host.to_str().ok()).unwrap_or("");
-            let tree = json!({
+            let config = &core.config;
+            let host = config.advertise_address;
+            let host = host.map(|host| std::net::SocketAddr::new(host, config.port).to_string());
+            let mut tree = json!({
                 "kind": "APIVersions", "versions": ["v1"],
-                "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": host}],
+                "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0",
+                    "serverAddress": host.unwrap_or_default()}],
             });
+            add_version(call, &mut tree);
             respond::value(call, StatusCode::OK, &tree)
         }
         ["apis"] => {
-            let named = resources.groups.iter().filter(|(name, _)| !name.is_empty());
+            let named = in_order(&resources).into_iter();
+            let named = named.filter(|(name, _)| !name.is_empty());
             let groups: Vec<Value> = named
                 .map(|(name, versions)| group(name, versions))
                 .collect();
@@ -52,6 +92,24 @@ pub(crate) fn answer(core: &Core, call: &Call, path: &[&str]) -> Result<Answer, 
         ["api", version] => list(call, &resources, "", version),
         ["apis", group, version] => list(call, &resources, group, version),
         _ => Err(no_such_resource()),
+    }
+}
+
+/// Groups as upstream orders them; custom ones follow by name.
+fn in_order(resources: &Resources) -> Vec<&(String, Vec<String>)> {
+    let mut groups: Vec<&(String, Vec<String>)> = resources.groups.iter().collect();
+    let place = |name: &str| {
+        let known = GROUPS.iter().position(|known| *known == name);
+        known.unwrap_or(GROUPS.len())
+    };
+    groups.sort_by(|(a, _), (b, _)| (place(a), a).cmp(&(place(b), b)));
+    groups
+}
+
+/// The oldest answers name no version in JSON; their messages have one all the same.
+fn add_version(call: &Call, tree: &mut Value) {
+    if call.accept.media == Media::Protobuf {
+        tree["apiVersion"] = "v1".into();
     }
 }
 
@@ -77,13 +135,16 @@ fn list(call: &Call, resources: &Resources, group: &str, version: &str) -> Resul
         if !names.categories.is_empty() {
             entry["categories"] = json!(names.categories);
         }
+        if resource.cache.is_some() {
+            entry["storageVersionHash"] = storage_version_hash(resource).into();
+        }
         entries.push(entry);
         for sub in subresource::of(resource) {
             let mut entry = json!({
                 "name": format!("{}/{}", names.plural, sub.name), "singularName": "",
                 "namespaced": names.is_namespaced(), "kind": sub.kind(names), "verbs": sub.verbs,
             });
-            if let Some((group, version, _)) = sub.answers {
+            if let Some((group, version, _)) = other_kind(names, sub) {
                 entry["group"] = group.into();
                 entry["version"] = version.into();
             }
@@ -97,11 +158,16 @@ fn list(call: &Call, resources: &Resources, group: &str, version: &str) -> Resul
         );
         entries.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
     }
-    let tree = json!({
-        "kind": "APIResourceList", "apiVersion": "v1",
-        "groupVersion": meta::GroupVersion { group: group.into(), version: version.into() }.to_string(),
-        "resources": entries,
-    });
+    let group_version = meta::GroupVersion {
+        group: group.into(),
+        version: version.into(),
+    };
+    let mut tree = json!({"kind": "APIResourceList", "resources": entries,
+        "groupVersion": group_version.to_string()});
+    match group {
+        "" => add_version(call, &mut tree),
+        _ => tree["apiVersion"] = "v1".into(),
+    }
     respond::value(call, StatusCode::OK, &tree)
 }
 
@@ -125,54 +191,49 @@ pub(crate) fn verbs(resource: &Resource) -> &'static [&'static str] {
     }
 }
 
-/// Whether the aggregated form is asked for, and known.
-fn wants_all(call: &Call) -> bool {
-    aggregated_version(call).is_some()
+/// What a subresource answers when that is of another group and version.
+fn other_kind(
+    names: &meta::Names,
+    sub: &subresource::Subresource,
+) -> Option<(&'static str, &'static str, &'static str)> {
+    let other = |(group, version, _): &(&str, &str, &str)| {
+        *group != names.group || *version != names.version
+    };
+    sub.answers.filter(other)
 }
 
-/// The first version of the aggregated form that is asked for before the plain one.
-fn aggregated_version(call: &Call) -> Option<&'static str> {
-    let accept = call.headers.get(ACCEPT)?.to_str().ok()?;
-    for range in accept.split(',').map(|range| range.replace(' ', "")) {
-        let mut parts = range.split(';');
-        if parts.next() != Some("application/json") {
-            continue;
-        }
-        let parameters: Vec<&str> = parts.collect();
-        if !parameters.contains(&"as=APIGroupDiscoveryList") {
-            return None;
-        }
-        match parameters
-            .iter()
-            .find_map(|parameter| parameter.strip_prefix("v="))
-        {
-            Some("v2") => return Some("v2"),
-            Some("v2beta1") => return Some("v2beta1"),
-            _ => {}
-        }
-    }
-    None
+/// Changes when objects are stored in another version.
+fn storage_version_hash(resource: &Resource) -> String {
+    let names = &resource.stored().row.names;
+    let digest = Sha256::digest(format!("{}/{}/{}", names.group, names.version, names.kind));
+    STANDARD.encode(&digest[..8])
 }
 
-fn all(call: &Call, resources: &Resources, core_group: bool) -> Result<Answer, Status> {
-    let version = aggregated_version(call).unwrap_or("v2");
-    let own = resources
-        .groups
-        .iter()
-        .filter(|(name, _)| name.is_empty() == core_group);
+fn all(
+    call: &Call,
+    accept: Accept,
+    resources: &Resources,
+    core_group: bool,
+) -> Result<Answer, Status> {
+    let version = if accept.beta { "v2beta1" } else { "v2" };
+    let own = in_order(resources).into_iter();
+    let own = own.filter(|(name, _)| name.is_empty() == core_group);
     let items: Vec<Value> = own
         .map(|(name, versions)| {
             let versions: Vec<Value> = versions
                 .iter()
                 .map(|version| {
                     let list = resources.of(name, version).unwrap_or_default();
-                    let list: Vec<Value> = list.iter().map(aggregated).collect();
+                    let mut list: Vec<Value> = list.iter().map(aggregated).collect();
+                    if name.is_empty() {
+                        list.insert(0, bindings());
+                    }
                     json!({"version": version, "resources": list, "freshness": "Current"})
                 })
                 .collect();
             let metadata = match name.as_str() {
-                "" => json!({"creationTimestamp": null}),
-                name => json!({"name": name, "creationTimestamp": null}),
+                "" => json!({}),
+                name => json!({"name": name}),
             };
             json!({"metadata": metadata, "versions": versions})
         })
@@ -181,24 +242,21 @@ fn all(call: &Call, resources: &Resources, core_group: bool) -> Result<Answer, S
         "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"),
         "metadata": {}, "items": items,
     });
-    let body = crate::cache::encode(&tree);
-    let tag = format!("\"{}\"", hash(&body));
-    let known = call
-        .headers
-        .get(IF_NONE_MATCH)
-        .and_then(|tag| tag.to_str().ok());
-    let mut answer = match known {
-        Some(known) if known == tag => {
-            respond::plain(StatusCode::NOT_MODIFIED, "application/json", "")
-        }
-        _ => respond::text(call, StatusCode::OK, body.into())?,
+    let tag = format!("\"{}\"", hash(&crate::cache::encode(&tree)));
+    let known = call.headers.get(IF_NONE_MATCH);
+    let known = known.and_then(|tag| tag.to_str().ok()).unwrap_or("");
+    let mut answer = match known.split(',').any(|known| known.trim() == tag) {
+        true => respond::plain(StatusCode::NOT_MODIFIED, accept.media.name(), ""),
+        false => respond::value_as(&accept, StatusCode::OK, &tree)?,
     };
-    let media = match version {
-        "v2beta1" => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
-        _ => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
-    };
+    let media = format!(
+        "{};g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList",
+        accept.media.name()
+    );
     let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    if let Ok(media) = HeaderValue::from_str(&media) {
+        headers.insert(CONTENT_TYPE, media);
+    }
     headers.append(VARY, HeaderValue::from_static("Accept"));
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         headers.insert(ETAG, tag);
@@ -206,14 +264,21 @@ fn all(call: &Call, resources: &Resources, core_group: bool) -> Result<Answer, S
     Ok(answer)
 }
 
+/// `bindings`, which are created and never kept.
+fn bindings() -> Value {
+    json!({"resource": "bindings", "scope": "Namespaced", "singularResource": "binding",
+        "responseKind": {"group": "", "version": "", "kind": "Binding"}, "verbs": ["create"]})
+}
+
 fn aggregated(resource: &Arc<Resource>) -> Value {
     let names = &resource.row.names;
+    // Empty: the group and version in which it stands.
     let kind = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
     let subresources: Vec<Value> = subresource::of(resource)
         .map(|sub| {
-            let answer = match sub.answers {
+            let answer = match other_kind(names, sub) {
                 Some((group, version, word)) => kind(group, version, word),
-                None => kind(&names.group, &names.version, &names.kind),
+                None => kind("", "", &sub.kind(names)),
             };
             json!({"subresource": sub.name, "responseKind": answer, "verbs": sub.verbs})
         })
@@ -224,7 +289,7 @@ fn aggregated(resource: &Arc<Resource>) -> Value {
         "Cluster"
     };
     let mut tree = json!({
-        "resource": names.plural, "responseKind": kind(&names.group, &names.version, &names.kind),
+        "resource": names.plural, "responseKind": kind("", "", &names.kind),
         "scope": scope, "singularResource": names.singular, "verbs": verbs(resource),
     });
     if !names.short.is_empty() {

@@ -29,7 +29,7 @@ pub(crate) fn object(
     json: Bytes,
 ) -> Result<Answer, Status> {
     match call.accept.shape {
-        Shape::Object => text(call, code, resource.shown_json(&json)),
+        Shape::Object | Shape::Groups => text(call, code, resource.shown_json(&json)),
         Shape::Table => {
             let tree = decode(&json)?;
             let include = table::Include::read(&call.query)?;
@@ -59,7 +59,7 @@ pub(crate) fn entry(
     }
     let form = protobuf::Form::of(resource)?;
     let sealed = form.seal(&form.raw(entry, false)?);
-    whole(call, StatusCode::OK, Media::Protobuf, sealed.into())
+    whole(&call.accept, StatusCode::OK, sealed.into())
 }
 
 /// A tree as it is.
@@ -67,10 +67,15 @@ pub(crate) fn value(call: &Call, code: StatusCode, tree: &Value) -> Result<Answe
     text(call, code, Bytes::from(crate::cache::encode(tree)))
 }
 
+/// A tree in an encoding that was negotiated anew.
+pub(crate) fn value_as(accept: &Accept, code: StatusCode, tree: &Value) -> Result<Answer, Status> {
+    let json = Bytes::from(crate::cache::encode(tree));
+    whole(accept, code, encoded(accept, json)?)
+}
+
 /// JSON bytes in the encoding asked for.
 pub(crate) fn text(call: &Call, code: StatusCode, json: Bytes) -> Result<Answer, Status> {
-    let bytes = encoded(&call.accept, json)?;
-    whole(call, code, call.accept.media, bytes)
+    whole(&call.accept, code, encoded(&call.accept, json)?)
 }
 
 /// JSON bytes in another encoding, or indented.
@@ -86,13 +91,9 @@ fn encoded(accept: &Accept, json: Bytes) -> Result<Bytes, Status> {
 }
 
 /// Encoded bytes, compressed if that is worth it and asked for.
-pub(crate) fn whole(
-    call: &Call,
-    code: StatusCode,
-    media: Media,
-    bytes: Bytes,
-) -> Result<Answer, Status> {
-    if !call.accept.gzip || bytes.len() < GZIP_BYTES_MIN {
+pub(crate) fn whole(accept: &Accept, code: StatusCode, bytes: Bytes) -> Result<Answer, Status> {
+    let media = accept.media;
+    if !accept.gzip || bytes.len() < GZIP_BYTES_MIN {
         return Ok(plain(code, media.name(), bytes));
     }
     let mut answer = plain(code, media.name(), compress(&bytes)?);

@@ -160,6 +160,7 @@ fn negotiate(
     let mut offer = Offer {
         protobuf: true,
         shapes: true,
+        groups: false,
         stream,
     };
     let accept = Accept::read(headers, query, offer);

@@ -22,6 +22,8 @@ pub(crate) enum Shape {
     Table,
     /// `PartialObjectMetadata` or its list.
     Metadata,
+    /// All groups in one document; only discovery has it.
+    Groups,
 }
 
 /// The encoding.
@@ -54,6 +56,8 @@ pub(crate) struct Offer {
     pub(crate) protobuf: bool,
     /// Whether objects may be turned into tables and metadata.
     pub(crate) shapes: bool,
+    /// Whether all groups may be had in one document.
+    pub(crate) groups: bool,
     /// Whether the answer is a stream, which YAML cannot be.
     pub(crate) stream: bool,
 }
@@ -63,7 +67,13 @@ impl Offer {
     pub(crate) const PLAIN: Offer = Offer {
         protobuf: true,
         shapes: false,
+        groups: false,
         stream: false,
+    };
+    /// What the roots of discovery answer.
+    pub(crate) const GROUPS: Offer = Offer {
+        groups: true,
+        ..Offer::PLAIN
     };
 }
 
@@ -205,6 +215,11 @@ impl<'a> Clause<'a> {
         }
         let (shape, beta) = match (get("as"), get("g"), get("v")) {
             (None, None, None) => (Shape::Object, false),
+            (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some(version))
+                if offer.groups && matches!(version, "v2" | "v2beta1") =>
+            {
+                (Shape::Groups, version == "v2beta1")
+            }
             _ if !offer.shapes => return None,
             (Some(kind), Some("meta.k8s.io"), Some(version @ ("v1" | "v1beta1"))) => {
                 let shape = match kind {
@@ -257,6 +272,7 @@ mod tests {
     const ALL: Offer = Offer {
         protobuf: true,
         shapes: true,
+        groups: false,
         stream: false,
     };
 

@@ -100,7 +100,9 @@ fn cut(snapshot: &Snapshot, start: &str, limit: usize, filter: &Filter) -> Page 
 
 fn answer(call: &Call, resource: &Arc<Resource>, page: &Page) -> Result<Answer, Status> {
     match call.accept.shape {
-        Shape::Object => pieces::objects(call, resource, &page.metadata(), &page.entries),
+        Shape::Object | Shape::Groups => {
+            pieces::objects(call, resource, &page.metadata(), &page.entries)
+        }
         Shape::Table => {
             let include = table::Include::read(&call.query)?;
             let now = Timestamp::now();

@@ -104,7 +104,7 @@ where
 {
     let media = call.accept.media;
     if total <= PIECE_BYTES || call.accept.gzip {
-        return respond::whole(call, StatusCode::OK, media, pieces.whole(total));
+        return respond::whole(&call.accept, StatusCode::OK, pieces.whole(total));
     }
     let frames = std::iter::from_fn(move || pieces.take(PIECE_BYTES))
         .map(|piece| Ok::<_, BoxError>(Frame::data(piece)));

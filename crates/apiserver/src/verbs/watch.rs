@@ -54,7 +54,7 @@ impl Form {
             return Bytes::new();
         };
         let tree = match self.accept.shape {
-            Shape::Object => self.resource.shown(tree),
+            Shape::Object | Shape::Groups => self.resource.shown(tree),
             Shape::Metadata => table::metadata_only(tree),
             Shape::Table => self.table(tree),
         };

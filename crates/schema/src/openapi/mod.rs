@@ -60,9 +60,12 @@ pub fn document_with(
                 list.and_then(|list| crate::table::reference(&list.name))
             }
         };
-        list.iter().for_each(|list| schemas.add(list));
+        if kind.verbs.contains(&"list") {
+            list.iter().for_each(|list| schemas.add(list));
+        }
         paths::add(&mut paths, kind, ty.name(), &mut schemas);
     }
+    paths::add_resources(&mut paths, group_version, &mut schemas);
     json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": "v1.36.0"},

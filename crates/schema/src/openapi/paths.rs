@@ -1,11 +1,17 @@
 //! The operations on a kind. kubectl looks here for the query parameters that a server knows.
 
+use meta::GroupVersion;
 use serde_json::{Map, Value, json};
 
 use super::KindDoc;
 use super::schemas::Schemas;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+/// How a watch may be streamed, besides what a list may be.
+const STREAMS: [&str; 2] = [
+    "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf;stream=watch",
+];
 const BODIES: [&str; 3] = [
     "application/json",
     "application/yaml",
@@ -16,6 +22,30 @@ const PATCHES: [&str; 4] = [
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
+];
+
+const CREATED: (&str, &str) = ("201", "Created");
+const ACCEPTED: (&str, &str) = ("202", "Accepted");
+/// Kinds whose deletion answers the object, and not a status.
+const SHOWN_WHEN_DELETED: [&str; 18] = [
+    "CSIDriver",
+    "CSINode",
+    "DeviceClass",
+    "DeviceTaintRule",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "Pod",
+    "PodTemplate",
+    "ResourceClaim",
+    "ResourceClaimTemplate",
+    "ResourcePoolStatusRequest",
+    "ResourceQuota",
+    "ResourceSlice",
+    "Service",
+    "ServiceAccount",
+    "StorageClass",
+    "VolumeAttachment",
+    "VolumeAttributesClass",
 ];
 
 /// Name, type and meaning of a query parameter.
@@ -46,7 +76,7 @@ const PRETTY: Parameter = (
     "string",
     "If true, the answer is printed with line breaks.",
 );
-const LIST: [Parameter; 10] = [
+const LIST: [Parameter; 11] = [
     (
         "allowWatchBookmarks",
         "boolean",
@@ -72,14 +102,26 @@ const LIST: [Parameter; 10] = [
         "Begin a watch with what there is.",
     ),
     (
+        "shardSelector",
+        "string",
+        "Only objects of one shard; ignored where shards are not served.",
+    ),
+    (
         "timeoutSeconds",
         "integer",
         "Longest duration of the request.",
     ),
     ("watch", "boolean", "Answer with changes as they happen."),
 ];
-const DELETE: [Parameter; 4] = [
+/// What a list has and the deletion of a collection has not.
+const LIST_ONLY: [&str; 2] = ["allowWatchBookmarks", "watch"];
+const DELETE: [Parameter; 5] = [
     DRY_RUN,
+    (
+        "ignoreStoreReadErrorWithClusterBreakingPotential",
+        "boolean",
+        "Delete an object that cannot be read from the store.",
+    ),
     (
         "gracePeriodSeconds",
         "integer",
@@ -117,10 +159,12 @@ pub(super) fn add(
     let mut writer = Writer {
         schemas,
         gvk,
-        tag: tag(kind),
+        tag: tag(&names.group, &names.version),
         ty: ty.to_owned(),
         list_type,
         name: format!("{scope}{}", names.kind),
+        kind: names.kind.clone(),
+        part: String::new(),
     };
     let has = |verb: &str| kind.verbs.contains(&verb);
     let mut item = Map::new();
@@ -162,9 +206,38 @@ pub(super) fn add(
     }
 }
 
+/// The path that names the resources of the group and version.
+pub(super) fn add_resources(
+    paths: &mut Map<String, Value>,
+    group_version: &GroupVersion,
+    schemas: &mut Schemas,
+) {
+    let GroupVersion { group, version } = group_version;
+    let tag = tag(group, version);
+    let words = tag.split('_').map(capital).collect::<String>();
+    let schema = schemas.reference(&format!("{META}.APIResourceList"));
+    let media = BODIES
+        .iter()
+        .map(|media| ((*media).to_owned(), json!({"schema": schema})));
+    let content = Value::Object(media.collect());
+    let get = json!({
+        "tags": [tag], "description": "get available resources",
+        "operationId": format!("get{words}APIResources"),
+        "responses": {
+            "200": {"description": "OK", "content": content},
+            "401": {"description": "Unauthorized"},
+        },
+    });
+    let path = match group.as_str() {
+        "" => format!("/api/{version}/"),
+        group => format!("/apis/{group}/{version}/"),
+    };
+    paths.insert(path, json!({"get": get}));
+}
+
 /// `core_v1` or `rbacAuthorization_v1`.
-fn tag(kind: &KindDoc<'_>) -> String {
-    let group = kind.names.group.trim_end_matches(".k8s.io");
+fn tag(group: &str, version: &str) -> String {
+    let group = group.trim_end_matches(".k8s.io");
     let mut words = group.split('.');
     let first = words
         .next()
@@ -172,7 +245,7 @@ fn tag(kind: &KindDoc<'_>) -> String {
         .unwrap_or("core")
         .to_owned();
     let group = words.fold(first, |group, word| group + &capital(word));
-    format!("{group}_{}", kind.names.version)
+    format!("{group}_{version}")
 }
 
 fn capital(word: &str) -> String {
@@ -228,14 +301,24 @@ struct Writer<'s> {
     list_type: Option<String>,
     /// What follows the verb in operation ids.
     name: String,
+    kind: String,
+    /// The subresource, while its operations are made.
+    part: String,
 }
 
 impl Writer<'_> {
-    fn operation(&self, verb: &str, action: &str, parameters: &[Parameter]) -> Map<String, Value> {
+    /// `verb` and `within` stand before and behind the group in the operation's id.
+    fn operation(
+        &self,
+        (verb, within): (&str, &str),
+        action: &str,
+        parameters: &[Parameter],
+    ) -> Map<String, Value> {
         let group = self.tag.split('_').map(capital).collect::<String>();
         let operation = json!({
             "tags": [self.tag],
-            "operationId": format!("{verb}{group}{}", self.name),
+            "description": self.description(action, within),
+            "operationId": format!("{verb}{group}{within}{}", self.name),
             "parameters": parameters.iter().map(query).collect::<Vec<Value>>(),
             "x-kubernetes-action": action,
             "x-kubernetes-group-version-kind": self.gvk,
@@ -243,6 +326,24 @@ impl Writer<'_> {
         match operation {
             Value::Object(map) => map,
             _ => Map::new(),
+        }
+    }
+
+    fn description(&self, action: &str, within: &str) -> String {
+        let kind = &self.kind;
+        let part = match self.part.as_str() {
+            "" => String::new(),
+            part => format!("{part} of "),
+        };
+        match action {
+            "list" => format!("list or watch objects of kind {kind}"),
+            "get" => format!("read {part}the specified {kind}"),
+            "put" => format!("replace {part}the specified {kind}"),
+            "patch" => format!("partially update {part}the specified {kind}"),
+            "post" => format!("create {part}{} {kind}", article(kind)),
+            "delete" => format!("delete {} {kind}", article(kind)),
+            "deletecollection" => format!("delete collection of {kind}"),
+            _ => format!("connect {} requests to {part}{kind}", within.to_uppercase()),
         }
     }
 
@@ -254,44 +355,54 @@ impl Writer<'_> {
         json!({"content": Value::Object(entries.collect())})
     }
 
-    /// Adds what a successful operation answers.
-    fn answer(&mut self, mut operation: Map<String, Value>, name: &str, created: bool) -> Value {
-        let mut ok = self.content(name, &BODIES);
-        ok["description"] = "OK".into();
-        let mut responses = json!({"200": ok, "401": {"description": "Unauthorized"}});
-        if created {
-            let mut created = ok_of(&responses);
-            created["description"] = "Created".into();
-            responses["201"] = created;
+    /// Adds what a successful operation answers, with these codes besides 200.
+    fn answer(
+        &mut self,
+        mut operation: Map<String, Value>,
+        name: &str,
+        others: &[(&str, &str)],
+    ) -> Value {
+        let mut media = BODIES.to_vec();
+        if operation["x-kubernetes-action"] == "list" {
+            media.extend(STREAMS);
+        }
+        let mut ok = self.content(name, &media);
+        let mut responses = json!({"401": {"description": "Unauthorized"}});
+        for (code, word) in [("200", "OK")].iter().chain(others) {
+            ok["description"] = (*word).into();
+            responses[*code] = ok.clone();
         }
         operation.insert("responses".into(), responses);
         Value::Object(operation)
     }
 
     fn list(&mut self) -> Value {
-        let operation = self.operation("list", "list", &LIST);
+        let operation = self.operation(("list", ""), "list", &LIST);
         let list = self.list_type.clone().unwrap_or(self.ty.clone());
-        self.answer(operation, &list, false)
+        self.answer(operation, &list, &[])
     }
 
     fn read(&mut self) -> Value {
-        let operation = self.operation("read", "get", &[]);
+        let operation = self.operation(("read", ""), "get", &[]);
         let ty = self.ty.clone();
-        self.answer(operation, &ty, false)
+        self.answer(operation, &ty, &[])
     }
 
     fn write(&mut self, action: &str, verb: &str) -> Value {
-        let mut operation = self.operation(verb, action, &WRITE);
+        let mut operation = self.operation((verb, ""), action, &WRITE);
         let ty = self.ty.clone();
         let mut body = self.content(&ty, &BODIES);
         body["required"] = true.into();
         operation.insert("requestBody".into(), body);
-        self.answer(operation, &ty, true)
+        match action {
+            "post" => self.answer(operation, &ty, &[CREATED, ACCEPTED]),
+            _ => self.answer(operation, &ty, &[CREATED]),
+        }
     }
 
     fn patch(&mut self) -> Value {
         let mut operation = self.operation(
-            "patch",
+            ("patch", ""),
             "patch",
             &[DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION, FORCE],
         );
@@ -299,29 +410,49 @@ impl Writer<'_> {
         body["required"] = true.into();
         operation.insert("requestBody".into(), body);
         let ty = self.ty.clone();
-        self.answer(operation, &ty, true)
+        self.answer(operation, &ty, &[CREATED])
     }
 
     fn delete(&mut self, collection: bool) -> Value {
-        let (verb, action) = match collection {
-            true => ("deleteCollection", "deletecollection"),
-            false => ("delete", "delete"),
-        };
         let selectors = LIST
             .iter()
-            .filter(|(name, ..)| collection && name.ends_with("Selector"));
+            .filter(|(name, ..)| collection && !LIST_ONLY.contains(name));
         let parameters: Vec<Parameter> = DELETE.iter().chain(selectors).copied().collect();
-        let mut operation = self.operation(verb, action, &parameters);
+        let mut operation = match collection {
+            true => self.operation(("delete", "Collection"), "deletecollection", &parameters),
+            false => self.operation(("delete", ""), "delete", &parameters),
+        };
         let body = self.content(&format!("{META}.DeleteOptions"), &BODIES);
         operation.insert("requestBody".into(), body);
-        self.answer(operation, &format!("{META}.Status"), false)
+        let status = format!("{META}.Status");
+        match collection {
+            true => self.answer(operation, &status, &[]),
+            false if SHOWN_WHEN_DELETED.contains(&self.kind.as_str()) => {
+                let ty = self.ty.clone();
+                self.answer(operation, &ty, &[ACCEPTED])
+            }
+            false => self.answer(operation, &status, &[ACCEPTED]),
+        }
+    }
+
+    /// Requests that are passed on, and answered with whatever comes.
+    fn connect(&self, method: &str) -> Value {
+        let mut operation = self.operation(("connect", &capital(method)), "connect", &[]);
+        let responses = json!({
+            "200": {"description": "OK", "content": {"*/*": {"schema": {"type": "string"}}}},
+            "401": {"description": "Unauthorized"},
+        });
+        operation.insert("responses".into(), responses);
+        Value::Object(operation)
     }
 
     /// `status` and `scale` are read, replaced and patched; the others are verbs of their own.
     fn subresource(&mut self, subresource: &str, kind: &str, scope: &str) -> Map<String, Value> {
-        self.name = format!("{scope}{kind}{}", capital(subresource));
-        let of = |kind: &str, group: &str, version: &str| json!({"group": group, "version": version, "kind": kind});
         let own = (self.gvk.clone(), self.ty.clone());
+        self.name = format!("{scope}{kind}{}", capital(subresource));
+        self.part = subresource.to_owned();
+        let of = |kind: &str, group: &str, version: &str| json!({"group": group, "version": version, "kind": kind});
+        let core = |end: &str| of(&format!("{kind}{end}"), "", "v1");
         let (gvk, ty) = match subresource {
             "scale" => (
                 of("Scale", "autoscaling", "v1"),
@@ -336,17 +467,35 @@ impl Writer<'_> {
                 of("TokenRequest", "authentication.k8s.io", "v1"),
                 "io.k8s.api.authentication.v1.TokenRequest",
             ),
+            "exec" => (core("ExecOptions"), ""),
+            "attach" => (core("AttachOptions"), ""),
+            "portforward" => (core("PortForwardOptions"), ""),
+            "proxy" => (core("ProxyOptions"), ""),
             _ => (own.0.clone(), own.1.as_str()),
         };
         (self.gvk, self.ty) = (gvk, ty.to_owned());
         let mut item = Map::new();
+        let methods: &[&str] = match subresource {
+            "exec" | "attach" | "portforward" => &["get", "post"],
+            "proxy" => &["get", "put", "post", "delete", "options", "head", "patch"],
+            _ => &[],
+        };
+        for method in methods {
+            item.insert((*method).into(), self.connect(method));
+        }
         match subresource {
+            _ if !methods.is_empty() => {}
             "eviction" | "binding" | "token" => {
                 item.insert("post".into(), self.write("post", "create"));
             }
-            "log" | "exec" | "attach" | "portforward" | "proxy" => {
-                let operation = self.operation("connectGet", "connect", &[]);
-                item.insert("get".into(), Value::Object(operation));
+            "finalize" => drop(item.insert("put".into(), self.write("put", "replace"))),
+            "log" => {
+                let mut read = self.connect("get");
+                let described = self.operation(("read", ""), "get", &[]);
+                if let Some(map) = read.as_object_mut() {
+                    map.extend(described);
+                }
+                item.insert("get".into(), read);
             }
             _ => {
                 item.insert("get".into(), self.read());
@@ -355,10 +504,14 @@ impl Writer<'_> {
             }
         }
         (self.gvk, self.ty) = own;
+        self.part.clear();
         item
     }
 }
 
-fn ok_of(responses: &Value) -> Value {
-    responses["200"].clone()
+fn article(kind: &str) -> &'static str {
+    match kind.chars().next() {
+        Some('A' | 'E' | 'I' | 'O' | 'U') => "an",
+        _ => "a",
+    }
 }

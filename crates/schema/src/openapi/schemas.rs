@@ -4,6 +4,15 @@ use serde_json::{Map, Value, json};
 
 use crate::types::{Field, ListKind, MapKind, Presence, Shape, Type, TypeRef};
 
+/// Values of several types, by name.
+const ANY: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON";
+const SCHEMA_OR_BOOL: &str =
+    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool";
+const SCHEMA_OR_SCHEMAS: &str =
+    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray";
+const SCHEMA_OR_TEXTS: &str =
+    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray";
+
 /// The schemas of a document, by name, with all that they refer to.
 #[derive(Default)]
 pub(super) struct Schemas {
@@ -51,15 +60,21 @@ impl Schemas {
     fn schema(&mut self, ty: &Type) -> Value {
         let mut schema = special(&ty.name);
         describe(&mut schema, &ty.doc);
-        if schema.contains_key("type") || schema.contains_key("oneOf") {
+        let any = [ANY, SCHEMA_OR_BOOL, SCHEMA_OR_SCHEMAS, SCHEMA_OR_TEXTS];
+        if schema.contains_key("type") || schema.contains_key("oneOf") || any.contains(&&*ty.name) {
             return Value::Object(schema);
         }
         schema.insert("type".into(), "object".into());
-        let properties: Map<String, Value> = ty
+        let mut properties: Map<String, Value> = ty
             .fields
             .iter()
             .map(|field| (field.json.to_string(), self.property(field)))
             .collect();
+        if ty.name.ends_with("List") && !ty.kinds.is_empty() {
+            // Nobody applies lists.
+            let items = properties.get_mut("items").and_then(Value::as_object_mut);
+            items.map(|items| items.remove("x-kubernetes-list-type"));
+        }
         if !properties.is_empty() {
             schema.insert("properties".into(), Value::Object(properties));
         }
@@ -162,7 +177,12 @@ impl Schemas {
             Shape::MicroTime => "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime",
             Shape::FieldsV1 => "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1",
             Shape::Raw => "io.k8s.apimachinery.pkg.runtime.RawExtension",
-            Shape::Json => "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON",
+            Shape::Json => ANY,
+            Shape::OneOf(shapes) => match shapes.get(1) {
+                Some(Shape::Bool) => SCHEMA_OR_BOOL,
+                Some(Shape::List(item, _)) if matches!(**item, Shape::Text) => SCHEMA_OR_TEXTS,
+                _ => SCHEMA_OR_SCHEMAS,
+            },
             _ => "",
         };
         if !name.is_empty() {

@@ -103,6 +103,7 @@ fn the_older_document_says_the_same() {
     let tree: Value = serde_json::from_slice(&document.json).unwrap();
     let own = &tree["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"];
     assert_eq!(own["patch"]["consumes"].as_array().unwrap().len(), 4);
+    assert_eq!(own["get"]["produces"][1], "application/yaml");
     let parameters = own["put"]["parameters"].as_array().unwrap();
     assert_eq!(
         parameters[0]["schema"]["$ref"],
@@ -131,7 +132,7 @@ fn the_older_document_says_the_same() {
 }
 
 /// The messages under a tag.
-fn under<'a>(bytes: &'a [u8], tag: u32) -> Vec<&'a [u8]> {
+fn under(bytes: &[u8], tag: u32) -> Vec<&[u8]> {
     let mut reader = crate::protobuf::wire::Reader::new(bytes);
     let mut found = Vec::new();
     while let Some((own, field)) = reader.next().unwrap() {

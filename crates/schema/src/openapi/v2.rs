@@ -2,6 +2,7 @@
 //! validate and explain by it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use serde_json::{Map, Value, json};
 
@@ -10,6 +11,12 @@ use crate::protobuf::wire::Writer;
 
 /// Methods of a path item, as against what holds for all of them.
 const METHODS: [&str; 7] = ["get", "put", "post", "delete", "options", "head", "patch"];
+/// Encodings in the order of preference.
+const MEDIA: [&str; 3] = [
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+];
 /// What v2 does not have.
 const DROPPED: [&str; 6] = ["default", "nullable", "oneOf", "anyOf", "not", "allOf"];
 
@@ -41,10 +48,10 @@ impl Builder {
         let schemas = document["components"]["schemas"].take();
         for (name, tree) in entries(schemas) {
             // The shared types are in every document.
-            if !self.definitions.contains_key(&name) {
-                let tree = definition(&name, tree);
-                let piece = piece(1, &name, &tree, gnostic_v2::schema);
-                self.definitions.insert(name, piece);
+            if let Entry::Vacant(place) = self.definitions.entry(name) {
+                let tree = definition(place.key(), tree);
+                let piece = piece(1, place.key(), &tree, gnostic_v2::schema);
+                place.insert(piece);
             }
         }
     }
@@ -124,14 +131,6 @@ fn path_item(tree: Value) -> Value {
 fn operation(mut tree: Value) -> Value {
     let mut parameters = parameters(tree["parameters"].take());
     let body = entries(tree["requestBody"].take());
-    let media = |content: Option<&Value>| -> Vec<Value> {
-        let media = content.and_then(Value::as_object);
-        media
-            .into_iter()
-            .flatten()
-            .map(|(name, _)| name.as_str().into())
-            .collect()
-    };
     let is_patch = tree["x-kubernetes-action"] == "patch";
     let consumes = match is_patch {
         true => media(body.get("content")),
@@ -146,7 +145,17 @@ fn operation(mut tree: Value) -> Value {
     }
     let mut produces = Vec::new();
     let mut responses = Map::new();
-    for (code, response) in entries(tree["responses"].take()) {
+    for (code, mut response) in entries(tree["responses"].take()) {
+        if let Some(anything) = response.pointer_mut("/content/*~1*") {
+            // Whatever comes, not one of ours.
+            produces = vec!["*/*".into()];
+            let own = anything["schema"].take();
+            responses.insert(
+                code,
+                json!({"description": response["description"], "schema": own}),
+            );
+            continue;
+        }
         let mut kept = json!({"description": response["description"]});
         if let Some(own) = schema_of(response.get("content")) {
             kept["schema"] = schema(own);
@@ -168,6 +177,23 @@ fn operation(mut tree: Value) -> Value {
     }
     operation.insert("responses".into(), Value::Object(responses));
     Value::Object(operation)
+}
+
+/// The media types of a content, the usual ones first.
+fn media(content: Option<&Value>) -> Vec<Value> {
+    let place = |name: &str| {
+        let plain = name.split(';').next().unwrap_or(name);
+        let known = MEDIA.iter().position(|media| *media == plain);
+        (name.len() > plain.len(), known.unwrap_or(MEDIA.len()))
+    };
+    let content = content.and_then(Value::as_object);
+    let mut names: Vec<&str> = content
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    names.sort_by_key(|name| place(name));
+    names.into_iter().map(Value::from).collect()
 }
 
 /// All media types of one content have the same schema.
