@@ -29,6 +29,8 @@
 //! - Fields with names that an expression cannot spell are escaped, see [`escape`].
 //! - `oldSelf` that may be absent: declare it as `Type::optional(ty)`, bind [`Value::Optional`].
 //! - `authorizer`: declare [`Type::AUTHORIZER`], bind [`Value::authorizer`].
+//! - Static cost: [`Program::estimated_cost`] against [`STATIC_ESTIMATED_COST_LIMIT`]; for a rule below lists and maps
+//!   multiply by how often it is evaluated ([`Decl::max`] of each container on the way).
 //! - [`CompileErrors`] prints as cel-go's issues do; [`EvalError`] has cel-go's messages.
 
 mod ast;
@@ -38,6 +40,7 @@ mod cost;
 mod env;
 mod error;
 mod escape;
+mod estimate;
 mod eval;
 mod functions;
 mod json;

@@ -20,6 +20,7 @@ pub struct Program {
     pub(crate) slots: usize,
     result: Type,
     names: Vec<Arc<str>>,
+    estimate: u64,
 }
 
 /// Gives variables their values; asked only for those that are looked at.
@@ -63,6 +64,7 @@ impl Program {
         let (expr, nodes) = parse::parse(source)?;
         let checked: Checked = check::check(env, source, &expr, nodes)?;
         crate::literals::check(source, &expr)?;
+        let estimate = crate::estimate::estimate(env, &expr, &checked).max;
         let result = checked.types[expr.id].clone();
         let (root, slots, names) = plan::plan(&expr, &checked);
         Ok(Program {
@@ -70,6 +72,7 @@ impl Program {
             slots,
             result,
             names,
+            estimate,
         })
     }
 
@@ -81,6 +84,11 @@ impl Program {
     /// The variables that the expression mentions, each once.
     pub fn variables(&self) -> &[Arc<str>] {
         &self.names
+    }
+
+    /// The most that evaluation may cost, as estimated from declared sizes; `u64::MAX` if nothing bounds it.
+    pub fn estimated_cost(&self) -> u64 {
+        self.estimate
     }
 
     /// Evaluates. The cost is taken from `budget`; one evaluation may not cost more than [`PER_CALL_LIMIT`].

@@ -100,3 +100,40 @@ fn typed_objects() {
     let text = "ERROR: <input>:1:5: undefined field 'replica'\n | self.replica > 1\n | ....^";
     assert_eq!(errors.to_string(), text);
 }
+
+#[test]
+fn estimated_costs() {
+    let cost = |schema: Json, source: &str| {
+        let env = Env::new().declare("self", Decl::of_schema(&schema, false).unwrap());
+        env.compile(source).unwrap().estimated_cost()
+    };
+    let numbers = json!({"type": "array", "items": {"type": "integer"}});
+    let few = json!({"type": "array", "maxItems": 10, "items": {"type": "integer"}});
+    let texts =
+        json!({"type": "array", "maxItems": 10, "items": {"type": "string", "maxLength": 10}});
+    let object = json!({"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "string"}}});
+    // A loop's turn: two for the condition, one for the accumulator, the body; one for the result.
+    assert_eq!(
+        cost(few.clone(), "self.all(x, x == x)"),
+        1 + 10 * (2 + 1 + 2) + 1
+    );
+    assert_eq!(
+        cost(texts, "self.all(x, x.startsWith('abc'))"),
+        1 + 10 * (2 + 1 + 1 + 1) + 1
+    );
+    assert_eq!(cost(object.clone(), "self.a > 5"), 2 + 1);
+    assert_eq!(
+        cost(object, "has(self.b) && self.b.contains('x')"),
+        1 + 2 + 314_573
+    );
+    // 1572863 numbers fit a request.
+    assert_eq!(
+        cost(numbers.clone(), "self.all(x, true)"),
+        1 + 1_572_863 * 3 + 1
+    );
+    assert!(
+        cost(numbers.clone(), "self.all(x, self.all(y, x == y))")
+            > cel::STATIC_ESTIMATED_COST_LIMIT
+    );
+    assert!(cost(few, "self.all(x, self.all(y, x == y))") < cel::STATIC_ESTIMATED_COST_LIMIT);
+}
