@@ -12,8 +12,9 @@ use meta::{Object, Status};
 
 use crate::plugin::{Awaited, Lookup, Plugin, Request};
 use crate::{
-    claim_resize, default_class, default_toleration_seconds, limit_ranger, namespace_lifecycle,
-    node_restriction, priority, quota, runtime_class, service_account, taint_nodes,
+    certificates, claim_resize, default_class, default_toleration_seconds, limit_ranger,
+    namespace_lifecycle, node_restriction, priority, quota, runtime_class, service_account,
+    taint_nodes,
 };
 
 /// Plugins in the order in which they are asked.
@@ -34,6 +35,9 @@ pub fn chain() -> Chain {
         Box::new(default_class::STORAGE),
         Box::new(claim_resize::PersistentVolumeClaimResize),
         Box::new(runtime_class::RuntimeClass),
+        Box::new(certificates::CertificateApproval),
+        Box::new(certificates::CertificateSigning),
+        Box::new(certificates::CertificateSubjectRestriction),
         Box::new(default_class::INGRESS),
         // Last, so that nothing is charged for what another plugin refuses.
         Box::new(quota::ResourceQuota::default()),
@@ -167,6 +171,9 @@ mod tests {
                 "DefaultStorageClass",
                 "PersistentVolumeClaimResize",
                 "RuntimeClass",
+                "CertificateApproval",
+                "CertificateSigning",
+                "CertificateSubjectRestriction",
                 "DefaultIngressClass",
                 "ResourceQuota",
             ]
@@ -248,6 +255,8 @@ mod tests {
             "serviceaccounts/token",
             "priorityclasses.scheduling.k8s.io",
             "leases.coordination.k8s.io",
+            "certificatesigningrequests.certificates.k8s.io",
+            "certificatesigningrequests.certificates.k8s.io/approval",
         ];
         let operations = [
             Operation::Create,

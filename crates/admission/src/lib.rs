@@ -6,6 +6,7 @@
     reason = "a Status is made for refusals only, and boxing it would burden every caller"
 )]
 
+mod certificates;
 pub mod chain;
 mod claim_resize;
 mod default_class;

@@ -80,6 +80,11 @@ pub trait Lookup: Send + Sync {
     fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Object>>;
     /// All objects of a namespace, or of all namespaces when it is empty.
     fn list(&self, resource: &str, namespace: &str) -> Vec<Arc<Object>>;
+
+    /// Whether a user has a right; nobody has any where rights are not known.
+    fn may(&self, _user: &Identity, _asked: &auth::Attributes) -> bool {
+        false
+    }
 }
 
 /// One admission plugin. Plugins are synchronous and answer from caches.

@@ -17,9 +17,9 @@ pub(crate) use accept::Accept;
 pub(crate) use info::RequestInfo;
 pub(crate) use query::Query;
 
-/// The user of the client certificate of a request's connection; set by the listener.
+/// The other end of a request's connection; set by the listener.
 #[derive(Clone, Debug)]
-pub(crate) struct PeerIdentity(pub(crate) Option<Identity>);
+pub(crate) struct Connection(pub(crate) std::sync::Arc<auth::Peer>);
 
 /// One authenticated request, as the verbs see it.
 #[derive(Debug)]

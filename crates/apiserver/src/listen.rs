@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
-use crate::chain::PeerIdentity;
+use crate::chain::Connection;
 use crate::server::ApiServer;
 
 /// Connections at one time.
@@ -109,13 +109,11 @@ impl Door {
             Err(_) => return tracing::debug!(%peer, "TLS handshake took too long"),
         };
         let certificates = stream.get_ref().1.peer_certificates();
-        let identity = match certificates.and_then(<[_]>::first) {
-            Some(certificate) => self.server.peer(certificate),
-            None => PeerIdentity(None),
-        };
+        let shown = auth::Peer::new(certificates.unwrap_or_default().to_vec());
+        let shown = Connection(Arc::new(shown));
         let server = self.server;
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            answer(server.clone(), identity.clone(), request)
+            answer(server.clone(), shown.clone(), request)
         });
         let builder = builder();
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
@@ -153,11 +151,11 @@ fn builder() -> auto::Builder<TokioExecutor> {
 
 fn answer(
     mut server: ApiServer,
-    identity: PeerIdentity,
+    connection: Connection,
     request: Request<Incoming>,
 ) -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
     let mut request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
-    request.extensions_mut().insert(identity);
+    request.extensions_mut().insert(connection);
     // The server is always ready.
     server.call(request)
 }

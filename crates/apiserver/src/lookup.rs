@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use auth::Authorizer;
 use auth::token::{Found, TokenLookup};
+use auth::{Attributes, Authorizer, Identity};
 use meta::Object;
 
 use crate::cache::{Entry, Observer};
@@ -13,11 +13,15 @@ use crate::registry::Registry;
 #[derive(Clone)]
 pub(crate) struct Lookup {
     registry: Arc<Registry>,
+    authorizer: Arc<Authorizer>,
 }
 
 impl Lookup {
-    pub(crate) fn new(registry: Arc<Registry>) -> Lookup {
-        Lookup { registry }
+    pub(crate) fn new(registry: Arc<Registry>, authorizer: Arc<Authorizer>) -> Lookup {
+        Lookup {
+            registry,
+            authorizer,
+        }
     }
 
     fn entry(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Entry>> {
@@ -50,6 +54,10 @@ impl admission::Lookup for Lookup {
             .map(|entry| entry.shared_tree())
             .collect()
     }
+
+    fn may(&self, user: &Identity, asked: &Attributes) -> bool {
+        self.authorizer.require(user, asked).is_ok()
+    }
 }
 
 impl TokenLookup for Lookup {
@@ -59,6 +67,10 @@ impl TokenLookup for Lookup {
             uid: tree.uid().to_owned(),
             deleted_at: tree.deletion_timestamp().and_then(meta::time::parse),
         })
+    }
+
+    fn object(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        Some(self.entry(resource, namespace, name)?.shared_tree())
     }
 }
 

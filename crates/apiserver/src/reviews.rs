@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use auth::token::Bearer;
 use auth::{Attributes, Decision, Identity};
 use client::Body;
 use http::StatusCode;
@@ -13,7 +14,7 @@ use crate::cache::encode;
 use crate::chain::Call;
 use crate::registry::Resource;
 use crate::respond::{self, Answer};
-use crate::server::Core;
+use crate::server::{ApiServer, Core};
 use crate::verbs::write::{metadata, place, text};
 
 /// Answers a question.
@@ -27,7 +28,7 @@ pub(crate) async fn answer(
     let mut review = body::object(call, resource, &bytes)?;
     let names = &resource.row.names;
     let status = match names.kind.as_str() {
-        "TokenReview" => token(core, &review)?,
+        "TokenReview" => token(core, &review).await?,
         "SelfSubjectReview" => {
             json!({"userInfo": auth::authenticator::user_info(&call.user)})
         }
@@ -58,7 +59,7 @@ pub(crate) async fn answer(
     respond::object(call, resource, StatusCode::CREATED, encode(&review).into())
 }
 
-fn token(core: &Core, review: &Value) -> Result<Value, Status> {
+async fn token(core: &Arc<Core>, review: &Value) -> Result<Value, Status> {
     let token = text(review, "/spec/token");
     if token.is_empty() {
         return Err(Status::bad_request(
@@ -66,7 +67,29 @@ fn token(core: &Core, review: &Value) -> Result<Value, Status> {
         ));
     }
     let audiences = strings(review, "/spec/audiences");
-    Ok(core.authenticator.review(token, &audiences, &core.lookup))
+    let reviewed = core.authenticator.review(token, &audiences, &core.lookup);
+    let (status, bearer) = reviewed.await;
+    record_use(core, &bearer).await;
+    Ok(status)
+}
+
+/// Writes onto a token's secret that it was used today; once a day and token.
+pub(crate) async fn record_use(core: &Arc<Core>, bearer: &Bearer) {
+    let Some((namespace, name)) = &bearer.used_secret else {
+        return;
+    };
+    let server = ApiServer {
+        core: Arc::clone(core),
+    };
+    let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+    let patch = json!({"metadata": {"labels": {"kubernetes.io/legacy-token-last-used": today}}});
+    let path = format!("/api/v1/namespaces/{namespace}/secrets/{name}");
+    let client = server.client(Identity::loopback());
+    let media_type = "application/merge-patch+json";
+    let written = client.patch_value(&path, media_type, patch.to_string().into_bytes());
+    if let Err(error) = written.await {
+        tracing::warn!(%error, namespace, name, "cannot record the use of a token");
+    }
 }
 
 fn strings(tree: &Value, pointer: &str) -> Vec<String> {

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use auth::token::Bearer;
 use auth::{Authenticator, Authorizer, Identity, TokenSigner};
 use client::{Body, Client};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response};
 use meta::{Reason, Status};
@@ -21,7 +21,7 @@ use crate::allocate::Allocations;
 use crate::cache::Feed;
 use crate::chain::accept::{Media, Offer};
 use crate::chain::inflight::Inflight;
-use crate::chain::{Accept, Call, PeerIdentity, Query, RequestInfo, impersonate};
+use crate::chain::{Accept, Call, Connection, Query, RequestInfo, impersonate};
 use crate::config::Config;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
@@ -72,17 +72,6 @@ impl ApiServer {
     pub fn is_ready(&self) -> bool {
         self.core.started.load(Ordering::Acquire)
     }
-
-    /// The user of a verified client certificate.
-    pub(crate) fn peer(&self, der: &[u8]) -> PeerIdentity {
-        match self.core.authenticator.certificate(der) {
-            Ok(identity) => PeerIdentity(identity),
-            Err(error) => {
-                tracing::debug!(%error, "client certificate not understood");
-                PeerIdentity(None)
-            }
-        }
-    }
 }
 
 impl tower::Service<Request<Body>> for ApiServer {
@@ -111,7 +100,7 @@ impl tower::Service<Request<Body>> for ApiServer {
 async fn guarded(core: Arc<Core>, request: Request<Body>) -> Answer {
     let begun = Instant::now();
     let (mut parts, body) = request.into_parts();
-    let call = match prepare(&core, &mut parts) {
+    let call = match prepare(&core, &mut parts).await {
         Ok(call) => call,
         Err(status) => return respond::failure_for(&parts.headers, &status),
     };
@@ -135,14 +124,18 @@ async fn guarded(core: Arc<Core>, request: Request<Body>) -> Answer {
 }
 
 /// From bytes to an authenticated call.
-fn prepare(core: &Core, parts: &mut Parts) -> Result<Call, Status> {
+async fn prepare(core: &Arc<Core>, parts: &mut Parts) -> Result<Call, Status> {
     let query = Query::parse(parts.uri.query().unwrap_or(""))?;
     let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query)?;
-    let user = authenticate(core, parts)?;
-    let user = impersonate::impersonate(&core.authorizer, user, &parts.headers)?;
+    let bearer = authenticate(core, parts).await?;
+    let user = impersonate::impersonate(&core.authorizer, bearer.identity, &parts.headers)?;
     let accept = negotiate(core, &info, &query, &parts.headers)?;
     let headers = std::mem::take(&mut parts.headers);
-    Ok(Call::new(info, query, accept, user, headers))
+    let call = Call::new(info, query, accept, user, headers);
+    if let Some(warning) = bearer.warning {
+        call.warn(warning);
+    }
+    Ok(call)
 }
 
 /// Only objects are negotiated; pages such as /metrics and streams are what they are.
@@ -176,19 +169,23 @@ fn negotiate(
     }
 }
 
-fn authenticate(core: &Core, parts: &mut Parts) -> Result<Identity, Status> {
-    match parts.extensions.remove::<PeerIdentity>() {
+async fn authenticate(core: &Arc<Core>, parts: &mut Parts) -> Result<Bearer, Status> {
+    match parts.extensions.remove::<Connection>() {
         // From the listener: whatever else the extensions hold did not come from us.
-        Some(PeerIdentity(peer)) => {
-            let header = parts.headers.remove(AUTHORIZATION);
-            let header = header.as_ref().and_then(|value| value.to_str().ok());
-            let identity = peer.as_ref();
-            core.authenticator
-                .authenticate(identity, header, &core.lookup)
+        Some(Connection(peer)) => {
+            let (headers, path) = (&parts.headers, parts.uri.path());
+            let found = core
+                .authenticator
+                .authenticate(&peer, headers, path, &core.lookup);
+            let bearer = found.await?;
+            core.authenticator.strip(&mut parts.headers);
+            crate::reviews::record_use(core, &bearer).await;
+            Ok(bearer)
         }
         None => {
             let local = parts.extensions.remove::<Identity>();
-            local.ok_or_else(auth::authenticator::unauthorized)
+            let local = local.ok_or_else(auth::authenticator::unauthorized)?;
+            Ok(local.into())
         }
     }
 }

@@ -5,7 +5,7 @@ pub(crate) mod bootstrap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use auth::{Authenticator, Authorizer, Identity};
+use auth::{Anonymous, Authenticator, Authorizer, Identity, RequestHeaders, Trust};
 use base::Crew;
 use meta::Status;
 use store::{Store, StoreError};
@@ -32,6 +32,9 @@ pub enum BuildError {
     /// Tokens cannot be signed.
     #[error("cannot sign tokens")]
     Signer(#[source] auth::pki::PkiError),
+    /// The authorities of clients cannot be read.
+    #[error("cannot read the authorities of clients")]
+    Trust(#[source] auth::tls::TlsError),
     /// Kubelets cannot be dialed.
     #[error("cannot set up TLS for kubelets")]
     KubeletClient(#[source] client::remote::RemoteError),
@@ -65,10 +68,18 @@ pub async fn build(
         .token_signer(&config.issuer)
         .map_err(BuildError::Signer)?;
     let signer = Arc::new(signer);
-    let authenticator = Authenticator::new(Arc::clone(&signer)).anonymous(config.anonymous_auth);
+    let trust = Trust::new(config.pki.client_ca_pem(), config.pki.front_proxy_ca_pem());
+    let authenticator = Authenticator::new(Arc::clone(&signer))
+        .trust(Arc::new(trust.map_err(BuildError::Trust)?))
+        .request_headers(RequestHeaders::default())
+        .bootstrap_tokens(true)
+        .anonymous(Anonymous {
+            enabled: config.anonymous_auth,
+            paths: Vec::new(),
+        });
     let core = Core {
         store,
-        lookup: Lookup::new(Arc::clone(&registry)),
+        lookup: Lookup::new(Arc::clone(&registry), Arc::clone(&authorizer)),
         registry,
         feed,
         authenticator,

@@ -7,12 +7,16 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519,
+    PKCS_RSA_SHA256, SigningKey,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
+
+use crate::csr::{self, CsrError};
+use crate::der;
 
 /// How long authorities live.
 pub const AUTHORITY_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
@@ -67,10 +71,16 @@ pub enum CertificateError {
     Organizations,
 }
 
+/// The object identifier under which a client certificate names its user's uid.
+const UID: &str = "1.3.6.1.4.1.57683.2";
+
 /// A certificate authority with its key.
 pub struct Authority {
     cert_pem: String,
     key_id: Vec<u8>,
+    not_after: i64,
+    /// DER of the authority's name, as certificates name their issuer.
+    subject: Vec<u8>,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -79,6 +89,8 @@ pub struct Authority {
 pub struct Facts {
     pub common_name: String,
     pub organizations: Vec<String>,
+    /// The uids of the user; there should be one at most.
+    pub uids: Vec<String>,
     pub hosts: BTreeSet<String>,
     /// Unix seconds.
     pub not_before: i64,
@@ -88,6 +100,8 @@ pub struct Facts {
     /// Key identifiers of the holder and of the signer.
     pub key_id: Vec<u8>,
     pub signer_id: Vec<u8>,
+    /// DER of the holder's name.
+    pub subject: Vec<u8>,
 }
 
 impl Facts {
@@ -126,6 +140,8 @@ impl Authority {
         Ok(Authority {
             issuer: Issuer::from_ca_cert_pem(&cert_pem, key)?,
             key_id: facts.key_id,
+            not_after: facts.not_after,
+            subject: facts.subject,
             cert_pem,
         })
     }
@@ -162,6 +178,53 @@ impl Authority {
         })
     }
 
+    /// The certificate (PEM) that answers a signing request: its subject, names and key, for these
+    /// usages.
+    pub fn sign(
+        &self,
+        request: &csr::Request,
+        usages: &[String],
+        lifetime: Duration,
+        now: Timestamp,
+    ) -> Result<String, CsrError> {
+        request.verify()?;
+        let (begin, end) = csr::validity(lifetime, now, self.not_after)?;
+        let extensions = csr::extensions(request, usages, &self.key_id)?;
+        let algorithm = self.algorithm()?;
+        let body = der::sequence(&[
+            &der::explicit(0, &der::integer(&[2])),
+            &der::integer(&rand_serial()),
+            &algorithm,
+            &self.subject,
+            &der::sequence(&[&der::time(begin), &der::time(end)]),
+            &request.subject,
+            &request.public_key,
+            &extensions,
+        ]);
+        let signature = self.issuer.key().sign(&body);
+        let signature = signature.map_err(|error| CsrError::Sign(error.to_string()))?;
+        let whole = der::sequence(&[&body, &algorithm, &der::bit_string(&signature)]);
+        Ok(pem("CERTIFICATE", &whole))
+    }
+
+    /// The identifier of how we sign.
+    fn algorithm(&self) -> Result<Vec<u8>, CsrError> {
+        let key = self.issuer.key();
+        let known: [(_, &[u64], bool); 4] = [
+            (&PKCS_ECDSA_P256_SHA256, &[1, 2, 840, 10045, 4, 3, 2], false),
+            (&PKCS_ECDSA_P384_SHA384, &[1, 2, 840, 10045, 4, 3, 3], false),
+            (&PKCS_RSA_SHA256, &[1, 2, 840, 113_549, 1, 1, 11], true),
+            (&PKCS_ED25519, &[1, 3, 101, 112], false),
+        ];
+        let found = known
+            .into_iter()
+            .find(|(algorithm, ..)| key.algorithm() == *algorithm);
+        let (_, oid, has_null) = found
+            .ok_or_else(|| CsrError::Sign("the authority's key is of no known kind".into()))?;
+        let null: &[u8] = if has_null { &[5, 0] } else { &[] };
+        Ok(der::sequence(&[&der::oid(oid), null]))
+    }
+
     /// Whether `pair` is ours, fresh and says what `subject` asks for.
     pub fn vouches(&self, pair: &Pair, subject: &Subject<'_>, now: Timestamp) -> bool {
         let (Ok(facts), Ok(key)) = (facts(&pair.cert_pem), KeyPair::from_pem(&pair.key_pem)) else {
@@ -179,6 +242,41 @@ impl Authority {
 /// A new private key (ECDSA P-256, PKCS #8, PEM).
 pub fn new_key() -> Result<String, CertificateError> {
     Ok(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?.serialize_pem())
+}
+
+/// A new key and the signing request for it (both PEM), as a kubelet sends one to get in. The
+/// subject's usage is the request's to ask for.
+pub fn request(subject: &Subject<'_>) -> Result<(String, String), CertificateError> {
+    let mut params = params(subject.common_name, subject.organizations, LEAF_LIFETIME)?;
+    params.subject_alt_names =
+        CertificateParams::new(subject.hosts.iter().cloned().collect::<Vec<_>>())?
+            .subject_alt_names;
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    Ok((params.serialize_request(&key)?.pem()?, key.serialize_pem()))
+}
+
+/// Positive, and of 127 random bits.
+fn rand_serial() -> [u8; 16] {
+    let mut serial = uuid::Uuid::new_v4().into_bytes();
+    if let Some(first) = serial.first_mut() {
+        *first &= 0x7f;
+    }
+    serial
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    use base64::Engine;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let mut pem = format!("-----BEGIN {label}-----\n");
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(64));
+        pem.push_str(line);
+        pem.push('\n');
+        rest = after;
+    }
+    pem.push_str(&format!("-----END {label}-----\n"));
+    pem
 }
 
 /// What the first certificate in `pem` says.
@@ -203,12 +301,19 @@ pub fn facts_of_der(der: &[u8]) -> Result<Facts, CertificateError> {
             .map(text)
             .unwrap_or_default(),
         organizations: cert.subject().iter_organization().map(text).collect(),
+        uids: cert
+            .subject()
+            .iter_attributes()
+            .filter(|attribute| attribute.attr_type().to_id_string() == UID)
+            .map(text)
+            .collect(),
         hosts: BTreeSet::new(),
         not_before: cert.validity().not_before.timestamp(),
         not_after: cert.validity().not_after.timestamp(),
         public_key: cert.public_key().raw.to_vec(),
         key_id: Vec::new(),
         signer_id: Vec::new(),
+        subject: cert.subject().as_raw().to_vec(),
     };
     for extension in cert.extensions() {
         match extension.parsed_extension() {

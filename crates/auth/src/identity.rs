@@ -56,6 +56,14 @@ impl Identity {
         }
     }
 
+    /// Puts a user whom somebody has vouched for into `system:authenticated`.
+    pub fn mark_authenticated(&mut self) {
+        const GROUP: &str = "system:authenticated";
+        if !self.is_in(GROUP) && !self.is_in("system:unauthenticated") {
+            self.groups.push(GROUP.into());
+        }
+    }
+
     /// Whether the user is in `group`.
     pub fn is_in(&self, group: &str) -> bool {
         self.groups.iter().any(|own| own == group)

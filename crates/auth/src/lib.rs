@@ -8,18 +8,25 @@
 pub mod authenticator;
 pub mod authorizer;
 pub mod bootstrap;
+pub mod bootstrap_token;
 pub mod certificate;
+pub mod csr;
+mod der;
+pub mod front_proxy;
 pub mod identity;
 pub mod kubeconfig;
 pub mod node;
+pub mod peer;
 pub mod pki;
 pub mod rbac;
 pub mod tls;
 pub mod token;
 
-pub use authenticator::Authenticator;
+pub use authenticator::{Anonymous, Authenticator, ForeignTokens};
 pub use authorizer::Authorizer;
+pub use front_proxy::RequestHeaders;
 pub use identity::{Attributes, Decision, Identity, forbidden};
 pub use kubeconfig::kubeconfig;
+pub use peer::{Peer, Trust};
 pub use pki::Pki;
 pub use token::{TokenLookup, TokenSigner, TokenSpec};

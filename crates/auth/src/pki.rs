@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use rcgen::KeyPair;
@@ -46,7 +47,7 @@ pub enum PkiError {
 
 /// The cluster's keys and certificates.
 pub struct Pki {
-    authority: Authority,
+    authority: Arc<Authority>,
     front_proxy: Authority,
     serving: Pair,
     admin: Pair,
@@ -77,7 +78,7 @@ impl Pki {
             serving: leaf(dir, "apiserver", &authority, &serving, now)?,
             admin: leaf(dir, "admin", &authority, &admin, now)?,
             front_proxy_client: leaf(dir, "front-proxy-client", &front_proxy, &proxy, now)?,
-            authority,
+            authority: Arc::new(authority),
             front_proxy,
             signing_key,
             signing_path,
@@ -87,6 +88,11 @@ impl Pki {
     /// The cluster's authority: signs servers and clients.
     pub fn ca_pem(&self) -> &str {
         self.authority.cert_pem()
+    }
+
+    /// What signs servers and clients.
+    pub fn authority(&self) -> Arc<Authority> {
+        Arc::clone(&self.authority)
     }
 
     /// The authority that client certificates must come from.

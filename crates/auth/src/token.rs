@@ -1,12 +1,16 @@
 //! Service account tokens: signing, verifying, and the documents that let strangers verify them.
 
+use std::sync::Arc;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, UnparsedPublicKey,
 };
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jiff::{SignedDuration, Timestamp};
+use meta::Object;
 use rcgen::{KeyPair, PublicKeyData};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
@@ -110,6 +114,45 @@ pub struct Private {
     pub warnafter: Option<i64>,
 }
 
+/// The issuer of the tokens in secrets of type `kubernetes.io/service-account-token`.
+pub const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
+const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
+
+/// The payload of a token that lives in a secret, and as long as that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegacyClaims {
+    pub iss: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/namespace", default)]
+    pub namespace: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/secret.name", default)]
+    pub secret: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.name", default)]
+    pub account: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.uid", default)]
+    pub uid: String,
+    #[serde(default)]
+    pub sub: String,
+}
+
+/// The payload of either kind of token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Opened {
+    Bound(Box<Claims>),
+    Legacy(LegacyClaims),
+}
+
+/// Who bears a good token, and what follows from its use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bearer {
+    pub identity: Identity,
+    pub audiences: Vec<String>,
+    /// To be told to the bearer.
+    pub warning: Option<&'static str>,
+    /// A secret (namespace and name) whose use today is to be recorded.
+    pub used_secret: Option<(String, String)>,
+}
+
 /// An object as [`TokenLookup`] finds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
@@ -122,6 +165,9 @@ pub struct Found {
 pub trait TokenLookup: Send + Sync {
     /// `resource` is `serviceaccounts`, `pods`, `secrets` or `nodes` (then without namespace).
     fn find(&self, resource: &str, namespace: &str, name: &str) -> Option<Found>;
+
+    /// The object itself, where its uid is not enough.
+    fn object(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Object>>;
 }
 
 /// Signs tokens, and verifies the ones it signed.
@@ -163,9 +209,30 @@ impl TokenSigner {
         spec: &TokenSpec,
         now: Timestamp,
     ) -> Result<(String, Timestamp), TokenError> {
-        let claims = self.claims(spec, now);
+        let token = self.signed(&self.claims(spec, now))?;
+        Ok((token, later(now, spec.expiration_seconds)))
+    }
+
+    /// The token of a secret of type `kubernetes.io/service-account-token`.
+    pub fn sign_legacy(
+        &self,
+        namespace: &str,
+        account: &Ref,
+        secret: &str,
+    ) -> Result<String, TokenError> {
+        self.signed(&LegacyClaims {
+            iss: LEGACY_ISSUER.into(),
+            namespace: namespace.into(),
+            secret: secret.into(),
+            account: account.name.clone(),
+            uid: account.uid.clone(),
+            sub: format!("system:serviceaccount:{namespace}:{}", account.name),
+        })
+    }
+
+    fn signed(&self, claims: &impl Serialize) -> Result<String, TokenError> {
         let header = json!({"alg": "ES256", "kid": self.key_id});
-        let payload = serde_json::to_vec(&claims).map_err(|_| TokenError::Sign)?;
+        let payload = serde_json::to_vec(claims).map_err(|_| TokenError::Sign)?;
         let mut token = URL_SAFE_NO_PAD.encode(header.to_string());
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(payload, &mut token);
@@ -175,7 +242,7 @@ impl TokenSigner {
             .map_err(|_| TokenError::Sign)?;
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);
-        Ok((token, later(now, spec.expiration_seconds)))
+        Ok(token)
     }
 
     fn claims(&self, spec: &TokenSpec, now: Timestamp) -> Claims {
@@ -215,7 +282,7 @@ impl TokenSigner {
     }
 
     /// The payload of a token that bears our signature. Says nothing of time, audience or objects.
-    pub fn open(&self, token: &str) -> Result<Claims, TokenError> {
+    pub fn open(&self, token: &str) -> Result<Opened, TokenError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::Foreign);
         }
@@ -226,11 +293,17 @@ impl TokenSigner {
                 .decode(part)
                 .map_err(|_| TokenError::Foreign)
         };
-        let claims: Claims =
-            serde_json::from_slice(&decoded(payload)?).map_err(|_| TokenError::Foreign)?;
-        if claims.iss != self.issuer {
-            return Err(TokenError::Foreign);
-        }
+        let payload = decoded(payload)?;
+        let bound = serde_json::from_slice(&payload).ok();
+        let bound = bound.filter(|claims: &Claims| claims.iss == self.issuer);
+        let legacy = || {
+            let claims = serde_json::from_slice(&payload).ok();
+            claims.filter(|claims: &LegacyClaims| claims.iss == LEGACY_ISSUER)
+        };
+        let claims = bound
+            .map(|claims| Opened::Bound(Box::new(claims)))
+            .or_else(|| legacy().map(Opened::Legacy));
+        let claims = claims.ok_or(TokenError::Foreign)?;
         let header: Value =
             serde_json::from_slice(&decoded(header)?).map_err(|_| TokenError::Foreign)?;
         let kid = header
@@ -247,25 +320,33 @@ impl TokenSigner {
         Ok(claims)
     }
 
+    /// Those of `wanted` audiences (empty: any) that are the API server's own.
+    pub(crate) fn own_audiences(&self, wanted: &[String]) -> Option<Vec<String>> {
+        let fits = wanted.is_empty() || wanted.contains(&self.issuer);
+        fits.then(|| vec![self.issuer.clone()])
+    }
+
     /// Who the bearer of opened claims is, and for which of `audiences` (empty: the API server).
     pub fn check(
         &self,
-        claims: &Claims,
+        token: &str,
+        opened: &Opened,
         audiences: &[String],
         lookup: &dyn TokenLookup,
         now: Timestamp,
-    ) -> Result<(Identity, Vec<String>), TokenError> {
+    ) -> Result<Bearer, TokenError> {
+        let none = Vec::new();
+        let held = match opened {
+            Opened::Bound(claims) => &claims.aud,
+            Opened::Legacy(_) => &none,
+        };
         let own = [self.issuer.clone()];
         let wanted = if audiences.is_empty() {
             &own
         } else {
             audiences
         };
-        let held = if claims.aud.is_empty() {
-            &own[..]
-        } else {
-            &claims.aud
-        };
+        let held = if held.is_empty() { &own[..] } else { held };
         let both: Vec<String> = held
             .iter()
             .filter(|one| wanted.contains(one))
@@ -276,8 +357,23 @@ impl TokenSigner {
                 "token audiences {held:?} is invalid for the target audiences {wanted:?}"
             )));
         }
-        in_time(claims, now)?;
-        Ok((bearer(claims, lookup, now)?, both))
+        match opened {
+            Opened::Bound(claims) => {
+                in_time(claims, now)?;
+                Ok(Bearer {
+                    identity: bearer(claims, lookup, now)?,
+                    audiences: both,
+                    ..Bearer::default()
+                })
+            }
+            Opened::Legacy(claims) => {
+                let bearer = legacy_bearer(token, claims, lookup, now)?;
+                Ok(Bearer {
+                    audiences: both,
+                    ..bearer
+                })
+            }
+        }
     }
 
     /// [`TokenSigner::open`] and [`TokenSigner::check`] in one.
@@ -287,8 +383,8 @@ impl TokenSigner {
         audiences: &[String],
         lookup: &dyn TokenLookup,
         now: Timestamp,
-    ) -> Result<(Identity, Vec<String>), TokenError> {
-        self.check(&self.open(token)?, audiences, lookup, now)
+    ) -> Result<Bearer, TokenError> {
+        self.check(token, &self.open(token)?, audiences, lookup, now)
     }
 
     /// `/openid/v1/jwks`.
@@ -398,6 +494,84 @@ fn bearer(
         tell("credential-id", &format!("JTI={}", claims.jti));
     }
     Ok(identity)
+}
+
+/// The account of a token that lives in a secret.
+fn legacy_bearer(
+    token: &str,
+    claims: &LegacyClaims,
+    lookup: &dyn TokenLookup,
+    now: Timestamp,
+) -> Result<Bearer, TokenError> {
+    let LegacyClaims {
+        namespace,
+        secret: name,
+        account,
+        uid,
+        sub,
+        ..
+    } = claims;
+    for (claim, value) in [
+        ("sub", sub),
+        ("namespace", namespace),
+        ("secretName", name),
+        ("serviceAccountName", account),
+        ("serviceAccountUID", uid),
+    ] {
+        if value.is_empty() {
+            return Err(refused(format!("{claim} claim is missing")));
+        }
+    }
+    if *sub != format!("system:serviceaccount:{namespace}:{account}") {
+        return Err(refused("sub claim is invalid"));
+    }
+    let secret = lookup.object("secrets", namespace, name);
+    let secret = secret.filter(|secret| secret.deletion_timestamp().is_none());
+    let secret = secret.ok_or_else(|| refused("Token has been invalidated"))?;
+    let copy = STANDARD
+        .decode(secret.text("/data/token"))
+        .unwrap_or_default();
+    verify_slices_are_equal(&copy, token.as_bytes())
+        .map_err(|_| refused("Token does not match server's copy"))?;
+    let found = lookup.object("serviceaccounts", namespace, account);
+    let found = found.ok_or_else(|| refused(format!("serviceaccounts \"{account}\" not found")))?;
+    if found.deletion_timestamp().is_some() {
+        return Err(refused(format!(
+            "ServiceAccount {namespace}/{account} has been deleted"
+        )));
+    }
+    if found.uid() != uid {
+        return Err(refused(format!(
+            "ServiceAccount UID ({}) does not match claim ({uid})",
+            found.uid()
+        )));
+    }
+    if secret
+        .label(INVALID_SINCE)
+        .is_some_and(|since| !since.is_empty())
+    {
+        return Err(refused(format!(
+            "the token in secret {namespace}/{name} for service account {namespace}/{account} has \
+             been marked invalid. Use tokens from the TokenRequest API or manually created \
+             secret-based tokens, or remove the '{INVALID_SINCE}' label from the secret to \
+             temporarily allow use of this token"
+        )));
+    }
+    let referred = found.0.pointer("/secrets").and_then(Value::as_array);
+    let mut referred = referred.into_iter().flatten();
+    let generated = referred.any(|one| one["name"].as_str() == Some(name));
+    let day = |at: Timestamp| at.strftime("%Y-%m-%d").to_string();
+    let recorded = secret.label(LAST_USED).unwrap_or_default();
+    let known = recorded == day(now) || recorded == day(later(now, 24 * 3600));
+    Ok(Bearer {
+        identity: Identity::service_account(namespace, account, uid),
+        warning: generated.then_some(
+            "Use tokens from the TokenRequest API or manually created secret-based tokens instead \
+             of auto-generated secret-based tokens.",
+        ),
+        used_secret: (!known).then(|| (namespace.clone(), name.clone())),
+        ..Bearer::default()
+    })
 }
 
 fn is_gone(found: &Found, now: Timestamp) -> bool {

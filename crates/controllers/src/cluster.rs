@@ -1,5 +1,8 @@
 //! Controllers that keep house for the cluster.
 
+pub mod bootstrap_tokens;
+pub mod certificates;
+pub mod certificates_cleaner;
 pub(crate) mod discovery;
 pub mod disruption;
 mod disruption_target;
@@ -14,6 +17,8 @@ pub mod role_aggregation;
 pub mod root_ca;
 pub mod serviceaccount;
 pub mod taint_eviction;
+pub mod tokens;
+pub mod tokens_cleaner;
 mod worker;
 
 use client::Informer;

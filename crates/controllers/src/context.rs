@@ -17,6 +17,17 @@ pub struct Config {
     pub root_ca: String,
     /// Pods of all nodes, such as `10.244.0.0/16`.
     pub cluster_cidr: String,
+    /// `None`: nobody answers certificate signing requests, nor fills token secrets.
+    pub keys: Option<Keys>,
+}
+
+/// What the controllers sign with.
+#[derive(Clone)]
+pub struct Keys {
+    /// Answers certificate signing requests.
+    pub authority: Arc<auth::certificate::Authority>,
+    /// Fills secrets with service accounts' tokens.
+    pub tokens: Arc<auth::TokenSigner>,
 }
 
 impl std::fmt::Debug for Config {

@@ -10,7 +10,7 @@ pub mod workloads;
 
 use base::Crew;
 
-pub use context::{Config, Context};
+pub use context::{Config, Context, Keys};
 
 /// Starts one controller.
 pub type Start = fn(&Context);
@@ -49,6 +49,31 @@ pub const CONTROLLERS: &[(&str, Start)] = &[
     (
         "root-ca-certificate-publisher-controller",
         cluster::root_ca::start,
+    ),
+    (
+        "certificatesigningrequest-approving-controller",
+        cluster::certificates::start_approving,
+    ),
+    (
+        "certificatesigningrequest-signing-controller",
+        cluster::certificates::start_signing,
+    ),
+    (
+        "certificatesigningrequest-cleaner-controller",
+        cluster::certificates_cleaner::start,
+    ),
+    ("serviceaccount-token-controller", cluster::tokens::start),
+    (
+        "legacy-serviceaccount-token-cleaner-controller",
+        cluster::tokens_cleaner::start,
+    ),
+    (
+        "token-cleaner-controller",
+        cluster::bootstrap_tokens::start_cleaning,
+    ),
+    (
+        "bootstrap-signer-controller",
+        cluster::bootstrap_tokens::start_signing,
     ),
 ];
 

@@ -69,6 +69,7 @@ async fn start(config: &Config, crew: &Crew, store_crew: &Crew) -> Result<()> {
                 client,
                 Arc::new(move |name| accounts.client(name)),
                 root_ca,
+                signing_keys(config)?,
                 crew,
             );
             Ok(())
@@ -108,6 +109,7 @@ async fn everything(config: &Config, crew: &Crew, store_crew: &Crew) -> Result<(
         manager,
         Arc::new(by_name),
         pki.ca_pem().to_owned(),
+        Some(keys(&pki)?),
         crew,
     );
     start_proxy(config, &network, local(identity::proxy()), crew);
@@ -308,6 +310,7 @@ fn start_controllers(
     client: Client,
     client_for: Arc<dyn Fn(&str) -> Client + Send + Sync>,
     root_ca: String,
+    keys: Option<controllers::Keys>,
     crew: &Crew,
 ) {
     let cluster_cidr = config.cluster_cidr.clone();
@@ -316,8 +319,28 @@ fn start_controllers(
         client_for,
         root_ca,
         cluster_cidr,
+        keys,
     };
     controllers::run(settings, crew);
+}
+
+/// What controllers sign with, from the cluster's own keys.
+fn keys(pki: &Pki) -> Result<controllers::Keys> {
+    Ok(controllers::Keys {
+        authority: pki.authority(),
+        tokens: Arc::new(pki.token_signer(auth::token::DEFAULT_ISSUER)?),
+    })
+}
+
+/// The same for controllers that run alone: only where the keys are on this machine.
+fn signing_keys(config: &Config) -> Result<Option<controllers::Keys>> {
+    let folder = config.data_dir.join("pki");
+    match folder.join("ca.key").exists() && folder.join("sa.key").exists() {
+        true => Ok(Some(keys(
+            &Pki::open(&folder, &[]).context("certificates")?,
+        )?)),
+        false => Ok(None),
+    }
 }
 
 fn start_proxy(config: &Config, network: &network::Config, client: Client, crew: &Crew) {

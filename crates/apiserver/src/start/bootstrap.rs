@@ -28,7 +28,8 @@ pub(crate) async fn write(core: &Core, client: &Client) -> Result<(), BuildError
     let range = ensure(core, client, service_cidr(core));
     let authentication = replace(core, client, extension_authentication(core));
     let service = kubernetes_service(core, client);
-    tokio::try_join!(rights, classes, range, authentication, service).map(drop)
+    let tracking = ensure(core, client, token_tracking());
+    tokio::try_join!(rights, classes, range, authentication, service, tracking).map(drop)
 }
 
 /// The path of an object's collection, and of the object.
@@ -159,6 +160,17 @@ fn service_cidr(core: &Core) -> Value {
     })
 }
 
+/// Since when the use of tokens in secrets is recorded.
+fn token_tracking() -> Value {
+    let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+    let name = "kube-apiserver-legacy-service-account-token-tracking";
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": "kube-system"},
+        "data": {"since": today},
+    })
+}
+
 fn extension_authentication(core: &Core) -> Value {
     let pki = &core.config.pki;
     json!({
@@ -170,6 +182,7 @@ fn extension_authentication(core: &Core) -> Value {
             "requestheader-allowed-names": "[\"front-proxy-client\"]",
             "requestheader-extra-headers-prefix": "[\"X-Remote-Extra-\"]",
             "requestheader-group-headers": "[\"X-Remote-Group\"]",
+            "requestheader-uid-headers": "[\"X-Remote-Uid\"]",
             "requestheader-username-headers": "[\"X-Remote-User\"]",
         },
     })

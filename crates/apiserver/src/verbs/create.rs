@@ -119,6 +119,7 @@ async fn try_create(write: &Write<'_>, object: Value) -> Result<Bytes, Status> {
         map.remove("status");
     }
     row.strategy.prepare_create(&mut object);
+    name_requestor(write, &mut object);
     let name = text(&object, "/metadata/name").to_owned();
     let key = resource.key(write.namespace, &name);
     let charge = write
@@ -149,6 +150,25 @@ async fn try_create(write: &Write<'_>, object: Value) -> Result<Bytes, Status> {
             drop(charge);
             Ok(written.json)
         }
+    }
+}
+
+/// A certificate signing request says who sent it, and nobody else may say so.
+fn name_requestor(write: &Write<'_>, object: &mut Value) {
+    if write.names().group_resource() != "certificatesigningrequests.certificates.k8s.io" {
+        return;
+    }
+    let user = &write.call.user;
+    let spec = meta::object::map_at(object, "spec");
+    spec.insert("username".into(), user.name.as_str().into());
+    if !user.uid.is_empty() {
+        spec.insert("uid".into(), user.uid.as_str().into());
+    }
+    if !user.groups.is_empty() {
+        spec.insert("groups".into(), serde_json::json!(user.groups));
+    }
+    if !user.extra.is_empty() {
+        spec.insert("extra".into(), serde_json::json!(user.extra));
     }
 }
 

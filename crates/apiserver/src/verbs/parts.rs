@@ -92,7 +92,25 @@ fn approval_only(old: &Value, given: &Value) -> Value {
     let mut new = old.clone();
     let status = meta::object::map_at(&mut new, "status");
     status.insert("conditions".into(), conditions.unwrap_or_else(|| json!([])));
+    take_metadata(
+        &mut new,
+        given.clone(),
+        &["annotations", "labels", "managedFields"],
+    );
     new
+}
+
+/// Takes these parts of the metadata over, or away where they are not given.
+fn take_metadata(new: &mut Value, mut given: Value, fields: &[&str]) {
+    let given = metadata(&mut given);
+    for field in fields {
+        let value = given.remove(*field);
+        let into = metadata(new);
+        match value {
+            Some(value) => drop(into.insert((*field).into(), value)),
+            None => drop(into.remove(*field)),
+        }
+    }
 }
 
 /// A write to `/status` changes the status, and some of the metadata.

@@ -79,6 +79,50 @@ async fn certificates_and_tokens_are_told_apart_from_strangers() {
 }
 
 #[tokio::test]
+async fn front_proxies_name_users_and_strange_certificates_nobody() {
+    let cluster = Cluster::start().await;
+    let access = listening(&cluster).await;
+    let with = |pair: &auth::certificate::Pair| Access {
+        certificate: Some((
+            pair.cert_pem.clone().into_bytes(),
+            pair.key_pem.clone().into_bytes(),
+        )),
+        ..access.clone()
+    };
+    let ask = async |access: &Access| {
+        let request = http::Request::builder()
+            .method(Method::POST)
+            .uri("/apis/authentication.k8s.io/v1/selfsubjectreviews")
+            .header("content-type", "application/json")
+            .header("X-Remote-User", "jane")
+            .header("X-Remote-Group", "dev")
+            .header("X-Remote-Extra-Scopes", "read")
+            .body(client::full("{}"))
+            .unwrap();
+        let answer: Result<Value, _> = Client::remote(access).unwrap().json(request).await;
+        answer.map(|answer| answer["status"]["userInfo"].clone())
+    };
+    let jane = ask(&with(cluster.pki.front_proxy_client())).await.unwrap();
+    assert_eq!(
+        jane,
+        json!({"username": "jane", "groups": ["dev", "system:authenticated"],
+            "extra": {"scopes": ["read"]}})
+    );
+    // From anybody else the headers are noise.
+    let admin = ask(&with(cluster.pki.admin())).await.unwrap();
+    assert_eq!(admin["username"], "kubernetes-admin");
+    assert_eq!(ask(&access).await.unwrap_err().code, 403);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let foreign = auth::Pki::open(elsewhere.path(), &[]).unwrap();
+    let refused = ask(&with(foreign.admin())).await.unwrap_err();
+    assert_eq!(
+        (refused.code, refused.message.as_str()),
+        (401, "Unauthorized")
+    );
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn a_client_cannot_name_itself_and_large_bodies_are_refused() {
     let cluster = Cluster::start().await;
     let access = listening(&cluster).await;

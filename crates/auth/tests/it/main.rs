@@ -8,5 +8,6 @@
 
 mod escalation;
 mod rbac;
+mod requests;
 mod tls;
 mod tokens;

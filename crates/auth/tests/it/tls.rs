@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use auth::certificate::Pair;
 use auth::tls::{certificates, server_config};
-use auth::{Authenticator, Pki};
+use auth::{Authenticator, Peer, Pki, Trust};
+use http::HeaderMap;
+
+use crate::tokens::Nothing;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -42,17 +45,23 @@ async fn meet(pki: &Pki, config: Arc<ClientConfig>, host: &'static str) -> Optio
         let mut stream = acceptor.accept(far).await.ok()?;
         let (_, connection) = stream.get_ref();
         assert_eq!(connection.alpn_protocol(), Some(&b"h2"[..]));
-        let shown = connection
-            .peer_certificates()
-            .and_then(|certs| certs.first())
-            .cloned();
-        let authenticator = Authenticator::new(signer);
-        let identity = shown.and_then(|cert| authenticator.certificate(&cert).unwrap());
+        let shown = connection.peer_certificates().unwrap_or_default().to_vec();
+        let trust = Trust::new(pki.client_ca_pem(), pki.front_proxy_ca_pem()).unwrap();
+        let authenticator = Authenticator::new(signer).trust(Arc::new(trust));
+        let peer = Peer::new(shown);
+        let found = authenticator
+            .authenticate(&peer, &HeaderMap::new(), "/", &Nothing)
+            .await;
         stream.write_all(b"ok").await.ok()?;
         stream.shutdown().await.ok()?;
-        Some(identity.map_or("nobody".into(), |one| {
-            format!("{} {}", one.name, one.groups.join(","))
-        }))
+        Some(match found {
+            Ok(found) => format!(
+                "{} {}",
+                found.identity.name,
+                found.identity.groups.join(",")
+            ),
+            Err(status) => status.message,
+        })
     };
     let visitor = async move {
         let name = ServerName::try_from(host).unwrap();
@@ -80,7 +89,7 @@ async fn certificates_of_the_authority_are_users() {
         meet(&pki, anybody, "kubernetes.default.svc")
             .await
             .as_deref(),
-        Some("nobody")
+        Some("system:anonymous system:unauthenticated")
     );
 }
 
@@ -90,12 +99,13 @@ async fn strangers_and_strange_names_are_refused() {
     let pki = Pki::open(dir.path(), &[]).unwrap();
     let foreign = Pki::open(other.path(), &[]).unwrap();
     let impostor = client(pki.ca_pem(), Some(foreign.admin()));
-    assert_eq!(meet(&pki, impostor, "localhost").await, None);
+    let unauthorized = Some("Unauthorized".to_owned());
+    assert_eq!(meet(&pki, impostor, "localhost").await, unauthorized);
     let lost = client(pki.ca_pem(), None);
     assert_eq!(meet(&pki, lost, "192.0.2.8").await, None);
     let wrong_authority = client(foreign.ca_pem(), None);
     assert_eq!(meet(&pki, wrong_authority, "localhost").await, None);
     // A serving certificate makes nobody a user.
     let server = client(pki.ca_pem(), Some(pki.serving()));
-    assert_eq!(meet(&pki, server, "localhost").await, None);
+    assert_eq!(meet(&pki, server, "localhost").await, unauthorized);
 }

@@ -1,10 +1,10 @@
 //! Tokens: what is signed, what holds, and what no longer does.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use auth::token::{Bound, DEFAULT_ISSUER, Found, PROJECTED_SECONDS, Ref, TokenError};
-use auth::{Authenticator, Identity, TokenLookup, TokenSigner, TokenSpec};
+use auth::token::{Bearer, Bound, DEFAULT_ISSUER, Found, PROJECTED_SECONDS, Ref, TokenError};
+use auth::{Anonymous, Authenticator, TokenLookup, TokenSigner, TokenSpec};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
@@ -18,6 +18,44 @@ impl TokenLookup for World {
         self.0
             .get(&format!("{resource}/{namespace}/{name}"))
             .cloned()
+    }
+
+    fn object(&self, _: &str, _: &str, _: &str) -> Option<Arc<meta::Object>> {
+        None
+    }
+}
+
+/// A world without anything.
+pub(crate) struct Nothing;
+
+impl TokenLookup for Nothing {
+    fn find(&self, _: &str, _: &str, _: &str) -> Option<Found> {
+        None
+    }
+
+    fn object(&self, _: &str, _: &str, _: &str) -> Option<Arc<meta::Object>> {
+        None
+    }
+}
+
+/// Objects themselves, for tokens that live in secrets.
+struct Objects(Mutex<HashMap<String, meta::Object>>);
+
+impl TokenLookup for Objects {
+    fn find(&self, resource: &str, namespace: &str, name: &str) -> Option<Found> {
+        let object = self.object(resource, namespace, name)?;
+        Some(Found {
+            uid: object.uid().into(),
+            deleted_at: None,
+        })
+    }
+
+    fn object(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<meta::Object>> {
+        let objects = self.0.lock().unwrap();
+        objects
+            .get(&format!("{resource}/{namespace}/{name}"))
+            .cloned()
+            .map(Arc::new)
     }
 }
 
@@ -75,7 +113,7 @@ fn hours(count: i64) -> SignedDuration {
     SignedDuration::from_hours(count)
 }
 
-fn why(result: Result<(Identity, Vec<String>), TokenError>) -> String {
+fn why(result: Result<Bearer, TokenError>) -> String {
     result.unwrap_err().to_string()
 }
 
@@ -93,7 +131,8 @@ fn a_bound_token_names_pod_and_node() {
         json!({"namespace": "default", "serviceaccount": {"name": "web", "uid": "sa-uid"},
             "pod": {"name": "web-0", "uid": "pod-uid"}, "node": {"name": "a", "uid": "node-uid"}})
     );
-    let (identity, audiences) = signer.verify(&token, &[], &usual(), now).unwrap();
+    let bearer = signer.verify(&token, &[], &usual(), now).unwrap();
+    let (identity, audiences) = (bearer.identity, bearer.audiences);
     assert_eq!(audiences, [DEFAULT_ISSUER]);
     assert_eq!(identity.name, "system:serviceaccount:default:web");
     assert_eq!(identity.uid, "sa-uid");
@@ -202,10 +241,8 @@ fn audiences_must_meet() {
         refusal.starts_with("token audiences [\"vault\", \"x\"] is invalid"),
         "{refusal}"
     );
-    let (_, audiences) = signer
-        .verify(&token, &["vault".into()], &usual(), now)
-        .unwrap();
-    assert_eq!(audiences, ["vault"]);
+    let bearer = signer.verify(&token, &["vault".into()], &usual(), now);
+    assert_eq!(bearer.unwrap().audiences, ["vault"]);
 }
 
 #[test]
@@ -261,40 +298,51 @@ fn strangers_can_verify_with_the_key_set() {
     assert_eq!(document["issuer"], DEFAULT_ISSUER);
 }
 
-#[test]
-fn requests_are_authenticated_in_order() {
+#[tokio::test]
+async fn requests_are_authenticated_in_order() {
     let signer = Arc::new(signer());
     let (token, _) = signer.sign(&spec(), Timestamp::now()).unwrap();
     let authenticator = Authenticator::new(Arc::clone(&signer))
         .static_tokens("# people\nsecret,jane,7,\"dev,ops\"\n")
         .unwrap();
-    let who = |certificate: Option<&Identity>, header: Option<&str>| {
-        let found = authenticator.authenticate(certificate, header, &usual());
-        found
-            .map(|identity| identity.name)
-            .map_err(|status| (status.code, status.message))
-    };
-    let admin = Identity::user("kubernetes-admin", &["system:masters"]);
     let unauthorized = Err((401, "Unauthorized".to_owned()));
-    assert_eq!(
-        who(Some(&admin), Some("Bearer nonsense")),
-        Ok("kubernetes-admin".into())
-    );
-    assert_eq!(who(None, None), Ok("system:anonymous".into()));
-    assert_eq!(who(None, Some("Basic eDp5")), Ok("system:anonymous".into()));
-    assert_eq!(who(None, Some("Bearer nonsense")), unauthorized);
-    assert_eq!(who(None, Some("bearer secret")), Ok("jane".into()));
+    for (header, wanted) in [
+        ("", Ok("system:anonymous".to_owned())),
+        ("Basic eDp5", Ok("system:anonymous".into())),
+        ("Bearer nonsense", unauthorized.clone()),
+        ("bearer secret", Ok("jane".into())),
+    ] {
+        assert_eq!(
+            who(&authenticator, header, &usual()).await,
+            wanted,
+            "{header}"
+        );
+    }
     // Twice: once verified, once from memory.
+    let header = format!("Bearer {token}");
     for _ in 0..2 {
-        let name = who(None, Some(&format!("Bearer {token}")));
+        let name = who(&authenticator, &header, &usual()).await;
         assert_eq!(name, Ok("system:serviceaccount:default:web".into()));
     }
-    let gone = authenticator.authenticate(None, Some(&format!("Bearer {token}")), &world(&[]));
-    assert_eq!(gone.unwrap_err().code, 401);
-    let strict = Authenticator::new(signer).anonymous(false);
+    let gone = who(&authenticator, &header, &world(&[])).await;
+    assert_eq!(gone, unauthorized);
+    let strict = Authenticator::new(Arc::clone(&signer)).anonymous(Anonymous {
+        enabled: false,
+        paths: Vec::new(),
+    });
+    assert_eq!(who(&strict, "", &usual()).await, unauthorized);
+    let health = Authenticator::new(Arc::clone(&signer)).anonymous(Anonymous {
+        enabled: true,
+        paths: vec!["/healthz".into()],
+    });
+    assert_eq!(who(&health, "", &usual()).await, unauthorized);
+    let health = Authenticator::new(signer).anonymous(Anonymous {
+        enabled: true,
+        paths: vec!["/api".into()],
+    });
     assert_eq!(
-        strict.authenticate(None, None, &usual()).unwrap_err().code,
-        401
+        who(&health, "", &usual()).await,
+        Ok("system:anonymous".into())
     );
     assert!(
         Authenticator::new(Arc::new(self::signer()))
@@ -303,19 +351,59 @@ fn requests_are_authenticated_in_order() {
     );
 }
 
-#[test]
-fn reviews_tell_who_and_why_not() {
+/// Who sends a request for `/api` with this `Authorization`.
+async fn who(
+    authenticator: &Authenticator,
+    header: &str,
+    lookup: &dyn TokenLookup,
+) -> Result<String, (u16, String)> {
+    let mut headers = http::HeaderMap::new();
+    if !header.is_empty() {
+        headers.insert("authorization", header.parse().unwrap());
+    }
+    let peer = auth::Peer::default();
+    let found = authenticator
+        .authenticate(&peer, &headers, "/api", lookup)
+        .await;
+    found
+        .map(|found| found.identity.name)
+        .map_err(|status| (status.code, status.message))
+}
+
+#[tokio::test]
+async fn browsers_show_tokens_as_protocols() {
+    let authenticator = Authenticator::new(Arc::new(signer()))
+        .static_tokens("secret,jane,7")
+        .unwrap();
+    let mut headers = http::HeaderMap::new();
+    let offer = format!(
+        "base64url.bearer.authorization.k8s.io.{}, v5.channel.k8s.io",
+        URL_SAFE_NO_PAD.encode("secret")
+    );
+    headers.insert("sec-websocket-protocol", offer.parse().unwrap());
+    let peer = auth::Peer::default();
+    let found = authenticator
+        .authenticate(&peer, &headers, "/", &Nothing)
+        .await
+        .unwrap();
+    assert_eq!(found.identity.name, "jane");
+    authenticator.strip(&mut headers);
+    assert_eq!(headers["sec-websocket-protocol"], "v5.channel.k8s.io");
+}
+
+#[tokio::test]
+async fn reviews_tell_who_and_why_not() {
     let signer = Arc::new(signer());
     let (token, _) = signer.sign(&spec(), Timestamp::now()).unwrap();
     let authenticator = Authenticator::new(signer);
-    let status = authenticator.review(&token, &[], &usual());
+    let status = authenticator.review(&token, &[], &usual()).await.0;
     assert_eq!(status["authenticated"], true);
     assert_eq!(
         status["user"]["username"],
         "system:serviceaccount:default:web"
     );
     assert_eq!(status["audiences"], json!([DEFAULT_ISSUER]));
-    let status = authenticator.review(&token, &[], &world(&[]));
+    let status = authenticator.review(&token, &[], &world(&[])).await.0;
     assert_eq!(status["error"], "serviceaccounts \"web\" not found");
     assert!(status.get("authenticated").is_none());
 }
@@ -335,4 +423,57 @@ fn no_changed_token_holds() {
             }
         }
     }
+}
+
+#[test]
+fn tokens_in_secrets_live_as_long_as_these() {
+    use base64::Engine;
+    let signer = signer();
+    let account = Ref {
+        name: "robot".into(),
+        uid: "u1".into(),
+    };
+    let token = signer
+        .sign_legacy("default", &account, "robot-token")
+        .unwrap();
+    let encoded = base64::engine::general_purpose::STANDARD.encode(&token);
+    let secret = |labels: serde_json::Value, token: &str| {
+        meta::Object(
+            json!({"metadata": {"name": "robot-token", "uid": "s1", "labels": labels},
+            "data": {"token": token}}),
+        )
+    };
+    let objects = Objects(Mutex::default());
+    let put = |key: &str, object: meta::Object| {
+        objects.0.lock().unwrap().insert(key.to_owned(), object);
+    };
+    let now: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
+    let check = || signer.verify(&token, &[], &objects, now);
+    assert_eq!(why(check()), "Token has been invalidated");
+    put("secrets/default/robot-token", secret(json!({}), "b3RoZXI="));
+    assert_eq!(why(check()), "Token does not match server's copy");
+    put("secrets/default/robot-token", secret(json!({}), &encoded));
+    assert_eq!(why(check()), "serviceaccounts \"robot\" not found");
+    let robot = json!({"metadata": {"name": "robot", "uid": "u1"},
+        "secrets": [{"name": "robot-token"}]});
+    put("serviceaccounts/default/robot", meta::Object(robot));
+    let bearer = check().unwrap();
+    assert_eq!(bearer.identity.name, "system:serviceaccount:default:robot");
+    assert!(
+        bearer
+            .warning
+            .is_some_and(|text| text.contains("TokenRequest"))
+    );
+    assert_eq!(
+        bearer.used_secret,
+        Some(("default".into(), "robot-token".into()))
+    );
+    let today = json!({"kubernetes.io/legacy-token-last-used": "2026-03-01"});
+    put("secrets/default/robot-token", secret(today, &encoded));
+    assert_eq!(check().unwrap().used_secret, None);
+    let marked = json!({"kubernetes.io/legacy-token-invalid-since": "2026-02-01"});
+    put("secrets/default/robot-token", secret(marked, &encoded));
+    assert!(why(check()).contains("has been marked invalid"));
+    let other = signer.verify(&token, &["vault".into()], &objects, now);
+    assert!(why(other).contains("is invalid for the target audiences"));
 }

@@ -27,11 +27,11 @@ impl World {
         let store = store::memory(&crew).await.unwrap();
         let dir = tempfile::tempdir().unwrap();
         let pki = Arc::new(Pki::open(&dir.path().join("pki"), &[]).unwrap());
-        let server = apiserver::build(apiserver::Config::new(pki), store, &crew)
+        let server = apiserver::build(apiserver::Config::new(Arc::clone(&pki)), store, &crew)
             .await
             .unwrap();
         let client = server.client(Identity::user("admin", &["system:masters"]));
-        controllers::run(config(server), &crew);
+        controllers::run(config(server, &pki), &crew);
         let world = World {
             client,
             crew,
@@ -101,6 +101,13 @@ impl World {
         }
     }
 
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Value {
+        match self.client.send_value(Method::PUT, path, &body).await {
+            Ok(object) => object,
+            Err(status) => panic!("{path}: {status}"),
+        }
+    }
+
     pub(crate) async fn until_gone(&self, path: &str) {
         self.until(path, |object| object.is_none()).await;
     }
@@ -122,7 +129,7 @@ impl Drop for World {
     }
 }
 
-fn config(server: ApiServer) -> controllers::Config {
+fn config(server: ApiServer, pki: &Pki) -> controllers::Config {
     let manager = Identity::component("system:kube-controller-manager");
     controllers::Config {
         client: server.client(manager),
@@ -131,5 +138,9 @@ fn config(server: ApiServer) -> controllers::Config {
         }),
         root_ca: "-----BEGIN CERTIFICATE-----".into(),
         cluster_cidr: "10.244.0.0/16".into(),
+        keys: Some(controllers::Keys {
+            authority: pki.authority(),
+            tokens: Arc::new(pki.token_signer(auth::token::DEFAULT_ISSUER).unwrap()),
+        }),
     }
 }
