@@ -2,10 +2,13 @@
 //! API server, numbers for those who measure.
 
 mod container_logs;
+mod forward;
 mod log_reader;
 mod numbers;
 mod path;
 mod remote_command;
+mod spdy;
+mod spdy_command;
 mod websocket;
 
 use std::convert::Infallible;
@@ -177,7 +180,7 @@ async fn respond(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<B
             remote_command::run(shared, (namespace, pod, container), &query).await
         }
         ["portForward", namespace, pod] | ["portForward", namespace, pod, _] => {
-            remote_command::port_forward(shared, (namespace, pod), &query, request).await
+            forward::answer(shared, (namespace, pod), &query, request).await
         }
         _ => text(StatusCode::NOT_FOUND, "404 page not found\n".into()),
     }

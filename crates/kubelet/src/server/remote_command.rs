@@ -1,17 +1,20 @@
-//! Commands in containers, their terminals, and ports of pods, over
-//! WebSockets (`v5.channel.k8s.io` and its predecessors).
+//! Commands in containers and their terminals, over WebSockets (`v5.channel.k8s.io` and its
+//! predecessors) or SPDY.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use node_api::{ExecRequest, ExecSession, Reader, RuntimeError, TerminalSize, Writer};
+use node_api::{
+    ExecRequest, ExecSession, Reader, RuntimeError, RuntimeService, TerminalSize, Writer,
+};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::path::Query;
+use super::spdy as upgrade;
+use super::spdy_command::Streams;
 use super::websocket::{Accepted, Receiver, Sender, accept};
 use super::{Body, running_container, text};
 use crate::pod::PodExt;
@@ -25,18 +28,25 @@ const RESIZE: u8 = 4;
 /// From version 5 on: the peer closed the channel named by the next byte.
 const CLOSE: u8 = 255;
 
-const COMMAND_PROTOCOLS: [&str; 5] = [
+const COMMAND_PROTOCOLS: [&str; 8] = [
     "v5.channel.k8s.io",
     "v4.channel.k8s.io",
     "v3.channel.k8s.io",
     "v2.channel.k8s.io",
     "channel.k8s.io",
+    "v5.base64.channel.k8s.io",
+    "v4.base64.channel.k8s.io",
+    "base64.channel.k8s.io",
 ];
-const FORWARD_PROTOCOLS: [&str; 2] = ["v4.channel.k8s.io", "portforward.k8s.io"];
+/// Those of SPDY, the oldest last.
+const SPDY_PROTOCOLS: [&str; 4] = [
+    "v4.channel.k8s.io",
+    "v3.channel.k8s.io",
+    "v2.channel.k8s.io",
+    "channel.k8s.io",
+];
 /// Bytes moved at once.
 const CHUNK: usize = 32 << 10;
-/// Ports of one forwarding.
-const PORTS_MAX: usize = 100;
 
 /// `exec` and `attach`.
 pub(super) async fn answer(
@@ -76,22 +86,73 @@ pub(super) async fn answer(
         let message = "you must specify at least 1 of stdin, stdout, stderr".to_owned();
         return text(StatusCode::BAD_REQUEST, message);
     }
-    let accepted = match accept(request, &COMMAND_PROTOCOLS) {
-        Ok(accepted) => accepted,
-        Err(refusal) => return *refusal,
+    let work = Work {
+        runtime: shared.runtime.clone(),
+        wish,
+        attach,
     };
-    let (response, protocol, upgrade) = accepted.into_parts();
-    let runtime = shared.runtime.clone();
-    // Lives as long as the connection it was upgraded from.
-    tokio::spawn(Accepted::run(
-        upgrade,
-        move |sender, mut receiver| async move {
-            let command = wish.command.clone();
-            let session = match attach {
-                true => runtime.attach(wish).await,
-                false => runtime.exec(wish).await,
+    match upgrade::is_asked(&request) {
+        true => work.over_spdy(request),
+        false => work.over_websocket(request),
+    }
+}
+
+/// What is to be run, or attached to.
+struct Work {
+    runtime: Arc<dyn RuntimeService>,
+    wish: ExecRequest,
+    attach: bool,
+}
+
+impl Work {
+    async fn start(self) -> Result<ExecSession, RuntimeError> {
+        match self.attach {
+            true => self.runtime.attach(self.wish).await,
+            false => self.runtime.exec(self.wish).await,
+        }
+    }
+
+    fn over_spdy(self, request: Request<Incoming>) -> Response<Body> {
+        let (response, protocol, upgrade) = match upgrade::accept(request, &SPDY_PROTOCOLS) {
+            Ok(accepted) => accepted,
+            Err(refusal) => return *refusal,
+        };
+        let resizable = matches!(protocol, "v4.channel.k8s.io" | "v3.channel.k8s.io");
+        let wish = &self.wish;
+        let types: Vec<&'static str> = [
+            ("error", true),
+            ("stdin", wish.stdin),
+            ("stdout", wish.stdout),
+            ("stderr", wish.stderr),
+            ("resize", wish.tty && resizable),
+        ]
+        .into_iter()
+        .filter_map(|(kind, wanted)| wanted.then_some(kind))
+        .collect();
+        // Lives as long as the connection it was upgraded from.
+        tokio::spawn(upgrade::run(upgrade, move |_, mut incoming| async move {
+            let Some(mut streams) = Streams::gather(&mut incoming, &types).await else {
+                return tracing::debug!("timed out waiting for client to create streams");
             };
-            let ended = match session {
+            let command = self.wish.command.clone();
+            let ended = match self.start().await {
+                Ok(session) => streams.converse(session).await,
+                Err(fault) => Err(fault),
+            };
+            streams.say(&verdict(&command, ended, protocol)).await;
+        }));
+        response
+    }
+
+    fn over_websocket(self, request: Request<Incoming>) -> Response<Body> {
+        let accepted = match accept(request, &COMMAND_PROTOCOLS) {
+            Ok(accepted) => accepted,
+            Err(refusal) => return *refusal,
+        };
+        let (response, protocol, upgrade) = accepted.into_parts();
+        let work = move |sender: Sender, mut receiver: Receiver| async move {
+            let command = self.wish.command.clone();
+            let ended = match self.start().await {
                 Ok(session) => converse(session, &sender, &mut receiver).await,
                 Err(fault) => Some(Err(fault)),
             };
@@ -100,9 +161,11 @@ pub(super) async fn answer(
                 sender.send(ERROR, &verdict).await;
             }
             receiver
-        },
-    ));
-    response
+        };
+        // Lives as long as the connection it was upgraded from.
+        tokio::spawn(Accepted::run(upgrade, protocol, work));
+        response
+    }
 }
 
 /// Moves bytes until the command ended; `None` when the peer left first.
@@ -143,7 +206,7 @@ async fn converse(
     }
 }
 
-async fn pump(reader: Option<Reader>, channel: u8, sender: &Sender) {
+pub(super) async fn pump(reader: Option<Reader>, channel: u8, sender: &Sender) {
     let Some(mut reader) = reader else {
         return;
     };
@@ -235,7 +298,9 @@ fn verdict(command: &[String], ended: Result<i32, RuntimeError>, protocol: &str)
         }
     };
     match protocol {
-        "v5.channel.k8s.io" | "v4.channel.k8s.io" => status.to_string().into_bytes(),
+        protocol if protocol.starts_with("v5.") || protocol.starts_with("v4.") => {
+            status.to_string().into_bytes()
+        }
         _ => message.into_bytes(),
     }
 }
@@ -258,87 +323,6 @@ pub(super) async fn run(
             text(StatusCode::OK, output)
         }
         Err(fault) => text(StatusCode::INTERNAL_SERVER_ERROR, fault.to_string()),
-    }
-}
-
-/// Ports of a pod: channels come in pairs, data and error, each opened by its port's number.
-pub(super) async fn port_forward(
-    shared: &Arc<Shared>,
-    (namespace, pod): (&str, &str),
-    query: &Query,
-    request: Request<Incoming>,
-) -> Response<Body> {
-    let Some(view) = shared.pods.by_name(namespace, pod) else {
-        return text(StatusCode::NOT_FOUND, "pod does not exist".into());
-    };
-    let Some(sandbox) = crate::plan::newest_sandbox(&view.sandboxes) else {
-        return text(StatusCode::NOT_FOUND, "pod not found".into());
-    };
-    let listed = query
-        .all("port")
-        .chain(query.all("ports"))
-        .flat_map(|list| list.split(','));
-    let ports: Result<Vec<u16>, _> = listed.map(str::parse).collect();
-    let Some(ports) = ports.ok().filter(|p| !p.is_empty() && p.len() <= PORTS_MAX) else {
-        return text(
-            StatusCode::BAD_REQUEST,
-            "query parameter \"port\" is required".into(),
-        );
-    };
-    let accepted = match accept(request, &FORWARD_PROTOCOLS) {
-        Ok(accepted) => accepted,
-        Err(refusal) => return *refusal,
-    };
-    let (response, _, upgrade) = accepted.into_parts();
-    let (runtime, sandbox_id) = (shared.runtime.clone(), sandbox.id.clone());
-    tokio::spawn(Accepted::run(
-        upgrade,
-        move |sender, mut receiver| async move {
-            let mut writers = Vec::new();
-            let mut pumps = tokio::task::JoinSet::new();
-            for (index, port) in ports.into_iter().enumerate() {
-                let channel = u8::try_from(index * 2).unwrap_or(u8::MAX - 1);
-                for channel in [channel, channel + 1] {
-                    if !sender.send(channel, &port.to_le_bytes()).await {
-                        return receiver;
-                    }
-                }
-                match runtime.port_forward(&sandbox_id, port).await {
-                    Ok(stream) => {
-                        let (reader, writer) = tokio::io::split(stream);
-                        let sender = sender.clone();
-                        pumps.spawn(async move {
-                            pump(Some(Box::new(reader)), channel, &sender).await;
-                        });
-                        writers.push(Some(writer));
-                    }
-                    Err(fault) => {
-                        sender.send(channel + 1, fault.to_string().as_bytes()).await;
-                        writers.push(None);
-                    }
-                }
-            }
-            while let Some((channel, bytes)) = receiver.next(&sender).await {
-                feed(writers.get_mut(usize::from(channel / 2)), channel, &bytes).await;
-            }
-            receiver
-        },
-    ));
-    response
-}
-
-async fn feed<W: tokio::io::AsyncWrite + Unpin>(
-    slot: Option<&mut Option<W>>,
-    channel: u8,
-    bytes: &Bytes,
-) {
-    let Some(slot) = slot.filter(|_| channel.is_multiple_of(2)) else {
-        return;
-    };
-    if let Some(writer) = slot
-        && writer.write_all(bytes).await.is_err()
-    {
-        *slot = None;
     }
 }
 

@@ -1,8 +1,10 @@
-//! Upgrades a request to a WebSocket of the `channel.k8s.io` family: binary
-//! frames whose first byte is the channel.
+//! Upgrades a request to a WebSocket of the `channel.k8s.io` family: binary frames whose first
+//! byte is the channel, or text frames whose first digit is, before base64.
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
@@ -25,7 +27,7 @@ const FRAMES_MAX: usize = 16;
 /// How long a peer may take to answer the goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
+pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 /// A request that became a WebSocket.
 pub(super) struct Accepted {
@@ -41,26 +43,21 @@ pub(super) fn accept(
     protocols: &[&'static str],
 ) -> Result<Accepted, Box<Response<Body>>> {
     let refuse = |message: &str| Box::new(text(StatusCode::BAD_REQUEST, message.to_owned()));
-    let header_is = |name: header::HeaderName, word: &str| {
-        let values = request.headers().get_all(name).iter();
-        let mut words = values
-            .filter_map(|v| v.to_str().ok())
-            .flat_map(|v| v.split(','));
-        words.any(|part| part.trim().eq_ignore_ascii_case(word))
-    };
-    if !header_is(header::UPGRADE, "websocket") {
-        return Err(refuse(
-            "you must specify at least 1 WebSocket protocol: SPDY is not supported",
-        ));
+    if !has_word(&request, header::UPGRADE, "websocket") {
+        return Err(refuse("Upgrade request required"));
     }
     let key = request.headers().get(header::SEC_WEBSOCKET_KEY);
     let Some(key) = key.map(|key| derive_accept_key(key.as_bytes())) else {
         return Err(refuse("missing Sec-WebSocket-Key"));
     };
-    let protocol = protocols
-        .iter()
-        .copied()
-        .find(|protocol| header_is(header::SEC_WEBSOCKET_PROTOCOL, protocol));
+    let named = request
+        .headers()
+        .contains_key(header::SEC_WEBSOCKET_PROTOCOL);
+    let protocol = match named {
+        true => protocols.iter().copied().find(|own| offers(&request, own)),
+        // Who names none speaks the first of them all.
+        false => Some(""),
+    };
     let Some(protocol) = protocol else {
         return Err(refuse(
             "none of the requested WebSocket protocols is supported",
@@ -71,10 +68,10 @@ pub(super) fn accept(
     let headers = response.headers_mut();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(
-        header::SEC_WEBSOCKET_PROTOCOL,
-        HeaderValue::from_static(protocol),
-    );
+    if named {
+        let value = HeaderValue::from_static(protocol);
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
+    }
     if let Ok(key) = HeaderValue::from_str(&key) {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, key);
     }
@@ -86,9 +83,33 @@ pub(super) fn accept(
     })
 }
 
+/// Whether a request offers a protocol.
+pub(super) fn offers(request: &Request<Incoming>, protocol: &str) -> bool {
+    has_word(request, header::SEC_WEBSOCKET_PROTOCOL, protocol)
+}
+
+fn has_word(request: &Request<Incoming>, name: header::HeaderName, word: &str) -> bool {
+    let values = request.headers().get_all(name).iter();
+    let mut words = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    words.any(|part| part.trim().eq_ignore_ascii_case(word))
+}
+
+/// The last frame; clients take any other code, also none, for a fault.
+pub(super) fn goodbye() -> Message {
+    Message::Close(Some(CloseFrame {
+        code: CloseCode::Normal,
+        reason: Default::default(),
+    }))
+}
+
 /// The sending side of all channels. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Sender(mpsc::Sender<Message>);
+pub(super) struct Sender {
+    frames: mpsc::Sender<Message>,
+    base64: bool,
+}
 
 /// The receiving side.
 pub(super) struct Receiver(SplitStream<Socket>);
@@ -96,25 +117,26 @@ pub(super) struct Receiver(SplitStream<Socket>);
 impl Sender {
     /// Sends bytes on a channel. Returns whether the peer is still there.
     pub(super) async fn send(&self, channel: u8, bytes: &[u8]) -> bool {
-        let mut frame = BytesMut::with_capacity(bytes.len() + 1);
-        frame.put_u8(channel);
-        frame.put_slice(bytes);
-        self.0.send(Message::Binary(frame.freeze())).await.is_ok()
+        let frame = match self.base64 {
+            true => Message::text(format!("{channel}{}", STANDARD.encode(bytes))),
+            false => {
+                let mut frame = BytesMut::with_capacity(bytes.len() + 1);
+                frame.put_u8(channel);
+                frame.put_slice(bytes);
+                Message::Binary(frame.freeze())
+            }
+        };
+        self.frames.send(frame).await.is_ok()
     }
 
     /// Says goodbye.
     pub(super) async fn close(&self) {
-        // Clients take any other code, also none, for a fault.
-        let goodbye = CloseFrame {
-            code: CloseCode::Normal,
-            reason: Default::default(),
-        };
         // A peer that left already needs no goodbye.
-        drop(self.0.send(Message::Close(Some(goodbye))).await);
+        drop(self.frames.send(goodbye()).await);
     }
 
     async fn pong(&self, bytes: Bytes) {
-        drop(self.0.send(Message::Pong(bytes)).await);
+        drop(self.frames.send(Message::Pong(bytes)).await);
     }
 }
 
@@ -126,6 +148,11 @@ impl Receiver {
                 Message::Binary(bytes) if !bytes.is_empty() => {
                     return Some((bytes[0], bytes.slice(1..)));
                 }
+                Message::Text(text) if sender.base64 => {
+                    let (channel, rest) = text.split_at_checked(1)?;
+                    let channel = channel.parse().ok()?;
+                    return Some((channel, STANDARD.decode(rest).ok()?.into()));
+                }
                 Message::Ping(bytes) => sender.pong(bytes).await,
                 Message::Close(_) => return None,
                 _ => {}
@@ -136,19 +163,20 @@ impl Receiver {
 
 impl Accepted {
     /// Completes the upgrade and runs `work` on the socket.
-    pub(super) async fn run<F, T>(upgrade: OnUpgrade, work: F)
+    pub(super) async fn run<F, T>(upgrade: OnUpgrade, protocol: &str, work: F)
     where
         F: FnOnce(Sender, Receiver) -> T,
         T: Future<Output = Receiver>,
     {
-        let upgraded = match upgrade.await {
-            Ok(upgraded) => TokioIo::new(upgraded),
-            Err(error) => return tracing::debug!(%error, "upgrade failed"),
+        let Some(socket) = Accepted::socket(upgrade).await else {
+            return;
         };
-        let socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, None).await;
         let (sink, stream) = socket.split();
         let (queue, frames) = mpsc::channel(FRAMES_MAX);
-        let sender = Sender(queue);
+        let sender = Sender {
+            frames: queue,
+            base64: protocol.contains("base64"),
+        };
         let worked = async {
             let mut receiver = work(sender.clone(), Receiver(stream)).await;
             sender.close().await;
@@ -162,6 +190,20 @@ impl Accepted {
             }
         };
         tokio::join!(worked, write(sink, frames));
+    }
+
+    /// The socket, once the upgrade is complete.
+    pub(super) async fn socket(upgrade: OnUpgrade) -> Option<Socket> {
+        match upgrade.await {
+            Ok(upgraded) => {
+                let upgraded = TokioIo::new(upgraded);
+                Some(WebSocketStream::from_raw_socket(upgraded, Role::Server, None).await)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "upgrade failed");
+                None
+            }
+        }
     }
 
     /// The parts: what to answer, the protocol, and what becomes the socket.

@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use kubelet::{Guard, GuardRequest, Refusal, ServerConfig};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
@@ -125,6 +126,28 @@ impl Front {
             .await
             .unwrap()
             .0
+    }
+
+    /// A connection upgraded to SPDY.
+    async fn spdy(&self, path: &str, protocol: &str) -> spdy::Session {
+        let stream = TokioIo::new(self.dial().await);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+        tokio::spawn(connection.with_upgrades());
+        let request = Request::post(path)
+            .header("host", "localhost")
+            .header("authorization", "Bearer good")
+            .header("connection", "Upgrade")
+            .header("upgrade", "SPDY/3.1")
+            .header("x-stream-protocol-version", protocol)
+            .body(Empty::<Bytes>::new())
+            .unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), 101);
+        assert_eq!(answer.headers()["x-stream-protocol-version"], protocol);
+        let upgraded = hyper::upgrade::on(answer).await.unwrap();
+        let (session, _, work) = spdy::start(TokioIo::new(upgraded), spdy::Role::Client);
+        tokio::spawn(work);
+        session
     }
 
     async fn finish(self) {
@@ -271,6 +294,115 @@ async fn ports_are_forwarded_in_pairs_of_channels() {
         *b"\0ping"
     );
     front.finish().await;
+}
+
+async fn stream(session: &spdy::Session, headers: &[(&str, &str)]) -> spdy::Stream {
+    let headers = headers
+        .iter()
+        .fold(spdy::Headers::new(), |all, (key, value)| {
+            all.with(key, *value)
+        });
+    session.open(headers).await.unwrap()
+}
+
+async fn text_of(mut reader: impl AsyncRead + Unpin) -> String {
+    let mut text = String::new();
+    reader.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+#[tokio::test]
+async fn commands_run_over_spdy() {
+    let front = Front::new().await;
+    front.rig.create("web", json!({}));
+    front.rig.wait_phase("web", "Running").await;
+    let path = "/exec/default/web/main?command=cat&input=1&output=1&error=1";
+    let session = front.spdy(path, "v4.channel.k8s.io").await;
+    let error = stream(&session, &[("streamType", "error")]).await;
+    let mut input = stream(&session, &[("streamType", "stdin")]).await;
+    let output = stream(&session, &[("streamType", "stdout")]).await;
+    let _errors = stream(&session, &[("streamType", "stderr")]).await;
+    input.writer.write_all(b"hello").await.unwrap();
+    input.writer.shutdown().await.unwrap();
+    assert_eq!(text_of(output.reader).await, "ran cat\nhello");
+    assert_eq!(
+        text_of(error.reader).await,
+        r#"{"metadata":{},"status":"Success"}"#
+    );
+    let session = front
+        .spdy(
+            "/exec/default/web/main?command=false&output=1",
+            "v4.channel.k8s.io",
+        )
+        .await;
+    let error = stream(&session, &[("streamType", "error")]).await;
+    let _output = stream(&session, &[("streamType", "stdout")]).await;
+    let status: Value = serde_json::from_str(&text_of(error.reader).await).unwrap();
+    assert_eq!(status["details"]["causes"][0]["message"], "1");
+    front.finish().await;
+}
+
+/// One connection to a port: what comes back on the data and the error stream.
+async fn forwarded(session: &spdy::Session, port: &str, id: &str) -> (spdy::Stream, spdy::Stream) {
+    let of = |kind| [("streamType", kind), ("port", port), ("requestID", id)];
+    let mut error = stream(session, &of("error")).await;
+    error.writer.shutdown().await.unwrap();
+    (stream(session, &of("data")).await, error)
+}
+
+#[tokio::test]
+async fn ports_are_forwarded_over_spdy_also_within_a_websocket() {
+    let front = Front::new().await;
+    front.rig.create("web", json!({}));
+    front.rig.wait_phase("web", "Running").await;
+    let path = "/portForward/default/web";
+    let direct = front.spdy(path, "portforward.k8s.io").await;
+    let socket = front.websocket(path, "SPDY/3.1+portforward.k8s.io").await;
+    let (near, far) = tokio::io::duplex(1 << 10);
+    tokio::spawn(carry(socket, far));
+    let (tunnelled, _, work) = spdy::start(near, spdy::Role::Client);
+    tokio::spawn(work);
+    for session in [direct, tunnelled] {
+        let (mut first, error) = forwarded(&session, "8080", "0").await;
+        let (mut second, _) = forwarded(&session, "8080", "1").await;
+        for (data, word) in [(&mut first, b"one!"), (&mut second, b"two!")] {
+            data.writer.write_all(word).await.unwrap();
+            let mut back = [0; 4];
+            data.reader.read_exact(&mut back).await.unwrap();
+            assert_eq!(&back, word);
+        }
+        first.writer.shutdown().await.unwrap();
+        assert_eq!(text_of(first.reader).await, "");
+        assert_eq!(text_of(error.reader).await, "");
+        let refused = session
+            .open(spdy::Headers::new().with("streamType", "data"))
+            .await;
+        assert!(matches!(refused, Err(spdy::SpdyError::Reset)));
+    }
+    front.finish().await;
+}
+
+/// The client's end of a tunnel.
+async fn carry(
+    mut socket: WebSocketStream<TlsStream<TcpStream>>,
+    mut pipe: tokio::io::DuplexStream,
+) {
+    let mut chunk = vec![0; 1 << 10];
+    loop {
+        tokio::select! {
+            message = socket.next() => match message {
+                Some(Ok(Message::Binary(bytes))) => pipe.write_all(&bytes).await.unwrap(),
+                _ => return,
+            },
+            read = pipe.read(&mut chunk) => match read {
+                Ok(count @ 1..) => {
+                    let bytes = Bytes::copy_from_slice(&chunk[..count]);
+                    socket.send(Message::Binary(bytes)).await.unwrap();
+                }
+                _ => return,
+            },
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! kubectl of several versions, and helm, as users type them.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use crate::cluster::{Cluster, eventually_or};
 
@@ -99,6 +100,19 @@ pub(crate) fn kubectls() -> Vec<PathBuf> {
     found
 }
 
+/// Those of this machine that know SPDY only.
+fn old_kubectls() -> Vec<PathBuf> {
+    let sdk = Path::new("/usr/lib/google-cloud-sdk/bin");
+    let names = [
+        "kubectl.1.27",
+        "kubectl.1.28",
+        "kubectl.1.29",
+        "kubectl.1.30",
+    ];
+    let found = names.map(|name| sdk.join(name)).into_iter();
+    found.filter(|path| path.exists()).collect()
+}
+
 fn tool(name: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("SAMPAN_TOOLS_DIR")?;
     Some(Path::new(&folder).join(name))
@@ -133,6 +147,7 @@ spec:
 fn every_kubectl_drives_the_same_cluster() {
     let cluster = Cluster::start();
     cluster.make_image(IMAGE);
+    let old = old_kubectls();
     for (number, binary) in kubectls().into_iter().enumerate() {
         let namespace = format!("matrix-{number}");
         let kubectl = Kubectl {
@@ -144,7 +159,7 @@ fn every_kubectl_drives_the_same_cluster() {
         look_around(&kubectl);
         write_objects(&kubectl);
         roll_out(&kubectl);
-        use_pods(&kubectl);
+        use_pods(&kubectl, if number == 0 { &old } else { &[] });
         manage_nodes(&kubectl);
         kubectl.ok(&format!(
             "delete namespace {namespace} --wait=true --timeout=60s"
@@ -323,7 +338,8 @@ fn roll_out(kubectl: &Kubectl<'_>) {
     kubectl.ok("delete service web");
 }
 
-fn use_pods(kubectl: &Kubectl<'_>) {
+/// `old` are other versions that open streams to the same pod.
+fn use_pods(kubectl: &Kubectl<'_>, old: &[PathBuf]) {
     kubectl.ok(&format!(
         "run boat --image={IMAGE} --restart=Never --env=GREETING=Hello -- demo-app serve --linger-ms=0"
     ));
@@ -348,6 +364,14 @@ fn use_pods(kubectl: &Kubectl<'_>) {
         absent.contains("no such file") || absent.contains("not found"),
         "{absent}"
     );
+    use_streams(kubectl);
+    for binary in old {
+        use_streams(&Kubectl {
+            binary: binary.clone(),
+            namespace: kubectl.namespace.clone(),
+            cluster: kubectl.cluster,
+        });
+    }
     let described = kubectl.ok("describe pod boat");
     for word in ["Scheduled", "Pulled", "Created", "Started", "IP:"] {
         assert!(described.contains(word), "{word} in {described}");
@@ -365,6 +389,82 @@ fn use_pods(kubectl: &Kubectl<'_>) {
     kubectl.until("get pod crash", "CrashLoopBackOff");
     assert!(!kubectl.ok("logs crash --previous").contains("listening"));
     kubectl.ok("delete pod crash --wait=true");
+}
+
+/// What every kubectl opens in its own way: 1.31 and younger a WebSocket unless told otherwise,
+/// the older ones SPDY.
+fn use_streams(kubectl: &Kubectl<'_>) {
+    let fetch = ["exec", "boat", "--", "/sampan", "demo-app", "fetch"];
+    for websockets in ["true", "false"] {
+        drop(Forwarding::start(kubectl, "pod/boat", websockets));
+        let words = [&fetch[..], &["http://127.0.0.1:8080/"]].concat();
+        let output = streaming(kubectl, &words, websockets).output().unwrap();
+        let (out, err) = texts(&output);
+        assert!(out.starts_with("Hello from boat"), "{out}{err}");
+        let words = [&fetch[..], &["http://127.0.0.1:1/"]].concat();
+        let output = streaming(kubectl, &words, websockets).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{:?}", texts(&output));
+    }
+}
+
+/// kubectl with or without WebSockets.
+fn streaming(kubectl: &Kubectl<'_>, words: &[&str], websockets: &str) -> Command {
+    let mut command = kubectl.cluster.namespace.command(&kubectl.binary);
+    command
+        .args(["-n", &kubectl.namespace])
+        .args(words)
+        .env("KUBECONFIG", kubectl.cluster.kubeconfig())
+        .env("HOME", kubectl.cluster.folder.path())
+        .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websockets)
+        .env("KUBECTL_PORT_FORWARD_WEBSOCKETS", websockets)
+        .stdin(Stdio::null());
+    command
+}
+
+/// `kubectl port-forward` to a port of the test application, until dropped.
+struct Forwarding {
+    child: Child,
+    /// A closed pipe would kill it.
+    _output: BufReader<ChildStdout>,
+}
+
+impl Forwarding {
+    fn start(kubectl: &Kubectl<'_>, target: &str, websockets: &str) -> Forwarding {
+        let words = ["port-forward", target, ":8080"];
+        let mut child = streaming(kubectl, &words, websockets)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut line).unwrap();
+        let local = line
+            .split(" -> ")
+            .next()
+            .and_then(|from| from.rsplit(':').next());
+        let local = local.and_then(|port| port.parse().ok());
+        let local: u16 = local.unwrap_or_else(|| panic!("{line:?}"));
+        let forwarding = Forwarding {
+            child,
+            _output: output,
+        };
+        // Several connections, one after the other.
+        for _ in 0..3 {
+            let url = format!("http://127.0.0.1:{local}/");
+            let answer = kubectl.cluster.sampan(&["demo-app", "fetch", &url]);
+            let (out, err) = texts(&{ answer }.output().unwrap());
+            assert!(out.starts_with("Hello from boat"), "{target}: {out}{err}");
+        }
+        forwarding
+    }
+}
+
+impl Drop for Forwarding {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
 }
 
 fn manage_nodes(kubectl: &Kubectl<'_>) {
