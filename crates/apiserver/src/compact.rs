@@ -3,6 +3,7 @@
 //! keep no longer window, and lists continue from the caches.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use base::Stop;
@@ -11,8 +12,8 @@ use store::{Store, StoreError};
 /// How long old revisions are kept, at least.
 const WINDOW: Duration = Duration::from_secs(300);
 
-/// Compacts until told to stop. A store that rests is left alone.
-pub(crate) async fn run(store: Arc<dyn Store>, stop: Stop) {
+/// Compacts until told to stop, and tells up to which revision. A store that rests is left alone.
+pub(crate) async fn run(store: Arc<dyn Store>, told: Arc<AtomicI64>, stop: Stop) {
     let mut before = store.revision();
     let mut compacted = 0;
     loop {
@@ -22,7 +23,10 @@ pub(crate) async fn run(store: Arc<dyn Store>, stop: Stop) {
         }
         if before > compacted {
             match store.compact(before).await {
-                Ok(()) | Err(StoreError::Compacted { .. }) => compacted = before,
+                Ok(()) | Err(StoreError::Compacted { .. }) => {
+                    compacted = before;
+                    told.store(compacted, Ordering::Release);
+                }
                 Err(StoreError::Closed) => return,
                 Err(error) => tracing::warn!(%error, revision = before, "store not compacted"),
             }
@@ -58,7 +62,8 @@ mod tests {
         let second = put("two").await.unwrap().revision;
         tokio::time::pause();
         let stop = Stop::new();
-        let compactor = tokio::spawn(run(Arc::clone(&store), stop.clone()));
+        let told = Arc::new(AtomicI64::new(0));
+        let compactor = tokio::spawn(run(Arc::clone(&store), Arc::clone(&told), stop.clone()));
         let at = |revision| Range {
             revision,
             ..Range::all(KeyRange::One("key".into()))
@@ -69,6 +74,7 @@ mod tests {
         stop.raise();
         compactor.await.unwrap();
         tokio::time::resume();
+        assert!((first..=second).contains(&told.load(Ordering::Acquire)));
         let forgotten = store.range(at(first)).await;
         assert!(
             matches!(forgotten, Err(StoreError::Compacted { .. })),

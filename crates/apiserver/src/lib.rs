@@ -14,6 +14,7 @@ mod custom;
 mod discovery;
 mod dispatch;
 mod forget;
+mod health;
 mod keep;
 mod listen;
 mod lookup;
@@ -32,6 +33,7 @@ mod stream;
 mod subresource;
 mod table;
 mod verbs;
+mod zpages;
 
 pub use config::Config;
 pub use listen::listen;

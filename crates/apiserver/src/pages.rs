@@ -1,35 +1,36 @@
 //! Everything that is no resource: health, version, metrics, discovery, OpenAPI, token keys.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use http::StatusCode;
 use meta::Status;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::chain::Call;
 use crate::dispatch::no_such_resource;
 use crate::respond::{self, Answer};
 use crate::server::Core;
-use crate::{discovery, openapi};
+use crate::{discovery, health, openapi, zpages};
 
-/// Paths that `/` names, besides those of groups.
-const PATHS: [&str; 15] = [
+/// Paths that `/` names, besides those of groups and health checks.
+const PATHS: [&str; 17] = [
     "/.well-known/openid-configuration",
     "/api",
     "/api/v1",
     "/apis",
+    "/apis/",
+    "/flagz",
     "/healthz",
-    "/healthz/ping",
     "/livez",
-    "/livez/ping",
     "/metrics",
     "/openapi/v2",
     "/openapi/v3",
+    "/openapi/v3/",
     "/openid/v1/jwks",
     "/readyz",
-    "/readyz/poststarthook/bootstrap",
+    "/statusz",
     "/version",
+    "/version/",
 ];
 
 /// Answers a path that is no resource's.
@@ -41,9 +42,13 @@ pub(crate) async fn answer(core: &Arc<Core>, call: &Call) -> Result<Answer, Stat
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match segments.as_slice() {
         [""] => index(core, call),
-        ["version"] => version(core, call),
+        ["version"] => respond::value(call, StatusCode::OK, &version_of(core)),
+        ["statusz"] => zpages::statusz(core, call),
+        ["flagz"] => zpages::flagz(core, call),
         ["metrics"] => Ok(metrics(core)),
-        [kind @ ("healthz" | "livez" | "readyz"), rest @ ..] => health(core, call, kind, rest),
+        [kind @ ("healthz" | "livez" | "readyz"), rest @ ..] => {
+            health::answer(core, call, kind, rest)
+        }
         ["api" | "apis", ..] => discovery::answer(core, call, &segments),
         ["openapi", rest @ ..] => openapi::answer(core, call, rest).await,
         ["openid", "v1", "jwks"] => {
@@ -65,7 +70,8 @@ pub(crate) async fn answer(core: &Arc<Core>, call: &Call) -> Result<Answer, Stat
     }
 }
 
-fn index(core: &Core, call: &Call) -> Result<Answer, Status> {
+/// All paths that lead somewhere.
+pub(crate) fn paths(core: &Core) -> Vec<String> {
     let resources = core.registry.now();
     let mut paths: Vec<String> = PATHS.iter().map(|path| (*path).to_owned()).collect();
     for group_version in resources.group_versions() {
@@ -74,27 +80,35 @@ fn index(core: &Core, call: &Call) -> Result<Answer, Status> {
             paths.push(format!("/apis/{group_version}"));
         }
     }
+    paths.extend(health::paths(core));
     paths.sort_unstable();
     paths.dedup();
-    respond::value(call, StatusCode::OK, &json!({"paths": paths}))
+    paths
 }
 
-fn version(core: &Core, call: &Call) -> Result<Answer, Status> {
+fn index(core: &Core, call: &Call) -> Result<Answer, Status> {
+    respond::value(call, StatusCode::OK, &json!({"paths": paths(core)}))
+}
+
+/// What `/version` says.
+pub(crate) fn version_of(core: &Core) -> Value {
     let config = &core.config;
     let mut numbers = config.git_version.trim_start_matches('v').split('.');
     let (major, minor) = (
         numbers.next().unwrap_or("1"),
         numbers.next().unwrap_or("36"),
     );
-    let tree = json!({
+    let before = minor
+        .parse()
+        .map_or(35, |minor: u32| minor.saturating_sub(1));
+    json!({
         "major": major, "minor": minor, "emulationMajor": major, "emulationMinor": minor,
-        "minCompatibilityMajor": major, "minCompatibilityMinor": "35",
+        "minCompatibilityMajor": major, "minCompatibilityMinor": before.to_string(),
         "gitVersion": config.git_version, "gitCommit": config.git_commit,
         "gitTreeState": "clean", "buildDate": config.build_date,
         "goVersion": "none", "compiler": "rustc",
         "platform": format!("{}/{}", std::env::consts::OS, go_arch()),
-    });
-    respond::value(call, StatusCode::OK, &tree)
+    })
 }
 
 fn go_arch() -> &'static str {
@@ -108,69 +122,53 @@ fn go_arch() -> &'static str {
 fn metrics(core: &Core) -> Answer {
     let mut text = core.metrics.render();
     let (mutating, reading) = core.inflight.counts();
-    text.push_str("# TYPE apiserver_current_inflight_requests gauge\n");
+    let name = "apiserver_current_inflight_requests";
+    text.push_str(&format!(
+        "# HELP {name} [STABLE] Maximal number of currently used inflight request limit of this \
+         apiserver per request kind in last second.\n# TYPE {name} gauge\n"
+    ));
     for (kind, count) in [("mutating", mutating), ("readOnly", reading)] {
-        let name = "apiserver_current_inflight_requests";
         text.push_str(&format!("{name}{{request_kind=\"{kind}\"}} {count}\n"));
     }
-    text.push_str("# TYPE apiserver_storage_objects gauge\n");
+    let (name, newer) = ("apiserver_storage_objects", "apiserver_resource_objects");
+    let (mut stored, mut named) = (String::new(), String::new());
     for resource in core.registry.now().all() {
-        if let Some(cache) = &resource.cache {
-            let name = resource.row.names.group_resource();
-            let count = cache.len();
-            text.push_str(&format!(
-                "apiserver_storage_objects{{resource=\"{name}\"}} {count}\n"
-            ));
+        if let (Some(cache), None) = (&resource.cache, &resource.seen) {
+            let names = &resource.row.names;
+            let (count, own) = (cache.len(), names.group_resource());
+            stored.push_str(&format!("{name}{{resource=\"{own}\"}} {count}\n"));
+            let (group, plural) = (&names.group, &names.plural);
+            let labels = format!("group=\"{group}\",resource=\"{plural}\"");
+            named.push_str(&format!("{newer}{{{labels}}} {count}\n"));
         }
     }
+    text.push_str(&format!(
+        "# HELP {name} [STABLE] Number of stored objects at the time of last check split by \
+         kind.\n# TYPE {name} gauge\n{stored}# HELP {newer} Number of stored objects split by \
+         group and resource.\n# TYPE {newer} gauge\n{named}"
+    ));
+    let version = version_of(core);
+    let labels = [
+        ("build_date", "buildDate"),
+        ("compiler", "compiler"),
+        ("git_commit", "gitCommit"),
+        ("git_tree_state", "gitTreeState"),
+        ("git_version", "gitVersion"),
+        ("go_version", "goVersion"),
+        ("major", "major"),
+        ("minor", "minor"),
+        ("platform", "platform"),
+    ];
+    let labels = labels.map(|(label, field)| format!("{label}={}", version[field]));
+    let (info, begun) = ("kubernetes_build_info", core.begun.as_second());
+    text.push_str(&format!(
+        "# TYPE {info} gauge\n{info}{{{}}} 1\n# TYPE process_start_time_seconds gauge\n\
+         process_start_time_seconds {begun}\n",
+        labels.join(",")
+    ));
     respond::plain(
         StatusCode::OK,
         "text/plain; version=0.0.4; charset=utf-8",
         text,
     )
-}
-
-fn health(core: &Core, call: &Call, kind: &str, rest: &[&str]) -> Result<Answer, Status> {
-    let started = core.started.load(Ordering::Acquire);
-    let alive = !core.stop.is_raised();
-    let mut checks = vec![("ping", true), ("etcd", true)];
-    if kind == "readyz" {
-        checks.push(("informer-sync", true));
-        checks.push(("shutdown", alive));
-    }
-    checks.push(("poststarthook/bootstrap", started || kind == "livez"));
-    match rest {
-        [] => {}
-        parts => {
-            let wanted = parts.join("/");
-            checks.retain(|(name, _)| *name == wanted);
-            if checks.is_empty() {
-                return Err(no_such_resource());
-            }
-        }
-    }
-    let excluded: Vec<&str> = call.query.all("exclude").collect();
-    let failed = |(name, good): &(&str, bool)| !good && !excluded.contains(name);
-    let good = !checks.iter().any(failed);
-    if good && !call.query.flag("verbose") {
-        return Ok(respond::plain(
-            StatusCode::OK,
-            "text/plain; charset=utf-8",
-            "ok",
-        ));
-    }
-    let mut text = String::new();
-    for (name, passed) in &checks {
-        text.push_str(&match (excluded.contains(name), passed) {
-            (true, _) => format!("[+]{name} excluded: ok\n"),
-            (false, true) => format!("[+]{name} ok\n"),
-            (false, false) => format!("[-]{name} failed: reason withheld\n"),
-        });
-    }
-    let (code, word) = match good {
-        true => (StatusCode::OK, "passed"),
-        false => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
-    };
-    text.push_str(&format!("{kind} check {word}\n"));
-    Ok(respond::plain(code, "text/plain; charset=utf-8", text))
 }

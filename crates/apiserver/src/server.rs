@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use store::Store;
 
 use crate::allocate::Allocations;
 use crate::cache::Feed;
-use crate::chain::accept::{Media, Offer};
+use crate::chain::accept::{Media, Offer, Shape};
 use crate::chain::inflight::Inflight;
 use crate::chain::{Accept, Call, Connection, Query, RequestInfo, impersonate};
 use crate::config::Config;
@@ -46,6 +46,10 @@ pub(crate) struct Core {
     pub(crate) documents: crate::openapi::Documents,
     pub(crate) dialer: crate::stream::Dialer,
     pub(crate) stop: base::Stop,
+    /// When this server was built.
+    pub(crate) begun: jiff::Timestamp,
+    /// The store has forgotten what was before this revision.
+    pub(crate) compacted: Arc<AtomicI64>,
     /// Whether the objects that every cluster has are there.
     pub(crate) started: AtomicBool,
 }
@@ -104,22 +108,11 @@ async fn guarded(core: Arc<Core>, request: Request<Body>) -> Answer {
         Ok(call) => call,
         Err(status) => return respond::failure_for(&parts.headers, &status),
     };
-    let verb = call.info.verb;
     let answer = serve(&core, &call, parts, body).await;
     let mut answer = answer.unwrap_or_else(|status| respond::failure_for(&call.headers, &status));
     respond::add_warnings(&mut answer, call.take_warnings());
-    let resource = match (call.info.is_resource, call.info.subresource.as_str()) {
-        (true, "") => call.info.resource.clone(),
-        (true, sub) => format!("{}/{sub}", call.info.resource),
-        (false, _) => String::new(),
-    };
-    core.metrics.count(
-        verb,
-        &call.info.group,
-        &resource,
-        answer.status().as_u16(),
-        begun.elapsed(),
-    );
+    let code = answer.status().as_u16();
+    core.metrics.count(&call, code, begun.elapsed());
     answer
 }
 
@@ -153,18 +146,22 @@ fn negotiate(
     let mut offer = Offer {
         protobuf: true,
         shapes: true,
+        tables: true,
         groups: false,
         stream,
     };
-    let accept = Accept::read(headers, query, offer);
-    if matches!(&accept, Ok(accept) if accept.media != Media::Protobuf) {
-        return accept;
+    let accept = Accept::read(headers, query, offer)?;
+    if accept.media != Media::Protobuf && accept.shape == Shape::Object {
+        return Ok(accept);
     }
     let resources = core.registry.now();
-    let resource = resources.find(&info.group, &info.version, &info.resource);
-    offer.protobuf = resource.is_none_or(|resource| resource.protobuf().is_some());
-    match offer.protobuf {
-        true => accept,
+    if let Some(resource) = resources.find(&info.group, &info.version, &info.resource) {
+        offer.protobuf = resource.protobuf().is_some();
+        // Questions have no columns.
+        offer.tables = resource.cache.is_some();
+    }
+    match offer.protobuf && offer.tables {
+        true => Ok(accept),
         false => Accept::read(headers, query, offer),
     }
 }

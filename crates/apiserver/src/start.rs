@@ -96,6 +96,8 @@ pub async fn build(
         documents: crate::openapi::Documents::default(),
         dialer: Dialer::new(&config.pki, crew)?,
         stop: crew.stop(),
+        begun: jiff::Timestamp::now(),
+        compacted: Arc::default(),
         started: AtomicBool::new(false),
         config,
     };
@@ -107,7 +109,11 @@ pub async fn build(
     let mut definitions = crate::custom::definitions(&server.core, &server);
     definitions.sync().await;
     crew.spawn("custom resources", definitions.run(crew.stop()));
-    let compactor = crate::compact::run(Arc::clone(&server.core.store), crew.stop());
+    let compactor = crate::compact::run(
+        Arc::clone(&server.core.store),
+        Arc::clone(&server.core.compacted),
+        crew.stop(),
+    );
     crew.spawn("store compaction", compactor);
     let forget = crate::forget::run(Arc::clone(&server.core), crew.stop());
     crew.spawn("forgetting", forget);

@@ -5,6 +5,7 @@ pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod get;
 pub(crate) mod list;
+pub(crate) mod options;
 pub(crate) mod page;
 mod parts;
 pub(crate) mod patch;

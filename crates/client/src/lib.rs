@@ -5,6 +5,7 @@
 pub mod api;
 pub mod informer;
 pub mod kubeconfig;
+mod pool;
 pub mod remote;
 pub mod request;
 pub mod watch;

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Request, Uri, header};
-use http_body_util::BodyExt;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::net::TcpStream;
@@ -15,8 +13,9 @@ use tokio_tungstenite::WebSocketStream;
 use tower::ServiceExt;
 
 use crate::kubeconfig::Access;
+use crate::pool::Pool;
 use crate::request::Client;
-use crate::{Body, BoxError, Transport};
+use crate::{Body, Transport};
 
 /// Why a client could not be made or a stream not opened.
 #[derive(Debug, thiserror::Error)]
@@ -54,14 +53,10 @@ impl Client {
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(connector);
-        let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(https);
+        let pool = Pool::new(https);
         let bearer = bearer(access)?;
-        let service = client
-            .map_response(|response| {
-                response.map(|body| body.map_err(BoxError::from).boxed_unsync())
-            })
-            .map_err(BoxError::from)
-            .map_request(move |request: Request<Body>| {
+        let service = tower::service_fn(move |request| pool.clone().send(request)).map_request(
+            move |request: Request<Body>| {
                 let (mut head, body) = request.into_parts();
                 let mut uri = http::uri::Parts::from(head.uri);
                 uri.scheme = Some(scheme.clone());
@@ -71,7 +66,8 @@ impl Client {
                     head.headers.insert(header::AUTHORIZATION, bearer.clone());
                 }
                 Request::from_parts(head, body)
-            });
+            },
+        );
         Ok(Client::new(Transport::new(service)))
     }
 }

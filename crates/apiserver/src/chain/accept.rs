@@ -56,6 +56,8 @@ pub(crate) struct Offer {
     pub(crate) protobuf: bool,
     /// Whether objects may be turned into tables and metadata.
     pub(crate) shapes: bool,
+    /// Whether tables are among them.
+    pub(crate) tables: bool,
     /// Whether all groups may be had in one document.
     pub(crate) groups: bool,
     /// Whether the answer is a stream, which YAML cannot be.
@@ -67,6 +69,7 @@ impl Offer {
     pub(crate) const PLAIN: Offer = Offer {
         protobuf: true,
         shapes: false,
+        tables: false,
         groups: false,
         stream: false,
     };
@@ -224,7 +227,7 @@ impl<'a> Clause<'a> {
             (Some(kind), Some("meta.k8s.io"), Some(version @ ("v1" | "v1beta1"))) => {
                 let shape = match kind {
                     // Cells are of any type, for which protobuf has none.
-                    "Table" if media != Media::Protobuf => Shape::Table,
+                    "Table" if offer.tables && media != Media::Protobuf => Shape::Table,
                     "PartialObjectMetadata" | "PartialObjectMetadataList" => Shape::Metadata,
                     _ => return None,
                 };
@@ -272,6 +275,7 @@ mod tests {
     const ALL: Offer = Offer {
         protobuf: true,
         shapes: true,
+        tables: true,
         groups: false,
         stream: false,
     };

@@ -54,10 +54,26 @@ impl RequestInfo {
             _ => return Ok(info),
         };
         info.is_resource = true;
-        info.read_resource(rest)?;
-        info.verb = resource_verb(method, &info, query);
+        // The older way to say `?watch=1`.
+        let old_watch = match rest {
+            ["watch", rest @ ..] if !rest.is_empty() => Some(rest),
+            _ => None,
+        };
+        info.read_resource(old_watch.unwrap_or(rest))?;
+        info.verb = match old_watch {
+            Some(_) => "watch",
+            None => resource_verb(method, &info, query),
+        };
+        let named = std::mem::take(&mut info.name);
         if matches!(info.verb, "list" | "watch" | "deletecollection") {
             info.read_selector(query)?;
+        }
+        if !named.is_empty() {
+            if old_watch.is_some() {
+                let only = ("metadata.name".to_owned(), true, named.clone());
+                info.field_selector.requirements.push(only);
+            }
+            info.name = named;
         }
         Ok(info)
     }
@@ -211,6 +227,16 @@ mod tests {
             "patch /v1 ns= nodes/n/status",
         );
         check("GET", "/healthz", "get / ns= //");
+        check(
+            "GET",
+            "/api/v1/watch/namespaces/a/pods",
+            "watch /v1 ns=a pods//",
+        );
+        check(
+            "GET",
+            "/apis/apps/v1/watch/namespaces/a/deployments/b",
+            "watch apps/v1 ns=a deployments/b/",
+        );
         check("GET", "/apis/apps/v1", "get / ns= //");
         check(
             "GET",

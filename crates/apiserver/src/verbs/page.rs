@@ -1,5 +1,6 @@
 //! At which revision a list is served, and from which key on.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use base64::Engine;
@@ -8,7 +9,7 @@ use meta::{Reason, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::cache::{Cache, Snapshot};
+use crate::cache::{Cache, Snapshot, TooOld};
 use crate::chain::Query;
 use crate::server::Core;
 
@@ -48,15 +49,35 @@ impl Continue {
 
     fn decode(token: &str) -> Result<Continue, Status> {
         let bad = || {
-            Status::bad_request("continue key is not valid: encoded continue token is malformed")
+            Status::bad_request(
+                "invalid continue token: continue key is not valid: encoded token is malformed",
+            )
         };
         let json = URL_SAFE_NO_PAD
             .decode(token.trim_end_matches('='))
             .map_err(|_| bad())?;
         let token: Continue = serde_json::from_slice(&json).map_err(|_| bad())?;
+        let invalid = |why: &str| {
+            let text = format!("invalid continue token: continue key is not valid: {why}");
+            Err(Status::bad_request(text))
+        };
+        // Only a key that stays below its prefix is one.
+        let climbs = token
+            .start
+            .split('/')
+            .any(|part| matches!(part, "" | "." | ".."));
         match token.v.as_str() {
+            "meta.k8s.io/v1" if token.rv == 0 => {
+                invalid("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
+            }
+            "meta.k8s.io/v1" if token.start.is_empty() => {
+                invalid("encoded start key empty (version meta.k8s.io/v1)")
+            }
+            "meta.k8s.io/v1" if climbs => invalid(&token.start),
             "meta.k8s.io/v1" => Ok(token),
-            _ => Err(bad()),
+            other => invalid(&format!(
+                "server does not recognize this encoded version {other}"
+            )),
         }
     }
 }
@@ -80,6 +101,7 @@ pub(crate) async fn snapshot(
     query: &Query,
     prefix: &str,
 ) -> Result<(Snapshot, String), Refusal> {
+    super::options::check_list(query)?;
     let version = query.get("resourceVersion");
     let rule = query.get("resourceVersionMatch");
     if let Some(token) = query.get("continue") {
@@ -90,33 +112,31 @@ pub(crate) async fn snapshot(
         return continued(core, cache, Continue::decode(token)?, prefix).await;
     }
     let start = prefix.to_owned();
-    if rule.is_some() && version.is_none() {
-        let text = "resourceVersionMatch is forbidden unless resourceVersion is provided";
-        return Err(Status::bad_request(text).into());
-    }
     match (version, rule) {
         (None, _) => core.feed.fresh().await,
-        (Some("0"), Some("Exact")) => {
-            let text = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
-            return Err(Status::bad_request(text).into());
-        }
         (Some("0"), _) => {}
         (Some(version), Some("Exact")) => {
             reached(core, version).await?;
             let revision = parse(version)?;
-            let snapshot = cache.snapshot_at(revision).map_err(|too_old| {
+            let snapshot = state_at(core, cache, revision).map_err(|too_old| {
                 let oldest = too_old.oldest;
                 Status::expired(format!("too old resource version: {revision} ({oldest})"))
             })?;
             return Ok((snapshot, start));
         }
-        (Some(version), None | Some("NotOlderThan")) => reached(core, version).await?,
-        (Some(_), Some(other)) => {
-            let text = format!("resourceVersionMatch: Unsupported value: {other:?}");
-            return Err(Status::bad_request(text).into());
-        }
+        (Some(version), _) => reached(core, version).await?,
     }
     Ok((cache.snapshot(core.feed.applied()), start))
+}
+
+/// The state at a revision, unless the store has forgotten it: pages expire with it, as clients
+/// of upstream expect, though the cache may know more.
+fn state_at(core: &Core, cache: &Cache, revision: i64) -> Result<Snapshot, TooOld> {
+    let oldest = core.compacted.load(Ordering::Acquire);
+    match revision < oldest {
+        true => Err(TooOld { oldest }),
+        false => cache.snapshot_at(revision),
+    }
 }
 
 async fn continued(
@@ -134,7 +154,7 @@ async fn continued(
         return Ok((cache.snapshot(core.feed.applied()), token.start));
     }
     reached(core, &token.rv.to_string()).await?;
-    match cache.snapshot_at(token.rv) {
+    match state_at(core, cache, token.rv) {
         Ok(snapshot) => Ok((snapshot, token.start)),
         Err(_) => {
             let status = Status::expired(INCONSISTENT);

@@ -151,7 +151,9 @@ pub(crate) async fn watch(
     }
     let cache = Arc::clone(resource.cache()?);
     let filter = Filter::read(call, resource)?;
-    let initial = wants_initial(call)?;
+    super::options::check_watch(&call.query)?;
+    let asked = call.query.get("sendInitialEvents");
+    let initial = matches!(asked, Some("true" | "1"));
     let version = call.query.get("resourceVersion");
     match version {
         None => core.feed.fresh().await,
@@ -174,7 +176,7 @@ pub(crate) async fn watch(
             let prefixed = snapshot.map.prefixed(&filter.prefix);
             let entries = prefixed.filter(|entry| filter.matches(entry)).cloned();
             let end = initial.then_some(snapshot.revision);
-            let wanted = call.query.get("sendInitialEvents") != Some("false");
+            let wanted = asked.is_none() || initial;
             let entries = if wanted {
                 entries.collect()
             } else {
@@ -213,7 +215,7 @@ pub(crate) async fn watch(
         bookmark_due: false,
         ending: false,
         ended: false,
-        _seat: core.metrics.watch_seat(),
+        _seat: core.metrics.watch_seat(&call.info),
         cache,
     };
     let frames = futures::stream::unfold(watcher, |mut watcher| async move {
@@ -224,22 +226,6 @@ pub(crate) async fn watch(
     let mut answer = respond::plain(StatusCode::OK, stream_type(call), Bytes::new());
     *answer.body_mut() = body;
     Ok(answer)
-}
-
-/// Whether the client wants all that exists first, and to be told when it has it.
-fn wants_initial(call: &Call) -> Result<bool, Status> {
-    let asked = call.query.get("sendInitialEvents");
-    let rule = call.query.get("resourceVersionMatch");
-    match (asked, rule) {
-        (None, None) => Ok(false),
-        (None, Some(_)) => Err(Status::bad_request(
-            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        )),
-        (Some(_), rule) if rule != Some("NotOlderThan") => Err(Status::bad_request(
-            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        )),
-        (Some(word), _) => Ok(word == "true" || word == "1"),
-    }
 }
 
 /// A watch that ends with the one event that its start is gone.

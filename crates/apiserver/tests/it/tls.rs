@@ -158,7 +158,7 @@ async fn a_client_cannot_name_itself_and_large_bodies_are_refused() {
 }
 
 #[tokio::test]
-async fn a_hundred_watches_share_a_connection() {
+async fn watches_beyond_a_connections_streams_take_another() {
     let cluster = Cluster::start().await;
     let admin = cluster.pki.admin();
     let access = Access {
@@ -170,7 +170,7 @@ async fn a_hundred_watches_share_a_connection() {
     };
     let client = Client::remote(&access).unwrap();
     let mut watches = Vec::new();
-    for _ in 0..100 {
+    for _ in 0..260 {
         let path = format!("{CONFIG_MAPS}?watch=1");
         let request = client::request::request(Method::GET, &path, None, client::empty()).unwrap();
         let body = client.send(request).await.unwrap().into_body();

@@ -291,3 +291,133 @@ async fn addresses_with_a_hash_are_for_ever() {
     assert!(whole(body).await.starts_with(b"\x0a\x053.0.0"));
     cluster.stop().await;
 }
+
+async fn text(cluster: &Cluster, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
+    let (code, _, body) = ask(cluster, path, headers).await;
+    let body = whole(body).await;
+    (code.as_u16(), String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn pages_about_the_server_itself() {
+    let cluster = Cluster::start().await;
+    let get = |path: &'static str| text(&cluster, path, &[]);
+    assert_eq!(get("/livez").await, (200, "ok".into()));
+    assert_eq!(get("/readyz/informer-sync").await, (200, "ok".into()));
+    assert_eq!(get("/readyz/nothing").await.0, 404);
+    let (_, verbose) = get("/readyz?verbose&exclude=etcd&exclude=moon").await;
+    assert!(
+        verbose.starts_with("[+]ping ok\n[+]log ok\n[+]etcd excluded: ok\n"),
+        "{verbose}"
+    );
+    let end = "warn: some health checks cannot be excluded: no matches for \"moon\"\n\
+               readyz check passed\n";
+    assert!(verbose.ends_with(end), "{verbose}");
+    let version: Value = serde_json::from_str(&get("/version").await.1).unwrap();
+    assert_eq!(
+        (
+            &version["minor"],
+            &version["emulationMinor"],
+            &version["minCompatibilityMinor"]
+        ),
+        (&json!("36"), &json!("36"), &json!("35"))
+    );
+    assert!(
+        get("/statusz")
+            .await
+            .1
+            .contains("kube-apiserver statusz\nWarning: ")
+    );
+    assert!(
+        get("/flagz")
+            .await
+            .1
+            .contains("\nservice-cluster-ip-range=10.96.0.0/12\n")
+    );
+    let structured = "application/json;as=Statusz;g=config.k8s.io;v=v1beta1";
+    let (_, body) = text(&cluster, "/statusz", &[("accept", structured)]).await;
+    let status: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(status["emulationVersion"], "1.36");
+    let (_, metrics) = get("/metrics").await;
+    let line = "apiserver_request_total{code=\"200\",component=\"apiserver\",dry_run=\"\",\
+                group=\"\",resource=\"\",scope=\"\",subresource=\"\",verb=\"GET\",version=\"\"}";
+    assert!(metrics.contains(line), "{metrics}");
+    assert!(metrics.contains("apiserver_storage_objects{resource=\"namespaces\"} "));
+    assert!(metrics.contains("apiserver_current_inflight_requests{request_kind=\"mutating\"}"));
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn discovery_is_one_document_or_many() {
+    let cluster = Cluster::start().await;
+    let all = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let accept = format!("{all},application/json");
+    let (_, headers, body) = ask(&cluster, "/apis", &[("accept", &accept)]).await;
+    assert_eq!(headers["content-type"], all);
+    let tag = headers["etag"].to_str().unwrap();
+    let tree: Value = serde_json::from_slice(&whole(body).await).unwrap();
+    let groups = tree["items"].as_array().unwrap();
+    let apps = groups
+        .iter()
+        .find(|group| group["metadata"]["name"] == "apps")
+        .unwrap();
+    let resources = apps["versions"][0]["resources"].as_array().unwrap();
+    let deployments = resources
+        .iter()
+        .find(|one| one["resource"] == "deployments")
+        .unwrap();
+    assert_eq!(
+        deployments["responseKind"],
+        json!({"group": "", "version": "", "kind": "Deployment"})
+    );
+    assert_eq!(
+        deployments["subresources"][0]["responseKind"]["group"],
+        "autoscaling"
+    );
+    let again = [("accept", accept.as_str()), ("if-none-match", tag)];
+    assert_eq!(ask(&cluster, "/apis", &again).await.0, 304);
+    let plain = cluster.get("/apis/apps/v1").await.unwrap();
+    let resources = plain["resources"].as_array().unwrap();
+    let deployments = resources
+        .iter()
+        .find(|one| one["name"] == "deployments")
+        .unwrap();
+    assert_eq!(deployments["storageVersionHash"], "8aSe+NMegvE=");
+    let (_, headers, body) = ask(&cluster, "/api/v1", &[("accept", PROTOBUF)]).await;
+    assert_eq!(headers["content-type"], PROTOBUF);
+    let (kind, tree) = opened(&whole(body).await);
+    assert_eq!(
+        (kind.as_str(), &tree["groupVersion"]),
+        ("APIResourceList", &json!("v1"))
+    );
+    let (code, ..) = ask(&cluster, "/apis", &[("accept", "text/html")]).await;
+    assert_eq!(code, 406);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn questions_have_no_columns_and_old_watches_work() {
+    let cluster = Cluster::start().await;
+    cluster
+        .post(CONFIG_MAPS, config_map("a", "1"))
+        .await
+        .unwrap();
+    cluster
+        .post(CONFIG_MAPS, config_map("b", "1"))
+        .await
+        .unwrap();
+    let question = json!({"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}});
+    let request = http::Request::builder()
+        .method(http::Method::POST)
+        .uri("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
+        .header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
+        .header("content-type", "application/json")
+        .body(client::full(question.to_string()))
+        .unwrap();
+    assert_eq!(cluster.client.send(request).await.unwrap_err().code, 406);
+    let old = "/api/v1/watch/namespaces/default/configmaps/b?timeoutSeconds=1";
+    let (_, body) = text(&cluster, old, &[]).await;
+    let event: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(event["object"]["metadata"]["name"], "b");
+    cluster.stop().await;
+}

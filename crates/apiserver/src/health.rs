@@ -1,0 +1,104 @@
+//! `/healthz`, `/livez` and `/readyz`: all checks of one, or one check.
+
+use std::sync::atomic::Ordering;
+
+use http::header::X_CONTENT_TYPE_OPTIONS;
+use http::{HeaderValue, StatusCode};
+use meta::Status;
+
+use crate::chain::Call;
+use crate::dispatch::no_such_resource;
+use crate::respond::{self, Answer};
+use crate::server::Core;
+
+/// What is waited for after the start.
+const START: &str = "poststarthook/bootstrap";
+
+/// The checks behind a path, in order, and whether each passes.
+fn checks(core: &Core, kind: &str) -> Vec<(&'static str, bool)> {
+    let started = core.started.load(Ordering::Acquire);
+    // The store is part of this process: it answers as long as we do.
+    let mut checks = vec![("ping", true), ("log", true), ("etcd", true)];
+    if kind == "readyz" {
+        checks.push(("etcd-readiness", true));
+        checks.push(("informer-sync", started));
+    }
+    checks.push((START, started || kind == "livez"));
+    if kind == "readyz" {
+        checks.push(("shutdown", !core.stop.is_raised()));
+    }
+    checks
+}
+
+/// The paths of single checks.
+pub(crate) fn paths(core: &Core) -> impl Iterator<Item = String> {
+    let kinds = ["healthz", "livez", "readyz"].into_iter();
+    kinds.flat_map(|kind| {
+        let own = checks(core, kind).into_iter();
+        own.map(move |(name, _)| format!("/{kind}/{name}"))
+    })
+}
+
+/// Answers one of the paths; `rest` names a single check.
+pub(crate) fn answer(
+    core: &Core,
+    call: &Call,
+    kind: &str,
+    rest: &[&str],
+) -> Result<Answer, Status> {
+    let checks = checks(core, kind);
+    if rest.is_empty() {
+        return Ok(all(call, kind, &checks));
+    }
+    let wanted = rest.join("/");
+    let check = checks.iter().find(|(name, _)| *name == wanted);
+    let (name, passed) = check.ok_or_else(no_such_resource)?;
+    Ok(match passed {
+        true => text(StatusCode::OK, "ok".into()),
+        false => text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("internal server error: {name} failed\n"),
+        ),
+    })
+}
+
+fn all(call: &Call, kind: &str, checks: &[(&'static str, bool)]) -> Answer {
+    let excluded: Vec<&str> = call.query.all("exclude").collect();
+    let mut lines = String::new();
+    let mut good = true;
+    for (name, passed) in checks {
+        lines.push_str(&match (excluded.contains(name), passed) {
+            (true, _) => format!("[+]{name} excluded: ok\n"),
+            (false, true) => format!("[+]{name} ok\n"),
+            (false, false) => format!("[-]{name} failed: reason withheld\n"),
+        });
+        good &= *passed || excluded.contains(name);
+    }
+    let is_check = |name: &&&str| checks.iter().any(|(own, _)| *own == **name);
+    let unknown: Vec<String> = excluded
+        .iter()
+        .filter(|name| !is_check(name))
+        .map(|name| format!("{name:?}"))
+        .collect();
+    if !unknown.is_empty() {
+        let names = unknown.join(",");
+        lines.push_str(&format!(
+            "warn: some health checks cannot be excluded: no matches for {names}\n"
+        ));
+    }
+    if !good {
+        let code = StatusCode::INTERNAL_SERVER_ERROR;
+        return text(code, format!("{lines}{kind} check failed\n"));
+    }
+    match call.query.all("verbose").next() {
+        Some(_) => text(StatusCode::OK, format!("{lines}{kind} check passed\n")),
+        None => text(StatusCode::OK, "ok".into()),
+    }
+}
+
+fn text(code: StatusCode, body: String) -> Answer {
+    let mut answer = respond::plain(code, "text/plain; charset=utf-8", body);
+    let nosniff = HeaderValue::from_static("nosniff");
+    answer.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, nosniff);
+    answer
+}
