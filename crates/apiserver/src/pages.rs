@@ -41,8 +41,8 @@ pub(crate) async fn answer(core: &Arc<Core>, call: &Call) -> Result<Answer, Stat
     let path = call.info.path.trim_end_matches('/');
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match segments.as_slice() {
-        [""] => index(core, call),
-        ["version"] => respond::value(call, StatusCode::OK, &version_of(core)),
+        [""] => Ok(index(core, call)),
+        ["version"] => Ok(json(call, &version_of(core))),
         ["statusz"] => zpages::statusz(core, call),
         ["flagz"] => zpages::flagz(core, call),
         ["metrics"] => Ok(metrics(core)),
@@ -64,7 +64,7 @@ pub(crate) async fn answer(core: &Arc<Core>, call: &Call) -> Result<Answer, Stat
                 Some(address) => std::net::SocketAddr::new(address, core.config.port).to_string(),
                 None => format!("127.0.0.1:{}", core.config.port),
             };
-            respond::value(call, StatusCode::OK, &core.signer.discovery(&host))
+            Ok(json(call, &core.signer.discovery(&host)))
         }
         _ => Err(no_such_resource()),
     }
@@ -86,8 +86,18 @@ pub(crate) fn paths(core: &Core) -> Vec<String> {
     paths
 }
 
-fn index(core: &Core, call: &Call) -> Result<Answer, Status> {
-    respond::value(call, StatusCode::OK, &json!({"paths": paths(core)}))
+/// Pages that are JSON whatever the client accepts.
+fn json(call: &Call, tree: &Value) -> Answer {
+    let text = tree.to_string().into_bytes();
+    let text = match call.accept.pretty {
+        true => crate::pretty::indent(&text),
+        false => text,
+    };
+    respond::plain(StatusCode::OK, "application/json", text)
+}
+
+fn index(core: &Core, call: &Call) -> Answer {
+    json(call, &json!({"paths": paths(core)}))
 }
 
 /// What `/version` says.

@@ -313,7 +313,13 @@ async fn pages_about_the_server_itself() {
     let end = "warn: some health checks cannot be excluded: no matches for \"moon\"\n\
                readyz check passed\n";
     assert!(verbose.ends_with(end), "{verbose}");
-    let version: Value = serde_json::from_str(&get("/version").await.1).unwrap();
+    // Some pages are JSON for everybody.
+    let go = [(
+        "accept",
+        "application/vnd.kubernetes.protobuf,application/json",
+    )];
+    let (_, version) = text(&cluster, "/version", &go).await;
+    let version: Value = serde_json::from_str(&version).unwrap();
     assert_eq!(
         (
             &version["minor"],
@@ -390,6 +396,7 @@ async fn discovery_is_one_document_or_many() {
         (kind.as_str(), &tree["groupVersion"]),
         ("APIResourceList", &json!("v1"))
     );
+    assert_eq!(tree["resources"][0]["verbs"], json!(["create"]));
     let (code, ..) = ask(&cluster, "/apis", &[("accept", "text/html")]).await;
     assert_eq!(code, 406);
     cluster.stop().await;

@@ -264,6 +264,18 @@ mod tests {
     }
 
     #[test]
+    fn verbs_are_a_message_of_their_own() {
+        let ty = crate::named("io.k8s.apimachinery.pkg.apis.meta.v1.APIResource").unwrap();
+        let bytes = encode(ty, &json!({"name": "a", "verbs": ["get", "list"]}));
+        let verbs = b"\x22\x0b\x0a\x03get\x0a\x04list";
+        assert!(
+            bytes.windows(verbs.len()).any(|part| part == verbs),
+            "{bytes:?}"
+        );
+        assert_eq!(decode(ty, &bytes).unwrap()["verbs"], json!(["get", "list"]));
+    }
+
+    #[test]
     fn frames_say_their_length() {
         let frame = watch_frame("ADDED", b"object");
         assert_eq!(frame, b"\0\0\0\x11\x0a\x05ADDED\x12\x08\x0a\x06object");
