@@ -17,6 +17,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use encryption::{Encryption, Seal};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -133,6 +134,7 @@ pub(crate) struct Cache {
     pub(crate) prefix: String,
     strategy: Arc<dyn kinds::Strategy>,
     observer: Option<Arc<dyn Observer>>,
+    vault: Option<Vault>,
     state: RwLock<State>,
     /// Tells watches that the ring has grown.
     grown: watch::Sender<u64>,
@@ -146,6 +148,13 @@ struct Protobuf {
     used: AtomicBool,
     /// Some object may hold its message.
     held: AtomicBool,
+}
+
+/// Encrypts what is stored of one resource.
+struct Vault {
+    encryption: Arc<Encryption>,
+    /// Such as `secrets` or `deployments.apps`.
+    resource: String,
 }
 
 /// A state of the resource at one revision.
@@ -182,6 +191,7 @@ impl Cache {
             prefix,
             strategy,
             observer,
+            vault: None,
             state: RwLock::new(State {
                 map: Map::default(),
                 ring: VecDeque::new(),
@@ -211,6 +221,45 @@ impl Cache {
         map.range("").for_each(|entry| entry.drop_protobuf());
     }
 
+    /// Has the resource's objects encrypted by the rules in force, if there are any.
+    pub(crate) fn sealed(self, encryption: Option<&Arc<Encryption>>, names: &meta::Names) -> Cache {
+        let resource = match (names.group.as_str(), names.plural.as_str()) {
+            // Both groups are stored as the core group's.
+            ("events.k8s.io", "events") => "events".into(),
+            _ => names.group_resource(),
+        };
+        let vault = encryption.map(|encryption| Vault {
+            encryption: Arc::clone(encryption),
+            resource,
+        });
+        Cache { vault, ..self }
+    }
+
+    /// What the store keeps of these bytes.
+    pub(crate) fn seal(&self, key: &[u8], plain: Bytes) -> Result<Bytes, encryption::SealError> {
+        match &self.vault {
+            None => Ok(plain),
+            Some(vault) => vault.encryption.seal(&vault.resource, key, plain),
+        }
+    }
+
+    /// Whether an object would be encrypted otherwise if it were written now.
+    pub(crate) fn is_stale(&self, entry: &Entry) -> bool {
+        let vault = self.vault.as_ref();
+        vault.is_some_and(|vault| vault.encryption.is_stale(&vault.resource, entry.seal))
+    }
+
+    /// Fetches what [`Cache::read_entry`] needs from afar.
+    pub(crate) async fn warm<'a>(&self, stored: impl Iterator<Item = &'a [u8]> + Send) {
+        let vault = self.vault.as_ref();
+        let Some(vault) = vault.filter(|vault| vault.encryption.is_remote()) else {
+            return;
+        };
+        for value in stored {
+            vault.encryption.warm(&vault.resource, value).await;
+        }
+    }
+
     /// The storage key of an object.
     pub(crate) fn storage_key(&self, key: &str) -> Bytes {
         format!("{}{key}", self.prefix).into()
@@ -220,8 +269,26 @@ impl Cache {
     pub(crate) fn read_entry(&self, kv: &store::KeyValue) -> Option<Arc<Entry>> {
         let key = std::str::from_utf8(&kv.key).ok()?;
         let key = key.strip_prefix(self.prefix.as_str())?;
-        match Entry::read(key, &kv.value, kv.mod_revision, kv.lease, &*self.strategy) {
-            Ok(entry) => Some(Arc::new(entry)),
+        let (value, seal) = match &self.vault {
+            None => (kv.value.clone(), Seal::PLAIN),
+            Some(vault) => {
+                match vault
+                    .encryption
+                    .open(&vault.resource, &kv.key, kv.value.clone())
+                {
+                    Ok(opened) => (opened.plain, opened.seal),
+                    Err(error) => {
+                        tracing::error!(key, %error, "encrypted object left out of the cache");
+                        return None;
+                    }
+                }
+            }
+        };
+        match Entry::read(key, &value, kv.mod_revision, kv.lease, &*self.strategy) {
+            Ok(mut entry) => {
+                entry.seal = seal;
+                Some(Arc::new(entry))
+            }
             Err(error) => {
                 tracing::error!(%error, "object left out of the cache");
                 None

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use auth::Pki;
+use encryption::Encryption;
 
 /// How one API server behaves.
 #[derive(Clone)]
@@ -32,6 +33,8 @@ pub struct Config {
     pub max_requests_inflight: usize,
     /// How long an ordinary request may take.
     pub request_timeout: Duration,
+    /// What is encrypted in the store, and how; `None`: nothing.
+    pub encryption: Option<Arc<Encryption>>,
     /// What `/version` reports, such as `v1.36.0+sampan`.
     pub git_version: String,
     /// The commit this binary was built from.
@@ -56,6 +59,7 @@ impl Config {
             max_mutating_requests_inflight: 400,
             max_requests_inflight: 800,
             request_timeout: Duration::from_secs(60),
+            encryption: None,
             git_version: "v1.36.2+sampan".into(),
             git_commit: "unknown".into(),
             build_date: "1970-01-01T00:00:00Z".into(),

@@ -147,7 +147,10 @@ impl Definitions {
             return Ok(cache);
         }
         let strategy = Arc::new(CustomStrategy::new(&json!({}), definition));
-        let cache = Arc::new(Cache::new(custom_prefix(group, plural), strategy, None));
+        let names = meta::Names::namespaced(group, "", "", plural);
+        let cache = Cache::new(custom_prefix(group, plural), strategy, None)
+            .sealed(self.core.config.encryption.as_ref(), &names);
+        let cache = Arc::new(cache);
         let added = self.core.feed.add(Arc::clone(&cache)).await;
         added.map_err(|error| crate::keep::failed(&error))?;
         Ok(cache)

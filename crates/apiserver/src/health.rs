@@ -24,6 +24,9 @@ fn checks(core: &Core, kind: &str) -> Vec<(&'static str, bool)> {
         checks.push(("informer-sync", started));
     }
     checks.push((START, started || kind == "livez"));
+    if let Some(encryption) = core.config.encryption.as_ref().filter(|_| kind != "livez") {
+        checks.push(("kms-providers", encryption.unhealthy().is_none()));
+    }
     if kind == "readyz" {
         checks.push(("shutdown", !core.stop.is_raised()));
     }

@@ -38,9 +38,10 @@ pub(crate) async fn put(
 ) -> Result<Outcome, Status> {
     let key = cache.storage_key(key);
     let value = Bytes::from(encode(tree));
+    let sealed = cache.seal(&key, value.clone());
     let op = Op::Put {
         key: key.clone(),
-        value: value.clone(),
+        value: sealed.map_err(Status::internal)?,
         lease,
         prev_kv: false,
     };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use encryption::Encryption;
 use kinds::{Row, Verbs};
 use meta::{GroupVersion, Status};
 use schema::TypeRef;
@@ -39,7 +40,11 @@ pub(crate) struct Seen {
 
 impl Resource {
     /// The resource of a built-in kind.
-    fn builtin(row: &Row, observer: Option<Arc<dyn Observer>>) -> Resource {
+    fn builtin(
+        row: &Row,
+        observer: Option<Arc<dyn Observer>>,
+        encryption: Option<&Arc<Encryption>>,
+    ) -> Resource {
         let names = &row.names;
         let ty = schema::builtin(&names.group, &names.version, &names.kind);
         let ty = ty.and_then(|ty| schema::table::reference(&ty.name));
@@ -53,7 +58,8 @@ impl Resource {
         let kept = row.verbs != Verbs::CreateOnly;
         let cache = |row: &Row| {
             let strategy = Arc::clone(&row.strategy);
-            Arc::new(Cache::new(storage_prefix(row), strategy, observer))
+            let cache = Cache::new(storage_prefix(row), strategy, observer);
+            Arc::new(cache.sealed(encryption, &row.names))
         };
         Resource {
             ty,
@@ -272,11 +278,14 @@ pub(crate) struct Registry {
 
 impl Registry {
     /// All built-in kinds. `observer` may ask to be told of a resource's objects.
-    pub(crate) fn builtin(observer: impl Fn(&str) -> Option<Arc<dyn Observer>>) -> Registry {
+    pub(crate) fn builtin(
+        observer: impl Fn(&str) -> Option<Arc<dyn Observer>>,
+        encryption: Option<&Arc<Encryption>>,
+    ) -> Registry {
         let mut resources = Resources::default();
         for row in kinds::rows() {
             let observer = observer(&row.names.group_resource());
-            resources.add(Arc::new(Resource::builtin(row, observer)));
+            resources.add(Arc::new(Resource::builtin(row, observer, encryption)));
         }
         for view in kinds::views() {
             let stored = resources.by_kind(view.stored.0, view.stored.1);

@@ -26,6 +26,12 @@ pub enum BuildError {
     /// Objects cannot be read from the store.
     #[error("cannot read the store")]
     Store(#[source] StoreError),
+    /// The keys are not those that the store was written with.
+    #[error(
+        "{0} stored objects cannot be decrypted: bring back the encryption provider configuration \
+         that they were written with"
+    )]
+    Encrypted(u64),
     /// The service range is no range.
     #[error("service range {0:?} is not an IPv4 range")]
     ServiceRange(String),
@@ -57,11 +63,16 @@ pub async fn build(
     let authorizer = Arc::new(Authorizer::new());
     let allocations = Allocations::new(&config.service_cidr, config.node_port_range.clone())
         .map_err(|error| BuildError::ServiceRange(error.0))?;
-    let registry = Arc::new(Registry::builtin(|group_resource| {
-        observer(group_resource, &authorizer, &allocations)
-    }));
+    let registry = Arc::new(Registry::builtin(
+        |group_resource| observer(group_resource, &authorizer, &allocations),
+        config.encryption.as_ref(),
+    ));
     let feed = Arc::new(Feed::new(Arc::clone(&store), registry.caches()));
     let stream = feed.start().await.map_err(BuildError::Store)?;
+    let unreadable = config.encryption.as_ref().map_or(0, |own| own.failures());
+    if unreadable > 0 {
+        return Err(BuildError::Encrypted(unreadable));
+    }
     crew.spawn("apiserver feed", Arc::clone(&feed).run(stream, crew.stop()));
     let signer = config
         .pki

@@ -1,11 +1,13 @@
 //! What the standard library forgot: supervised tasks, back-off, durable file
-//! writes, address ranges. Knows nothing of Kubernetes.
+//! writes, changes of files, address ranges. Knows nothing of Kubernetes.
 
 pub mod backoff;
 pub mod cidr;
 pub mod crew;
 pub mod files;
+pub mod notice;
 
 pub use backoff::Backoff;
 pub use cidr::Ipv4Cidr;
 pub use crew::{Crew, Stop};
+pub use notice::Notice;

@@ -16,7 +16,6 @@ mod logs;
 mod machine;
 mod names;
 mod node;
-mod notice;
 mod orphans;
 mod plan;
 mod pod;

@@ -15,10 +15,10 @@ use meta::Status;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
-use crate::notice::Notice;
 use crate::pod::{CONFIG_HASH, CONFIG_MIRROR, CONFIG_SEEN, CONFIG_SOURCE, PodExt};
 use crate::pods::StaticPods;
 use crate::shared::Shared;
+use base::Notice;
 
 /// Largest manifest that is read, in bytes.
 const MANIFEST_BYTES_MAX: u64 = 10 << 20;

@@ -102,6 +102,13 @@ pub(crate) struct ServerArgs {
     /// Certificates by which a kubelet that runs alone knows its clients
     #[arg(long)]
     client_ca_file: Option<PathBuf>,
+    /// File that says what is encrypted in the store [default: <data-dir>/encryption.yaml, made
+    /// with a new key at the first start]
+    #[arg(long)]
+    encryption_provider_config: Option<PathBuf>,
+    /// Follow changes of --encryption-provider-config [default: true]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    encryption_provider_config_automatic_reload: Option<bool>,
     /// Threads that serve requests
     #[arg(long)]
     worker_threads: Option<usize>,
@@ -138,6 +145,8 @@ pub(crate) struct Config {
     pub tls_cert_file: Option<PathBuf>,
     pub tls_private_key_file: Option<PathBuf>,
     pub client_ca_file: Option<PathBuf>,
+    pub encryption_provider_config: Option<PathBuf>,
+    pub encryption_provider_config_automatic_reload: bool,
     pub worker_threads: usize,
     pub kubeconfig: Option<PathBuf>,
 }
@@ -195,6 +204,12 @@ impl ServerArgs {
             tls_cert_file: self.tls_cert_file.or(file.tls_cert_file),
             tls_private_key_file: self.tls_private_key_file.or(file.tls_private_key_file),
             client_ca_file: self.client_ca_file.or(file.client_ca_file),
+            encryption_provider_config: self
+                .encryption_provider_config
+                .or(file.encryption_provider_config),
+            encryption_provider_config_automatic_reload: self
+                .encryption_provider_config_automatic_reload
+                .or(file.encryption_provider_config_automatic_reload),
             worker_threads: self.worker_threads.or(file.worker_threads),
             kubeconfig: self.kubeconfig,
         }
@@ -286,6 +301,10 @@ impl ServerArgs {
             tls_cert_file: self.tls_cert_file,
             tls_private_key_file: self.tls_private_key_file,
             client_ca_file: self.client_ca_file,
+            encryption_provider_config: self.encryption_provider_config,
+            encryption_provider_config_automatic_reload: self
+                .encryption_provider_config_automatic_reload
+                .unwrap_or(true),
             worker_threads: self.worker_threads.unwrap_or_else(default_threads),
             kubeconfig: self.kubeconfig,
             data_dir,

@@ -193,6 +193,7 @@ async fn api_server_on(
         cluster_domain: config.cluster_domain.clone(),
         advertise_address: Some(advertised),
         port,
+        encryption: Some(encryption_at_rest(config, crew).await?),
         git_version: VERSION.into(),
         ..apiserver::Config::new(pki.clone())
     };
@@ -208,6 +209,20 @@ async fn api_server_on(
     let text = auth::kubeconfig(&url, pki.ca_pem(), pki.admin(), "sampan");
     write_private(&config.write_kubeconfig, &text)?;
     Ok((api, pki))
+}
+
+/// What is encrypted in the store: what the file says, or secrets with a key of our own.
+async fn encryption_at_rest(config: &Config, crew: &Crew) -> Result<Arc<encryption::Encryption>> {
+    let own = config.data_dir.join("encryption.yaml");
+    let path = match &config.encryption_provider_config {
+        Some(path) => path,
+        None => {
+            encryption::create_default(&own)?;
+            &own
+        }
+    };
+    let reload = config.encryption_provider_config_automatic_reload;
+    Ok(encryption::load(path, reload, crew).await?)
 }
 
 /// The address by which a client on this machine reaches a listener.

@@ -28,6 +28,8 @@ pub(crate) struct Entry {
     pub(crate) fields: Box<[(&'static str, Box<str>)]>,
     /// The lease the object is attached to; 0 for none.
     pub(crate) lease: i64,
+    /// How the object is encrypted in the store.
+    pub(crate) seal: encryption::Seal,
     /// The object with its resourceVersion.
     pub(crate) json: Bytes,
     tree: OnceLock<Arc<Object>>,
@@ -102,6 +104,7 @@ impl Entry {
             labels,
             fields,
             lease,
+            seal: encryption::Seal::PLAIN,
             json,
             tree: OnceLock::new(),
             protobuf: Mutex::new(None),

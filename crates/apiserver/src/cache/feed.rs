@@ -147,6 +147,9 @@ impl Feed {
             }
         }
         for (cache, events) in runs {
+            cache
+                .warm(events.iter().map(|event| &event.kv.value[..]))
+                .await;
             cache.apply(&events);
         }
         self.applied
@@ -171,6 +174,7 @@ impl Feed {
                     count_only: false,
                 })
                 .await?;
+            cache.warm(page.kvs.iter().map(|kv| &kv.value[..])).await;
             entries.extend(page.kvs.iter().filter_map(|kv| cache.read_entry(kv)));
             match page.kvs.last() {
                 Some(last) if page.more => start = [&last.key[..], b"\0"].concat().into(),

@@ -152,7 +152,7 @@ async fn attempt(
     let new = Object(new);
     let admitted = write.admit(Operation::Update, name, Some(&new), Some(&old))?;
     write.warn(&new.0);
-    if same(&old.0, &new.0) {
+    if same(&old.0, &new.0) && !resource.cache()?.is_stale(entry) {
         return Ok(Attempt::Done(entry.json.clone()));
     }
     let mut tree = new.0.clone();

@@ -25,11 +25,19 @@ impl Cluster {
     }
 
     pub(crate) async fn over(store: Arc<dyn store::Store>, crew: Crew, port: u16) -> Cluster {
+        Cluster::with(store, crew, |config| config.port = port).await
+    }
+
+    pub(crate) async fn with(
+        store: Arc<dyn store::Store>,
+        crew: Crew,
+        settle: impl FnOnce(&mut Config),
+    ) -> Cluster {
         let dir = tempfile::tempdir().unwrap();
         let pki = Arc::new(Pki::open(&dir.path().join("pki"), &[]).unwrap());
         let mut config = Config::new(Arc::clone(&pki));
         config.advertise_address = Some("192.0.2.1".parse().unwrap());
-        config.port = port;
+        settle(&mut config);
         let server = apiserver::build(config, store, &crew).await.unwrap();
         let client = server.client(Identity::user("admin", &["system:masters"]));
         Cluster {

@@ -6,6 +6,7 @@ mod admission;
 mod certificates;
 mod cluster;
 mod custom;
+mod encrypted;
 mod kubectl;
 mod lists;
 mod nonsense;

@@ -12,8 +12,8 @@ use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::sync::{mpsc, watch};
 
-use crate::notice::Notice;
 use crate::pods::PodView;
+use base::Notice;
 
 /// Bytes read at once.
 const CHUNK: usize = 64 << 10;

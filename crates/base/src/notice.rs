@@ -12,14 +12,14 @@ use tokio::net::unix::pipe;
 const EVENTS_BYTES: usize = 4 << 10;
 
 /// Sees writes to, and comings and goings of, the files of one folder.
-pub(crate) struct Notice {
+pub struct Notice {
     /// The inotify descriptor reads like a pipe; what it says matters less than that it speaks.
     events: pipe::Receiver,
 }
 
 impl Notice {
     /// Watches a folder from now on.
-    pub(crate) fn of_folder(folder: &Path) -> io::Result<Notice> {
+    pub fn of_folder(folder: &Path) -> io::Result<Notice> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         let flags = AddWatchFlags::IN_MODIFY
             | AddWatchFlags::IN_CREATE
@@ -33,7 +33,7 @@ impl Notice {
     }
 
     /// Completes when something changed since the last call. Safe to cancel.
-    pub(crate) async fn changed(&mut self) -> io::Result<()> {
+    pub async fn changed(&mut self) -> io::Result<()> {
         let mut events = [0; EVENTS_BYTES];
         self.events.read(&mut events).await.map(drop)
     }
