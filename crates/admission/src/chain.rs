@@ -17,9 +17,14 @@ use crate::{
     taint_nodes,
 };
 
+/// The first of the plugins that upstream asks behind the admission webhooks.
+const BEHIND_WEBHOOKS: &str = "ResourceQuota";
+
 /// Plugins in the order in which they are asked.
 pub struct Chain {
     plugins: Vec<Box<dyn Plugin>>,
+    /// How many of them are asked before the webhooks.
+    before_webhooks: usize,
 }
 
 /// The plugins that are on by default, in upstream's order.
@@ -47,7 +52,13 @@ pub fn chain() -> Chain {
 impl Chain {
     /// A chain of these plugins.
     pub fn new(plugins: Vec<Box<dyn Plugin>>) -> Chain {
-        Chain { plugins }
+        let mut all = plugins.iter();
+        Chain {
+            before_webhooks: all
+                .position(|plugin| plugin.name() == BEHIND_WEBHOOKS)
+                .unwrap_or(plugins.len()),
+            plugins,
+        }
     }
 
     /// The names of the plugins, in order.
@@ -88,7 +99,42 @@ impl Chain {
         object: Option<&Object>,
         lookup: &dyn Lookup,
     ) -> Result<(), Status> {
-        for (index, plugin) in self.plugins.iter().enumerate() {
+        self.validate_before_webhooks(request, object, lookup)?;
+        self.validate_behind_webhooks(request, object, lookup)
+    }
+
+    /// The first half of [`Chain::validate`]. When a webhook refuses after it, the caller says
+    /// so by [`Chain::refused_by_webhook`].
+    pub fn validate_before_webhooks(
+        &self,
+        request: &Request<'_>,
+        object: Option<&Object>,
+        lookup: &dyn Lookup,
+    ) -> Result<(), Status> {
+        self.validate_from(0, self.before_webhooks, request, object, lookup)
+    }
+
+    /// The second half of [`Chain::validate`].
+    pub fn validate_behind_webhooks(
+        &self,
+        request: &Request<'_>,
+        object: Option<&Object>,
+        lookup: &dyn Lookup,
+    ) -> Result<(), Status> {
+        let (start, end) = (self.before_webhooks, self.plugins.len());
+        self.validate_from(start, end, request, object, lookup)
+    }
+
+    fn validate_from(
+        &self,
+        start: usize,
+        end: usize,
+        request: &Request<'_>,
+        object: Option<&Object>,
+        lookup: &dyn Lookup,
+    ) -> Result<(), Status> {
+        let asked = self.plugins.iter().enumerate().take(end).skip(start);
+        for (index, plugin) in asked {
             if let Err(status) = plugin.validate(request, object, lookup) {
                 for earlier in self.plugins.iter().take(index) {
                     earlier.settled(request, object, false);
@@ -97,6 +143,13 @@ impl Chain {
             }
         }
         Ok(())
+    }
+
+    /// Tells the plugins before the webhooks that a webhook has refused.
+    pub fn refused_by_webhook(&self, request: &Request<'_>, object: Option<&Object>) {
+        for plugin in self.plugins.iter().take(self.before_webhooks) {
+            plugin.settled(request, object, false);
+        }
     }
 
     /// Tells each plugin what became of an admitted write.

@@ -7,6 +7,8 @@ pub(crate) mod inflight;
 pub(crate) mod info;
 pub(crate) mod query;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use parking_lot::Mutex;
@@ -30,6 +32,7 @@ pub(crate) struct Call {
     pub(crate) user: Identity,
     pub(crate) headers: HeaderMap,
     warnings: Mutex<Vec<String>>,
+    refused_by_webhook: AtomicBool,
 }
 
 impl Call {
@@ -47,7 +50,18 @@ impl Call {
             user,
             headers,
             warnings: Mutex::new(Vec::new()),
+            refused_by_webhook: AtomicBool::new(false),
         }
+    }
+
+    /// Notes that a webhook has said no, or could not be asked.
+    pub(crate) fn refuse_by_webhook(&self) {
+        self.refused_by_webhook.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a webhook has ended this call.
+    pub(crate) fn refused_by_webhook(&self) -> bool {
+        self.refused_by_webhook.load(Ordering::Relaxed)
     }
 
     /// Tells the user something that is no failure.

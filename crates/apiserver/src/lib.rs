@@ -33,6 +33,7 @@ mod stream;
 mod subresource;
 mod table;
 mod verbs;
+mod webhooks;
 mod zpages;
 
 pub use config::Config;

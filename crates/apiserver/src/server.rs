@@ -39,6 +39,7 @@ pub(crate) struct Core {
     pub(crate) signer: Arc<TokenSigner>,
     pub(crate) lookup: Lookup,
     pub(crate) admission: admission::Chain,
+    pub(crate) hooks: crate::webhooks::Hooks,
     pub(crate) allocations: Allocations,
     pub(crate) event_leases: crate::keep::EventLeases,
     pub(crate) inflight: Inflight,

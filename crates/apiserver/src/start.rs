@@ -63,10 +63,16 @@ pub async fn build(
     let authorizer = Arc::new(Authorizer::new());
     let allocations = Allocations::new(&config.service_cidr, config.node_port_range.clone())
         .map_err(|error| BuildError::ServiceRange(error.0))?;
-    let registry = Arc::new(Registry::builtin(
-        |group_resource| observer(group_resource, &authorizer, &allocations),
-        config.encryption.as_ref(),
-    ));
+    let services = Arc::new(crate::webhooks::Services::default());
+    let webhooks = Arc::new(webhook::Webhooks::new(Arc::clone(&services) as _));
+    let hooks = crate::webhooks::Hooks::new(&webhooks);
+    let observing = |group_resource: &str| {
+        let observer = observer(group_resource, &authorizer, &allocations);
+        observer.or_else(|| hooks.observer(group_resource))
+    };
+    let encryption = config.encryption.as_ref();
+    let registry = Arc::new(Registry::builtin(observing, encryption));
+    services.follow(&registry);
     let feed = Arc::new(Feed::new(Arc::clone(&store), registry.caches()));
     let stream = feed.start().await.map_err(BuildError::Store)?;
     let unreadable = config.encryption.as_ref().map_or(0, |own| own.failures());
@@ -97,6 +103,7 @@ pub async fn build(
         authorizer,
         signer,
         admission: admission::chain(),
+        hooks,
         allocations,
         event_leases: crate::keep::EventLeases::new(config.event_ttl),
         inflight: Inflight::new(

@@ -1,5 +1,8 @@
 //! The group `admissionregistration.k8s.io`: webhooks and policies.
 
+mod target;
+mod webhook;
+
 use jiff::Timestamp;
 use meta::Names;
 use serde_json::Value;
@@ -15,21 +18,16 @@ pub(crate) fn rows() -> Vec<Row> {
     let rows = [
         Row::new(names("MutatingAdmissionPolicy", "mutatingadmissionpolicies"), "Name, Mutations:integer, ParamKind, Age", Plain::new(mutating_policy)),
         Row::new(names("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings"), BINDING, Plain::new(binding)),
-        Row::new(names("MutatingWebhookConfiguration", "mutatingwebhookconfigurations"), WEBHOOKS, Plain::new(webhooks)),
+        Row::new(names("MutatingWebhookConfiguration", "mutatingwebhookconfigurations"), webhook::COLUMNS, webhook::Webhooks { mutating: true }),
         Row::new(names("ValidatingAdmissionPolicy", "validatingadmissionpolicies"), "Name, Validations:integer, ParamKind, Age", Plain::new(validating_policy)).status(),
         Row::new(names("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings"), BINDING, Plain::new(binding)),
-        Row::new(names("ValidatingWebhookConfiguration", "validatingwebhookconfigurations"), WEBHOOKS, Plain::new(webhooks)),
+        Row::new(names("ValidatingWebhookConfiguration", "validatingwebhookconfigurations"), webhook::COLUMNS, webhook::Webhooks { mutating: false }),
     ];
     let rows = rows.into_iter();
     rows.map(|row| row.generation().needs_version()).collect()
 }
 
-const WEBHOOKS: &str = "Name, Webhooks:integer, Age";
 const BINDING: &str = "Name, PolicyName, ParamRef, Age";
-
-fn webhooks(object: &Value, now: Timestamp) -> Cells {
-    cells![name(object), object.count("webhooks"), age(object, now)]
-}
 
 fn validating_policy(object: &Value, now: Timestamp) -> Cells {
     policy(object, "spec.validations", now)

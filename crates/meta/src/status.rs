@@ -106,6 +106,8 @@ pub struct Status {
     pub causes: Vec<Cause>,
     /// After how many seconds a client may try again.
     pub retry_after_seconds: Option<u32>,
+    /// A reason that is none of [`Reason`]'s, as webhooks give them.
+    pub odd_reason: Option<Box<str>>,
 }
 
 impl Status {
@@ -120,6 +122,7 @@ impl Status {
             kind: String::new(),
             causes: Vec::new(),
             retry_after_seconds: None,
+            odd_reason: None,
         }
     }
 
@@ -216,6 +219,8 @@ impl Status {
         });
         if self.reason != Reason::Unknown {
             body["reason"] = self.reason.as_str().into();
+        } else if let Some(reason) = &self.odd_reason {
+            body["reason"] = (**reason).into();
         }
         if !details.is_empty() {
             body["details"] = Value::Object(details);
@@ -257,6 +262,10 @@ impl Status {
             kind: text("/details/kind"),
             causes: serde_json::from_value(causes).unwrap_or_default(),
             retry_after_seconds: retry.map(|seconds| seconds as u32),
+            odd_reason: match (Reason::from_word(&text("/reason")), text("/reason")) {
+                (Reason::Unknown, word) if !word.is_empty() => Some(word.into()),
+                _ => None,
+            },
         }
     }
 

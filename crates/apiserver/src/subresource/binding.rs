@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use admission::Operation;
 use client::Body;
 use http::StatusCode;
 use meta::{Faults, Status};
@@ -14,6 +15,7 @@ use crate::respond::{self, Answer};
 use crate::server::Core;
 use crate::verbs::update::{Made, change};
 use crate::verbs::write::{Write, metadata, text};
+use crate::webhooks;
 
 /// Puts a pod on a node.
 pub(crate) async fn bind(
@@ -37,6 +39,8 @@ pub(crate) async fn bind(
         )));
     }
     check(&binding, name)?;
+    let kind = ("", "v1", "Binding");
+    webhooks::ask_about(&write, Operation::Create, name, kind, &binding).await?;
     let make = |pod: &Value| bound(name, pod, &binding);
     change(&write, name, &make).await?;
     let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",

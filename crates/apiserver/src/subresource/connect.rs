@@ -40,14 +40,15 @@ pub(crate) async fn connect(
         asked.verb = "create".into();
         core.authorizer.require(&call.user, &asked)?;
     }
+    let name = call.info.name.as_str();
+    let write = Write::of(core, call, resource)?;
+    let admitted = write.admit(admission::Operation::Connect, name, None, None);
+    drop(admitted.await?);
+    crate::webhooks::connection(&write).await?;
     let (target, path) = match call.info.subresource.as_str() {
         "proxy" => proxied(core, call, resource).await?,
         _ => in_pod(core, call, resource).await?,
     };
-    let name = call.info.name.as_str();
-    let write = Write::of(core, call, resource)?;
-    let admitted = write.admit(admission::Operation::Connect, name, None, None)?;
-    drop(admitted);
     let upgrade = parts.extensions.remove::<OnUpgrade>();
     let mut request = Request::builder()
         .method(parts.method)

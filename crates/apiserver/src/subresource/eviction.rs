@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use admission::Operation;
 use client::Body;
 use http::StatusCode;
 use meta::status::Cause;
@@ -20,6 +21,7 @@ use crate::verbs::delete::{DeleteOptions, delete_object, is_terminating};
 use crate::verbs::get::newest;
 use crate::verbs::update::{Made, change};
 use crate::verbs::write::{Write, text};
+use crate::webhooks;
 
 /// Seconds after which a client may ask again while a budget is being worked out.
 const RETRY_SECONDS: u32 = 10;
@@ -50,6 +52,8 @@ pub(crate) async fn evict(
     let mut write = Write::of(core, call, pods)?;
     write.dry_run |= options.dry_run;
     let pod = newest(core, pods, write.namespace, name).await?;
+    let kind = ("policy", "v1", "Eviction");
+    webhooks::ask_about(&write, Operation::Create, name, kind, &eviction).await?;
     let tree = pod.decode().0;
     if !needs_no_budget(&tree) {
         spend(&write, &pod, &tree).await?;

@@ -18,7 +18,7 @@ use crate::verbs::get::newest;
 use crate::verbs::update::{MODIFIED, Made, change};
 use crate::verbs::write::{Write, text};
 
-const SCALE: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
+pub(crate) const SCALE: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
 
 /// Reads or writes the scale.
 pub(crate) async fn answer(
@@ -105,7 +105,7 @@ fn scaled(write: &Write<'_>, old: &Value, given: &Value) -> Result<Made, Status>
 }
 
 /// Sets what a JSON pointer names, making the maps on the way.
-fn set(tree: &mut Value, pointer: &str, value: Value) {
+pub(crate) fn set(tree: &mut Value, pointer: &str, value: Value) {
     match pointer.trim_start_matches('/').split_once('/') {
         Some((step, rest)) => {
             meta::object::map_at(tree, step);
@@ -116,7 +116,7 @@ fn set(tree: &mut Value, pointer: &str, value: Value) {
 }
 
 /// The scale of an object.
-fn scale_of(resource: &Resource, object: &Value) -> Result<Value, Status> {
+pub(crate) fn scale_of(resource: &Resource, object: &Value) -> Result<Value, Status> {
     let paths = resource.row.scale.as_ref().ok_or_else(no_such_resource)?;
     let number = |path: &str| object.pointer(path).and_then(Value::as_i64).unwrap_or(0);
     let mut metadata = json!({});

@@ -82,7 +82,7 @@ pub(crate) async fn create_owned(write: &Write<'_>, object: Value) -> Result<Byt
         let stale = write.may_be_stale();
         match try_create(write, object.clone()).await {
             // The namespace, account or quota may have been written just before.
-            Err(status) if stale && !waited && refused_by_cache(&status) => {
+            Err(status) if stale && !waited && refused_by_cache(write, &status) => {
                 waited = true;
                 write.core.feed.fresh().await;
             }
@@ -98,11 +98,13 @@ pub(crate) async fn create_owned(write: &Write<'_>, object: Value) -> Result<Byt
     }
 }
 
-fn refused_by_cache(status: &Status) -> bool {
-    matches!(
-        status.reason,
-        Reason::Forbidden | Reason::NotFound | Reason::Invalid
-    )
+fn refused_by_cache(write: &Write<'_>, status: &Status) -> bool {
+    // A webhook's refusal is final; it must not be asked twice.
+    !write.call.refused_by_webhook()
+        && matches!(
+            status.reason,
+            Reason::Forbidden | Reason::NotFound | Reason::Invalid
+        )
 }
 
 async fn try_create(write: &Write<'_>, object: Value) -> Result<Bytes, Status> {
@@ -110,7 +112,9 @@ async fn try_create(write: &Write<'_>, object: Value) -> Result<Bytes, Status> {
     let row = &resource.row;
     let requested = text(&object, "/metadata/name").to_owned();
     let object = write.await_needs(&requested, object).await;
-    let mut object = write.mutate(Operation::Create, &requested, object, None)?;
+    let mut object = write
+        .mutate(Operation::Create, &requested, object, None)
+        .await?;
     row.strategy.default(&mut object);
     identify(resource, &mut object);
     // A kubelet registers its node with all it knows.
@@ -131,7 +135,9 @@ async fn try_create(write: &Write<'_>, object: Value) -> Result<Bytes, Status> {
     row.strategy.validate_create(&object, &mut faults);
     write.check(&name, &faults)?;
     let object = Object(object);
-    let admitted = write.admit(Operation::Create, &name, Some(&object), None)?;
+    let admitted = write
+        .admit(Operation::Create, &name, Some(&object), None)
+        .await?;
     write.warn(&object.0);
     let cache = resource.cache()?;
     if write.dry_run {

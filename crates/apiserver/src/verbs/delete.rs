@@ -174,7 +174,9 @@ async fn attempt(
 ) -> Result<Attempt, Status> {
     check_preconditions(write, entry, options)?;
     let old = entry.decode();
-    let admitted = write.admit(Operation::Delete, name, None, Some(&old))?;
+    let admitted = write
+        .admit(Operation::Delete, name, None, Some(&old))
+        .await?;
     let (resource, cache) = (write.resource, write.resource.cache()?);
     let mut new = old.0.clone();
     let row = &resource.row;

@@ -135,7 +135,9 @@ async fn attempt(
         write.own_fields(Some(&old), &mut new);
     }
     let old = Object(old);
-    let mut new = write.mutate(Operation::Update, name, new, Some(&old))?;
+    let mut new = write
+        .mutate(Operation::Update, name, new, Some(&old))
+        .await?;
     if part == Part::All {
         row.strategy.default(&mut new);
         keep_status(row.has_status, &old.0, &mut new);
@@ -150,7 +152,9 @@ async fn attempt(
     count_generation(row.has_generation, &old.0, &mut new);
     validate(write, name, &new, &old.0)?;
     let new = Object(new);
-    let admitted = write.admit(Operation::Update, name, Some(&new), Some(&old))?;
+    let admitted = write
+        .admit(Operation::Update, name, Some(&new), Some(&old))
+        .await?;
     write.warn(&new.0);
     if same(&old.0, &new.0) && !resource.cache()?.is_stale(entry) {
         return Ok(Attempt::Done(entry.json.clone()));

@@ -10,11 +10,12 @@ use serde_json::{Map, Value};
 use crate::chain::Call;
 use crate::registry::Resource;
 use crate::server::Core;
+use crate::webhooks::{self, Asked};
 
 /// How long a creation waits for what it needs.
 const NEEDS_WAIT: Duration = Duration::from_secs(1);
 /// What admission and authorization decide from.
-const DECIDING: [&str; 13] = [
+const DECIDING: [&str; 15] = [
     "namespaces",
     "serviceaccounts",
     "services",
@@ -28,6 +29,8 @@ const DECIDING: [&str; 13] = [
     "storageclasses.storage.k8s.io",
     "runtimeclasses.node.k8s.io",
     "customresourcedefinitions.apiextensions.k8s.io",
+    "mutatingwebhookconfigurations.admissionregistration.k8s.io",
+    "validatingwebhookconfigurations.admissionregistration.k8s.io",
 ];
 
 /// One write on its way.
@@ -65,8 +68,8 @@ impl<'a> Write<'a> {
         &self.resource.row.names
     }
 
-    /// Runs the mutating plugins and then checks the rights to hand out rights.
-    pub(crate) fn mutate(
+    /// Runs the mutating plugins and webhooks, and then checks the rights to hand out rights.
+    pub(crate) async fn mutate(
         &self,
         operation: Operation,
         name: &str,
@@ -74,9 +77,18 @@ impl<'a> Write<'a> {
         old: Option<&Object>,
     ) -> Result<Value, Status> {
         let mut object = Object(object);
-        let request = self.request(operation, name, old);
-        let core = self.core;
-        core.admission.mutate(&request, &mut object, &core.lookup)?;
+        let plugins = |object: &mut Object| {
+            let request = self.request(operation, name, old);
+            let core = self.core;
+            core.admission.mutate(&request, object, &core.lookup)
+        };
+        plugins(&mut object)?;
+        if self.core.hooks.may_mutate()
+            && let Some(asked) = Asked::of(self, operation, name)
+        {
+            let mutated = webhooks::mutate(&asked, object.0, old, plugins);
+            object = Object(Box::pin(mutated).await?);
+        }
         self.core.authorizer.check_escalation(
             &self.call.user,
             self.names(),
@@ -121,32 +133,41 @@ impl<'a> Write<'a> {
         object.0
     }
 
-    /// Runs the validating plugins. Whoever admitted the write learns how it ended.
-    pub(crate) fn admit<'w>(
+    /// Runs the validating plugins and webhooks. Whoever admitted the write learns how it ended.
+    pub(crate) async fn admit<'w>(
         &'w self,
         operation: Operation,
         name: &'w str,
         object: Option<&'w Object>,
         old: Option<&'w Object>,
     ) -> Result<Admitted<'w>, Status> {
-        let admitted = Admitted {
-            core: self.core,
-            request: self.request(operation, name, old),
-            object,
-            stored: false,
-        };
         let core = self.core;
-        match core
-            .admission
-            .validate(&admitted.request, object, &core.lookup)
-        {
-            Ok(()) => Ok(admitted),
-            Err(status) => {
-                // The chain has taken back what it charged.
-                std::mem::forget(admitted);
-                Err(status)
+        let request = self.request(operation, name, old);
+        let deletes = operation == Operation::Delete;
+        let asked = match core.hooks.may_refuse() || deletes && core.hooks.may_mutate() {
+            true => Asked::of(self, operation, name),
+            false => None,
+        };
+        match asked {
+            None => core.admission.validate(&request, object, &core.lookup)?,
+            Some(asked) => {
+                let (admission, lookup) = (&core.admission, &core.lookup);
+                admission.validate_before_webhooks(&request, object, lookup)?;
+                let objects = (object.map(|object| &object.0), old.map(|old| &old.0));
+                let heard = Box::pin(webhooks::validate(&asked, objects)).await;
+                if let Err(status) = heard {
+                    admission.refused_by_webhook(&request, object);
+                    return Err(status);
+                }
+                admission.validate_behind_webhooks(&request, object, lookup)?;
             }
         }
+        Ok(Admitted {
+            core,
+            request,
+            object,
+            stored: false,
+        })
     }
 
     fn request<'w>(

@@ -13,5 +13,6 @@ mod nonsense;
 mod streams;
 mod tls;
 mod watches;
+mod webhooks;
 mod wire;
 mod writes;

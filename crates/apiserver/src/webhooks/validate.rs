@@ -1,0 +1,65 @@
+//! Validating webhooks: all side by side, on the final object.
+
+use admission::Operation;
+use futures::future::join_all;
+use meta::Status;
+use serde_json::Value;
+
+use super::Asked;
+use super::call::{self, Trouble, ask};
+use super::matching::{Objects, concerns};
+
+/// Asks all webhooks that the write concerns about the new and the old object; the first in
+/// order that refuses is heard. Deletions pass the mutating webhooks too, which then have
+/// nothing to change.
+pub(crate) async fn validate(
+    asked: &Asked<'_>,
+    (new, old): (Option<&Value>, Option<&Value>),
+) -> Result<(), Status> {
+    let objects = Objects { new, old };
+    if asked.operation == Operation::Delete {
+        ask_mutating(asked, objects).await?;
+    }
+    ask_validating(asked, objects).await
+}
+
+pub(super) async fn ask_validating(asked: &Asked<'_>, objects: Objects<'_>) -> Result<(), Status> {
+    let hooks = asked.core.hooks.validating.all.load_full();
+    let mut calls = Vec::new();
+    for hook in hooks.iter() {
+        let Some(resource) = concerns(hook, asked, objects).await? else {
+            continue;
+        };
+        calls.push(async move {
+            match ask(hook, asked, &resource, objects, false).await {
+                Ok(_) => Ok(()),
+                Err(Trouble::Calling(why)) => call::failed(hook, asked, &why),
+                Err(Trouble::Refused(status)) => Err(*status),
+            }
+        });
+    }
+    join_all(calls).await.into_iter().collect()
+}
+
+/// Asks mutating webhooks where nothing is there that a patch could change.
+pub(super) async fn ask_mutating(asked: &Asked<'_>, objects: Objects<'_>) -> Result<(), Status> {
+    let hooks = asked.core.hooks.mutating.all.load_full();
+    for hook in hooks.iter() {
+        let Some(resource) = concerns(hook, asked, objects).await? else {
+            continue;
+        };
+        match ask(hook, asked, &resource, objects, true).await {
+            Ok(verdict) if !verdict.changes() => {}
+            Ok(_) => {
+                return Err(Status::internal(format!(
+                    "admission webhook {:?} attempted to modify the object, which is not \
+                     supported for this operation",
+                    hook.name
+                )));
+            }
+            Err(Trouble::Calling(why)) => call::failed(hook, asked, &why)?,
+            Err(Trouble::Refused(status)) => return Err(*status),
+        }
+    }
+    Ok(())
+}
