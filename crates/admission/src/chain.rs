@@ -9,12 +9,17 @@
 //!    for each attempt of a retry, and for dry runs (not stored).
 
 use meta::{Object, Status};
+use serde_json::Value;
 
 use crate::plugin::{Awaited, Lookup, Plugin, Request};
+use crate::pod_security::PodSecurity;
+use crate::settings::{ConfigError, Settings};
 use crate::{
-    certificates, claim_resize, default_class, default_toleration_seconds, limit_ranger,
-    namespace_lifecycle, node_restriction, priority, quota, runtime_class, service_account,
-    taint_nodes,
+    always, always_pull_images, anti_affinity, certificates, claim_resize, declared_features, default_class,
+    default_toleration_seconds, deny_external_ips, event_rate_limit, extended_resource_toleration,
+    limit_ranger, namespace_exists, namespace_lifecycle, node_restriction, pod_node_selector,
+    pod_resize, pod_toleration_restriction, pod_topology_labels, priority, quota, runtime_class,
+    service_account, taint_nodes,
 };
 
 /// The first of the plugins that upstream asks behind the admission webhooks.
@@ -27,26 +32,131 @@ pub struct Chain {
     before_webhooks: usize,
 }
 
+/// Makes a plugin, from its part of the configuration.
+type Make = fn(&Value) -> Result<Box<dyn Plugin>, ConfigError>;
+
+/// All plugins in upstream's order, with whether they are on by default.
+const PLUGINS: &[(&str, bool, Make)] = &[
+    ("AlwaysAdmit", false, |_| made(always::AlwaysAdmit)),
+    ("NamespaceLifecycle", true, |_| {
+        made(namespace_lifecycle::NamespaceLifecycle)
+    }),
+    ("NamespaceExists", false, |_| {
+        made(namespace_exists::NamespaceExists)
+    }),
+    ("LimitPodHardAntiAffinityTopology", false, |_| {
+        made(anti_affinity::LimitPodHardAntiAffinityTopology)
+    }),
+    ("LimitRanger", true, |_| made(limit_ranger::LimitRanger)),
+    ("ServiceAccount", true, |_| {
+        made(service_account::ServiceAccount)
+    }),
+    ("NodeRestriction", true, |_| {
+        made(node_restriction::NodeRestriction)
+    }),
+    ("TaintNodesByCondition", true, |_| {
+        made(taint_nodes::TaintNodesByCondition)
+    }),
+    ("AlwaysPullImages", false, |_| {
+        made(always_pull_images::AlwaysPullImages)
+    }),
+    ("PodSecurity", true, |config| {
+        made(PodSecurity::new(config)?)
+    }),
+    ("PodNodeSelector", false, |config| {
+        made(pod_node_selector::PodNodeSelector::new(config)?)
+    }),
+    ("Priority", true, |_| made(priority::Priority)),
+    ("DefaultTolerationSeconds", true, |_| {
+        made(default_toleration_seconds::DefaultTolerationSeconds)
+    }),
+    ("PodTolerationRestriction", false, |config| {
+        made(pod_toleration_restriction::PodTolerationRestriction::new(
+            config,
+        )?)
+    }),
+    ("EventRateLimit", false, |config| {
+        made(event_rate_limit::EventRateLimit::new(config)?)
+    }),
+    ("ExtendedResourceToleration", false, |_| {
+        made(extended_resource_toleration::ExtendedResourceToleration)
+    }),
+    ("DefaultStorageClass", true, |_| {
+        made(default_class::STORAGE)
+    }),
+    ("PersistentVolumeClaimResize", true, |_| {
+        made(claim_resize::PersistentVolumeClaimResize)
+    }),
+    ("RuntimeClass", true, |_| made(runtime_class::RuntimeClass)),
+    ("CertificateApproval", true, |_| {
+        made(certificates::CertificateApproval)
+    }),
+    ("CertificateSigning", true, |_| {
+        made(certificates::CertificateSigning)
+    }),
+    ("CertificateSubjectRestriction", true, |_| {
+        made(certificates::CertificateSubjectRestriction)
+    }),
+    ("DefaultIngressClass", true, |_| {
+        made(default_class::INGRESS)
+    }),
+    ("DenyServiceExternalIPs", false, |_| {
+        made(deny_external_ips::DenyServiceExternalIps)
+    }),
+    ("PodTopologyLabels", true, |_| {
+        made(pod_topology_labels::PodTopologyLabels)
+    }),
+    ("NodeDeclaredFeatureValidator", true, |_| {
+        made(declared_features::NodeDeclaredFeatureValidator)
+    }),
+    ("PodResizeValidator", true, |_| {
+        made(pod_resize::PodResizeValidator)
+    }),
+    // Last, so that nothing is charged for what another plugin refuses.
+    ("ResourceQuota", true, |_| {
+        made(quota::ResourceQuota::default())
+    }),
+    ("AlwaysDeny", false, |_| made(always::AlwaysDeny)),
+];
+
+/// Upstream's plugins that have nothing to do while the alpha kinds they guard are not served, or
+/// that run in a stage of their own. They may be named, so that upstream's flags can be kept.
+const IDLE: [&str; 8] = [
+    "ClusterTrustBundleAttest",
+    "JobValidation",
+    "MutatingAdmissionPolicy",
+    "MutatingAdmissionWebhook",
+    "PodGroupProtection",
+    "PodGroupWorkloadExists",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionWebhook",
+];
+
+fn made(plugin: impl Plugin) -> Result<Box<dyn Plugin>, ConfigError> {
+    Ok(Box::new(plugin))
+}
+
 /// The plugins that are on by default, in upstream's order.
 pub fn chain() -> Chain {
-    Chain::new(vec![
-        Box::new(namespace_lifecycle::NamespaceLifecycle),
-        Box::new(limit_ranger::LimitRanger),
-        Box::new(service_account::ServiceAccount),
-        Box::new(node_restriction::NodeRestriction),
-        Box::new(taint_nodes::TaintNodesByCondition),
-        Box::new(priority::Priority),
-        Box::new(default_toleration_seconds::DefaultTolerationSeconds),
-        Box::new(default_class::STORAGE),
-        Box::new(claim_resize::PersistentVolumeClaimResize),
-        Box::new(runtime_class::RuntimeClass),
-        Box::new(certificates::CertificateApproval),
-        Box::new(certificates::CertificateSigning),
-        Box::new(certificates::CertificateSubjectRestriction),
-        Box::new(default_class::INGRESS),
-        // Last, so that nothing is charged for what another plugin refuses.
-        Box::new(quota::ResourceQuota::default()),
-    ])
+    let on = PLUGINS.iter().filter(|(_, on, _)| *on);
+    // Without a configuration there is nothing to refuse.
+    let plugins = on.filter_map(|(_, _, make)| make(&Value::Null).ok());
+    Chain::new(plugins.collect())
+}
+
+/// The plugins that an operator wants, in upstream's order.
+pub fn chain_with(settings: &Settings) -> Result<Chain, ConfigError> {
+    let known = PLUGINS.iter().map(|(name, _, _)| *name);
+    let known: Vec<_> = known.chain(IDLE).collect();
+    settings.check(&known)?;
+    let mut plugins = Vec::new();
+    for (name, on, make) in PLUGINS {
+        let has = |list: &[String]| list.iter().any(|one| one == name);
+        if has(&settings.enable) || (*on && !has(&settings.disable)) {
+            plugins.push(make(settings.of(name))?);
+        }
+    }
+    Ok(Chain::new(plugins))
 }
 
 impl Chain {
@@ -165,7 +275,7 @@ mod tests {
     use std::sync::Arc;
 
     use parking_lot::Mutex;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::plugin::Operation;
@@ -219,6 +329,7 @@ mod tests {
                 "ServiceAccount",
                 "NodeRestriction",
                 "TaintNodesByCondition",
+                "PodSecurity",
                 "Priority",
                 "DefaultTolerationSeconds",
                 "DefaultStorageClass",
@@ -228,6 +339,9 @@ mod tests {
                 "CertificateSigning",
                 "CertificateSubjectRestriction",
                 "DefaultIngressClass",
+                "PodTopologyLabels",
+                "NodeDeclaredFeatureValidator",
+                "PodResizeValidator",
                 "ResourceQuota",
             ]
         );
@@ -293,6 +407,64 @@ mod tests {
         }
     }
 
+    /// All plugins that can be had without a configuration, but the one that refuses everything.
+    fn everything() -> Chain {
+        let names = PLUGINS.iter().map(|(name, _, _)| (*name).to_owned());
+        let settings = Settings {
+            enable: names.filter(|name| name != "AlwaysDeny").collect(),
+            ..Settings::default()
+        };
+        chain_with(&settings).expect("settings without faults")
+    }
+
+    #[test]
+    fn settings_choose_plugins() {
+        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let settings = Settings {
+            enable: list(&["AlwaysPullImages", "JobValidation"]),
+            disable: list(&["PodSecurity"]),
+            ..Settings::default()
+        };
+        let names = chain_with(&settings).expect("a chain").names();
+        assert!(names.contains(&"AlwaysPullImages") && !names.contains(&"PodSecurity"));
+        let refused = |settings: Settings| {
+            chain_with(&settings)
+                .err()
+                .map(|error| error.to_string())
+                .unwrap_or_default()
+        };
+        let unknown = Settings {
+            enable: list(&["Nonsense"]),
+            ..Settings::default()
+        };
+        assert_eq!(refused(unknown), "admission plugin Nonsense: unknown");
+        let both = Settings {
+            enable: list(&["PodSecurity"]),
+            disable: list(&["PodSecurity"]),
+            ..Settings::default()
+        };
+        assert_eq!(
+            refused(both),
+            "admission plugin PodSecurity: is both enabled and disabled"
+        );
+    }
+
+    #[test]
+    fn a_file_configures_plugins() {
+        let file = json!({"apiVersion": "apiserver.config.k8s.io/v1",
+            "kind": "AdmissionConfiguration",
+            "plugins": [{"name": "EventRateLimit", "path": "events.yaml"},
+                {"name": "PodSecurity", "configuration": null}]});
+        let mut settings = Settings::default();
+        let done = settings.configure(&file, &mut |path| match path {
+            "events.yaml" => Ok(json!({"limits": []})),
+            _ => Err("no such file".into()),
+        });
+        assert_eq!(done, Ok(()));
+        assert_eq!(settings.plugins["EventRateLimit"], json!({"limits": []}));
+        assert_eq!(settings.plugins["PodSecurity"], Value::Null);
+    }
+
     #[test]
     fn no_tree_makes_a_plugin_panic() {
         let mut dice = Dice(1);
@@ -348,7 +520,7 @@ mod tests {
             if round % 3 == 0 {
                 asked.user = auth::Identity::user("system:node:a", &["system:nodes"]);
             }
-            let (chain, request) = (chain(), asked.borrow());
+            let (chain, request) = (everything(), asked.borrow());
             let _ = chain.awaited(&request, &new, &world);
             let _ = chain.mutate(&request, &mut new, &world);
             if chain.validate(&request, Some(&new), &world).is_ok() {

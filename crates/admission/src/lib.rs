@@ -6,26 +6,44 @@
     reason = "a Status is made for refusals only, and boxing it would burden every caller"
 )]
 
+<<<<<<< HEAD
 mod certificates;
+=======
+mod always;
+mod always_pull_images;
+mod anti_affinity;
+>>>>>>> 9fb3ec6 (Keep pods to their namespace's security standard)
 pub mod chain;
 mod claim_resize;
+mod declared_features;
 mod default_class;
 mod default_toleration_seconds;
+mod deny_external_ips;
+mod event_rate_limit;
+mod extended_resource_toleration;
 mod limit_ranger;
+mod namespace_exists;
 mod namespace_lifecycle;
 mod node_restriction;
 pub mod plugin;
+mod pod_node_selector;
+mod pod_resize;
+mod pod_security;
+mod pod_toleration_restriction;
+mod pod_topology_labels;
 mod priority;
 pub mod quota;
 pub mod resources;
 mod runtime_class;
 mod service_account;
+mod settings;
 mod taint_nodes;
 mod tree;
 
-pub use chain::{Chain, chain};
-pub use plugin::{Awaited, Lookup, Operation, Plugin, Request};
+pub use chain::{Chain, chain, chain_with};
+pub use plugin::{Awaited, Lookup, Notes, Operation, Plugin, Request};
 pub use priority::system_priority_classes;
+pub use settings::{ConfigError, Settings};
 
 #[cfg(test)]
 pub(crate) mod testing;

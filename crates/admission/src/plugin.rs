@@ -29,6 +29,23 @@ pub struct Request<'a> {
     /// The object as stored now; `None` for a creation.
     pub old: Option<&'a Object>,
     pub dry_run: bool,
+    /// Takes what plugins want to say.
+    pub notes: &'a dyn Notes,
+}
+
+/// Takes what plugins say beside yes and no.
+pub trait Notes: Send + Sync {
+    /// Tells the user something that is no failure.
+    fn warn(&self, text: String);
+
+    /// Adds to the audit record of the request, where one is kept.
+    fn annotate(&self, _key: &str, _value: &str) {}
+}
+
+impl std::fmt::Debug for dyn Notes + '_ {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Notes")
+    }
 }
 
 impl Request<'_> {

@@ -8,7 +8,7 @@ use meta::{Names, Object};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::plugin::{Lookup, Operation, Request};
+use crate::plugin::{Lookup, Notes, Operation, Request};
 
 /// Objects by resource, namespace and name.
 #[derive(Default)]
@@ -69,6 +69,21 @@ pub(crate) struct Asked {
     pub(crate) user: Identity,
     pub(crate) old: Option<Object>,
     pub(crate) dry_run: bool,
+    pub(crate) notes: Heard,
+}
+
+/// What plugins said: warnings as they are, audit annotations as `key=value`.
+#[derive(Default)]
+pub(crate) struct Heard(pub(crate) Mutex<Vec<String>>);
+
+impl Notes for Heard {
+    fn warn(&self, text: String) {
+        self.0.lock().push(text);
+    }
+
+    fn annotate(&self, key: &str, value: &str) {
+        self.0.lock().push(format!("{key}={value}"));
+    }
 }
 
 /// `resource` as `pods`, `pods/status` or `deployments.apps`.
@@ -93,6 +108,7 @@ pub(crate) fn request(operation: Operation, resource: &str, name: &str) -> Asked
         user: Identity::user("jane", &[]),
         old: None,
         dry_run: false,
+        notes: Heard::default(),
     }
 }
 
@@ -107,6 +123,7 @@ impl Asked {
             user: &self.user,
             old: self.old.as_ref(),
             dry_run: self.dry_run,
+            notes: &self.notes,
         }
     }
 }

@@ -110,3 +110,9 @@ impl Call {
         }
     }
 }
+
+impl admission::Notes for Call {
+    fn warn(&self, text: String) {
+        Call::warn(self, text);
+    }
+}

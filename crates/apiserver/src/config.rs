@@ -35,6 +35,8 @@ pub struct Config {
     pub request_timeout: Duration,
     /// What is encrypted in the store, and how; `None`: nothing.
     pub encryption: Option<Arc<Encryption>>,
+    /// Which admission plugins run, and what they are told.
+    pub admission: admission::Settings,
     /// What `/version` reports, such as `v1.36.0+sampan`.
     pub git_version: String,
     /// The commit this binary was built from.
@@ -60,6 +62,7 @@ impl Config {
             max_requests_inflight: 800,
             request_timeout: Duration::from_secs(60),
             encryption: None,
+            admission: admission::Settings::default(),
             git_version: "v1.36.2+sampan".into(),
             git_commit: "unknown".into(),
             build_date: "1970-01-01T00:00:00Z".into(),

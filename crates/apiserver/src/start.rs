@@ -44,6 +44,9 @@ pub enum BuildError {
     /// Kubelets cannot be dialed.
     #[error("cannot set up TLS for kubelets")]
     KubeletClient(#[source] client::remote::RemoteError),
+    /// The settings of admission cannot be followed.
+    #[error("admission")]
+    Admission(#[source] admission::ConfigError),
     /// An object that every cluster has cannot be written.
     #[error("cannot write {what}")]
     Bootstrap {
@@ -102,7 +105,7 @@ pub async fn build(
         authenticator,
         authorizer,
         signer,
-        admission: admission::chain(),
+        admission: admission::chain_with(&config.admission).map_err(BuildError::Admission)?,
         hooks,
         allocations,
         event_leases: crate::keep::EventLeases::new(config.event_ttl),

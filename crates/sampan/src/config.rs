@@ -1,6 +1,8 @@
 //! What a server is told, by flags and by `sampan.yaml`. Names are kube's and
 //! k3s's where these have one; flags override the file.
 
+mod admission;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
@@ -109,6 +111,17 @@ pub(crate) struct ServerArgs {
     /// Follow changes of --encryption-provider-config [default: true]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     encryption_provider_config_automatic_reload: Option<bool>,
+    /// Admission plugins to run besides those that are on by default
+    #[arg(long, value_delimiter = ',')]
+    #[serde(default)]
+    enable_admission_plugins: Vec<String>,
+    /// Admission plugins that are on by default and shall not run
+    #[arg(long, value_delimiter = ',')]
+    #[serde(default)]
+    disable_admission_plugins: Vec<String>,
+    /// File with an AdmissionConfiguration
+    #[arg(long)]
+    admission_control_config_file: Option<PathBuf>,
     /// Threads that serve requests
     #[arg(long)]
     worker_threads: Option<usize>,
@@ -147,6 +160,9 @@ pub(crate) struct Config {
     pub client_ca_file: Option<PathBuf>,
     pub encryption_provider_config: Option<PathBuf>,
     pub encryption_provider_config_automatic_reload: bool,
+    pub enable_admission_plugins: Vec<String>,
+    pub disable_admission_plugins: Vec<String>,
+    pub admission_control_config_file: Option<PathBuf>,
     pub worker_threads: usize,
     pub kubeconfig: Option<PathBuf>,
 }
@@ -210,6 +226,17 @@ impl ServerArgs {
             encryption_provider_config_automatic_reload: self
                 .encryption_provider_config_automatic_reload
                 .or(file.encryption_provider_config_automatic_reload),
+            enable_admission_plugins: list(
+                self.enable_admission_plugins,
+                file.enable_admission_plugins,
+            ),
+            disable_admission_plugins: list(
+                self.disable_admission_plugins,
+                file.disable_admission_plugins,
+            ),
+            admission_control_config_file: self
+                .admission_control_config_file
+                .or(file.admission_control_config_file),
             worker_threads: self.worker_threads.or(file.worker_threads),
             kubeconfig: self.kubeconfig,
         }
@@ -305,6 +332,9 @@ impl ServerArgs {
             encryption_provider_config_automatic_reload: self
                 .encryption_provider_config_automatic_reload
                 .unwrap_or(true),
+            enable_admission_plugins: self.enable_admission_plugins,
+            disable_admission_plugins: self.disable_admission_plugins,
+            admission_control_config_file: self.admission_control_config_file,
             worker_threads: self.worker_threads.unwrap_or_else(default_threads),
             kubeconfig: self.kubeconfig,
             data_dir,

@@ -195,6 +195,7 @@ async fn api_server_on(
         port,
         encryption: Some(encryption_at_rest(config, crew).await?),
         git_version: VERSION.into(),
+        admission: config.admission()?,
         ..apiserver::Config::new(pki.clone())
     };
     let api = apiserver::build(settings, store, crew)

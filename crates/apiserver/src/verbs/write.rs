@@ -185,6 +185,7 @@ impl<'a> Write<'a> {
             user: &self.call.user,
             old,
             dry_run: self.dry_run,
+            notes: self.call,
         }
     }
 
