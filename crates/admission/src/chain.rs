@@ -15,11 +15,11 @@ use crate::plugin::{Awaited, Lookup, Plugin, Request};
 use crate::pod_security::PodSecurity;
 use crate::settings::{ConfigError, Settings};
 use crate::{
-    always, always_pull_images, anti_affinity, certificates, claim_resize, declared_features, default_class,
-    default_toleration_seconds, deny_external_ips, event_rate_limit, extended_resource_toleration,
-    limit_ranger, namespace_exists, namespace_lifecycle, node_restriction, pod_node_selector,
-    pod_resize, pod_toleration_restriction, pod_topology_labels, priority, quota, runtime_class,
-    service_account, taint_nodes,
+    always, always_pull_images, anti_affinity, certificates, claim_resize, declared_features,
+    default_class, default_toleration_seconds, deny_external_ips, event_rate_limit,
+    extended_resource_toleration, limit_ranger, namespace_exists, namespace_lifecycle,
+    node_restriction, pod_node_selector, pod_resize, pod_toleration_restriction,
+    pod_topology_labels, priority, quota, runtime_class, service_account, taint_nodes,
 };
 
 /// The first of the plugins that upstream asks behind the admission webhooks.

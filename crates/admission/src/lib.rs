@@ -6,13 +6,10 @@
     reason = "a Status is made for refusals only, and boxing it would burden every caller"
 )]
 
-<<<<<<< HEAD
-mod certificates;
-=======
 mod always;
 mod always_pull_images;
 mod anti_affinity;
->>>>>>> 9fb3ec6 (Keep pods to their namespace's security standard)
+mod certificates;
 pub mod chain;
 mod claim_resize;
 mod declared_features;

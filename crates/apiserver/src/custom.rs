@@ -317,6 +317,7 @@ fn resources(definition: &Value, cache: &Arc<Cache>, revision: i64) -> Vec<Arc<R
             stored: Arc::clone(&keeper),
             to_stored: rename(kept),
             from_stored: rename(shown),
+            fields: &[],
         });
         all.push(Arc::new(own));
     }

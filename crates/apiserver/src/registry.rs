@@ -36,6 +36,8 @@ pub(crate) struct Seen {
     pub(crate) stored: Arc<Resource>,
     pub(crate) to_stored: Convert,
     pub(crate) from_stored: Convert,
+    /// As [`kinds::View::fields`].
+    pub(crate) fields: &'static [(&'static str, &'static str)],
 }
 
 impl Resource {
@@ -85,6 +87,7 @@ impl Resource {
                 stored,
                 to_stored: Arc::new(view.to_stored),
                 from_stored: Arc::new(view.from_stored),
+                fields: view.fields,
             }),
             stamp: 0,
         })

@@ -14,20 +14,41 @@ pub(crate) struct Filter {
     pub(crate) fields: FieldSelector,
 }
 
+/// What a selectable field is called where objects are kept; 400 when it is none.
+fn kept_name(resource: &Resource, field: &str) -> Result<String, Status> {
+    let known = resource.row.strategy.selectable_field_names();
+    let seen = resource.seen.as_ref().map_or(&[][..], |seen| seen.fields);
+    let found = match seen {
+        [] => known
+            .iter()
+            .find(|own| **own == field)
+            .map(|own| (*own).to_owned()),
+        pairs => {
+            let pair = pairs.iter().find(|(own, _)| *own == field);
+            pair.map(|(_, kept)| (*kept).to_owned())
+        }
+    };
+    found.ok_or_else(|| {
+        Status::bad_request(match known.is_empty() && !resource.custom {
+            true => format!(
+                "{field:?} is not a known field selector: only \"metadata.name\", \
+                 \"metadata.namespace\""
+            ),
+            false => format!("field label not supported: {field}"),
+        })
+    })
+}
+
 impl Filter {
     /// Reads the selectors of a request; 400 when they do not parse or name unknown fields.
     pub(crate) fn read(call: &Call, resource: &Resource) -> Result<Filter, Status> {
         let labels = call.query.get("labelSelector").unwrap_or("");
         let labels =
             LabelSelector::parse(labels).map_err(|error| Status::bad_request(error.to_string()))?;
-        let fields = call.info.field_selector.clone();
-        let known = resource.row.strategy.selectable_field_names();
-        for (field, _, _) in &fields.requirements {
-            let common = matches!(field.as_str(), "metadata.name" | "metadata.namespace");
-            if !common && !known.contains(&field.as_str()) {
-                return Err(Status::bad_request(format!(
-                    "field label not supported: {field}"
-                )));
+        let mut fields = call.info.field_selector.clone();
+        for (field, _, _) in &mut fields.requirements {
+            if !matches!(field.as_str(), "metadata.name" | "metadata.namespace") {
+                *field = kept_name(resource, field)?;
             }
         }
         let prefix = match (&*call.info.namespace, resource.row.names.is_namespaced()) {

@@ -16,6 +16,9 @@ pub struct View {
     pub names: Names,
     /// Group and kind of the row that keeps the objects, as for [`crate::row`].
     pub stored: (&'static str, &'static str),
+    /// Fields that selectors may name, each with its name in the stored version; when empty, they
+    /// are those of the stored kind.
+    pub fields: &'static [(&'static str, &'static str)],
     /// Turns an object of this version into one of the stored version.
     pub to_stored: fn(&mut Value),
     /// Turns a stored object into one of this version.
@@ -43,12 +46,14 @@ static VIEWS: LazyLock<Vec<View>> = LazyLock::new(|| {
         View {
             names: Names::namespaced("events.k8s.io", "v1", "Event", "events").short(&["ev"]),
             stored: ("", "Event"),
+            fields: &EVENT_SELECTORS,
             to_stored: event_to_core,
             from_stored: event_from_core,
         },
         View {
             names: autoscaler.short(&["hpa"]).categories(&["all"]),
             stored: ("autoscaling", "HorizontalPodAutoscaler"),
+            fields: &[],
             to_stored: autoscaler_to_v2,
             from_stored: autoscaler_from_v2,
         },
@@ -59,6 +64,23 @@ static VIEWS: LazyLock<Vec<View>> = LazyLock::new(|| {
 pub fn views() -> &'static [View] {
     &VIEWS
 }
+
+/// What selects events: in `events.k8s.io/v1` and in `v1`.
+const EVENT_SELECTORS: [(&str, &str); 10] = [
+    ("reason", "reason"),
+    ("regarding.kind", "involvedObject.kind"),
+    ("regarding.namespace", "involvedObject.namespace"),
+    ("regarding.name", "involvedObject.name"),
+    ("regarding.uid", "involvedObject.uid"),
+    ("regarding.apiVersion", "involvedObject.apiVersion"),
+    (
+        "regarding.resourceVersion",
+        "involvedObject.resourceVersion",
+    ),
+    ("regarding.fieldPath", "involvedObject.fieldPath"),
+    ("reportingController", "reportingComponent"),
+    ("type", "type"),
+];
 
 /// The fields of an event that have two names: in `events.k8s.io/v1` and in `v1`.
 const EVENT_FIELDS: [(&str, &str); 7] = [
@@ -242,7 +264,13 @@ mod tests {
     #[test]
     fn views_refer_to_rows() {
         for view in views() {
-            assert!(view.row().is_some(), "{:?}", view.names);
+            let row = view.row();
+            assert!(row.is_some(), "{:?}", view.names);
+            let known = row.map(|row| row.strategy.selectable_field_names());
+            let known = known.unwrap_or_default();
+            for (_, stored) in view.fields {
+                assert!(known.contains(stored), "{stored}");
+            }
         }
     }
 }
