@@ -6,7 +6,7 @@ use std::time::Duration;
 use auth::Pki;
 use base::Crew;
 use client::{Access, Body, BoxError};
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, HOST, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -36,21 +36,33 @@ const HOP_HEADERS: [&str; 8] = [
 pub(crate) struct Dialer {
     /// Shows our client certificate, and takes only what the cluster's authority signed.
     kubelet: Arc<rustls::ClientConfig>,
+    /// Takes any certificate, as proxies to pods do.
+    unverified: Arc<rustls::ClientConfig>,
     crew: Crew,
 }
 
+/// How a backend is spoken to.
+#[derive(Clone, Debug)]
+pub(crate) enum Channel {
+    Plain,
+    /// TLS with our client certificate.
+    Kubelet,
+    /// TLS with anybody.
+    Unverified,
+}
+
 /// Where a request goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Target {
     /// Address or name.
     pub(crate) host: String,
     pub(crate) port: u16,
-    /// Whether it is a kubelet, which speaks TLS with us.
-    pub(crate) kubelet: bool,
+    pub(crate) channel: Channel,
 }
 
 impl Target {
-    fn authority(&self) -> String {
+    /// Host and port.
+    pub(crate) fn authority(&self) -> String {
         match self.host.contains(':') {
             true => format!("[{}]:{}", self.host, self.port),
             false => format!("{}:{}", self.host, self.port),
@@ -71,8 +83,16 @@ impl Dialer {
         };
         let mut config = client::remote::tls_config(&access).map_err(BuildError::KubeletClient)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let anybody = Access {
+            insecure: true,
+            ..Access::default()
+        };
+        let mut unverified =
+            client::remote::tls_config(&anybody).map_err(BuildError::KubeletClient)?;
+        unverified.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Dialer {
             kubelet: Arc::new(config),
+            unverified: Arc::new(unverified),
             crew: crew.clone(),
         })
     }
@@ -86,8 +106,11 @@ impl Dialer {
         client: Option<OnUpgrade>,
     ) -> Result<Response<Body>, Status> {
         let authority = target.authority();
-        if let Ok(host) = HeaderValue::from_str(&authority) {
-            request.headers_mut().insert(http::header::HOST, host);
+        if let (false, Ok(host)) = (
+            request.headers().contains_key(HOST),
+            HeaderValue::from_str(&authority),
+        ) {
+            request.headers_mut().insert(HOST, host);
         }
         let mut answer = self.send(target, request).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -124,14 +147,16 @@ impl Dialer {
             .map_err(|_| failed(&"i/o timeout"))?
             .map_err(|error| failed(&error))?;
         tcp.set_nodelay(true).map_err(|error| failed(&error))?;
-        if !target.kubelet {
-            return self
-                .exchange(tcp, request)
-                .await
-                .map_err(|error| failed(&error));
-        }
+        let tls = match &target.channel {
+            Channel::Plain => {
+                let answer = self.exchange(tcp, request).await;
+                return answer.map_err(|error| failed(&error));
+            }
+            Channel::Kubelet => Arc::clone(&self.kubelet),
+            Channel::Unverified => Arc::clone(&self.unverified),
+        };
         let name = ServerName::try_from(target.host.clone()).map_err(|error| failed(&error))?;
-        let connector = TlsConnector::from(Arc::clone(&self.kubelet));
+        let connector = TlsConnector::from(tls);
         let tls = tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(name, tcp)).await;
         let tls = tls
             .map_err(|_| failed(&"TLS handshake timeout"))?

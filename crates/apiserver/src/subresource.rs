@@ -3,6 +3,8 @@
 pub(crate) mod binding;
 pub(crate) mod connect;
 pub(crate) mod eviction;
+mod links;
+pub(crate) mod proxy;
 pub(crate) mod scale;
 pub(crate) mod token;
 
@@ -144,11 +146,13 @@ pub(crate) async fn answer(
     let info = &call.info;
     let known = of(resource).find(|sub| sub.name == info.subresource);
     let known = known.ok_or_else(no_such_resource)?;
-    if !known.verbs.contains(&info.verb) {
+    // Proxies pass every method on, also those that have no verb.
+    if !known.verbs.contains(&info.verb) && known.name != "proxy" {
         return Err(method_not_allowed());
     }
     match (known.name, info.verb) {
-        ("log" | "exec" | "attach" | "portforward" | "proxy", _) => {
+        ("proxy", _) => Box::pin(proxy::answer(core, call, resource, parts, body)).await,
+        ("log" | "exec" | "attach" | "portforward", _) => {
             Box::pin(connect::connect(core, call, resource, parts, body)).await
         }
         ("scale", _) => Box::pin(scale::answer(core, call, resource, body)).await,

@@ -1,4 +1,4 @@
-//! log, exec, attach, port-forward and proxies: from an object to the place that answers for it.
+//! log, exec, attach and port-forward: from an object to the place that answers for it.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use client::request::percent_encode;
 use http::Request;
 use http::request::Parts;
 use hyper::upgrade::OnUpgrade;
-use meta::{LabelSelector, Object, Status};
+use meta::{Object, Status};
 use serde_json::Value;
 
 use crate::chain::Call;
@@ -15,7 +15,7 @@ use crate::dispatch::no_such_resource;
 use crate::registry::Resource;
 use crate::respond::Answer;
 use crate::server::Core;
-use crate::stream::{self, Target};
+use crate::stream::{self, Channel, Target};
 use crate::verbs::get::newest;
 use crate::verbs::write::Write;
 
@@ -45,10 +45,7 @@ pub(crate) async fn connect(
     let admitted = write.admit(admission::Operation::Connect, name, None, None);
     drop(admitted.await?);
     crate::webhooks::connection(&write).await?;
-    let (target, path) = match call.info.subresource.as_str() {
-        "proxy" => proxied(core, call, resource).await?,
-        _ => in_pod(core, call, resource).await?,
-    };
+    let (target, path) = in_pod(core, call, resource).await?;
     let upgrade = parts.extensions.remove::<OnUpgrade>();
     let mut request = Request::builder()
         .method(parts.method)
@@ -59,7 +56,7 @@ pub(crate) async fn connect(
     let answer = core.dialer.pass_on(&target, request, upgrade).await?;
     let code = answer.status();
     let refused = code.is_client_error() || code.is_server_error();
-    match refused && call.info.subresource != "proxy" {
+    match refused {
         true => Err(stream::failure(answer).await),
         false => Ok(answer),
     }
@@ -175,7 +172,7 @@ fn check_log(call: &Call) -> Result<(), Status> {
 }
 
 /// The kubelet of a node.
-fn kubelet(core: &Core, node: &str) -> Result<Target, Status> {
+pub(crate) fn kubelet(core: &Core, node: &str) -> Result<Target, Status> {
     use admission::Lookup as _;
     let found = core
         .lookup
@@ -206,7 +203,7 @@ fn kubelet(core: &Core, node: &str) -> Result<Target, Status> {
     Ok(Target {
         host: host.to_owned(),
         port: port.filter(|port| *port > 0).unwrap_or(KUBELET_PORT),
-        kubelet: true,
+        channel: Channel::Kubelet,
     })
 }
 
@@ -220,147 +217,5 @@ fn add_query(path: &mut String, call: &Call, without: &[&str]) {
             percent_encode(key),
             percent_encode(value)
         ));
-    }
-}
-
-/// What a proxy path leads to: a node's kubelet, a pod, or a ready endpoint of a service.
-async fn proxied(
-    core: &Core,
-    call: &Call,
-    resource: &Resource,
-) -> Result<(Target, String), Status> {
-    let mut path = format!("/{}", call.info.tail);
-    add_query(&mut path, call, &[]);
-    let (scheme, name, port) = split_name(&call.info.name);
-    if scheme == "https" {
-        return Err(Status::bad_request(
-            "proxies to https backends are not supported",
-        ));
-    }
-    let namespace = call.info.namespace.as_str();
-    let host_and_port = match resource.row.names.plural.as_str() {
-        "nodes" => {
-            newest(core, resource, "", name).await?;
-            return Ok((kubelet(core, name)?, path));
-        }
-        "pods" => {
-            let pod = newest(core, resource, namespace, name).await?.shared_tree();
-            pod_address(&pod, port)
-        }
-        _ => {
-            newest(core, resource, namespace, name).await?;
-            service_endpoint(core, namespace, name, port)
-        }
-    };
-    let (host, port) = host_and_port.ok_or_else(|| {
-        let text = format!("no endpoints available for service {name:?}");
-        Status::new(meta::Reason::ServiceUnavailable, text)
-    })?;
-    let target = Target {
-        host,
-        port,
-        kubelet: false,
-    };
-    Ok((target, path))
-}
-
-/// `[scheme:]name[:port]`.
-fn split_name(text: &str) -> (&str, &str, &str) {
-    let parts: Vec<&str> = text.split(':').collect();
-    match parts.as_slice() {
-        [scheme, name, port] => (scheme, name, port),
-        [name, port] => ("", name, port),
-        _ => ("", text, ""),
-    }
-}
-
-fn pod_address(pod: &Object, port: &str) -> Option<(String, u16)> {
-    let host = pod.text("/status/podIP");
-    let containers = pod.0.pointer("/spec/containers").and_then(Value::as_array);
-    let ports = containers
-        .into_iter()
-        .flatten()
-        .filter_map(|container| container["ports"].as_array())
-        .flatten();
-    let number = |port: &Value| u16::try_from(port["containerPort"].as_u64()?).ok();
-    let mut fitting = ports.filter(|own| port.is_empty() || own["name"] == port);
-    let port = match port.parse::<u16>() {
-        Ok(port) => Some(port),
-        Err(_) => fitting.find_map(number).or(port.is_empty().then_some(80)),
-    };
-    (!host.is_empty()).then_some(())?;
-    Some((host.to_owned(), port?))
-}
-
-fn service_endpoint(
-    core: &Core,
-    namespace: &str,
-    service: &str,
-    port: &str,
-) -> Option<(String, u16)> {
-    use admission::Lookup as _;
-    let own = LabelSelector::equal([("kubernetes.io/service-name", service)]);
-    let port_name = core
-        .lookup
-        .get("services", namespace, service)
-        .and_then(|service| {
-            // A number means the service's port, whose name is the endpoint's.
-            let ports = service
-                .0
-                .pointer("/spec/ports")
-                .and_then(Value::as_array)?
-                .clone();
-            let number = port.parse::<u64>().ok();
-            let fits = |own: &&Value| match (port, number) {
-                ("", _) => true,
-                (_, Some(number)) => own["port"] == number,
-                (name, None) => own["name"] == name,
-            };
-            let found = ports.iter().find(fits)?;
-            Some(found["name"].as_str().unwrap_or("").to_owned())
-        })?;
-    let slices = core
-        .lookup
-        .list("endpointslices.discovery.k8s.io", namespace);
-    let mut candidates = Vec::new();
-    for slice in slices
-        .iter()
-        .filter(|slice| own.matches(|key| slice.label(key)))
-    {
-        let ports = slice.0.get("ports").and_then(Value::as_array);
-        let port = ports
-            .into_iter()
-            .flatten()
-            .find(|own| own["name"].as_str().unwrap_or("") == port_name);
-        let port = port.and_then(|port| u16::try_from(port["port"].as_u64()?).ok());
-        let Some(port) = port else {
-            continue;
-        };
-        let endpoints = slice.0.get("endpoints").and_then(Value::as_array);
-        for endpoint in endpoints.into_iter().flatten() {
-            let ready = endpoint
-                .pointer("/conditions/ready")
-                .and_then(Value::as_bool);
-            let address = endpoint.pointer("/addresses/0").and_then(Value::as_str);
-            if let (true, Some(address)) = (ready.unwrap_or(true), address) {
-                candidates.push((address.to_owned(), port));
-            }
-        }
-    }
-    match candidates.len() {
-        0 => None,
-        count => Some(candidates.swap_remove(rand::random_range(0..count))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn proxy_names_are_split() {
-        assert_eq!(split_name("web"), ("", "web", ""));
-        assert_eq!(split_name("web:http"), ("", "web", "http"));
-        assert_eq!(split_name("http:web:80"), ("http", "web", "80"));
     }
 }

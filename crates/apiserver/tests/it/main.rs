@@ -10,6 +10,7 @@ mod encrypted;
 mod kubectl;
 mod lists;
 mod nonsense;
+mod proxies;
 mod streams;
 mod tls;
 mod watches;

@@ -17,6 +17,10 @@ use crate::cluster::{Cluster, PODS, pod};
 
 /// A kubelet's HTTPS port: tells who asked for what, and echoes upgraded streams.
 async fn kubelet(cluster: &Cluster) -> u16 {
+    echo_over_tls(cluster, "127.0.0.1").await
+}
+
+pub(crate) async fn echo_over_tls(cluster: &Cluster, address: &str) -> u16 {
     let pair =
         cluster
             .pki
@@ -25,7 +29,7 @@ async fn kubelet(cluster: &Cluster) -> u16 {
     let mut tls = (*tls).clone();
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(tls));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = tokio::net::TcpListener::bind((address, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let stop = cluster.crew.stop();
     cluster.crew.spawn("kubelet", async move {
