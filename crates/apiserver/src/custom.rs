@@ -2,6 +2,7 @@
 //! path as any other kind.
 
 mod columns;
+mod convert;
 mod shape;
 mod strategy;
 mod validate;
@@ -20,6 +21,7 @@ use crate::cache::{Cache, Entry};
 use crate::registry::{Resource, Seen, custom_prefix};
 use crate::server::Core;
 use crate::verbs::write::text;
+pub(crate) use convert::Conversion;
 use strategy::CustomStrategy;
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -118,7 +120,8 @@ impl Definitions {
             return Err(Status::internal("the name belongs to a built-in kind"));
         }
         let cache = self.cache(&group, &plural, definition).await?;
-        let resources = resources(definition, &cache, entry.revision);
+        let conversion = Conversion::of(definition, &self.core.webhooks);
+        let resources = resources(definition, &cache, conversion.as_ref(), entry.revision);
         self.core
             .registry
             .replace_custom(&group, &plural, resources);
@@ -294,20 +297,29 @@ fn set_condition(
 }
 
 /// The resources of all served versions; the stored one keeps the objects of the others.
-fn resources(definition: &Value, cache: &Arc<Cache>, revision: i64) -> Vec<Arc<Resource>> {
+fn resources(
+    definition: &Value,
+    cache: &Arc<Cache>,
+    conversion: Option<&Arc<Conversion>>,
+    revision: i64,
+) -> Vec<Arc<Resource>> {
+    let resource = |version: &Value| Resource {
+        conversion: conversion.cloned(),
+        ..resource(definition, version, cache, revision)
+    };
     let stored = versions(definition).find(|version| version["storage"] == true);
     let Some(stored) = stored else {
         return Vec::new();
     };
     let stored_version = text(stored, "/name").to_owned();
-    let keeper = Arc::new(resource(definition, stored, cache, revision));
+    let keeper = Arc::new(resource(stored));
     let mut all = Vec::new();
     for version in versions(definition).filter(|version| version["served"] == true) {
         if text(version, "/name") == stored_version {
             all.push(Arc::clone(&keeper));
             continue;
         }
-        let mut own = resource(definition, version, cache, revision);
+        let mut own = resource(version);
         let (shown, kept) = (own.row.names.api_version(), keeper.row.names.api_version());
         // Without a webhook, versions differ in their name only.
         let rename = |version: String| -> crate::registry::Convert {
@@ -354,6 +366,7 @@ fn resource(definition: &Value, version: &Value, cache: &Arc<Cache>, revision: i
             names,
         },
         custom: true,
+        conversion: None,
         seen: None,
         stamp: revision,
     }

@@ -24,6 +24,8 @@ pub(crate) struct Resource {
     pub(crate) custom: bool,
     /// How objects are kept, when that is not how they are shown.
     pub(crate) seen: Option<Seen>,
+    /// Who converts between versions, when it is a webhook; `seen` then converts nothing.
+    pub(crate) conversion: Option<Arc<crate::custom::Conversion>>,
     /// Changes whenever the shape does.
     pub(crate) stamp: i64,
 }
@@ -68,6 +70,7 @@ impl Resource {
             cache: kept.then(|| cache(row)),
             row: row.clone(),
             custom: false,
+            conversion: None,
             seen: None,
             stamp: 0,
         }
@@ -83,6 +86,7 @@ impl Resource {
             cache: stored.cache.clone(),
             row,
             custom: false,
+            conversion: None,
             seen: Some(Seen {
                 stored,
                 to_stored: Arc::new(view.to_stored),
@@ -108,7 +112,7 @@ impl Resource {
 
     /// An object of this version as it is kept.
     pub(crate) fn kept(&self, mut tree: Value) -> Value {
-        if let Some(seen) = &self.seen {
+        if let Some(seen) = self.seen.as_ref().filter(|_| self.conversion.is_none()) {
             (seen.to_stored)(&mut tree);
         }
         tree
@@ -116,7 +120,7 @@ impl Resource {
 
     /// A kept object as this version shows it.
     pub(crate) fn shown(&self, mut tree: Value) -> Value {
-        if let Some(seen) = &self.seen {
+        if let Some(seen) = self.seen.as_ref().filter(|_| self.conversion.is_none()) {
             (seen.from_stored)(&mut tree);
         }
         tree
@@ -124,7 +128,7 @@ impl Resource {
 
     /// The same on encoded objects; shares the bytes where nothing changes.
     pub(crate) fn shown_json(&self, json: &Bytes) -> Bytes {
-        if self.seen.is_none() {
+        if self.seen.is_none() || self.conversion.is_some() {
             return json.clone();
         }
         match serde_json::from_slice(json) {

@@ -39,6 +39,8 @@ pub(crate) struct Core {
     pub(crate) signer: Arc<TokenSigner>,
     pub(crate) lookup: Lookup,
     pub(crate) admission: admission::Chain,
+    /// The clients of all webhooks of this server.
+    pub(crate) webhooks: Arc<webhook::Webhooks>,
     pub(crate) hooks: crate::webhooks::Hooks,
     pub(crate) allocations: Allocations,
     pub(crate) event_leases: crate::keep::EventLeases,

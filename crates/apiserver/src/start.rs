@@ -106,6 +106,7 @@ pub async fn build(
         authorizer,
         signer,
         admission: admission::chain_with(&config.admission).map_err(BuildError::Admission)?,
+        webhooks,
         hooks,
         allocations,
         event_leases: crate::keep::EventLeases::new(config.event_ttl),

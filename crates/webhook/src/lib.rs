@@ -16,5 +16,5 @@ mod webhooks;
 
 pub use error::{CallError, ConfigError};
 pub use target::ClientConfig;
-pub use webhook::{CALL_TIMEOUT, RESPONSE_BYTES_MAX, Webhook};
+pub use webhook::{CALL_TIMEOUT, RESPONSE_BYTES_MAX, Webhook, decode};
 pub use webhooks::{Resolve, Webhooks};

@@ -177,7 +177,7 @@ impl Webhook {
 }
 
 /// Reads an answer, in client-go's words when it is no JSON.
-pub(crate) fn decode(body: &[u8]) -> Result<Value, CallError> {
+pub fn decode(body: &[u8]) -> Result<Value, CallError> {
     if body.is_empty() {
         return Err(CallError::answer(
             "0-length response with status code: 200 and content type: application/json".into(),

@@ -75,5 +75,7 @@ async fn delete_one(
         Err(status) if status.is_not_found() => return Ok(None),
         Err(status) => return Err(status),
     };
-    Ok(Some(resource.shown(respond::decode(&json)?)))
+    Ok(Some(
+        resource.shown(resource.converted(respond::decode(&json)?).await?),
+    ))
 }

@@ -37,7 +37,9 @@ pub(crate) async fn create(
     let bytes = body::read(body).await?;
     let write = Write::of(core, call, resource.stored())?;
     let object = resource.kept(body::object(call, resource, &bytes)?);
+    let object = resource.stored().converted(object).await?;
     let json = create_object(&write, object).await?;
+    let json = resource.converted_json(json).await?;
     respond::object(call, resource, StatusCode::CREATED, json)
 }
 

@@ -113,7 +113,10 @@ pub(crate) async fn delete(
     let mut write = Write::of(core, call, resource.stored())?;
     write.dry_run = options.dry_run;
     match delete_object(&write, &call.info.name, &options).await? {
-        Deleted::Waits(json) => respond::object(call, resource, StatusCode::OK, json),
+        Deleted::Waits(json) => {
+            let json = resource.converted_json(json).await?;
+            respond::object(call, resource, StatusCode::OK, json)
+        }
         Deleted::Gone(entry) if returns_object(resource) => {
             respond::object(call, resource, StatusCode::OK, entry.json.clone())
         }

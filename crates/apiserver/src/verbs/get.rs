@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use meta::Status;
 
 use crate::cache::Entry;
@@ -21,7 +22,13 @@ pub(crate) async fn get(core: &Core, call: &Call, resource: &Resource) -> Result
     let key = resource.key(&call.info.namespace, &call.info.name);
     let entry = cache.get(&key);
     let entry = entry.ok_or_else(|| Status::not_found(&resource.row.names, &call.info.name))?;
-    respond::entry(call, resource, &entry)
+    match resource.conversion {
+        None => respond::entry(call, resource, &entry),
+        Some(_) => {
+            let json = resource.converted_json(entry.json.clone()).await?;
+            respond::object(call, resource, StatusCode::OK, json)
+        }
+    }
 }
 
 /// The newest version of an object; 404 when there is none.

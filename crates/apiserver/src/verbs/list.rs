@@ -47,7 +47,10 @@ pub(crate) async fn list(
 ) -> Result<Answer, Status> {
     let filter = Filter::read(call, resource)?;
     match page(core, call, resource, &filter).await {
-        Ok(page) => answer(call, resource, &page),
+        Ok(mut page) => {
+            page.entries = resource.converted_entries(page.entries).await?;
+            answer(call, resource, &page)
+        }
         Err(Refusal::Plain(status)) => Err(status),
         Err(Refusal::WithBody(status, body)) => {
             Ok(respond::failure_body(&call.headers, &status, &body))

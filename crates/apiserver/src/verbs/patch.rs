@@ -9,7 +9,7 @@ use schema::{ApplyError, ApplyOptions, Parsed, PatchError};
 use serde_json::Value;
 
 use super::create;
-use super::update::{Made, change};
+use super::update::{Made, change_shown};
 use super::write::{Write, place, reset_paths, text};
 use crate::body::{self, FieldValidation};
 use crate::chain::Call;
@@ -45,7 +45,7 @@ pub(crate) async fn patch(
         patch => {
             let validation = FieldValidation::read(call)?;
             let make = |old: &Value| patched(&write, resource, &patch, old, validation);
-            let json = change(&write, &call.info.name, &make).await?;
+            let json = change_shown(&write, resource, &call.info.name, &make).await?;
             respond::object(call, resource, StatusCode::OK, json)
         }
     }
@@ -186,36 +186,44 @@ async fn apply(write: &Write<'_>, resource: &Resource, applied: Value) -> Result
     let key = resource.key(write.namespace, &call.info.name);
     let exists = resource.cache()?.get(&key).is_some();
     if !exists && write.subresource.is_empty() {
-        let mut object = merged(write, None, &applied, manager)?;
+        let object = merged(write, resource, None, &applied, manager)?;
+        let mut object = resource.stored().converted(object).await?;
         super::write::metadata(&mut object).remove("resourceVersion");
         let strategy = &resource.row.strategy;
         strategy.default(&mut object);
         let json = create::create_owned(write, object).await?;
+        let json = resource.converted_json(json).await?;
         return respond::object(call, resource, StatusCode::CREATED, json);
     }
     let make = |old: &Value| {
         Ok(Made {
-            object: merged(write, Some(old), &applied, manager)?,
+            object: merged(write, resource, Some(old), &applied, manager)?,
             owned: true,
         })
     };
-    let json = change(write, &call.info.name, &make).await?;
+    let json = change_shown(write, resource, &call.info.name, &make).await?;
     respond::object(call, resource, StatusCode::OK, json)
 }
 
 fn merged(
     write: &Write<'_>,
+    resource: &Resource,
     live: Option<&Value>,
     applied: &Value,
     manager: &str,
 ) -> Result<Value, Status> {
-    let Some(ty) = &write.resource.ty else {
+    // What a webhook converts is applied as it is shown, all else as it is kept.
+    let by = match resource.conversion {
+        Some(_) => resource,
+        None => write.resource,
+    };
+    let Some(ty) = &by.ty else {
         return Err(Status::internal("this kind has no schema to apply by"));
     };
     let options = ApplyOptions {
         manager,
         force: write.call.query.flag("force"),
-        api_version: &write.names().api_version(),
+        api_version: &by.row.names.api_version(),
         subresource: write.subresource,
         now: &meta::time::now(),
         reset: reset_paths(write.resource, write.subresource),

@@ -1,6 +1,7 @@
 //! update, and the loop in which every change of an existing object is made.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use admission::Operation;
 use bytes::Bytes;
@@ -42,7 +43,8 @@ pub(crate) async fn update(
 ) -> Result<Answer, Status> {
     let bytes = body::read(body).await?;
     let write = Write::of(core, call, resource.stored())?;
-    let mut object = resource.kept(body::object(call, resource, &bytes)?);
+    let object = resource.kept(body::object(call, resource, &bytes)?);
+    let mut object = resource.stored().converted(object).await?;
     check_name(&object, &call.info.name)?;
     place(write.names(), write.namespace, &mut object)?;
     let name = call.info.name.clone();
@@ -56,6 +58,7 @@ pub(crate) async fn update(
         {
             metadata(&mut object).remove("resourceVersion");
             let json = create::create_object(&write, object).await?;
+            let json = resource.converted_json(json).await?;
             return respond::object(call, resource, StatusCode::CREATED, json);
         }
     }
@@ -66,6 +69,7 @@ pub(crate) async fn update(
         })
     };
     let json = change(&write, &name, &make).await?;
+    let json = resource.converted_json(json).await?;
     respond::object(call, resource, StatusCode::OK, json)
 }
 
@@ -95,7 +99,7 @@ pub(crate) async fn change(
     let cache = write.resource.cache()?;
     let mut entry = super::get::newest(write.core, write.resource, write.namespace, name).await?;
     for _ in 0..ATTEMPTS_MAX {
-        let old = entry.decode().0;
+        let old = write.resource.converted(entry.decode().0).await?;
         let made = make(&old)?;
         match attempt(write, name, &entry, old, made).await? {
             Attempt::Done(json) => return Ok(json),
@@ -108,6 +112,41 @@ pub(crate) async fn change(
         name,
         "gave up changing a contended object"
     );
+    Err(Status::conflict(write.names(), name, MODIFIED))
+}
+
+/// The same, but `make` sees and makes the object in the version of `resource`, which only a
+/// webhook may be able to convert.
+pub(crate) async fn change_shown(
+    write: &Write<'_>,
+    resource: &Resource,
+    name: &str,
+    make: &(dyn Fn(&Value) -> Result<Made, Status> + Send + Sync),
+) -> Result<Bytes, Status> {
+    if resource.conversion.is_none() {
+        return change(write, name, make).await;
+    }
+    for _ in 0..ATTEMPTS_MAX {
+        let entry = super::get::newest(write.core, resource, write.namespace, name).await?;
+        let made = make(&resource.converted(entry.decode().0).await?)?;
+        let kept = resource.stored().converted(made.object).await?;
+        let seen = entry.revision.to_string();
+        let moved = AtomicBool::new(false);
+        let put = |old: &Value| {
+            if text(old, "/metadata/resourceVersion") != seen {
+                moved.store(true, Ordering::Relaxed);
+                return Err(Status::conflict(write.names(), name, MODIFIED));
+            }
+            Ok(Made {
+                object: kept.clone(),
+                owned: made.owned,
+            })
+        };
+        match change(write, name, &put).await {
+            Err(_) if moved.load(Ordering::Relaxed) => {}
+            done => return resource.converted_json(done?).await,
+        }
+    }
     Err(Status::conflict(write.names(), name, MODIFIED))
 }
 

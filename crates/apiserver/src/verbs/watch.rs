@@ -45,7 +45,10 @@ struct Form {
 impl Form {
     /// Whether events are the ones that all watches share.
     fn is_plain(&self) -> bool {
-        self.accept.shape == Shape::Object && self.resource.seen.is_none()
+        let resource = &self.resource;
+        self.accept.shape == Shape::Object
+            && resource.seen.is_none()
+            && resource.conversion.is_none()
     }
 
     /// An event with an object as it is kept.
@@ -251,17 +254,26 @@ impl Watcher {
             if self.ended {
                 return None;
             }
-            if !self.send_initial() {
+            if !self.send_initial().await {
                 self.send_changes().await;
             }
         }
     }
 
     /// Readies some of what existed; false when there is no more.
-    fn send_initial(&mut self) -> bool {
+    async fn send_initial(&mut self) -> bool {
         let count = self.initial.len().min(BATCH_CHANGES);
-        for entry in self.initial.drain(..count) {
-            self.ready.push_back(self.form.added(&entry));
+        let batch: Vec<_> = self.initial.drain(..count).collect();
+        match self.form.resource.converted_entries(batch).await {
+            Ok(batch) => {
+                for entry in batch {
+                    self.ready.push_back(self.form.added(&entry));
+                }
+            }
+            Err(status) => {
+                self.fail(&status);
+                return true;
+            }
         }
         if self.initial.is_empty()
             && let Some(revision) = self.initial_end.take()
@@ -279,14 +291,12 @@ impl Watcher {
         let Ok((changes, seen)) = self.cache.changes(&mut self.cursor, BATCH_CHANGES, applied)
         else {
             let status = Status::expired("watcher fell behind: too old resource version");
-            let media = self.form.accept.media;
-            self.ready
-                .push_back(frame_of(media, "ERROR", &status.to_value()));
-            self.ended = true;
-            return;
+            return self.fail(&status);
         };
         for change in &changes {
-            self.send_change(change);
+            if let Err(status) = self.send_change(change).await {
+                return self.fail(&status);
+            }
         }
         if !changes.is_empty() {
             return;
@@ -300,15 +310,30 @@ impl Watcher {
         }
     }
 
-    fn send_change(&mut self, change: &Change) {
+    async fn send_change(&mut self, change: &Change) -> Result<(), Status> {
         let Some(event) = self.filter.event(change) else {
-            return;
+            return Ok(());
         };
         let frame = match self.form.is_plain() {
             true => self.form.shared(change, event),
-            false => self.form.event(event.as_str(), &change.object(event)),
+            false => {
+                let object = change.object(event);
+                let object = self.form.resource.converted_json(object).await?;
+                self.form.event(event.as_str(), &object)
+            }
         };
         self.ready.push_back(frame);
+        Ok(())
+    }
+
+    /// The watch ends, and says why.
+    fn fail(&mut self, status: &Status) {
+        let media = self.form.accept.media;
+        self.ready
+            .push_back(frame_of(media, "ERROR", &status.to_value()));
+        self.initial.clear();
+        self.initial_end = None;
+        self.ended = true;
     }
 
     /// Waits for something to do.

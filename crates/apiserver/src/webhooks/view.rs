@@ -37,7 +37,10 @@ impl Asked<'_> {
     /// A kept object as a webhook sees it that is about `resource`.
     pub(super) async fn shown(&self, resource: &Resource, kept: &Value) -> Result<Value, Status> {
         match self.view {
-            View::Whole => Ok(resource.shown(kept.clone())),
+            View::Whole => {
+                let converted = resource.converted(kept.clone()).await?;
+                Ok(resource.shown(converted))
+            }
             View::Scale => scale_of(self.resource.stored(), kept),
             View::Foreign(_) => Ok(kept.clone()),
         }
@@ -56,7 +59,8 @@ impl Asked<'_> {
                     // What the schema does not have is dropped, as when a client sends it.
                     schema::check(ty.get(), &mut shown).map_err(Status::internal)?;
                 }
-                let mut kept = resource.kept(shown);
+                let kept = resource.kept(shown);
+                let mut kept = self.resource.stored().converted(kept).await?;
                 self.resource.stored().row.strategy.default(&mut kept);
                 Ok(kept)
             }

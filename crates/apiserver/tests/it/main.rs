@@ -5,6 +5,7 @@
 mod admission;
 mod certificates;
 mod cluster;
+mod conversion;
 mod custom;
 mod encrypted;
 mod kubectl;

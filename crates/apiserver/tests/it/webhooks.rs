@@ -1,6 +1,6 @@
 //! Admission webhooks, asked of a server that behaves as upstream's test image does.
 
-mod hooks;
+pub(crate) mod hooks;
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::cluster::{CONFIG_MAPS, Cluster, PODS, config_map, pod};
-pub(crate) use hooks::Hooks;
+use hooks::Hooks;
 
 const MUTATING: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
 const VALIDATING: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";

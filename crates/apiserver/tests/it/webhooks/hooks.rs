@@ -110,6 +110,10 @@ async fn answer(seen: Arc<Seen>, request: Request<Incoming>) -> Result<Response<
         "/garbage" => return say(200, "<html>".into()),
         "/boom" => return say(500, "boom".into()),
         "/huge" => return say(200, vec![b' '; webhook::RESPONSE_BYTES_MAX + 1].into()),
+        path if path.starts_with("/convert") => {
+            let converted = crate::conversion::convert(path, &review);
+            return say(200, converted.to_string().into());
+        }
         "/together" => {
             seen.together.wait().await;
         }
