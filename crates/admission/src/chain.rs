@@ -8,11 +8,14 @@
 //! 4. the store; then [`Chain::settled`], exactly once for each `validate` that said yes: also
 //!    for each attempt of a retry, and for dry runs (not stored).
 
+use std::sync::Arc;
+
 use meta::{Object, Status};
 use serde_json::Value;
 
 use crate::plugin::{Awaited, Lookup, Plugin, Request};
 use crate::pod_security::PodSecurity;
+use crate::policy::{MutatingAdmissionPolicy, Policies, ValidatingAdmissionPolicy};
 use crate::settings::{ConfigError, Settings};
 use crate::{
     always, always_pull_images, anti_affinity, certificates, claim_resize, declared_features,
@@ -171,6 +174,21 @@ impl Chain {
         }
     }
 
+    /// The chain with policies, where upstream has them: before the webhooks.
+    pub fn with_policies(mut self, policies: &Arc<Policies>, settings: &Settings) -> Chain {
+        let wanted: [Box<dyn Plugin>; 2] = [
+            Box::new(MutatingAdmissionPolicy(Arc::clone(policies))),
+            Box::new(ValidatingAdmissionPolicy(Arc::clone(policies))),
+        ];
+        for plugin in wanted {
+            if !settings.disable.iter().any(|name| name == plugin.name()) {
+                self.plugins.insert(self.before_webhooks, plugin);
+                self.before_webhooks += 1;
+            }
+        }
+        self
+    }
+
     /// The names of the plugins, in order.
     pub fn names(&self) -> Vec<&'static str> {
         self.plugins.iter().map(|plugin| plugin.name()).collect()
@@ -196,8 +214,16 @@ impl Chain {
         object: &mut Object,
         lookup: &dyn Lookup,
     ) -> Result<(), Status> {
+        let mut again = false;
         for plugin in &self.plugins {
+            let before = plugin.may_reinvoke().then(|| object.clone());
             plugin.mutate(request, object, lookup)?;
+            again |= before.is_some_and(|before| before != *object);
+        }
+        if again {
+            for plugin in &self.plugins {
+                plugin.mutate_again(request, object, lookup)?;
+            }
         }
         Ok(())
     }
@@ -272,8 +298,6 @@ impl Chain {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use parking_lot::Mutex;
     use serde_json::json;
 
@@ -322,7 +346,7 @@ mod tests {
     #[test]
     fn the_order_is_upstreams() {
         assert_eq!(
-            chain().names(),
+            chain(&Policies::new(Arc::default())).names(),
             [
                 "NamespaceLifecycle",
                 "LimitRanger",

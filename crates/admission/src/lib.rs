@@ -28,6 +28,7 @@ mod pod_resize;
 mod pod_security;
 mod pod_toleration_restriction;
 mod pod_topology_labels;
+pub mod policy;
 mod priority;
 pub mod quota;
 pub mod resources;
@@ -39,6 +40,7 @@ mod tree;
 
 pub use chain::{Chain, chain, chain_with};
 pub use plugin::{Awaited, Lookup, Notes, Operation, Plugin, Request};
+pub use policy::Policies;
 pub use priority::system_priority_classes;
 pub use settings::{ConfigError, Settings};
 

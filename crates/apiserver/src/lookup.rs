@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use auth::token::{Found, TokenLookup};
 use auth::{Attributes, Authorizer, Identity};
-use meta::Object;
+use meta::{Names, Object};
+use schema::TypeRef;
 
 use crate::cache::{Entry, Observer};
 use crate::registry::Registry;
@@ -57,6 +58,44 @@ impl admission::Lookup for Lookup {
 
     fn may(&self, user: &Identity, asked: &Attributes) -> bool {
         self.authorizer.require(user, asked).is_ok()
+    }
+
+    fn kind(&self, group: &str, version: &str, kind: &str) -> Option<Names> {
+        let now = self.registry.now();
+        let resources = now.of(group, version)?.iter();
+        let mut kept = resources.filter(|own| own.cache.is_some());
+        let found = kept.find(|own| own.row.names.kind == kind)?;
+        Some(found.row.names.clone())
+    }
+
+    fn shape(&self, names: &Names) -> Option<TypeRef> {
+        let now = self.registry.now();
+        let resource = now.find(&names.group, &names.version, &names.plural)?;
+        resource.ty.clone()
+    }
+
+    fn versions(&self, names: &Names) -> Vec<String> {
+        let now = self.registry.now();
+        let own = now.all().map(|own| &own.row.names);
+        own.filter(|own| own.group == names.group && own.plural == names.plural)
+            .map(|own| own.version.clone())
+            .collect()
+    }
+}
+
+/// Tells policies of what they are made of.
+pub(crate) struct PolicyObserver {
+    pub(crate) policies: Arc<admission::Policies>,
+    pub(crate) group_resource: String,
+}
+
+impl Observer for PolicyObserver {
+    fn set(&self, entry: &Entry) {
+        self.policies.set(&self.group_resource, &entry.decode());
+    }
+
+    fn remove(&self, entry: &Entry) {
+        self.policies.remove(&self.group_resource, entry.name());
     }
 }
 

@@ -69,9 +69,11 @@ pub async fn build(
     let services = Arc::new(crate::webhooks::Services::default());
     let webhooks = Arc::new(webhook::Webhooks::new(Arc::clone(&services) as _));
     let hooks = crate::webhooks::Hooks::new(&webhooks);
+    let policies = admission::Policies::new(Arc::clone(&authorizer));
     let observing = |group_resource: &str| {
         let observer = observer(group_resource, &authorizer, &allocations);
-        observer.or_else(|| hooks.observer(group_resource))
+        let observer = observer.or_else(|| hooks.observer(group_resource));
+        observer.or_else(|| policy_observer(group_resource, &policies))
     };
     let encryption = config.encryption.as_ref();
     let registry = Arc::new(Registry::builtin(observing, encryption));
@@ -105,7 +107,9 @@ pub async fn build(
         authenticator,
         authorizer,
         signer,
-        admission: admission::chain_with(&config.admission).map_err(BuildError::Admission)?,
+        admission: admission::chain_with(&config.admission)
+            .map_err(BuildError::Admission)?
+            .with_policies(&policies, &config.admission),
         webhooks,
         hooks,
         allocations,
@@ -157,5 +161,19 @@ fn observer(
             group_resource: group_resource.to_owned(),
         };
         Arc::new(rights) as Arc<dyn Observer>
+    })
+}
+
+fn policy_observer(
+    group_resource: &str,
+    policies: &Arc<admission::Policies>,
+) -> Option<Arc<dyn Observer>> {
+    let watched = admission::policy::WATCHES.contains(&group_resource);
+    watched.then(|| {
+        let observer = crate::lookup::PolicyObserver {
+            policies: Arc::clone(policies),
+            group_resource: group_resource.to_owned(),
+        };
+        Arc::new(observer) as Arc<dyn Observer>
     })
 }

@@ -31,8 +31,10 @@
 //! - `authorizer`: declare [`Type::AUTHORIZER`], bind [`Value::authorizer`].
 //! - Static cost: [`Program::estimated_cost`] against [`STATIC_ESTIMATED_COST_LIMIT`]; for a rule below lists and maps
 //!   multiply by how often it is evaluated ([`Decl::max`] of each container on the way).
+//! - Admission's variables are those of [`admission_env`]; [`Env::compile_to`] gives upstream's texts for fields.
 //! - [`CompileErrors`] prints as cel-go's issues do; [`EvalError`] has cel-go's messages.
 
+mod admission;
 mod ast;
 mod authorizer;
 mod check;
@@ -58,6 +60,7 @@ mod types;
 mod unify;
 mod value;
 
+pub use admission::{AdmissionVariables, admission_env};
 pub use authorizer::{Authorizer, Check, Decision};
 pub use cost::{
     Budget, PER_CALL_LIMIT, RUNTIME_COST_BUDGET, STATIC_ESTIMATED_COST_LIMIT,

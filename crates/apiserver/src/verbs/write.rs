@@ -15,7 +15,7 @@ use crate::webhooks::{self, Asked};
 /// How long a creation waits for what it needs.
 const NEEDS_WAIT: Duration = Duration::from_secs(1);
 /// What admission and authorization decide from.
-const DECIDING: [&str; 15] = [
+const DECIDING: [&str; 19] = [
     "namespaces",
     "serviceaccounts",
     "services",
@@ -31,6 +31,10 @@ const DECIDING: [&str; 15] = [
     "customresourcedefinitions.apiextensions.k8s.io",
     "mutatingwebhookconfigurations.admissionregistration.k8s.io",
     "validatingwebhookconfigurations.admissionregistration.k8s.io",
+    "validatingadmissionpolicies.admissionregistration.k8s.io",
+    "validatingadmissionpolicybindings.admissionregistration.k8s.io",
+    "mutatingadmissionpolicies.admissionregistration.k8s.io",
+    "mutatingadmissionpolicybindings.admissionregistration.k8s.io",
 ];
 
 /// One write on its way.

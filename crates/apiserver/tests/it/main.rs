@@ -11,6 +11,7 @@ mod encrypted;
 mod kubectl;
 mod lists;
 mod nonsense;
+mod policies;
 mod proxies;
 mod streams;
 mod tls;

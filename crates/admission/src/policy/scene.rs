@@ -1,0 +1,195 @@
+//! What one evaluation of a policy sees: objects, the request, parameters, variables.
+
+use std::cell::OnceCell;
+use std::sync::{Arc, LazyLock};
+
+use auth::{Attributes, Authorizer, Decision, Identity};
+use cel::{AdmissionVariables, Budget, Check, Env, EvalError, Resolver, Value, admission_env};
+use meta::Object;
+use serde_json::{Value as Json, json};
+
+use super::compile::Policy;
+use super::matching::{kind_of, resource_of, word};
+use crate::plugin::Request;
+
+/// The types of what is bound here.
+static TYPES: LazyLock<Env> = LazyLock::new(|| admission_env(AdmissionVariables::default()));
+
+/// The values of all variables, for one policy, binding and parameter. A policy's own variables
+/// are evaluated when they are first looked at.
+pub(super) struct Scene<'a> {
+    policy: &'a Policy,
+    object: Option<&'a Json>,
+    old: Option<&'a Json>,
+    request: &'a Json,
+    namespace: Option<&'a Json>,
+    params: Option<&'a Json>,
+    rights: &'a Arc<Rights>,
+    variables: Vec<OnceCell<Result<Value<'a>, EvalError>>>,
+}
+
+impl<'a> Scene<'a> {
+    pub(super) fn new(
+        policy: &'a Policy,
+        objects: (Option<&'a Object>, Option<&'a Object>),
+        request: &'a Json,
+        namespace: Option<&'a Object>,
+        params: Option<&'a Object>,
+        rights: &'a Arc<Rights>,
+    ) -> Scene<'a> {
+        fn tree(object: &Object) -> &Json {
+            &object.0
+        }
+        Scene {
+            policy,
+            object: objects.0.map(tree),
+            old: objects.1.map(tree),
+            request,
+            namespace: namespace.map(tree),
+            params: params.map(tree),
+            rights,
+            variables: policy.variables.iter().map(|_| OnceCell::new()).collect(),
+        }
+    }
+
+    fn variable(&self, name: &str, budget: &mut Budget) -> Option<Result<Value<'a>, EvalError>> {
+        let index = self
+            .policy
+            .variables
+            .iter()
+            .position(|(own, _)| own == name)?;
+        let evaluate = || match &self.policy.variables[index].1 {
+            Ok(program) => program
+                .evaluate(self, budget)
+                .map_err(|error| match error.is_limit() {
+                    true => error,
+                    false => EvalError::fault(format!(
+                        "composited variable \"{}\" fails to evaluate: {error}",
+                        short(name)
+                    )),
+                }),
+            Err(error) => Err(EvalError::fault(format!(
+                "composited variable \"{}\" fails to compile: {error}",
+                short(name)
+            ))),
+        };
+        Some(self.variables[index].get_or_init(evaluate).clone())
+    }
+}
+
+fn short(name: &str) -> &str {
+    name.strip_prefix("variables.").unwrap_or(name)
+}
+
+impl<'a> Resolver<'a> for Scene<'a> {
+    fn resolve(&self, name: &str, budget: &mut Budget) -> Option<Result<Value<'a>, EvalError>> {
+        let open = |json: Option<&'a Json>| json.map_or(Value::Null, Value::untyped);
+        let typed = |json: &'a Json| match TYPES.declared(name) {
+            Some(decl) => Value::typed(json, decl),
+            None => Value::untyped(json),
+        };
+        Some(Ok(match name {
+            "object" => open(self.object),
+            "oldObject" => open(self.old),
+            "params" => open(self.params),
+            "request" => typed(self.request),
+            "namespaceObject" => self.namespace.map_or(Value::Null, typed),
+            "authorizer" => Value::authorizer(Arc::clone(self.rights) as _),
+            "authorizer.requestResource" => {
+                Value::request_resource(Arc::clone(self.rights) as _, self.rights.asked.clone())
+            }
+            name => return self.variable(name, budget),
+        }))
+    }
+}
+
+/// Answers the expressions' questions about rights, for the user of one request.
+pub(super) struct Rights {
+    authorizer: Arc<Authorizer>,
+    user: Identity,
+    asked: Check,
+}
+
+impl Rights {
+    pub(super) fn new(authorizer: &Arc<Authorizer>, request: &Request<'_>) -> Arc<Rights> {
+        Arc::new(Rights {
+            authorizer: Arc::clone(authorizer),
+            user: request.user.clone(),
+            asked: Check {
+                group: request.names.group.clone(),
+                resource: request.names.plural.clone(),
+                subresource: request.subresource.to_owned(),
+                namespace: request.namespace.to_owned(),
+                name: request.name.to_owned(),
+                ..Check::default()
+            },
+        })
+    }
+}
+
+impl cel::Authorizer for Rights {
+    fn authorize(&self, check: &Check) -> cel::Decision {
+        let account = check.service_account.as_ref();
+        let account =
+            account.map(|(namespace, name)| Identity::service_account(namespace, name, ""));
+        let asked = Attributes {
+            verb: check.verb.clone(),
+            namespace: check.namespace.clone(),
+            group: check.group.clone(),
+            version: if check.path.is_some() {
+                String::new()
+            } else {
+                "*".into()
+            },
+            resource: check.resource.clone(),
+            subresource: check.subresource.clone(),
+            name: check.name.clone(),
+            path: check.path.clone().unwrap_or_default(),
+            // A selector that cannot be read restricts nothing, which allows nothing more.
+            field_selector: meta::FieldSelector::parse(&check.field_selector).unwrap_or_default(),
+        };
+        let decision = self
+            .authorizer
+            .authorize(account.as_ref().unwrap_or(&self.user), &asked);
+        let (allowed, reason) = match decision {
+            Decision::Allow(reason) => (true, reason),
+            Decision::NoOpinion(reason) => (false, reason),
+        };
+        cel::Decision {
+            allowed,
+            reason,
+            error: None,
+        }
+    }
+}
+
+/// The `request` variable: an AdmissionRequest without its objects.
+pub(super) fn request_json(request: &Request<'_>, version: &str) -> Json {
+    let (names, user) = (request.names, request.user);
+    let asked = request.notes.version().unwrap_or(&names.version);
+    let mut info = json!({"username": user.name, "groups": user.groups});
+    if !user.uid.is_empty() {
+        info["uid"] = user.uid.as_str().into();
+    }
+    if !user.extra.is_empty() {
+        info["extra"] = json!(user.extra);
+    }
+    let is_namespace = request.resource_is("namespaces");
+    let mut tree = json!({
+        "kind": kind_of(names, version),
+        "resource": resource_of(names, version),
+        "requestKind": kind_of(names, asked),
+        "requestResource": resource_of(names, asked),
+        "name": request.name,
+        "namespace": if is_namespace { request.name } else { request.namespace },
+        "operation": word(request.operation),
+        "userInfo": info,
+        "dryRun": request.dry_run,
+        "options": request.notes.options(request.operation, request.dry_run),
+    });
+    if !request.subresource.is_empty() {
+        tree["subResource"] = request.subresource.into();
+        tree["requestSubResource"] = request.subresource.into();
+    }
+    tree
+}

@@ -1,0 +1,197 @@
+//! Validating and mutating admission policies.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::cluster::{CONFIG_MAPS, Cluster, config_map};
+
+const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+
+fn rules(group: &str, resource: &str) -> Value {
+    json!({"resourceRules": [{"apiGroups": [group], "apiVersions": ["v1"],
+        "operations": ["CREATE", "UPDATE"], "resources": [resource]}]})
+}
+
+fn deployment(name: &str, replicas: i64) -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "x"}},
+            "template": {"metadata": {"labels": {"app": "x"}},
+                "spec": {"containers": [{"name": "main", "image": "example.com/app:1"}]}}}})
+}
+
+/// Creates a policy and a binding of the same name.
+async fn policy(cluster: &Cluster, kind: &str, name: &str, spec: Value, binding: Value) {
+    let policy = json!({"metadata": {"name": name}, "spec": spec});
+    cluster
+        .post(&format!("{GROUP}/{kind}policies"), policy)
+        .await
+        .unwrap();
+    let mut binding = json!({"metadata": {"name": name}, "spec": binding});
+    binding["spec"]["policyName"] = name.into();
+    cluster
+        .post(&format!("{GROUP}/{kind}policybindings"), binding)
+        .await
+        .unwrap();
+}
+
+async fn validating(cluster: &Cluster, name: &str, spec: Value) {
+    let actions = json!({"validationActions": ["Deny"]});
+    policy(cluster, "validatingadmission", name, spec, actions).await;
+}
+
+async fn mutating(cluster: &Cluster, name: &str, spec: Value) {
+    policy(cluster, "mutatingadmission", name, spec, json!({})).await;
+}
+
+#[tokio::test]
+async fn a_validation_refuses_with_its_message() {
+    let cluster = Cluster::start().await;
+    let spec = json!({"matchConstraints": rules("apps", "deployments"),
+        "variables": [{"name": "replicas", "expression": "object.spec.replicas"},
+            {"name": "odd", "expression": "variables.replicas % 2 == 1"}],
+        "validations": [
+            {"expression": "variables.replicas > 1",
+                "messageExpression": "'wants more than 1, got ' + string(variables.replicas)"},
+            {"expression": "variables.odd", "message": "must be odd", "reason": "Forbidden"},
+            {"expression": "namespaceObject.metadata.name == 'default'"},
+            {"expression": "request.operation == 'CREATE' && request.userInfo.username == 'admin'"},
+            {"expression": "authorizer.group('').resource('pods').namespace('x').check('get').allowed()"}]});
+    validating(&cluster, "replicas", spec).await;
+    let few = cluster
+        .post(DEPLOYMENTS, deployment("a", 1))
+        .await
+        .unwrap_err();
+    let text = "ValidatingAdmissionPolicy 'replicas' with binding 'replicas' denied request: wants more than 1, got 1";
+    assert_eq!(
+        few.message,
+        format!("deployments.apps \"a\" is forbidden: {text}")
+    );
+    assert_eq!((few.code, few.reason), (422, meta::Reason::Invalid));
+    assert_eq!(few.causes[0].message, text);
+    let even = cluster
+        .post(DEPLOYMENTS, deployment("a", 2))
+        .await
+        .unwrap_err();
+    assert_eq!(even.code, 403, "{}", even.message);
+    assert!(
+        even.message.ends_with("denied request: must be odd"),
+        "{}",
+        even.message
+    );
+    cluster.post(DEPLOYMENTS, deployment("a", 3)).await.unwrap();
+    // Other kinds, and writes after the policy is gone, pass.
+    cluster
+        .post(CONFIG_MAPS, config_map("a", "b"))
+        .await
+        .unwrap();
+    let path = format!("{GROUP}/validatingadmissionpolicies/replicas");
+    cluster
+        .client
+        .send_value(Method::DELETE, &path, &json!({}))
+        .await
+        .unwrap();
+    cluster.post(DEPLOYMENTS, deployment("b", 1)).await.unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn faults_refuse_unless_ignored() {
+    let cluster = Cluster::start().await;
+    let mut spec = json!({"matchConstraints": rules("", "configmaps"),
+        "matchConditions": [{"name": "not b", "expression": "object.metadata.name != 'b'"}],
+        "validations": [{"expression": "object.data.missing == 'x'"}]});
+    validating(&cluster, "strict", spec.clone()).await;
+    let refused = cluster
+        .post(CONFIG_MAPS, config_map("a", "v"))
+        .await
+        .unwrap_err();
+    let text = "expression 'object.data.missing == 'x'' resulted in error: no such key: missing";
+    assert!(refused.message.ends_with(text), "{}", refused.message);
+    cluster
+        .post(CONFIG_MAPS, config_map("b", "v"))
+        .await
+        .unwrap();
+    spec["failurePolicy"] = "Ignore".into();
+    let path = format!("{GROUP}/validatingadmissionpolicies/strict");
+    let mut stored = cluster.get(&path).await.unwrap();
+    stored["spec"] = spec;
+    cluster.put(&path, &stored).await.unwrap();
+    cluster
+        .post(CONFIG_MAPS, config_map("a", "v"))
+        .await
+        .unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn parameters_are_objects() {
+    let cluster = Cluster::start().await;
+    let spec = json!({"matchConstraints": rules("apps", "deployments"),
+        "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
+        "validations": [{"expression": "object.spec.replicas <= int(params.data.key)"}]});
+    let binding = json!({"validationActions": ["Deny"],
+        "paramRef": {"name": "limits", "namespace": "default", "parameterNotFoundAction": "Deny"}});
+    policy(&cluster, "validatingadmission", "limit", spec, binding).await;
+    let refused = cluster
+        .post(DEPLOYMENTS, deployment("a", 9))
+        .await
+        .unwrap_err();
+    let text = "failed to configure binding: no params found for policy binding with `Deny` parameterNotFoundAction";
+    assert!(refused.message.ends_with(text), "{}", refused.message);
+    cluster
+        .post(CONFIG_MAPS, config_map("limits", "5"))
+        .await
+        .unwrap();
+    let refused = cluster
+        .post(DEPLOYMENTS, deployment("a", 9))
+        .await
+        .unwrap_err();
+    let text = "failed expression: object.spec.replicas <= int(params.data.key)";
+    assert!(refused.message.ends_with(text), "{}", refused.message);
+    cluster.post(DEPLOYMENTS, deployment("a", 5)).await.unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn mutations_merge_and_patch() {
+    let cluster = Cluster::start().await;
+    let apply = json!({"matchConstraints": rules("apps", "deployments"), "reinvocationPolicy": "Never",
+        "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression":
+            "Object{metadata: Object.metadata{annotations: {\"mutated-by\": \"policy\"}}, \
+             spec: Object.spec{replicas: object.spec.replicas + 1, template: Object.spec.template{\
+             spec: Object.spec.template.spec{containers: [Object.spec.template.spec.containers{\
+             name: 'side', image: 'example.com/side:1'}]}}}}"}}]});
+    mutating(&cluster, "apply", apply).await;
+    let patch = json!({"matchConstraints": rules("", "configmaps"), "reinvocationPolicy": "IfNeeded",
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression":
+            "[JSONPatch{op: 'test', path: '/metadata/name', value: 'a'}, \
+             JSONPatch{op: 'add', path: '/data/' + jsonpatch.escapeKey('x/y'), value: 'z'}]"}}]});
+    mutating(&cluster, "patch", patch).await;
+    let made = cluster.post(DEPLOYMENTS, deployment("a", 3)).await.unwrap();
+    assert_eq!(
+        made["metadata"]["annotations"]["mutated-by"], "policy",
+        "{made}"
+    );
+    assert_eq!(made["spec"]["replicas"], 4);
+    assert_eq!(
+        made["spec"]["template"]["spec"]["containers"][1]["name"],
+        "side"
+    );
+    assert_eq!(
+        made["spec"]["template"]["spec"]["containers"][0]["name"],
+        "main"
+    );
+    let made = cluster
+        .post(CONFIG_MAPS, config_map("a", "v"))
+        .await
+        .unwrap();
+    assert_eq!(made["data"], json!({"key": "v", "x/y": "z"}));
+    // A test that does not hold changes nothing.
+    let made = cluster
+        .post(CONFIG_MAPS, config_map("b", "v"))
+        .await
+        .unwrap();
+    assert_eq!(made["data"], json!({"key": "v"}));
+    cluster.stop().await;
+}
