@@ -166,7 +166,8 @@ async fn mutations_merge_and_patch() {
     let patch = json!({"matchConstraints": rules("", "configmaps"), "reinvocationPolicy": "IfNeeded",
         "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression":
             "[JSONPatch{op: 'test', path: '/metadata/name', value: 'a'}, \
-             JSONPatch{op: 'add', path: '/data/' + jsonpatch.escapeKey('x/y'), value: 'z'}]"}}]});
+             JSONPatch{op: 'add', path: '/metadata/annotations', value: {}}, \
+             JSONPatch{op: 'add', path: '/metadata/annotations/' + jsonpatch.escapeKey('x/y'), value: 'z'}]"}}]});
     mutating(&cluster, "patch", patch).await;
     let made = cluster.post(DEPLOYMENTS, deployment("a", 3)).await.unwrap();
     assert_eq!(
@@ -186,12 +187,12 @@ async fn mutations_merge_and_patch() {
         .post(CONFIG_MAPS, config_map("a", "v"))
         .await
         .unwrap();
-    assert_eq!(made["data"], json!({"key": "v", "x/y": "z"}));
+    assert_eq!(made["metadata"]["annotations"], json!({"x/y": "z"}));
     // A test that does not hold changes nothing.
     let made = cluster
         .post(CONFIG_MAPS, config_map("b", "v"))
         .await
         .unwrap();
-    assert_eq!(made["data"], json!({"key": "v"}));
+    assert_eq!(made["metadata"].get("annotations"), None);
     cluster.stop().await;
 }
