@@ -346,7 +346,9 @@ mod tests {
     #[test]
     fn the_order_is_upstreams() {
         assert_eq!(
-            chain(&Policies::new(Arc::default())).names(),
+            chain()
+                .with_policies(&Policies::new(Arc::default()), &Settings::default())
+                .names(),
             [
                 "NamespaceLifecycle",
                 "LimitRanger",
@@ -366,6 +368,8 @@ mod tests {
                 "PodTopologyLabels",
                 "NodeDeclaredFeatureValidator",
                 "PodResizeValidator",
+                "MutatingAdmissionPolicy",
+                "ValidatingAdmissionPolicy",
                 "ResourceQuota",
             ]
         );
