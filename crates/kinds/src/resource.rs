@@ -2,6 +2,7 @@
 
 mod claim;
 mod device_class;
+mod rules;
 mod slice;
 
 use jiff::Timestamp;

@@ -277,3 +277,52 @@ pub(crate) fn at_most_all(spot: &Spot<'_>, field: &str, faults: &mut Faults) {
         faults.invalid(spot.path(field), value, "must not be greater than 100%");
     }
 }
+
+/// Faults in a list of `metav1.Condition`.
+pub(crate) fn conditions(holder: &Spot<'_>, faults: &mut Faults) {
+    const REASON_MAX: usize = 1024;
+    const MESSAGE_MAX: usize = 32 * 1024;
+    let mut seen = std::collections::BTreeSet::new();
+    for condition in holder.items("conditions") {
+        let kind = condition.text("type");
+        if !seen.insert(kind.to_owned()) {
+            faults.duplicate(condition.path("type"), kind);
+        }
+        let broken = meta::naming::qualified_name(kind);
+        rules(faults, condition.path("type"), kind, broken);
+        let words = ["False", "True", "Unknown"];
+        if !words.contains(&condition.text("status")) {
+            let status = condition.text("status");
+            unsupported(faults, condition.path("status"), status, &words);
+        }
+        let generation = condition.int("observedGeneration");
+        if generation < 0 {
+            let rule = "must be greater than or equal to zero";
+            faults.invalid(condition.path("observedGeneration"), generation, rule);
+        }
+        required(&condition, "lastTransitionTime", faults);
+        let reason = condition.text("reason");
+        if reason.is_empty() {
+            faults.required(condition.path("reason"), "");
+        } else if !is_reason(reason) {
+            let rule = "a condition reason must start with alphabetic character, optionally \
+                        followed by a string of alphanumeric characters or '_,:', and must end \
+                        with an alphanumeric character or '_' (e.g. 'my_name',  or 'MY_NAME',  or \
+                        'MyName',  or 'ReasonA,ReasonB',  or 'ReasonA:ReasonB', regex used for \
+                        validation is '[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?')";
+            faults.invalid(condition.path("reason"), reason, rule);
+        }
+        for (field, most) in [("reason", REASON_MAX), ("message", MESSAGE_MAX)] {
+            if condition.text(field).len() > most {
+                faults.too_long(condition.path(field), most);
+            }
+        }
+    }
+}
+
+fn is_reason(text: &str) -> bool {
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.bytes().all(|byte| word(byte) || b",:".contains(&byte))
+        && text.bytes().next_back().is_some_and(word)
+}

@@ -5,15 +5,11 @@ mod csi_node;
 mod csi_storage_capacity;
 mod storage_class;
 mod volume_attachment;
+mod volume_attributes_class;
 
-use jiff::Timestamp;
 use meta::Names;
-use serde_json::Value;
 
-use crate::plain::Plain;
-use crate::row::{Cells, Row};
-use crate::table::{age, cells, name};
-use crate::tree::Tree;
+use crate::row::Row;
 
 const GROUP: &str = "storage.k8s.io";
 
@@ -26,10 +22,6 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new(Names::namespaced(GROUP, "v1", "CSIStorageCapacity", "csistoragecapacities"), csi_storage_capacity::COLUMNS, csi_storage_capacity::CsiStorageCapacity).needs_version(),
         Row::new(cluster("StorageClass", "storageclasses").short(&["sc"]), storage_class::COLUMNS, storage_class::StorageClass),
         Row::new(cluster("VolumeAttachment", "volumeattachments"), volume_attachment::COLUMNS, volume_attachment::VolumeAttachment).status().needs_version(),
-        Row::new(cluster("VolumeAttributesClass", "volumeattributesclasses").short(&["vac"]), "Name, DriverName, Age", Plain::new(attributes_class)),
+        Row::new(cluster("VolumeAttributesClass", "volumeattributesclasses").short(&["vac"]), volume_attributes_class::COLUMNS, volume_attributes_class::VolumeAttributesClass),
     ]
-}
-
-fn attributes_class(object: &Value, now: Timestamp) -> Cells {
-    cells![name(object), object.text("driverName"), age(object, now)]
 }

@@ -4,6 +4,8 @@ use jiff::Timestamp;
 use meta::{Faults, naming};
 use serde_json::Value;
 
+use crate::core::pod::validate::{validate_overhead, validate_tolerations};
+use crate::metadata::validate_labels;
 use crate::row::{Cells, Strategy};
 use crate::spot::{Spot, immutable, named};
 use crate::table::{age, cells, name};
@@ -21,6 +23,17 @@ impl Strategy for RuntimeClass {
             naming::dns1123_label,
             faults,
         );
+        let overhead = Spot::new(object, "overhead.podFixed");
+        validate_overhead(
+            &Spot {
+                path: "overhead".into(),
+                ..overhead
+            },
+            faults,
+        );
+        if let Some(scheduling) = Spot::new(object, "").some("scheduling") {
+            validate_scheduling(&scheduling, faults);
+        }
     }
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
@@ -29,5 +42,18 @@ impl Strategy for RuntimeClass {
 
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         cells![name(object), object.text("handler"), age(object, now)]
+    }
+}
+
+fn validate_scheduling(scheduling: &Spot<'_>, faults: &mut Faults) {
+    let selector = scheduling.child("nodeSelector");
+    validate_labels(selector.value, &selector.path, faults);
+    validate_tolerations(scheduling, faults);
+    let mut seen = std::collections::BTreeSet::new();
+    for toleration in scheduling.items("tolerations") {
+        let fields = ["key", "operator", "value", "effect"];
+        if !seen.insert(fields.map(|field| toleration.text(field).to_owned())) {
+            faults.duplicate(toleration.path.clone(), toleration.value.clone());
+        }
     }
 }

@@ -5,7 +5,9 @@ use meta::Faults;
 use serde_json::Value;
 
 use crate::row::{Cells, Strategy};
-use crate::spot::{Spot, at_most_all, count_or_percent, label_selector, maybe_one_of};
+use crate::spot::{
+    Spot, at_most_all, conditions, count_or_percent, label_selector, maybe_one_of, not_negative,
+};
 use crate::table::{age, cells, name, or, plain};
 use crate::tree::Tree;
 
@@ -28,6 +30,19 @@ impl Strategy for PodDisruptionBudget {
         label_selector(&spec.child("selector"), faults);
         let policies = ["AlwaysAllow", "IfHealthyBudget"];
         maybe_one_of(&spec, "unhealthyPodEvictionPolicy", &policies, faults);
+    }
+
+    fn validate_status(&self, object: &Value, _old: &Value, faults: &mut Faults) {
+        let status = Spot::new(object, "status");
+        conditions(&status, faults);
+        for field in [
+            "disruptionsAllowed",
+            "currentHealthy",
+            "desiredHealthy",
+            "expectedPods",
+        ] {
+            not_negative(&status, field, faults);
+        }
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {

@@ -4,6 +4,8 @@ use jiff::Timestamp;
 use meta::Faults;
 use serde_json::Value;
 
+use super::rules::validate_devices;
+use crate::metadata::{validate_annotations, validate_labels};
 use crate::row::{Cells, Strategy};
 use crate::spot::{Spot, immutable};
 use crate::table::{age, cells, name};
@@ -16,6 +18,10 @@ pub(crate) struct ResourceClaim;
 impl Strategy for ResourceClaim {
     fn default(&self, object: &mut Value) {
         default_requests(object, "spec.devices.requests");
+    }
+
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        validate_devices(&Spot::new(object, "spec.devices"), faults);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
@@ -32,6 +38,14 @@ pub(crate) struct ResourceClaimTemplate;
 impl Strategy for ResourceClaimTemplate {
     fn default(&self, object: &mut Value) {
         default_requests(object, "spec.spec.devices.requests");
+    }
+
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        let metadata = Spot::new(object, "spec.metadata");
+        let (labels, annotations) = (metadata.child("labels"), metadata.child("annotations"));
+        validate_annotations(annotations.value, &annotations.path, faults);
+        validate_labels(labels.value, &labels.path, faults);
+        validate_devices(&Spot::new(object, "spec.spec.devices"), faults);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use meta::Faults;
 use serde_json::Value;
 
+use crate::metadata::IMMUTABLE;
 use crate::row::{Cells, Strategy};
 use crate::spot::{Spot, immutable, maybe_one_of};
 use crate::table::{age, cells, name, or};
@@ -35,11 +36,18 @@ impl Strategy for CsiDriver {
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
         let spec = Spot::new(object, "spec");
         for mode in spec.items("volumeLifecycleModes") {
-            let words = ["Ephemeral", "Persistent"];
+            let words = ["Persistent", "Ephemeral"];
             let word = mode.as_str().unwrap_or("");
             if !words.contains(&word) {
                 crate::spot::unsupported(faults, spec.path("volumeLifecycleModes"), word, &words);
             }
+        }
+        validate_tokens(&spec, faults);
+        if let Some(seconds) = spec.maybe_int("nodeAllocatableUpdatePeriodSeconds")
+            && seconds < 10
+        {
+            let path = spec.path("nodeAllocatableUpdatePeriodSeconds");
+            faults.invalid(path, seconds, "must be greater than or equal to 10 seconds");
         }
         let policies = ["File", "None", "ReadWriteOnceWithFSType"];
         maybe_one_of(&spec, "fsGroupPolicy", &policies, faults);
@@ -48,7 +56,11 @@ impl Strategy for CsiDriver {
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
         self.validate_create(object, faults);
         let spec = Spot::new(object, "spec");
-        immutable(&spec, old.at("spec"), "attachRequired", faults);
+        if spec.at("attachRequired") != old.at("spec.attachRequired") {
+            // So upstream spells it.
+            let path = spec.path("attachedRequired");
+            faults.invalid(path, spec.at("attachRequired").clone(), IMMUTABLE);
+        }
         immutable(&spec, old.at("spec"), "volumeLifecycleModes", faults);
     }
 
@@ -71,5 +83,37 @@ impl Strategy for CsiDriver {
             or(&modes.join(","), "<none>"),
             age(object, now),
         ]
+    }
+}
+
+const TOKEN_SECONDS_MIN: i64 = 600;
+const TOKEN_SECONDS_MAX: i64 = 1 << 32;
+
+/// At most one token for each audience, for a sensible time.
+fn validate_tokens(spec: &Spot<'_>, faults: &mut Faults) {
+    let mut seen = std::collections::BTreeSet::new();
+    for request in spec.items("tokenRequests") {
+        let audience = request.text("audience");
+        if !seen.insert(audience.to_owned()) {
+            faults.duplicate(request.path("audience"), audience);
+            continue;
+        }
+        let path = request.path("expirationSeconds");
+        match request.maybe_int("expirationSeconds") {
+            Some(seconds) if seconds < TOKEN_SECONDS_MIN => {
+                let rule = "may not specify a duration less than 10 minutes";
+                faults.invalid(path, seconds, rule);
+            }
+            Some(seconds) if seconds > TOKEN_SECONDS_MAX => {
+                let rule = "may not specify a duration larger than 2^32 seconds";
+                faults.invalid(path, seconds, rule);
+            }
+            _ => {}
+        }
+    }
+    if spec.has("serviceAccountTokenInSecrets") && spec.count("tokenRequests") == 0 {
+        let path = spec.path("serviceAccountTokenInSecrets");
+        let rule = "serviceAccountTokenInSecrets is set but no tokenRequests are specified";
+        faults.invalid(path, spec.at("serviceAccountTokenInSecrets").clone(), rule);
     }
 }

@@ -1,9 +1,11 @@
 //! CSIStorageCapacity.
 
 use jiff::Timestamp;
+use meta::{Faults, naming};
 use serde_json::Value;
 
 use crate::row::{Cells, Strategy};
+use crate::spot::{NOT_NEGATIVE, Spot, amount, immutable, label_selector, rules};
 use crate::table::{cells, name, quantity};
 use crate::tree::Tree;
 
@@ -12,6 +14,24 @@ pub(crate) const COLUMNS: &str = "Name, StorageClassName, Capacity";
 pub(crate) struct CsiStorageCapacity;
 
 impl Strategy for CsiStorageCapacity {
+    fn validate_create(&self, object: &Value, faults: &mut Faults) {
+        let root = Spot::new(object, "");
+        label_selector(&root.child("nodeTopology"), faults);
+        let class = root.text("storageClassName");
+        let broken = naming::dns1123_subdomain(class);
+        rules(faults, "storageClassName", class, broken);
+        if amount(root.at("capacity")).is_some_and(|amount| amount.is_negative()) {
+            faults.invalid("capacity", quantity(root.at("capacity")), NOT_NEGATIVE);
+        }
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        let root = Spot::new(object, "");
+        for field in ["nodeTopology", "storageClassName"] {
+            immutable(&root, old, field, faults);
+        }
+    }
+
     fn cells(&self, object: &Value, _now: Timestamp) -> Cells {
         let capacity = match object.at("capacity") {
             Value::Null => "<unset>".to_owned(),

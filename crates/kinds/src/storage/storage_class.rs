@@ -1,5 +1,7 @@
 //! StorageClass.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::Timestamp;
 use meta::{Faults, naming};
 use serde_json::Value;
@@ -22,16 +24,12 @@ impl Strategy for StorageClass {
 
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
         let root = Spot::new(object, "");
-        match root.text("provisioner") {
-            "" => faults.required("provisioner", ""),
-            name => {
-                let broken = naming::qualified_name(&name.to_lowercase());
-                rules(faults, "provisioner", name, broken);
-            }
-        }
+        validate_provisioner(object, "provisioner", faults);
+        validate_parameters(object, faults);
         maybe_one_of(&root, "reclaimPolicy", &["Delete", "Retain"], faults);
         let modes = ["Immediate", "WaitForFirstConsumer"];
         one_of(&root, "volumeBindingMode", &modes, faults);
+        validate_topologies(&root, faults);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
@@ -67,5 +65,68 @@ impl Strategy for StorageClass {
             object.flag("allowVolumeExpansion"),
             age(object, now),
         ]
+    }
+}
+
+/// The name of a driver at `field`.
+pub(super) fn validate_provisioner(object: &Value, field: &str, faults: &mut Faults) {
+    match object.text(field) {
+        "" => faults.required(field, ""),
+        name => {
+            // Upstream judges, and shows, the name in lower case.
+            let name = name.to_lowercase();
+            let broken = naming::qualified_name(&name);
+            rules(faults, field, name, broken);
+        }
+    }
+}
+
+const PARAMETERS_MAX: usize = 512;
+/// All parameters together, in bytes.
+const PARAMETERS_BYTES_MAX: usize = 256 << 10;
+
+/// What a driver is told: nothing nameless, and not too much.
+pub(super) fn validate_parameters(object: &Value, faults: &mut Faults) {
+    if object.count("parameters") > PARAMETERS_MAX {
+        return faults.too_long("parameters", PARAMETERS_MAX);
+    }
+    let mut bytes = 0;
+    for (key, value) in object.fields("parameters") {
+        if key.is_empty() {
+            faults.invalid("parameters", key, "field can not be empty.");
+        }
+        bytes += key.len() + value.as_str().map_or(0, str::len);
+    }
+    if bytes > PARAMETERS_BYTES_MAX {
+        faults.too_long("parameters", PARAMETERS_BYTES_MAX);
+    }
+}
+
+fn validate_topologies(root: &Spot<'_>, faults: &mut Faults) {
+    let mut terms: Vec<BTreeMap<String, BTreeSet<String>>> = Vec::new();
+    for term in root.items("allowedTopologies") {
+        let mut all = BTreeMap::new();
+        for expression in term.items("matchLabelExpressions") {
+            let key = expression.text("key");
+            let mut values = BTreeSet::new();
+            if expression.count("values") == 0 {
+                faults.required(expression.path("values"), "");
+            }
+            for value in expression.items("values") {
+                let text = value.as_str().unwrap_or("").to_owned();
+                if !values.insert(text.clone()) {
+                    faults.duplicate(value.path.clone(), text);
+                }
+            }
+            let broken = naming::qualified_name(key);
+            rules(faults, expression.path("key"), key, broken);
+            if all.insert(key.to_owned(), values).is_some() {
+                faults.duplicate(expression.path("key"), key);
+            }
+        }
+        if terms.contains(&all) {
+            faults.duplicate(term.path("matchLabelExpressions"), "");
+        }
+        terms.push(all);
     }
 }

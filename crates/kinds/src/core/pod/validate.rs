@@ -15,9 +15,10 @@ use meta::{Faults, naming};
 use serde_json::Value;
 
 pub(crate) use resources::{
-    validate_amount, validate_container_name, validate_name as validate_resource_name,
+    is_extended, validate_amount, validate_container_name, validate_name as validate_resource_name,
+    validate_overhead,
 };
-pub(crate) use scheduling::{node_selector, validate_effect};
+pub(crate) use scheduling::{node_selector, validate_effect, validate_tolerations};
 pub(crate) use volumes::validate_driver;
 
 pub(super) use subresource::{prepare_subresource, validate_subresource};

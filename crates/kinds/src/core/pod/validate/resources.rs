@@ -151,7 +151,7 @@ pub(super) fn validate_container(resources: &Spot<'_>, spec: &Spot<'_>, faults: 
 }
 
 /// Faults in `overhead`, which is a list of limits without more.
-pub(super) fn validate_overhead(overhead: &Spot<'_>, faults: &mut Faults) {
+pub(crate) fn validate_overhead(overhead: &Spot<'_>, faults: &mut Faults) {
     for (name, value) in overhead.fields("") {
         let path = format!("{}.limits[{name}]", overhead.path);
         validate_container_name(name, &path, faults);

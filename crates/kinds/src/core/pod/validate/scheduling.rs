@@ -174,7 +174,7 @@ fn validate_label_keys(term: &Spot<'_>, faults: &mut Faults) {
 }
 
 /// Faults in `tolerations`.
-pub(super) fn validate_tolerations(spec: &Spot<'_>, faults: &mut Faults) {
+pub(crate) fn validate_tolerations(spec: &Spot<'_>, faults: &mut Faults) {
     for toleration in spec.items("tolerations") {
         let path = toleration.path("operator");
         let (key, operator) = (toleration.text("key"), toleration.text("operator"));
