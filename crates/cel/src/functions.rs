@@ -4,12 +4,17 @@ mod authorizer;
 mod conversion;
 mod format;
 mod list;
+mod named_format;
+mod network;
 mod operator;
 mod optional;
+mod quantity;
 pub(crate) mod regexp;
+mod semver;
 mod set;
 mod standard;
 mod string;
+mod url;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -19,6 +24,7 @@ use crate::error::EvalError;
 use crate::types::{self, Type};
 use crate::value::Value;
 
+pub use named_format::NamedFormat;
 pub(crate) use operator::{compare, equal, lookup};
 
 /// What a call gives.
@@ -57,6 +63,11 @@ const LIBRARIES: &[&[Spec]] = &[
     optional::TABLE,
     regexp::TABLE,
     authorizer::TABLE,
+    named_format::TABLE,
+    network::TABLE,
+    quantity::TABLE,
+    semver::TABLE,
+    url::TABLE,
 ];
 
 static FUNCTIONS: LazyLock<HashMap<&'static str, Function>> = LazyLock::new(|| {
@@ -118,4 +129,12 @@ pub(crate) fn text_of(value: &Value<'_>) -> Option<String> {
         Value::Bool(value) => value.to_string(),
         _ => return None,
     })
+}
+
+/// The order of two values that have one.
+fn ordered<'a>(args: &[Value<'a>], then: fn(std::cmp::Ordering) -> Value<'a>) -> Outcome<'a> {
+    match args {
+        [one, two] => compare(one, two).map_or_else(no_overload, |order| Ok(then(order))),
+        _ => no_overload(),
+    }
 }

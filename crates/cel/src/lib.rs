@@ -54,10 +54,12 @@ mod parse;
 mod plan;
 mod program;
 mod schema;
+mod semver;
 mod source;
 mod time;
 mod types;
 mod unify;
+mod url;
 mod value;
 
 pub use admission::{AdmissionVariables, admission_env};
@@ -69,8 +71,11 @@ pub use cost::{
 pub use env::Env;
 pub use error::EvalError;
 pub use escape::{escape, unescape};
+pub use functions::NamedFormat;
 pub use opaque::Opaque;
 pub use program::{Bindings, Program, Resolver};
+pub use semver::Version;
 pub use source::{CompileError, CompileErrors};
 pub use types::{Decl, Field, ListType, MapType, ObjectType, Type, UNBOUNDED};
+pub use url::Url;
 pub use value::{JsonList, JsonMap, Key, Made, Text, Value};
