@@ -108,12 +108,50 @@ pub(crate) fn parse_yaml(bytes: &[u8]) -> Result<Parsed, Status> {
     if let Ok(parsed) = schema::parse_json(bytes) {
         return Ok(parsed);
     }
-    let tree: Value = serde_saphyr::from_slice(bytes)
-        .map_err(|error| unreadable(&format!("error converting YAML to JSON: {error}")))?;
+    let fault = match serde_saphyr::from_slice(bytes) {
+        Ok(tree) => {
+            let duplicates = Vec::new();
+            return Ok(Parsed { tree, duplicates });
+        }
+        Err(fault) => fault,
+    };
+    let refused = |error: &serde_saphyr::Error| {
+        unreadable(&format!("error converting YAML to JSON: {error}"))
+    };
+    let Some(twice) = repeated_key(&fault) else {
+        return Err(refused(&fault));
+    };
+    let options = serde_saphyr::options! {
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough,
+    };
+    let tree = serde_saphyr::from_slice_with_options(bytes, options);
     Ok(Parsed {
-        tree,
-        duplicates: Vec::new(),
+        tree: tree.map_err(|error| refused(&error))?,
+        duplicates: vec![twice],
     })
+}
+
+/// Begins what YAML says of a key that stands twice; JSON names the path of the field.
+const YAML: &str = "yaml: ";
+
+/// What upstream says of a key that stands twice.
+fn repeated_key(fault: &serde_saphyr::Error) -> Option<String> {
+    let fault = fault.without_snippet();
+    let serde_saphyr::Error::DuplicateMappingKey { key, location } = fault else {
+        return None;
+    };
+    let (line, key) = (location.line(), key.as_deref().unwrap_or_default());
+    Some(format!(
+        "{YAML}unmarshal errors:\n  line {line}: key {key:?} already set in map"
+    ))
+}
+
+/// What is said of a field that stands twice.
+pub(crate) fn duplicate(path: &str) -> String {
+    match path.starts_with(YAML) {
+        true => path.to_owned(),
+        false => format!("duplicate field {path:?}"),
+    }
 }
 
 fn unreadable(why: &str) -> Status {
@@ -197,15 +235,18 @@ pub(crate) fn shape(
             version = names.version
         ))
     };
-    let unknown = match &resource.ty {
-        Some(ty) => schema::check(ty.get(), &mut tree).map_err(|error| cannot(&error))?,
-        None => Vec::new(),
+    let unknown = match (&resource.shape, &resource.ty) {
+        (Some(schema), _) => ::custom::coerce(schema, &mut tree).map_err(|error| cannot(&error))?,
+        (None, Some(ty)) => schema::check(ty.get(), &mut tree).map_err(|error| cannot(&error))?,
+        (None, None) => Vec::new(),
     };
     let unknown = unknown.iter().map(|path| format!("unknown field {path:?}"));
-    let twice = duplicates
-        .iter()
-        .map(|path| format!("duplicate field {path:?}"));
-    let faults: Vec<String> = unknown.chain(twice).collect();
+    let twice = duplicates.iter().map(|path| duplicate(path));
+    // Custom resources are read before their schema is looked at.
+    let faults: Vec<String> = match resource.custom {
+        true => twice.chain(unknown).collect(),
+        false => unknown.chain(twice).collect(),
+    };
     match validation {
         FieldValidation::Strict if !faults.is_empty() => Err(cannot(&format!(
             "strict decoding error: {}",

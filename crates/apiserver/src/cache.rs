@@ -139,6 +139,8 @@ pub(crate) struct Cache {
     /// Tells watches that the ring has grown.
     grown: watch::Sender<u64>,
     protobuf: Protobuf,
+    /// The cache that took this one's place; whoever still holds this one reads from there.
+    next: OnceLock<Arc<Cache>>,
 }
 
 /// Whether objects are kept in protobuf too.
@@ -202,6 +204,7 @@ impl Cache {
             }),
             grown: watch::Sender::new(0),
             protobuf: Protobuf::default(),
+            next: OnceLock::new(),
         }
     }
 
@@ -260,6 +263,29 @@ impl Cache {
         }
     }
 
+    /// The cache that has today's objects: this one, or the newest of those that took its place.
+    fn newest(&self) -> &Cache {
+        let mut newest = self;
+        while let Some(next) = newest.next.get() {
+            newest = next;
+        }
+        newest
+    }
+
+    /// Hands over to a cache that reads the same objects otherwise; open watches end.
+    fn hand_over(&self, next: Arc<Cache>) {
+        if self.next.set(next).is_err() {
+            tracing::error!(prefix = self.prefix, "a cache was replaced twice");
+        }
+        self.close();
+    }
+
+    /// Ends open watches.
+    pub(crate) fn close(&self) {
+        self.state.write().epoch += 1;
+        self.grown.send_modify(|count| *count += 1);
+    }
+
     /// The storage key of an object.
     pub(crate) fn storage_key(&self, key: &str) -> Bytes {
         format!("{}{key}", self.prefix).into()
@@ -298,12 +324,12 @@ impl Cache {
 
     /// One object as the cache knows it.
     pub(crate) fn get(&self, key: &str) -> Option<Arc<Entry>> {
-        self.state.read().map.get(key).cloned()
+        self.newest().state.read().map.get(key).cloned()
     }
 
     /// The newest state. `applied`: what the feed had reached before this call.
     pub(crate) fn snapshot(&self, applied: i64) -> Snapshot {
-        let state = self.state.read();
+        let state = self.newest().state.read();
         Snapshot {
             map: state.map.clone(),
             revision: state.revision.max(applied),
@@ -312,7 +338,7 @@ impl Cache {
 
     /// The state at a revision that was reached already.
     pub(crate) fn snapshot_at(&self, revision: i64) -> Result<Snapshot, TooOld> {
-        let state = self.state.read();
+        let state = self.newest().state.read();
         if revision < state.oldest {
             return Err(TooOld {
                 oldest: state.oldest,
@@ -388,7 +414,7 @@ impl Cache {
 
     /// How many objects there are.
     pub(crate) fn len(&self) -> usize {
-        self.state.read().map.len()
+        self.newest().state.read().map.len()
     }
 
     /// Starts over from what the store holds at `revision`; open watches end.

@@ -1,38 +1,54 @@
 //! Custom resources: rows made at run time from CustomResourceDefinitions. They take the same
 //! path as any other kind.
 
-mod columns;
 mod convert;
-mod shape;
-mod strategy;
-mod validate;
+mod resources;
+mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
+use ::custom::definition::{FINALIZER, is_true, set_condition};
 use auth::Identity;
 use client::Client;
 use http::Method;
-use kinds::{Row, ScalePaths, Verbs};
-use meta::{Names, Object, Scope, Status};
-use serde_json::{Value, json};
+use meta::{Object, Status};
+use serde_json::Value;
 
 use crate::cache::{Cache, Entry};
-use crate::registry::{Resource, Seen, custom_prefix};
+use crate::registry::custom_prefix;
 use crate::server::Core;
 use crate::verbs::write::text;
 pub(crate) use convert::Conversion;
-use strategy::CustomStrategy;
 
+/// Definitions, as the registry knows them.
+pub(crate) const RESOURCE: &str = "customresourcedefinitions.apiextensions.k8s.io";
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
+/// How long to wait before trying again what failed; everything else is told of by events.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Serves what definitions ask for, as long as the server runs.
 pub(crate) struct Definitions {
     core: Arc<Core>,
     client: Client,
-    /// Revision at which each definition was last looked at, by name.
-    seen: BTreeMap<String, (i64, String, String)>,
+    known: BTreeMap<String, Known>,
+    /// Something failed and is to be tried again.
+    failed: bool,
+}
+
+/// What was last made of a definition.
+struct Known {
+    revision: i64,
+    uid: String,
+    group: String,
+    plural: String,
+    /// What the resources were made from.
+    served: Value,
+    /// The instances; `None` while nothing is served.
+    cache: Option<Arc<Cache>>,
+    /// Whether the instances are to go.
+    leaving: bool,
 }
 
 impl Definitions {
@@ -40,7 +56,8 @@ impl Definitions {
         Definitions {
             core,
             client,
-            seen: BTreeMap::new(),
+            known: BTreeMap::new(),
+            failed: false,
         }
     }
 
@@ -52,21 +69,42 @@ impl Definitions {
         let mut growth = cache.growth();
         loop {
             growth.borrow_and_update();
+            let instances = self.leaving();
             self.sync().await;
+            if self.leaving().len() > instances.len() {
+                // Those that began to leave just now were not watched while that was done.
+                continue;
+            }
+            let again = self.failed;
+            let instances = instances.into_iter().map(|mut growth| {
+                Box::pin(async move {
+                    // An instance that holds up a deletion leaves without a change of the
+                    // definition.
+                    growth.changed().await.is_ok()
+                })
+            });
+            let instances: Vec<_> = instances.collect();
+            let changed = async {
+                match instances.is_empty() {
+                    true => std::future::pending().await,
+                    false => drop(futures::future::select_all(instances).await),
+                }
+            };
             tokio::select! {
                 grown = growth.changed() => if grown.is_err() { return },
                 () = stop.raised() => return,
-                // Instances that hold up a deletion leave without a change of the definition.
-                () = tokio::time::sleep(RETRY_AFTER), if self.is_waiting(&cache) => {}
+                () = changed => {}
+                () = tokio::time::sleep(RETRY_AFTER), if again => {}
             }
         }
     }
 
-    /// Whether a definition waits for its instances.
-    fn is_waiting(&self, cache: &Cache) -> bool {
-        let map = cache.snapshot(0).map;
-        map.range("")
-            .any(|entry| crate::verbs::delete::is_terminating(&entry.shared_tree().0))
+    /// Changes of the instances of all definitions that are about to go.
+    fn leaving(&self) -> Vec<tokio::sync::watch::Receiver<u64>> {
+        let leaving = self.known.values().filter(|known| known.leaving);
+        leaving
+            .filter_map(|known| Some(known.cache.as_ref()?.growth()))
+            .collect()
     }
 
     /// Brings the registry in line with all definitions.
@@ -74,147 +112,226 @@ impl Definitions {
         let Some(cache) = definitions_cache(&self.core) else {
             return;
         };
+        self.failed = false;
         let map = cache.snapshot(0).map;
         let entries: Vec<Arc<Entry>> = map.range("").cloned().collect();
         let names: BTreeSet<&str> = entries.iter().map(|entry| entry.name()).collect();
-        let gone: Vec<String> = self
-            .seen
+        let gone = self
+            .known
             .keys()
-            .filter(|name| !names.contains(name.as_str()))
-            .cloned()
-            .collect();
-        for name in gone {
-            if let Some((_, group, plural)) = self.seen.remove(&name) {
-                self.core
-                    .registry
-                    .replace_custom(&group, &plural, Vec::new());
-                self.core.feed.remove(&custom_prefix(&group, &plural));
-            }
-        }
+            .filter(|name| !names.contains(name.as_str()));
+        let gone: Vec<String> = gone.cloned().collect();
+        gone.iter().for_each(|name| self.forget(name));
         for entry in entries {
-            let known = self
-                .seen
-                .get(entry.name())
-                .map(|(revision, _, _)| *revision);
             let tree = entry.shared_tree();
-            let leaving = tree.deletion_timestamp().is_some();
-            if known == Some(entry.revision) && !leaving {
+            let is_known = self
+                .known
+                .get(entry.name())
+                .is_some_and(|known| known.revision == entry.revision && !known.leaving);
+            // Names may have become free.
+            if is_known && !status::has_conflict(&tree.0) {
                 continue;
             }
-            if let Err(error) = self.establish(&entry, &tree).await {
+            if let Err(error) = self.take(&cache, &entry, &tree).await {
                 tracing::warn!(name = entry.name(), %error, "definition not served");
+                self.failed = true;
             }
         }
     }
 
-    async fn establish(&mut self, entry: &Entry, tree: &Object) -> Result<(), Status> {
-        let definition = &tree.0;
-        let group = text(definition, "/spec/group").to_owned();
-        let plural = text(definition, "/spec/names/plural").to_owned();
-        let now = self.core.registry.now();
-        let builtin = now
-            .by_name(&format!("{plural}.{group}"))
-            .is_some_and(|own| !own.custom);
-        drop(now);
-        if builtin {
-            return Err(Status::internal("the name belongs to a built-in kind"));
+    /// Serves a definition's resources no longer.
+    fn forget(&mut self, name: &str) {
+        if let Some(known) = self.known.remove(name)
+            && let Some(cache) = known.cache
+        {
+            let registry = &self.core.registry;
+            registry.replace_custom(&known.group, &known.plural, Vec::new());
+            self.core.feed.remove(&cache.prefix);
+            cache.close();
         }
-        let cache = self.cache(&group, &plural, definition).await?;
-        let conversion = Conversion::of(definition, &self.core.webhooks);
-        let resources = resources(definition, &cache, conversion.as_ref(), entry.revision);
-        self.core
-            .registry
-            .replace_custom(&group, &plural, resources);
-        let seen = (entry.revision, group.clone(), plural.clone());
-        self.seen.insert(entry.name().to_owned(), seen);
+    }
+
+    async fn take(
+        &mut self,
+        cache: &Cache,
+        entry: &Entry,
+        tree: &Arc<Object>,
+    ) -> Result<(), Status> {
+        let group = text(&tree.0, "/spec/group").to_owned();
+        let plural = text(&tree.0, "/spec/names/plural").to_owned();
+        if self
+            .known
+            .get(entry.name())
+            .is_some_and(|known| known.uid != *entry.uid)
+        {
+            self.forget(entry.name());
+        }
+        let is_builtin = {
+            let now = self.core.registry.now();
+            let own = now.by_name(&format!("{plural}.{group}"));
+            own.is_some_and(|own| !own.custom)
+        };
+        let next = {
+            let siblings = siblings(cache, &group, entry.name());
+            status::next(&tree.0, &siblings)
+        };
+        let is_served = status::is_served(&next) && !is_builtin;
+        self.serve(entry, &next, &group, &plural, is_served).await?;
         if tree.deletion_timestamp().is_some() {
-            return self.empty(entry.name(), definition, &cache).await;
+            return self.finish(entry.name(), &tree.0, is_builtin).await;
         }
-        self.write_status(entry.name(), definition).await
-    }
-
-    /// The cache of the instances, filled; the one that exists if there is one.
-    async fn cache(
-        &self,
-        group: &str,
-        plural: &str,
-        definition: &Value,
-    ) -> Result<Arc<Cache>, Status> {
-        let known = self
-            .core
-            .registry
-            .now()
-            .by_name(&format!("{plural}.{group}"))
-            .cloned();
-        if let Some(cache) = known.and_then(|known| known.cache.clone()) {
-            return Ok(cache);
-        }
-        let strategy = Arc::new(CustomStrategy::new(&json!({}), definition));
-        let names = meta::Names::namespaced(group, "", "", plural);
-        let cache = Cache::new(custom_prefix(group, plural), strategy, None)
-            .sealed(self.core.config.encryption.as_ref(), &names);
-        let cache = Arc::new(cache);
-        let added = self.core.feed.add(Arc::clone(&cache)).await;
-        added.map_err(|error| crate::keep::failed(&error))?;
-        Ok(cache)
-    }
-
-    async fn write_status(&self, name: &str, definition: &Value) -> Result<(), Status> {
-        let mut wanted = definition.clone();
-        let finalizers = meta::object::map_at(&mut wanted, "metadata")
-            .entry("finalizers")
-            .or_insert_with(|| json!([]));
-        if let Some(list) = finalizers
-            .as_array_mut()
-            .filter(|list| !has(list, FINALIZER))
-        {
-            list.push(FINALIZER.into());
-            let path = format!("{DEFINITIONS}/{name}");
-            // The change brings us here again.
-            return self
-                .client
-                .send_value(Method::PUT, &path, &wanted)
-                .await
-                .map(drop);
-        }
-        let status = meta::object::map_at(&mut wanted, "status");
-        status.insert("acceptedNames".into(), definition["spec"]["names"].clone());
-        let stored = status.entry("storedVersions").or_insert_with(|| json!([]));
-        if let (Some(stored), Some(version)) = (stored.as_array_mut(), storage_version(definition))
-            && !has(stored, &version)
-        {
-            stored.push(version.into());
-        }
-        set_condition(status, "NamesAccepted", "NoConflicts", "no conflicts found");
-        let message = "the initial names have been accepted";
-        set_condition(status, "Established", "InitialNamesAccepted", message);
-        if wanted == *definition {
+        if next == tree.0 {
             return Ok(());
         }
-        let path = format!("{DEFINITIONS}/{name}/status");
-        self.client
-            .send_value(Method::PUT, &path, &wanted)
-            .await
-            .map(drop)
+        let path = format!("{DEFINITIONS}/{}/status", entry.name());
+        let written = self.client.send_value(Method::PUT, &path, &next).await;
+        // The next definition is judged by the names that this one now has.
+        self.core.feed.fresh().await;
+        forgive(written)
+    }
+
+    /// Puts the resources of a definition in the place of those that were served.
+    async fn serve(
+        &mut self,
+        entry: &Entry,
+        definition: &Value,
+        group: &str,
+        plural: &str,
+        is_served: bool,
+    ) -> Result<(), Status> {
+        let known = self.known.remove(entry.name());
+        let (served, old) = match known {
+            Some(known) => (known.served, known.cache),
+            None => (Value::Null, None),
+        };
+        let wanted = match is_served {
+            true => resources::basis(definition),
+            false => Value::Null,
+        };
+        let mut now = Known {
+            revision: entry.revision,
+            uid: entry.uid.to_string(),
+            group: group.to_owned(),
+            plural: plural.to_owned(),
+            leaving: false,
+            cache: old,
+            served: wanted,
+        };
+        if now.served != served {
+            let replaced = self.replace(&mut now, definition, &served, entry.revision);
+            if let Err(status) = replaced.await {
+                // Nothing is known of it, so that it is tried again.
+                now.served = served;
+                now.revision = 0;
+                self.known.insert(entry.name().to_owned(), now);
+                return Err(status);
+            }
+        }
+        self.known.insert(entry.name().to_owned(), now);
+        Ok(())
+    }
+
+    async fn replace(
+        &self,
+        now: &mut Known,
+        definition: &Value,
+        before: &Value,
+        revision: i64,
+    ) -> Result<(), Status> {
+        let core = &self.core;
+        if now.served.is_null() {
+            core.registry
+                .replace_custom(&now.group, &now.plural, Vec::new());
+            if let Some(cache) = now.cache.take() {
+                core.feed.remove(&cache.prefix);
+                cache.close();
+            }
+            return Ok(());
+        }
+        let prefix = custom_prefix(&now.group, &now.plural);
+        let cache = match &now.cache {
+            // Objects look as they did: watches go on.
+            Some(cache) if resources::same_shape(&now.served, before) => Arc::clone(cache),
+            old => {
+                let strategy = resources::stored_strategy(definition);
+                let names = resources::any_names(definition);
+                let cache = Cache::new(prefix, strategy, None)
+                    .sealed(core.config.encryption.as_ref(), &names);
+                let cache = Arc::new(cache);
+                let added = core.feed.replace(old.as_deref(), Arc::clone(&cache)).await;
+                added.map_err(|error| crate::keep::failed(&error))?;
+                cache
+            }
+        };
+        let conversion = Conversion::of(definition, &core.webhooks);
+        let all = resources::all(definition, &cache, conversion.as_ref(), revision);
+        core.registry.replace_custom(&now.group, &now.plural, all);
+        now.cache = Some(cache);
+        Ok(())
     }
 
     /// Deletes all instances; the last one gone, the definition may go.
-    async fn empty(&self, name: &str, definition: &Value, cache: &Cache) -> Result<(), Status> {
+    async fn finish(
+        &mut self,
+        name: &str,
+        definition: &Value,
+        is_builtin: bool,
+    ) -> Result<(), Status> {
+        let finalizers = definition.pointer("/metadata/finalizers");
+        let finalizers = finalizers.and_then(Value::as_array);
+        if !finalizers.is_some_and(|list| list.iter().any(|one| one == FINALIZER)) {
+            return Ok(());
+        }
+        let mut next = definition.clone();
+        let text = "CustomResource deletion is in progress";
+        set_condition(
+            &mut next,
+            "Terminating",
+            "True",
+            "InstanceDeletionInProgress",
+            text,
+        );
+        if next != *definition {
+            let path = format!("{DEFINITIONS}/{name}/status");
+            // The change brings us here again.
+            return forgive(self.client.send_value(Method::PUT, &path, &next).await);
+        }
+        let (reason, message) = if is_builtin {
+            (
+                "OverlappingBuiltInResource",
+                "instances overlap with built-in resources in storage",
+            )
+        } else if !is_true(definition, "Established") {
+            ("NeverEstablished", "resource was never established")
+        } else if self.empty(name, definition).await? {
+            ("InstanceDeletionCompleted", "removed all instances")
+        } else {
+            return Ok(());
+        };
+        set_condition(&mut next, "Terminating", "False", reason, message);
+        let list = next.pointer_mut("/metadata/finalizers");
+        if let Some(list) = list.and_then(Value::as_array_mut) {
+            list.retain(|one| one != FINALIZER);
+        }
+        let path = format!("{DEFINITIONS}/{name}");
+        forgive(self.client.send_value(Method::PUT, &path, &next).await)
+    }
+
+    /// Deletes what there is; whether nothing is left.
+    async fn empty(&mut self, name: &str, definition: &Value) -> Result<bool, Status> {
+        let Some(known) = self.known.get_mut(name) else {
+            return Ok(true);
+        };
+        known.leaving = true;
+        let Some(cache) = known.cache.clone() else {
+            return Ok(true);
+        };
+        let names = resources::any_names(definition);
         self.core.feed.fresh().await;
-        let map = cache.snapshot(0).map;
-        let group = text(definition, "/spec/group");
-        let plural = text(definition, "/spec/names/plural");
-        let resource = self
-            .core
-            .registry
-            .now()
-            .by_name(&format!("{plural}.{group}"))
-            .cloned();
-        for instance in map.range("") {
-            let Some(resource) = &resource else {
-                break;
-            };
-            let names = &resource.row.names;
+        for instance in cache.snapshot(0).map.range("") {
+            if crate::verbs::delete::is_terminating(&instance.decode().0) {
+                continue;
+            }
             let namespace = Some(instance.namespace()).filter(|namespace| !namespace.is_empty());
             let path = names.path(namespace, Some(instance.name()));
             match self.client.delete_value(&path, None).await {
@@ -223,26 +340,27 @@ impl Definitions {
             }
         }
         self.core.feed.fresh().await;
-        if cache.len() > 0 {
-            return Ok(());
-        }
-        let mut done = definition.clone();
-        if let Some(list) = done
-            .pointer_mut("/metadata/finalizers")
-            .and_then(Value::as_array_mut)
-        {
-            list.retain(|one| one != FINALIZER);
-        }
-        let path = format!("{DEFINITIONS}/{name}");
-        self.client
-            .send_value(Method::PUT, &path, &done)
-            .await
-            .map(drop)
+        Ok(cache.len() == 0)
     }
 }
 
-/// How long to wait before looking again at instances that will not go.
-const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
+/// Somebody else was faster: the change is met again.
+fn forgive(written: Result<Value, Status>) -> Result<(), Status> {
+    match written {
+        Err(status) if !status.is_conflict() && !status.is_not_found() => Err(status),
+        _ => Ok(()),
+    }
+}
+
+/// The other definitions of a group.
+fn siblings(cache: &Cache, group: &str, name: &str) -> Vec<Arc<Object>> {
+    let map = cache.snapshot(0).map;
+    let others = map.range("").filter(|other| {
+        let own = other.name().split_once('.');
+        other.name() != name && own.is_some_and(|(_, own)| own == group)
+    });
+    others.map(|other| other.shared_tree()).collect()
+}
 
 /// A follower of definitions, as the loopback user.
 pub(crate) fn definitions(core: &Arc<Core>, server: &crate::ApiServer) -> Definitions {
@@ -251,194 +369,6 @@ pub(crate) fn definitions(core: &Arc<Core>, server: &crate::ApiServer) -> Defini
 
 fn definitions_cache(core: &Core) -> Option<Arc<Cache>> {
     let resources = core.registry.now();
-    let resource = resources.by_name("customresourcedefinitions.apiextensions.k8s.io")?;
+    let resource = resources.by_name(RESOURCE)?;
     resource.cache.clone()
-}
-
-fn has(list: &[Value], word: &str) -> bool {
-    list.iter().any(|one| one == word)
-}
-
-fn versions(definition: &Value) -> impl Iterator<Item = &Value> {
-    let list = definition
-        .pointer("/spec/versions")
-        .and_then(Value::as_array);
-    list.into_iter().flatten()
-}
-
-fn storage_version(definition: &Value) -> Option<String> {
-    let mut stored = versions(definition).filter(|version| version["storage"] == true);
-    stored
-        .next()
-        .map(|version| text(version, "/name").to_owned())
-}
-
-fn set_condition(
-    status: &mut serde_json::Map<String, Value>,
-    kind: &str,
-    reason: &str,
-    message: &str,
-) {
-    let list = status.entry("conditions").or_insert_with(|| json!([]));
-    let Some(list) = list.as_array_mut() else {
-        return;
-    };
-    if list
-        .iter()
-        .any(|own| own["type"] == kind && own["status"] == "True")
-    {
-        return;
-    }
-    list.retain(|own| own["type"] != kind);
-    list.push(
-        json!({"type": kind, "status": "True", "reason": reason, "message": message,
-        "lastTransitionTime": meta::time::now()}),
-    );
-}
-
-/// The resources of all served versions; the stored one keeps the objects of the others.
-fn resources(
-    definition: &Value,
-    cache: &Arc<Cache>,
-    conversion: Option<&Arc<Conversion>>,
-    revision: i64,
-) -> Vec<Arc<Resource>> {
-    let resource = |version: &Value| Resource {
-        conversion: conversion.cloned(),
-        ..resource(definition, version, cache, revision)
-    };
-    let stored = versions(definition).find(|version| version["storage"] == true);
-    let Some(stored) = stored else {
-        return Vec::new();
-    };
-    let stored_version = text(stored, "/name").to_owned();
-    let keeper = Arc::new(resource(stored));
-    let mut all = Vec::new();
-    for version in versions(definition).filter(|version| version["served"] == true) {
-        if text(version, "/name") == stored_version {
-            all.push(Arc::clone(&keeper));
-            continue;
-        }
-        let mut own = resource(version);
-        let (shown, kept) = (own.row.names.api_version(), keeper.row.names.api_version());
-        // Without a webhook, versions differ in their name only.
-        let rename = |version: String| -> crate::registry::Convert {
-            Arc::new(move |tree: &mut Value| tree["apiVersion"] = version.clone().into())
-        };
-        own.seen = Some(Seen {
-            stored: Arc::clone(&keeper),
-            to_stored: rename(kept),
-            from_stored: rename(shown),
-            fields: &[],
-        });
-        all.push(Arc::new(own));
-    }
-    all.sort_by_key(|resource| version_order(&resource.row.names.version));
-    all
-}
-
-fn resource(definition: &Value, version: &Value, cache: &Arc<Cache>, revision: i64) -> Resource {
-    let names = names(definition, version);
-    let schema = version
-        .pointer("/schema/openAPIV3Schema")
-        .cloned()
-        .unwrap_or_else(|| json!({}));
-    let strategy = CustomStrategy::new(&schema, version);
-    let sub = |name: &str| version.pointer(&format!("/subresources/{name}"));
-    let word = |value: &Value, field: &str| pointer(text(value, &format!("/{field}")));
-    let scale = sub("scale").map(|scale| ScalePaths {
-        spec_replicas: word(scale, "specReplicasPath"),
-        status_replicas: word(scale, "statusReplicasPath"),
-        selector: Some(word(scale, "labelSelectorPath")).filter(|path| path != "/"),
-    });
-    Resource {
-        ty: Some(shape::root(&names, &schema)),
-        cache: Some(Arc::clone(cache)),
-        row: Row {
-            verbs: Verbs::All,
-            has_status: sub("status").is_some(),
-            scale,
-            has_generation: true,
-            create_on_update: false,
-            needs_version: true,
-            columns: strategy.columns().into(),
-            strategy: Arc::new(strategy),
-            names,
-        },
-        custom: true,
-        conversion: None,
-        seen: None,
-        stamp: revision,
-    }
-}
-
-/// `.spec.replicas` as a JSON pointer.
-fn pointer(path: &str) -> String {
-    let path = path.trim_start_matches('.');
-    format!("/{}", path.replace('.', "/"))
-}
-
-fn names(definition: &Value, version: &Value) -> Names {
-    let own = |field: &str| text(definition, &format!("/spec/names/{field}")).to_owned();
-    let list = |field: &str| -> Vec<String> {
-        let list = definition
-            .pointer(&format!("/spec/names/{field}"))
-            .and_then(Value::as_array);
-        list.into_iter()
-            .flatten()
-            .filter_map(|one| one.as_str().map(str::to_owned))
-            .collect()
-    };
-    let kind = own("kind");
-    let or = |given: String, otherwise: String| if given.is_empty() { otherwise } else { given };
-    Names {
-        group: text(definition, "/spec/group").to_owned(),
-        version: text(version, "/name").to_owned(),
-        list_kind: or(own("listKind"), format!("{kind}List")),
-        plural: own("plural"),
-        singular: or(own("singular"), kind.to_lowercase()),
-        short: list("shortNames"),
-        categories: list("categories"),
-        scope: match text(definition, "/spec/scope") {
-            "Cluster" => Scope::Cluster,
-            _ => Scope::Namespaced,
-        },
-        kind,
-    }
-}
-
-/// Stable versions first, then betas, then alphas; newer ones first.
-fn version_order(version: &str) -> (u8, i64, i64, String) {
-    let rest = version.strip_prefix('v').unwrap_or("");
-    let number = |text: &str| text.parse::<i64>().ok();
-    let split = |word: &str| {
-        let (major, minor) = rest.split_once(word)?;
-        Some((number(major)?, number(minor)?))
-    };
-    let (class, major, minor) = match (number(rest), split("beta"), split("alpha")) {
-        (Some(major), _, _) => (0, major, 0),
-        (_, Some((major, minor)), _) => (1, major, minor),
-        (_, _, Some((major, minor))) => (2, major, minor),
-        _ => (3, 0, 0),
-    };
-    (class, -major, -minor, version.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stable_versions_come_first() {
-        let mut versions = vec![
-            "v1alpha1", "foo", "v1", "v2beta1", "v2", "v1beta2", "v1beta1",
-        ];
-        versions.sort_by_key(|version| version_order(version));
-        assert_eq!(
-            versions,
-            [
-                "v2", "v1", "v2beta1", "v1beta2", "v1beta1", "v1alpha1", "foo"
-            ]
-        );
-    }
 }

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use ::custom::publish::{OpenApi, definition_name};
 use bytes::Bytes;
 use http::header::{
     ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, ETAG, EXPIRES, IF_NONE_MATCH, LOCATION, VARY,
@@ -157,7 +158,11 @@ async fn all(core: &Core, call: &Call, resources: Arc<Resources>) -> Result<Answ
         let mut builder = schema::openapi::v2::Builder::default();
         for group_version in &group_versions {
             let own = resources.of(&group_version.group, &group_version.version);
-            builder.add(document(group_version, own.unwrap_or_default()));
+            builder.add(document(
+                group_version,
+                own.unwrap_or_default(),
+                OpenApi::V2,
+            ));
         }
         let document = builder.finish(&version);
         Document::new(&own, &document.json, &document.protobuf)
@@ -205,7 +210,8 @@ async fn one(
             let own = tag.clone();
             let make = move || {
                 let own_resources = resources.of(&group_version.group, &group_version.version);
-                let tree = document(&group_version, own_resources.unwrap_or_default());
+                let own_resources = own_resources.unwrap_or_default();
+                let tree = document(&group_version, own_resources, OpenApi::V3);
                 let protobuf = schema::openapi::document_protobuf(&tree);
                 Document::new(&own, tree.to_string().as_bytes(), &protobuf)
             };
@@ -301,7 +307,7 @@ fn send(
     Ok(answer)
 }
 
-fn document(group_version: &GroupVersion, own: &[Arc<Resource>]) -> Value {
+fn document(group_version: &GroupVersion, own: &[Arc<Resource>], form: OpenApi) -> Value {
     let subresources: Vec<Vec<&str>> = own
         .iter()
         .map(|resource| subresource::of(resource).map(|sub| sub.name).collect())
@@ -315,8 +321,27 @@ fn document(group_version: &GroupVersion, own: &[Arc<Resource>]) -> Value {
             verbs: discovery::verbs(resource),
         })
         .collect();
-    schema::openapi::document_with(group_version, &kinds, &|names| {
+    let mut tree = schema::openapi::document_with(group_version, &kinds, &|names| {
         let mut found = own.iter().filter(|resource| resource.row.names == *names);
         found.next().and_then(|resource| resource.ty.clone())
-    })
+    });
+    publish(&mut tree, own, form);
+    tree
+}
+
+/// Custom resources are described by the schemas that their definitions have.
+fn publish(document: &mut Value, own: &[Arc<Resource>], form: OpenApi) {
+    let schemas = document.pointer_mut("/components/schemas");
+    let Some(schemas) = schemas.and_then(Value::as_object_mut) else {
+        return;
+    };
+    for resource in own {
+        let Some(published) = &resource.published else {
+            continue;
+        };
+        let names = &resource.row.names;
+        let name = |kind: &str| definition_name(names, kind);
+        schemas.insert(name(&names.kind), published.kind(names, form));
+        schemas.insert(name(&names.list_kind), published.list(names));
+    }
 }

@@ -28,6 +28,12 @@ pub(crate) struct Resource {
     pub(crate) conversion: Option<Arc<crate::custom::Conversion>>,
     /// Changes whenever the shape does.
     pub(crate) stamp: i64,
+    /// The structural schema of a custom resource.
+    pub(crate) shape: Option<Arc<::custom::Structural>>,
+    /// What OpenAPI documents say of a custom resource.
+    pub(crate) published: Option<::custom::publish::Published>,
+    /// Nothing may be created any more: the definition is about to go.
+    pub(crate) terminating: bool,
 }
 
 /// Changes a tree from one version to another.
@@ -73,6 +79,9 @@ impl Resource {
             conversion: None,
             seen: None,
             stamp: 0,
+            shape: None,
+            published: None,
+            terminating: false,
         }
     }
 
@@ -94,6 +103,9 @@ impl Resource {
                 fields: view.fields,
             }),
             stamp: 0,
+            shape: None,
+            published: None,
+            terminating: false,
         })
     }
 
@@ -291,8 +303,17 @@ impl Registry {
     ) -> Registry {
         let mut resources = Resources::default();
         for row in kinds::rows() {
-            let observer = observer(&row.names.group_resource());
-            resources.add(Arc::new(Resource::builtin(row, observer, encryption)));
+            let name = row.names.group_resource();
+            let mut row = row.clone();
+            if name == crate::custom::RESOURCE {
+                // Its rules are those of schemas, which kinds know nothing of.
+                row.strategy = Arc::new(::custom::definition::DefinitionStrategy);
+            }
+            resources.add(Arc::new(Resource::builtin(
+                &row,
+                observer(&name),
+                encryption,
+            )));
         }
         for view in kinds::views() {
             let stored = resources.by_kind(view.stored.0, view.stored.1);

@@ -21,6 +21,11 @@ const MIN_DATE_TIME: u64 = 21;
 const MAX_DATE_TIME: u64 = 32;
 
 impl Decl {
+    /// How many values of this type one request can hold.
+    pub fn max_cardinality(&self) -> u64 {
+        MAX_REQUEST_BYTES / (self.min_bytes + 1)
+    }
+
     /// The type that a schema describes, or `None` where expressions may not look (no type, or unknown fields kept).
     /// `root` is set for whole resources: `apiVersion`, `kind` and the names in `metadata` are always there.
     pub fn of_schema(schema: &Json, root: bool) -> Option<Decl> {

@@ -116,6 +116,27 @@ fn validate_namespace(names: &Names, namespace: &str, faults: &mut Faults) {
     }
 }
 
+/// Faults in the metadata of an object that stands inside another, at `path`.
+pub fn validate_embedded(metadata: &Value, path: &str, faults: &mut Faults) {
+    let mut own = Faults::new();
+    for (field, rules) in [
+        ("name", naming::path_segment as fn(&str) -> Vec<String>),
+        ("namespace", naming::dns1123_label),
+    ] {
+        let text = metadata.text(field);
+        for rule in rules(text).into_iter().filter(|_| !text.is_empty()) {
+            own.invalid(format!("metadata.{field}"), text, rule);
+        }
+    }
+    validate_common(metadata, &mut own);
+    validate_finalizers(metadata, &mut own);
+    for mut fault in own.0 {
+        let below = fault.field.strip_prefix("metadata").unwrap_or_default();
+        fault.field = format!("{path}{below}");
+        faults.0.push(fault);
+    }
+}
+
 fn validate_common(metadata: &Value, faults: &mut Faults) {
     validate_labels(metadata.at("labels"), "metadata.labels", faults);
     validate_annotations(metadata.at("annotations"), "metadata.annotations", faults);

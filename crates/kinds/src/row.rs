@@ -161,6 +161,9 @@ pub trait Strategy: Send + Sync + 'static {
         self.validate_create(object, faults);
     }
 
+    /// What changes in an object that somebody asks to delete for the first time.
+    fn prepare_delete(&self, _object: &mut Value) {}
+
     /// Limits a write to a subresource to what may be changed there, and fills in what the
     /// server says. For `status` all but the status comes from `old` already.
     fn prepare_subresource(&self, _subresource: &str, _object: &mut Value, _old: &Value) {}
@@ -194,9 +197,33 @@ pub trait Strategy: Send + Sync + 'static {
         &[]
     }
 
+    /// Whether stored objects are brought into today's shape before anybody sees them.
+    fn reshapes(&self) -> bool {
+        false
+    }
+
+    /// Brings a stored object into today's shape.
+    fn reshape(&self, _object: &mut Value) {}
+
+    /// Fields of the object that selectors may name because its users said so, by their paths;
+    /// `None` for other fields.
+    fn custom_field(&self, _object: &Value, _path: &str) -> Option<String> {
+        None
+    }
+
+    /// Whether [`Strategy::custom_field`] knows a path.
+    fn has_custom_field(&self, _path: &str) -> bool {
+        false
+    }
+
     /// Warnings for the user who wrote the object.
     fn warnings(&self, _object: &Value) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Warnings for the user who changed the object.
+    fn warnings_update(&self, object: &Value, _old: &Value) -> Vec<String> {
+        self.warnings(object)
     }
 
     /// Whether the change counts in `metadata.generation`: any but of metadata and status.

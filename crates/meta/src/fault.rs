@@ -11,6 +11,8 @@ use crate::status::Cause;
 pub enum FaultKind {
     Required,
     Invalid,
+    /// The same of a value that is too large to be shown.
+    InvalidUnshown,
     NotSupported,
     Duplicate,
     Forbidden,
@@ -26,7 +28,7 @@ impl FaultKind {
     pub fn reason(self) -> &'static str {
         match self {
             FaultKind::Required => "FieldValueRequired",
-            FaultKind::Invalid => "FieldValueInvalid",
+            FaultKind::Invalid | FaultKind::InvalidUnshown => "FieldValueInvalid",
             FaultKind::NotSupported => "FieldValueNotSupported",
             FaultKind::Duplicate => "FieldValueDuplicate",
             FaultKind::Forbidden => "FieldValueForbidden",
@@ -41,7 +43,9 @@ impl FaultKind {
     fn words(self) -> &'static str {
         match self {
             FaultKind::Required => "Required value",
-            FaultKind::Invalid | FaultKind::TypeInvalid => "Invalid value",
+            FaultKind::Invalid | FaultKind::InvalidUnshown | FaultKind::TypeInvalid => {
+                "Invalid value"
+            }
             FaultKind::NotSupported => "Unsupported value",
             FaultKind::Duplicate => "Duplicate value",
             FaultKind::Forbidden => "Forbidden",

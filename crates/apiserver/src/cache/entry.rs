@@ -73,6 +73,11 @@ impl Entry {
             error,
         };
         let boxed = |text: &str| -> Box<str> { text.into() };
+        let reshaped = match strategy.reshapes() {
+            true => reshape(stored, strategy).map_err(bad)?,
+            false => None,
+        };
+        let stored = reshaped.as_deref().unwrap_or(stored);
         // The whole tree only where fields beyond the metadata are asked for.
         let (uid, labels, fields) = match strategy.selectable_field_names() {
             [] => {
@@ -175,6 +180,14 @@ impl Entry {
         }
         replace_revision(&self.json, revision).unwrap_or_else(|| self.json.clone())
     }
+}
+
+/// A stored object in today's shape; `None` when it has that.
+fn reshape(stored: &[u8], strategy: &dyn Strategy) -> Result<Option<Vec<u8>>, serde_json::Error> {
+    let before: Value = serde_json::from_slice(stored)?;
+    let mut tree = before.clone();
+    strategy.reshape(&mut tree);
+    Ok((tree != before).then(|| encode(&tree)))
 }
 
 /// Encodes an object: kind, apiVersion, metadata, then the rest by name; without resourceVersion,

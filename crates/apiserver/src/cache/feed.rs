@@ -79,10 +79,17 @@ impl Feed {
         }
     }
 
-    /// Adds a cache while the feed runs.
-    pub(crate) async fn add(&self, cache: Arc<Cache>) -> Result<(), StoreError> {
+    /// Adds a cache while the feed runs, in the place of one that reads its objects otherwise.
+    pub(crate) async fn replace(
+        &self,
+        old: Option<&Cache>,
+        cache: Arc<Cache>,
+    ) -> Result<(), StoreError> {
         let _step = self.step.lock().await;
         self.fill(&cache, self.applied()).await?;
+        if let Some(old) = old {
+            old.hand_over(Arc::clone(&cache));
+        }
         self.caches.write().insert(cache.prefix.clone(), cache);
         Ok(())
     }

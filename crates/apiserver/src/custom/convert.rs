@@ -264,7 +264,7 @@ impl Resource {
 
     /// What the schema of this version drops and fills in after a conversion.
     fn fill(&self, tree: &mut Value) {
-        self.row.strategy.default(tree);
+        self.row.strategy.reshape(tree);
     }
 }
 

@@ -28,7 +28,7 @@ const DELETIONS_AT_ONCE: usize = 32;
 pub(crate) async fn delete_collection(
     core: &Arc<Core>,
     call: &Call,
-    resource: &Resource,
+    resource: &Arc<Resource>,
     body: Body,
 ) -> Result<Answer, Status> {
     if resource.row.verbs != Verbs::All {

@@ -113,6 +113,10 @@ async fn try_create(write: &Write<'_>, object: Value) -> Result<Bytes, Status> {
     let resource = write.resource;
     let row = &resource.row;
     let requested = text(&object, "/metadata/name").to_owned();
+    if resource.terminating {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(Status::forbidden(write.names(), &requested, why));
+    }
     let object = write.await_needs(&requested, object).await;
     let mut object = write
         .mutate(Operation::Create, &requested, object, None)

@@ -186,6 +186,9 @@ async fn attempt(
     let grace = row.strategy.grace_period_seconds(&old.0, options.grace);
     mark(&mut new, &old, grace.unwrap_or(0), Timestamp::now());
     set_finalizers(&mut new, options.policy.as_deref());
+    if old.deletion_timestamp().is_none() {
+        row.strategy.prepare_delete(&mut new);
+    }
     if row.names.group.is_empty() && row.names.kind == "Namespace" {
         meta::object::map_at(&mut new, "status").insert("phase".into(), "Terminating".into());
     }

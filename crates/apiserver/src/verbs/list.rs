@@ -69,7 +69,24 @@ pub(crate) async fn page(
     let limit = call.query.number("limit")?.unwrap_or(0);
     let limit = usize::try_from(limit).unwrap_or(0);
     let (snapshot, start) = page::snapshot(core, cache, &call.query, &filter.prefix).await?;
-    Ok(cut(&snapshot, &start, limit, filter))
+    if !filter.needs_conversion() {
+        return Ok(cut(&snapshot, &start, limit, filter));
+    }
+    let within = snapshot.map.range(&start);
+    let within = within.take_while(|entry| entry.key.starts_with(&filter.prefix));
+    let within = within.filter(|entry| filter.may_match(entry)).cloned();
+    let mut page = Page {
+        entries: filter.converted(within.collect()).await?,
+        revision: snapshot.revision,
+        continue_token: None,
+        remaining: None,
+    };
+    if limit > 0 && page.entries.len() > limit {
+        page.entries.truncate(limit);
+        let last = page.entries.last().map(|entry| &entry.key);
+        page.continue_token = last.map(|key| Continue::after(page.revision, key));
+    }
+    Ok(page)
 }
 
 fn cut(snapshot: &Snapshot, start: &str, limit: usize, filter: &Filter) -> Page {

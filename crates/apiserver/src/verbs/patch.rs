@@ -70,13 +70,22 @@ fn read(call: &Call, resource: &Resource, bytes: &[u8]) -> Result<Patch, Status>
             let Parsed { tree, duplicates } = body::parse_yaml(bytes).map_err(|status| {
                 Status::bad_request(format!("error decoding YAML: {}", status.message))
             })?;
-            if FieldValidation::read(call)? == FieldValidation::Strict && !duplicates.is_empty() {
-                let list: Vec<_> = duplicates
-                    .iter()
-                    .map(|path| format!("duplicate field {path:?}"))
-                    .collect();
-                let text = format!("error strict decoding YAML: {}", list.join(", "));
-                return Err(Status::bad_request(text));
+            let list: Vec<_> = duplicates
+                .iter()
+                .map(|path| body::duplicate(path))
+                .collect();
+            let converting = match list.iter().any(|one| one.starts_with("yaml: ")) {
+                true => "error converting YAML to JSON: ",
+                false => "",
+            };
+            match FieldValidation::read(call)? {
+                FieldValidation::Strict if !list.is_empty() => {
+                    let list = list.join(", ");
+                    let text = format!("error strict decoding YAML: {converting}{list}");
+                    return Err(Status::bad_request(text));
+                }
+                FieldValidation::Warn => list.into_iter().for_each(|one| call.warn(one)),
+                _ => {}
             }
             Ok(Patch::Apply(tree))
         }

@@ -168,7 +168,13 @@ async fn attempt(
     let part = Part::of(write.subresource);
     match part {
         Part::All => row.strategy.default(&mut new),
-        part => new = part.of_given(&row.names.group, &old, new),
+        part => {
+            // What clients of custom resources send is defaulted as it is read.
+            if write.resource.custom {
+                row.strategy.default(&mut new);
+            }
+            new = part.of_given(&row.names.group, &old, new);
+        }
     }
     if !made.owned {
         write.own_fields(Some(&old), &mut new);
@@ -188,13 +194,13 @@ async fn attempt(
         Part::All => allocations.update(resource, &key, &mut new, &old.0, write.dry_run)?,
         _ => crate::allocate::Charge::nothing(),
     };
-    count_generation(row.has_generation, &old.0, &mut new);
+    count_generation(write, &old.0, &mut new);
     validate(write, name, &new, &old.0)?;
     let new = Object(new);
     let admitted = write
         .admit(Operation::Update, name, Some(&new), Some(&old))
         .await?;
-    write.warn(&new.0);
+    write.warn_of_change(&new.0, &old.0);
     if same(&old.0, &new.0) && !resource.cache()?.is_stale(entry) {
         return Ok(Attempt::Done(entry.json.clone()));
     }
@@ -292,20 +298,11 @@ fn carry_over(write: &Write<'_>, name: &str, old: &Value, new: &mut Value) -> Re
     Ok(())
 }
 
-/// The generation counts changes of all but metadata and status.
-fn count_generation(has_generation: bool, old: &Value, new: &mut Value) {
-    if !has_generation {
-        return;
-    }
-    let (Some(before), Some(after)) = (old.as_object(), new.as_object()) else {
-        return;
-    };
-    let counts = |name: &str| name != "metadata" && name != "status";
-    let covered = |a: &serde_json::Map<String, Value>, b: &serde_json::Map<String, Value>| {
-        a.iter()
-            .all(|(name, value)| !counts(name) || b.get(name) == Some(value))
-    };
-    if covered(before, after) && covered(after, before) {
+/// The generation counts the changes that the kind says count.
+fn count_generation(write: &Write<'_>, old: &Value, new: &mut Value) {
+    let row = &write.resource.row;
+    let counts = row.has_generation && write.subresource != "status";
+    if !counts || !row.strategy.moves_generation(new, old) {
         return;
     }
     let generation = old.pointer("/metadata/generation").and_then(Value::as_i64);

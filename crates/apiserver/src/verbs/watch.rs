@@ -177,13 +177,18 @@ pub(crate) async fn watch(
         _ => {
             let (snapshot, cursor) = cache.snapshot_and_cursor(core.feed.applied());
             let prefixed = snapshot.map.prefixed(&filter.prefix);
-            let entries = prefixed.filter(|entry| filter.matches(entry)).cloned();
+            let converts = filter.needs_conversion();
+            let is_meant = |entry: &&Arc<Entry>| match converts {
+                true => filter.may_match(entry),
+                false => filter.matches(entry),
+            };
+            let entries = prefixed.filter(is_meant).cloned();
             let end = initial.then_some(snapshot.revision);
             let wanted = asked.is_none() || initial;
-            let entries = if wanted {
-                entries.collect()
-            } else {
-                VecDeque::new()
+            let entries = match (wanted, converts) {
+                (true, true) => filter.converted(entries.collect()).await?.into(),
+                (true, false) => entries.collect(),
+                (false, _) => VecDeque::new(),
             };
             (cursor, entries, end)
         }
@@ -311,7 +316,7 @@ impl Watcher {
     }
 
     async fn send_change(&mut self, change: &Change) -> Result<(), Status> {
-        let Some(event) = self.filter.event(change) else {
+        let Some(event) = self.filter.event_converted(change).await? else {
             return Ok(());
         };
         let frame = match self.form.is_plain() {

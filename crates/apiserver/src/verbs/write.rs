@@ -243,6 +243,16 @@ impl<'a> Write<'a> {
     }
 }
 
+impl Write<'_> {
+    /// Passes on what the kind wants those to know who change its objects.
+    pub(crate) fn warn_of_change(&self, object: &Value, old: &Value) {
+        let strategy = &self.resource.row.strategy;
+        for warning in strategy.warnings_update(object, old) {
+            self.call.warn(warning);
+        }
+    }
+}
+
 /// A write that admission let pass; tells the plugins at its end whether it was stored.
 pub(crate) struct Admitted<'w> {
     core: &'w Core,

@@ -32,7 +32,12 @@ impl Kubectl {
     }
 
     async fn run(&self, line: &str, input: &str) -> Result<String, String> {
-        let mut child = tokio::process::Command::new(KUBECTL)
+        self.run_as(KUBECTL, line, input).await
+    }
+
+    /// The same with another version of kubectl.
+    async fn run_as(&self, program: &str, line: &str, input: &str) -> Result<String, String> {
+        let mut child = tokio::process::Command::new(program)
             .args(line.split_whitespace())
             .env("KUBECONFIG", &self.config)
             .env("HOME", self.cluster.dir.path())
@@ -154,6 +159,108 @@ async fn fields_are_explained() {
     let kubectl = Kubectl::start().await;
     kubectl
         .expect("explain deployment.spec.replicas", "", "FIELD: replicas")
+        .await;
+    kubectl.cluster.stop().await;
+}
+
+const DEFINITION: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: foos.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {plural: foos, kind: Foo, shortNames: [fo], categories: [all]}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    additionalPrinterColumns:
+    - {name: Size, type: integer, jsonPath: .spec.size}
+    - {name: Wide, type: string, jsonPath: '.spec.bars[0].name', priority: 1}
+    - {name: Age, type: date, jsonPath: .metadata.creationTimestamp}
+    schema:
+      openAPIV3Schema:
+        description: Foo CRD for Testing
+        type: object
+        properties:
+          spec:
+            type: object
+            description: Specification of Foo
+            properties:
+              size: {type: integer, default: 3}
+              bars:
+                description: List of Bars and their specs.
+                type: array
+                items:
+                  type: object
+                  required: [name]
+                  properties:
+                    name: {description: Name of Bar., type: string}
+                    feeling: {type: string, enum: [Great, Down]}
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_with_a_kind_of_their_own() {
+    let kubectl = Kubectl::start().await;
+    kubectl.expect("create -f -", DEFINITION, "created").await;
+    kubectl
+        .expect(
+            "wait --for=condition=established crd/foos.example.com --timeout=10s",
+            "",
+            "met",
+        )
+        .await;
+    for program in [KUBECTL, "/usr/lib/google-cloud-sdk/bin/kubectl.1.27"] {
+        for (what, parts) in [
+            (
+                "foos",
+                &["Foo CRD for Testing", "apiVersion", "Specification of Foo"][..],
+            ),
+            (
+                "foos.metadata",
+                &["Standard object's metadata", "creationTimestamp"],
+            ),
+            (
+                "foos.spec.bars",
+                &["List of Bars and their specs", "name", "-required-"],
+            ),
+        ] {
+            let out = kubectl
+                .run_as(program, &format!("explain {what}"), "")
+                .await;
+            let out = out.unwrap_or_else(|out| panic!("{program} {what}: {out}"));
+            for part in parts {
+                assert!(out.contains(part), "{program} {what}: {out}");
+            }
+        }
+        let none = kubectl.run_as(program, "explain foos.spec.bars2", "").await;
+        let none = none.unwrap_err();
+        assert!(none.contains("field \"bars2\" does not exist"), "{none}");
+    }
+    let foo = |spec: &str| {
+        format!("{{apiVersion: example.com/v1, kind: Foo, metadata: {{name: a}}, spec: {spec}}}")
+    };
+    let refused = |spec: &'static str, part: &'static str| {
+        let (kubectl, input) = (&kubectl, foo(spec));
+        async move {
+            let out = kubectl.run("create -f -", &input).await.unwrap_err();
+            assert!(out.contains(part), "{spec}: {out}");
+        }
+    };
+    refused("{new: 1}", "unknown field \"spec.new\"").await;
+    refused("{bars: [{}]}", "spec.bars[0].name: Required value").await;
+    refused(
+        "{bars: [{name: a, feeling: x}]}",
+        "Unsupported value: \"x\"",
+    )
+    .await;
+    let good = foo("{bars: [{name: b}]}");
+    kubectl.expect("apply -f -", &good, "created").await;
+    kubectl.expect("get fo", "", "SIZE").await;
+    kubectl.expect("get all -o wide", "", "WIDE").await;
+    kubectl
+        .expect("delete crd foos.example.com", "", "deleted")
         .await;
     kubectl.cluster.stop().await;
 }

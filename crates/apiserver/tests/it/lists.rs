@@ -84,7 +84,11 @@ async fn versions_and_selectors() {
     let refused = cluster.get(&unknown).await.unwrap_err();
     assert_eq!(
         (refused.code, refused.message.as_str()),
-        (400, "field label not supported: spec.x")
+        (
+            400,
+            "\"spec.x\" is not a known field selector: only \"metadata.name\", \
+             \"metadata.namespace\""
+        )
     );
     let future = cluster
         .get(&format!("{CONFIG_MAPS}?resourceVersion=999999"))

@@ -4,10 +4,37 @@ use jiff::Timestamp;
 use kinds::{Cells, Column};
 use serde_json::Value;
 
-use crate::verbs::write::text;
+/// What the built-in kinds say of the same fields.
+fn metadata_doc(field: &str) -> String {
+    let ty = schema::named("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+    let field = ty.and_then(|ty| ty.field(field));
+    field.map(|field| field.doc.to_string()).unwrap_or_default()
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or("")
+}
 
 /// The columns of one version.
-pub(super) struct Columns(Vec<(Column, Vec<Step>)>);
+pub(crate) struct Columns(Vec<(Column, Vec<Step>)>);
+
+/// A path such as `.spec.size`, read once.
+#[derive(Clone, Debug)]
+pub(crate) struct JsonPath(Vec<Step>);
+
+impl JsonPath {
+    pub(crate) fn read(path: &str) -> JsonPath {
+        JsonPath(steps(path))
+    }
+
+    /// The first thing that the path names.
+    pub(crate) fn first<'a>(&self, object: &'a Value) -> Option<&'a Value> {
+        find(object, &self.0).into_iter().next()
+    }
+}
 
 /// One step of a path such as `.status.conditions[?(@.type=="Ready")].status`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +47,7 @@ enum Step {
 
 impl Columns {
     /// Those of the definition, or the age.
-    pub(super) fn of(version: &Value) -> Columns {
+    pub(crate) fn of(version: &Value) -> Columns {
         let list = version
             .get("additionalPrinterColumns")
             .and_then(Value::as_array);
@@ -31,7 +58,7 @@ impl Columns {
                 name: "Age".into(),
                 kind: "date".into(),
                 format: String::new(),
-                description: "Time since the object was created.".into(),
+                description: metadata_doc("creationTimestamp"),
                 priority: 0,
             };
             columns.push((age, steps(".metadata.creationTimestamp")));
@@ -39,19 +66,19 @@ impl Columns {
         Columns(columns)
     }
 
-    pub(super) fn definitions(&self) -> Vec<Column> {
+    pub(crate) fn definitions(&self) -> Vec<Column> {
         let name = Column {
             name: "Name".into(),
             kind: "string".into(),
             format: "name".into(),
-            description: "The name, unique among objects of its kind and namespace.".into(),
+            description: metadata_doc("name"),
             priority: 0,
         };
         let own = self.0.iter().map(|(column, _)| column.clone());
         std::iter::once(name).chain(own).collect()
     }
 
-    pub(super) fn cells(&self, object: &Value, now: Timestamp) -> Cells {
+    pub(crate) fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         let mut cells = vec![text(object, "/metadata/name").into()];
         for (column, steps) in &self.0 {
             cells.push(cell(&column.kind, &find(object, steps), now));
@@ -61,35 +88,38 @@ impl Columns {
 }
 
 fn column(definition: &Value) -> (Column, Vec<Step>) {
-    let priority = definition
-        .get("priority")
-        .and_then(Value::as_i64)
-        .unwrap_or(0);
+    let priority = definition.get("priority").and_then(Value::as_i64);
+    let path = text(definition, "/jsonPath");
+    let description = match text(definition, "/description") {
+        "" => format!("Custom resource definition column (in JSONPath format): {path}"),
+        own => own.into(),
+    };
     let column = Column {
         name: text(definition, "/name").into(),
         kind: text(definition, "/type").into(),
         format: text(definition, "/format").into(),
-        description: text(definition, "/description").into(),
-        priority: i32::try_from(priority).unwrap_or(0),
+        description,
+        priority: priority.and_then(|own| own.try_into().ok()).unwrap_or(0),
     };
-    (column, steps(text(definition, "/jsonPath")))
+    (column, steps(path))
 }
 
+/// A path finds several things only by accident: the first counts.
 fn cell(kind: &str, found: &[&Value], now: Timestamp) -> Value {
-    let Some(first) = found.first() else {
-        return Value::Null;
-    };
-    match (kind, first) {
-        ("date", Value::String(at)) => meta::time::age(at, now).into(),
-        ("string", Value::String(text)) if found.len() == 1 => text.as_str().into(),
-        ("string", _) => {
-            let plain = |value: &&Value| match value {
-                Value::String(text) => text.clone(),
-                other => other.to_string(),
-            };
-            found.iter().map(plain).collect::<Vec<_>>().join(",").into()
-        }
-        (_, first) => (*first).clone(),
+    match (kind, found.first()) {
+        (_, None) => Value::Null,
+        ("string", Some(Value::String(text))) => text.as_str().into(),
+        ("string", Some(other)) => other.to_string().into(),
+        ("integer", Some(Value::Number(number))) => match number.as_i64() {
+            Some(whole) => whole.into(),
+            None => number
+                .as_f64()
+                .map_or(Value::Null, |float| (float as i64).into()),
+        },
+        ("number", Some(number @ Value::Number(_))) => (*number).clone(),
+        ("boolean", Some(Value::Bool(set))) => (*set).into(),
+        ("date", Some(Value::String(at))) => meta::time::age(at, now).into(),
+        _ => Value::Null,
     }
 }
 

@@ -1,0 +1,87 @@
+//! `spec.versions`, and the versions that objects were stored in.
+
+use std::collections::BTreeSet;
+
+use meta::{Faults, naming};
+use serde_json::Value;
+
+use super::{flag, list, text};
+
+const STORED: &str = "status.storedVersions";
+/// Longest `deprecationWarning`, in bytes.
+const WARNING_BYTES_MAX: usize = 256;
+
+/// Faults of the list of versions as a whole.
+pub(super) fn validate(versions: &[Value], faults: &mut Faults) {
+    let names: BTreeSet<&str> = versions.iter().map(|own| text(own, "/name")).collect();
+    if names.len() != versions.len() {
+        let rule = "must contain unique version names";
+        faults.invalid("spec.versions", versions.to_vec(), rule);
+    }
+    let stored = versions.iter().filter(|own| flag(own, "storage")).count();
+    if stored != 1 {
+        let rule = "must have exactly one version marked as storage version";
+        faults.invalid("spec.versions", versions.to_vec(), rule);
+    }
+}
+
+/// Faults of a version's name and deprecation.
+pub(super) fn validate_one(version: &Value, path: &str, faults: &mut Faults) {
+    let name = text(version, "/name");
+    let broken = naming::dns1035_label(name).join(",");
+    if !broken.is_empty() {
+        faults.invalid(format!("{path}.name"), name, broken);
+    }
+    let Some(warning) = version.get("deprecationWarning").and_then(Value::as_str) else {
+        return;
+    };
+    let mut refuse = |rule: String| {
+        faults.invalid(format!("{path}.deprecationWarning"), warning, rule);
+    };
+    if !flag(version, "deprecated") {
+        return refuse("can only be set for deprecated versions".into());
+    }
+    if warning.len() > WARNING_BYTES_MAX {
+        refuse(format!("must be <= {WARNING_BYTES_MAX} characters long"));
+    }
+    if warning.is_empty() {
+        refuse("must not be an empty string".into());
+    }
+    if let Some((at, _)) = warning.char_indices().find(|(_, sign)| sign.is_control()) {
+        refuse(format!(
+            "must only contain printable UTF-8 characters; non-printable character found at \
+             index {at}"
+        ));
+    }
+}
+
+/// Faults of `status.storedVersions`.
+pub(super) fn validate_stored(definition: &Value, faults: &mut Faults) {
+    let stored = list(definition, "/status/storedVersions");
+    let versions = list(definition, "/spec/versions");
+    if stored.is_empty() {
+        return faults.invalid(
+            STORED,
+            stored.to_vec(),
+            "must have at least one stored version",
+        );
+    }
+    for version in versions.iter().filter(|own| flag(own, "storage")) {
+        let name = text(version, "/name");
+        if !stored.iter().any(|own| own == name) {
+            let rule = format!("must have the storage version {name}");
+            faults.invalid(STORED, stored.to_vec(), rule);
+        }
+    }
+    for (at, name) in stored.iter().enumerate() {
+        let name = name.as_str().unwrap_or("");
+        if !versions.iter().any(|own| text(own, "/name") == name) {
+            let rule = format!(
+                "missing from spec.versions; {name} was previously a storage version, and must \
+                 remain in spec.versions until a storage migration ensures no data remains \
+                 persisted in {name} and removes {name} from status.storedVersions"
+            );
+            faults.invalid(format!("{STORED}[{at}]"), name, rule);
+        }
+    }
+}
