@@ -2,7 +2,7 @@
 //! path as any other kind.
 
 mod convert;
-mod resources;
+pub(crate) mod resources;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -52,7 +52,7 @@ pub(crate) fn answer(core: &Core, call: &Call, path: &[&str]) -> Result<Answer, 
     if let ["api"] | ["apis"] = path {
         let accept = Accept::read(&call.headers, &call.query, Offer::GROUPS)?;
         if let Shape::Groups = accept.shape {
-            return all(call, accept, &resources, path[0] == "api");
+            return all(core, call, accept, path[0] == "api");
         }
     }
     Accept::read(&call.headers, &call.query, Offer::PLAIN)?;
@@ -70,21 +70,19 @@ pub(crate) fn answer(core: &Core, call: &Call, path: &[&str]) -> Result<Answer, 
             respond::value(call, StatusCode::OK, &tree)
         }
         ["apis"] => {
-            let named = in_order(&resources).into_iter();
+            let named = in_order(core, &resources).into_iter();
             let named = named.filter(|(name, _)| !name.is_empty());
             let groups: Vec<Value> = named
-                .map(|(name, versions)| group(name, versions))
+                .map(|(name, versions)| group(&name, &versions))
                 .collect();
             let tree = json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups});
             respond::value(call, StatusCode::OK, &tree)
         }
         ["apis", name] => {
-            let found = resources
-                .groups
-                .iter()
-                .find(|(own, _)| own == name && !own.is_empty());
+            let mut groups = in_order(core, &resources).into_iter();
+            let found = groups.find(|(own, _)| own == name && !own.is_empty());
             let (name, versions) = found.ok_or_else(no_such_resource)?;
-            let mut tree = group(name, versions);
+            let mut tree = group(&name, &versions);
             tree["kind"] = "APIGroup".into();
             tree["apiVersion"] = "v1".into();
             respond::value(call, StatusCode::OK, &tree)
@@ -95,14 +93,29 @@ pub(crate) fn answer(core: &Core, call: &Call, path: &[&str]) -> Result<Answer, 
     }
 }
 
-/// Groups as upstream orders them; custom ones follow by name.
-fn in_order(resources: &Resources) -> Vec<&(String, Vec<String>)> {
-    let mut groups: Vec<&(String, Vec<String>)> = resources.groups.iter().collect();
+/// Groups as upstream orders them; custom ones follow by name, those of other servers before.
+fn in_order(core: &Core, resources: &Resources) -> Vec<(String, Vec<String>)> {
+    let mut groups: Vec<(String, Vec<String>)> = resources.groups.clone();
+    let mut others = Vec::new();
+    for (group, versions) in core.aggregate.groups() {
+        match groups.iter_mut().find(|(own, _)| *own == group) {
+            Some((_, own)) => {
+                let new = versions
+                    .into_iter()
+                    .filter(|version| !own.contains(version));
+                let new: Vec<String> = new.collect();
+                own.extend(new);
+            }
+            None => others.push((group, versions)),
+        }
+    }
     let place = |name: &str| {
         let known = GROUPS.iter().position(|known| *known == name);
         known.unwrap_or(GROUPS.len())
     };
     groups.sort_by(|(a, _), (b, _)| (place(a), a).cmp(&(place(b), b)));
+    let customs = groups.partition_point(|(name, _)| place(name) < GROUPS.len());
+    groups.splice(customs..customs, others);
     groups
 }
 
@@ -209,21 +222,20 @@ fn storage_version_hash(resource: &Resource) -> String {
     STANDARD.encode(&digest[..8])
 }
 
-fn all(
-    call: &Call,
-    accept: Accept,
-    resources: &Resources,
-    core_group: bool,
-) -> Result<Answer, Status> {
+fn all(core: &Core, call: &Call, accept: Accept, core_group: bool) -> Result<Answer, Status> {
+    let resources = core.registry.now();
     let version = if accept.beta { "v2beta1" } else { "v2" };
-    let own = in_order(resources).into_iter();
+    let own = in_order(core, &resources).into_iter();
     let own = own.filter(|(name, _)| name.is_empty() == core_group);
     let items: Vec<Value> = own
         .map(|(name, versions)| {
             let versions: Vec<Value> = versions
                 .iter()
                 .map(|version| {
-                    let list = resources.of(name, version).unwrap_or_default();
+                    if let Some(tree) = core.aggregate.version(&name, version) {
+                        return tree;
+                    }
+                    let list = resources.of(&name, version).unwrap_or_default();
                     let mut list: Vec<Value> = list.iter().map(aggregated).collect();
                     if name.is_empty() {
                         list.insert(0, bindings());

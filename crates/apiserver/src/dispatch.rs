@@ -11,7 +11,7 @@ use crate::chain::Call;
 use crate::registry::{Resource, method_not_allowed};
 use crate::respond::Answer;
 use crate::server::Core;
-use crate::{pages, reviews, subresource, verbs};
+use crate::{aggregate, pages, reviews, subresource, verbs};
 
 /// Answers an authorized request.
 pub(crate) async fn dispatch(
@@ -21,6 +21,9 @@ pub(crate) async fn dispatch(
     body: Body,
 ) -> Result<Answer, Status> {
     let info = &call.info;
+    if let Some(route) = core.aggregate.route(call) {
+        return Box::pin(aggregate::answer(core, call, &route, parts, body)).await;
+    }
     if !info.is_resource {
         return pages::answer(core, call).await;
     }

@@ -4,6 +4,7 @@
 //! authorization (`chain`), then a verb (`verbs`), which lets admission judge writes and keeps
 //! objects in the store (`keep`). Reads and watches are served from caches (`cache`).
 
+mod aggregate;
 mod allocate;
 mod body;
 mod cache;

@@ -124,6 +124,9 @@ fn index(core: &Core, resources: &Resources, call: &Call) -> Result<Answer, Stat
         let (path, url) = url(core, resources, &group_version);
         paths.insert(path, json!({"serverRelativeURL": url}));
     }
+    for (path, url) in core.aggregate.documents() {
+        paths.insert(path, json!({"serverRelativeURL": url}));
+    }
     let json = json!({"paths": paths}).to_string();
     let tag = format!("\"{}\"", discovery::hash(json.as_bytes()));
     if is_known(call, &tag) {

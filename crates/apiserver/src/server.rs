@@ -48,6 +48,7 @@ pub(crate) struct Core {
     pub(crate) metrics: Metrics,
     pub(crate) documents: crate::openapi::Documents,
     pub(crate) dialer: crate::stream::Dialer,
+    pub(crate) aggregate: crate::aggregate::Aggregate,
     pub(crate) stop: base::Stop,
     /// When this server was built.
     pub(crate) begun: jiff::Timestamp,

@@ -121,6 +121,7 @@ pub async fn build(
         metrics: Metrics::default(),
         documents: crate::openapi::Documents::default(),
         dialer: Dialer::new(&config.pki, crew)?,
+        aggregate: crate::aggregate::Aggregate::new(services),
         stop: crew.stop(),
         begun: jiff::Timestamp::now(),
         compacted: Arc::default(),
@@ -135,6 +136,12 @@ pub async fn build(
     let mut definitions = crate::custom::definitions(&server.core, &server);
     definitions.sync().await;
     crew.spawn("custom resources", definitions.run(crew.stop()));
+    let aggregate = crate::aggregate::run(
+        Arc::clone(&server.core),
+        server.client(Identity::loopback()),
+        crew.stop(),
+    );
+    crew.spawn("aggregation", aggregate);
     let compactor = crate::compact::run(
         Arc::clone(&server.core.store),
         Arc::clone(&server.core.compacted),

@@ -49,6 +49,8 @@ pub(crate) enum Channel {
     Kubelet,
     /// TLS with anybody.
     Unverified,
+    /// TLS with whom a configuration trusts, under this name.
+    Named(Arc<rustls::ClientConfig>, String),
 }
 
 /// Where a request goes.
@@ -154,8 +156,13 @@ impl Dialer {
             }
             Channel::Kubelet => Arc::clone(&self.kubelet),
             Channel::Unverified => Arc::clone(&self.unverified),
+            Channel::Named(tls, _) => Arc::clone(tls),
         };
-        let name = ServerName::try_from(target.host.clone()).map_err(|error| failed(&error))?;
+        let name = match &target.channel {
+            Channel::Named(_, name) => name.clone(),
+            _ => target.host.clone(),
+        };
+        let name = ServerName::try_from(name).map_err(|error| failed(&error))?;
         let connector = TlsConnector::from(tls);
         let tls = tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(name, tcp)).await;
         let tls = tls

@@ -176,7 +176,7 @@ fn names(definition: &Value, version: &Value) -> Names {
 }
 
 /// Stable versions first, then betas, then alphas; newer ones first.
-fn version_order(version: &str) -> (u8, i64, i64, String) {
+pub(crate) fn version_order(version: &str) -> (u8, i64, i64, String) {
     let rest = version.strip_prefix('v').unwrap_or("");
     let number = |text: &str| text.parse::<i64>().ok();
     let split = |word: &str| {

@@ -1,0 +1,266 @@
+//! Groups and versions that other servers answer for (`APIService`s with a service).
+//!
+//! ```text
+//!   APIServices ─▶ follow ─▶ a route each ─▶ keeper: looks whether the server is there, writes
+//!                    │                        the condition, remembers what discovery says
+//!                    ▼
+//!            one APIService for each group and version of our own
+//! ```
+//!
+//! Requests look for a route before they look for a resource; without APIServices that name a
+//! service, that is one atomic load.
+
+mod follow;
+mod keeper;
+mod pass;
+mod priorities;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use base64::Engine;
+use client::Access;
+use serde_json::{Value, json};
+
+use crate::chain::Call;
+use crate::verbs::write::text;
+
+pub(crate) use follow::run;
+pub(crate) use pass::answer;
+
+/// All routes, and how services are found.
+pub(crate) struct Aggregate {
+    routes: ArcSwap<Vec<Arc<Route>>>,
+    resolver: Arc<dyn webhook::Resolve>,
+}
+
+/// One group and version, and the service that answers for it.
+pub(crate) struct Route {
+    name: String,
+    pub(crate) group: String,
+    pub(crate) version: String,
+    namespace: String,
+    service: String,
+    port: u16,
+    priority: (i64, i64),
+    /// Whom to trust, and the certificate that says that we are the front proxy.
+    tls: Result<Arc<rustls::ClientConfig>, String>,
+    available: AtomicBool,
+    listed: ArcSwapOption<Listed>,
+}
+
+/// What the server said of its resources when it was last asked.
+pub(crate) struct Listed {
+    /// As aggregated discovery shows them.
+    resources: Vec<Value>,
+    /// Whether it did not answer since.
+    stale: bool,
+    /// Where its OpenAPI v3 document is.
+    openapi: Option<String>,
+}
+
+impl Aggregate {
+    pub(crate) fn new(resolver: Arc<dyn webhook::Resolve>) -> Aggregate {
+        Aggregate {
+            routes: ArcSwap::default(),
+            resolver,
+        }
+    }
+
+    /// The route of a request, if another server answers it.
+    pub(crate) fn route(&self, call: &Call) -> Option<Arc<Route>> {
+        let routes = self.routes.load();
+        if routes.is_empty() {
+            return None;
+        }
+        let (group, version) = match call.info.is_resource {
+            true => (call.info.group.as_str(), call.info.version.as_str()),
+            false => {
+                let path = call.info.path.trim_matches('/');
+                let path = path.strip_prefix("openapi/v3/").unwrap_or(path);
+                let (group, version) = path.strip_prefix("apis/")?.split_once('/')?;
+                (group, version)
+            }
+        };
+        let mut fitting = routes.iter();
+        fitting
+            .find(|route| route.group == group && route.version == version)
+            .cloned()
+    }
+
+    /// Groups that others answer for, the most important first, with their versions in order.
+    pub(crate) fn groups(&self) -> Vec<(String, Vec<String>)> {
+        let routes = self.routes.load();
+        let mut groups: BTreeMap<&str, Vec<&Arc<Route>>> = BTreeMap::new();
+        for route in routes.iter() {
+            groups.entry(&route.group).or_default().push(route);
+        }
+        let mut groups: Vec<_> = groups.into_iter().collect();
+        let rank = |routes: &[&Arc<Route>]| routes.iter().map(|route| route.priority.0).max();
+        groups.sort_by_key(|(_, routes)| std::cmp::Reverse(rank(routes)));
+        let versions = |mut routes: Vec<&Arc<Route>>| -> Vec<String> {
+            routes.sort_by_key(|route| {
+                let order = crate::custom::resources::version_order(&route.version);
+                (std::cmp::Reverse(route.priority.1), order)
+            });
+            routes.iter().map(|route| route.version.clone()).collect()
+        };
+        groups
+            .into_iter()
+            .map(|(group, routes)| (group.to_owned(), versions(routes)))
+            .collect()
+    }
+
+    /// A version as aggregated discovery shows it.
+    pub(crate) fn version(&self, group: &str, version: &str) -> Option<Value> {
+        let routes = self.routes.load();
+        let mut fitting = routes.iter();
+        let route = fitting.find(|own| own.group == group && own.version == version)?;
+        let listed = route.listed.load();
+        let mut tree = json!({"version": version, "freshness": "Stale"});
+        if let Some(listed) = listed.as_ref() {
+            tree["resources"] = listed.resources.clone().into();
+            if !listed.stale {
+                tree["freshness"] = "Current".into();
+            }
+        }
+        Some(tree)
+    }
+
+    /// Where the OpenAPI v3 documents of others are, by path.
+    pub(crate) fn documents(&self) -> Vec<(String, String)> {
+        let routes = self.routes.load();
+        let document = |route: &Arc<Route>| {
+            let url = route.listed.load().as_ref()?.openapi.clone()?;
+            Some((format!("apis/{}/{}", route.group, route.version), url))
+        };
+        routes.iter().filter_map(document).collect()
+    }
+}
+
+impl Route {
+    /// The route that an APIService asks for; `None` for those that this server answers.
+    fn new(tree: &Value, proxy: &auth::certificate::Pair) -> Option<Route> {
+        let service = tree
+            .pointer("/spec/service")
+            .filter(|one| one.is_object())?;
+        let bundle = base64::engine::general_purpose::STANDARD
+            .decode(text(tree, "/spec/caBundle"))
+            .unwrap_or_default();
+        let access = Access {
+            ca: Some(bundle),
+            insecure: tree.pointer("/spec/insecureSkipTLSVerify") == Some(&json!(true)),
+            certificate: Some((
+                proxy.cert_pem.clone().into_bytes(),
+                proxy.key_pem.clone().into_bytes(),
+            )),
+            ..Access::default()
+        };
+        let tls = client::remote::tls_config(&access);
+        let tls = tls.map_err(|error| error.to_string()).map(|mut tls| {
+            tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+            Arc::new(tls)
+        });
+        let number = |path: &str| tree.pointer(path).and_then(Value::as_i64).unwrap_or(0);
+        let port = service["port"].as_u64().unwrap_or(443);
+        Some(Route {
+            name: text(tree, "/metadata/name").to_owned(),
+            group: text(tree, "/spec/group").to_owned(),
+            version: text(tree, "/spec/version").to_owned(),
+            namespace: text(service, "/namespace").to_owned(),
+            service: text(service, "/name").to_owned(),
+            port: u16::try_from(port).unwrap_or(443),
+            priority: (
+                number("/spec/groupPriorityMinimum"),
+                number("/spec/versionPriority"),
+            ),
+            tls,
+            available: AtomicBool::new(is_available(tree)),
+            listed: ArcSwapOption::empty(),
+        })
+    }
+
+    fn is_available(&self) -> bool {
+        self.available.load(Ordering::Acquire)
+    }
+}
+
+/// Whether the condition says that an APIService is available.
+fn is_available(tree: &Value) -> bool {
+    condition(tree).is_some_and(|own| own["status"] == "True")
+}
+
+fn condition(tree: &Value) -> Option<&Value> {
+    let list = tree
+        .pointer("/status/conditions")
+        .and_then(Value::as_array)?;
+    list.iter().find(|own| own["type"] == "Available")
+}
+
+/// Resources of an `APIResourceList` as aggregated discovery shows them.
+fn resources(list: &Value, group: &str, version: &str) -> Vec<Value> {
+    let kind = |own: &Value| {
+        let or = |field: &str, otherwise: &str| match own[field].as_str() {
+            Some(word) if !word.is_empty() => word.to_owned(),
+            _ => otherwise.to_owned(),
+        };
+        json!({"group": or("group", group), "version": or("version", version), "kind": own["kind"]})
+    };
+    let entries = list["resources"].as_array();
+    let entries = || entries.into_iter().flatten();
+    let name = |own: &Value| own["name"].as_str().unwrap_or("").to_owned();
+    let tops = entries().filter(|own| !name(own).contains('/'));
+    let top = |own: &Value| {
+        let scope = match own["namespaced"].as_bool() {
+            Some(true) => "Namespaced",
+            _ => "Cluster",
+        };
+        let mut tree = json!({
+            "resource": own["name"], "responseKind": kind(own), "scope": scope,
+            "singularResource": own["singularName"], "verbs": own["verbs"],
+        });
+        for field in ["shortNames", "categories"] {
+            if let Some(words) = own.get(field) {
+                tree[field] = words.clone();
+            }
+        }
+        let prefix = format!("{}/", name(own));
+        let below: Vec<Value> = entries()
+            .filter_map(|sub| {
+                let word = name(sub).strip_prefix(&prefix)?.to_owned();
+                Some(json!({"subresource": word, "responseKind": kind(sub), "verbs": sub["verbs"]}))
+            })
+            .collect();
+        if !below.is_empty() {
+            tree["subresources"] = below.into();
+        }
+        tree
+    };
+    tops.map(top).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_become_aggregated_entries() {
+        let list = json!({"resources": [
+            {"name": "ships", "singularName": "ship", "namespaced": true, "kind": "Ship",
+                "verbs": ["get"], "shortNames": ["sh"]},
+            {"name": "ships/status", "singularName": "", "namespaced": true, "kind": "Ship",
+                "verbs": ["get", "update"]},
+        ]});
+        let kind = json!({"group": "g", "version": "v1", "kind": "Ship"});
+        let expect = json!([{
+            "resource": "ships", "responseKind": kind, "scope": "Namespaced",
+            "singularResource": "ship", "verbs": ["get"], "shortNames": ["sh"],
+            "subresources": [
+                {"subresource": "status", "responseKind": kind, "verbs": ["get", "update"]},
+            ],
+        }]);
+        assert_eq!(json!(resources(&list, "g", "v1")), expect);
+    }
+}
