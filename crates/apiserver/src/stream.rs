@@ -99,6 +99,11 @@ impl Dialer {
         })
     }
 
+    /// The crew that streams belong to.
+    pub(crate) fn crew(&self) -> &Crew {
+        &self.crew
+    }
+
     /// Sends a request over a connection of its own, and hands back what comes; an upgrade is
     /// spliced with the client's.
     pub(crate) async fn pass_on(

@@ -4,6 +4,7 @@ pub(crate) mod binding;
 pub(crate) mod connect;
 pub(crate) mod eviction;
 mod links;
+mod log_socket;
 pub(crate) mod proxy;
 pub(crate) mod scale;
 pub(crate) mod token;

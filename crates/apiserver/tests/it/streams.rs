@@ -186,6 +186,15 @@ async fn a_stream_passes_both_ways() {
         assert_eq!(back.to_text().unwrap(), word);
     }
     drop(socket);
+    let log = format!("{PODS}/a/log?tailLines=3");
+    let opened = client::remote::websocket(&access, &log, &["binary.k8s.io"]).await;
+    let (mut socket, protocol) = opened.unwrap();
+    assert_eq!(protocol, "binary.k8s.io");
+    let message = socket.next().await.unwrap().unwrap();
+    let expected = "GET /containerLogs/default/a/main?tailLines=3 true";
+    assert_eq!(message.into_data(), expected.as_bytes());
+    assert!(socket.next().await.unwrap().unwrap().is_close());
+    drop(socket);
     let stranger = Access {
         certificate: None,
         ..access
