@@ -173,7 +173,11 @@ pub(crate) fn object(call: &Call, resource: &Resource, bytes: &[u8]) -> Result<V
         }
         status
     })?;
-    shape(call, resource, parsed, validation)
+    let tree = shape(call, resource, parsed, validation)?;
+    if let Some(record) = &call.audit {
+        record.request_object(&tree);
+    }
+    Ok(tree)
 }
 
 /// The body of a subresource that is of another kind, such as a Binding.
@@ -211,6 +215,9 @@ pub(crate) fn foreign(
                 "{kind} in version {version:?} cannot be handled as a {kind}: {error}"
             ))
         })?;
+    }
+    if let Some(record) = &call.audit {
+        record.request_object(&tree);
     }
     Ok(tree)
 }

@@ -412,6 +412,11 @@ impl Cache {
         self.grown.subscribe()
     }
 
+    /// How many watches there are.
+    pub(crate) fn watches(&self) -> usize {
+        self.grown.receiver_count()
+    }
+
     /// How many objects there are.
     pub(crate) fn len(&self) -> usize {
         self.newest().state.read().map.len()

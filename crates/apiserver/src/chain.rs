@@ -2,6 +2,8 @@
 //! authentication, impersonation, limits, authorization.
 
 pub(crate) mod accept;
+pub(crate) mod audited;
+pub(crate) mod flow;
 pub(crate) mod impersonate;
 pub(crate) mod inflight;
 pub(crate) mod info;
@@ -33,6 +35,8 @@ pub(crate) struct Call {
     pub(crate) accept: Accept,
     pub(crate) user: Identity,
     pub(crate) headers: HeaderMap,
+    /// Its record on the audit trail, if there is to be one.
+    pub(crate) audit: Option<std::sync::Arc<audit::Record>>,
     warnings: Mutex<Vec<String>>,
     refused_by_webhook: AtomicBool,
 }
@@ -51,6 +55,7 @@ impl Call {
             accept,
             user,
             headers,
+            audit: None,
             warnings: Mutex::new(Vec::new()),
             refused_by_webhook: AtomicBool::new(false),
         }
@@ -74,6 +79,13 @@ impl Call {
         let text = text.into();
         if warnings.len() < WARNINGS_MAX && !warnings.contains(&text) {
             warnings.push(text);
+        }
+    }
+
+    /// Adds to the request's record on the audit trail.
+    pub(crate) fn annotate(&self, key: &str, value: impl Into<String>) {
+        if let Some(record) = &self.audit {
+            record.annotate(key, value);
         }
     }
 

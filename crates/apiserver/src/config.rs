@@ -33,6 +33,8 @@ pub struct Config {
     pub max_requests_inflight: usize,
     /// How long an ordinary request may take.
     pub request_timeout: Duration,
+    /// Which requests are recorded, and where; `None`: none.
+    pub audit: Option<Arc<audit::Audit>>,
     /// What is encrypted in the store, and how; `None`: nothing.
     pub encryption: Option<Arc<Encryption>>,
     /// Which admission plugins run, and what they are told.
@@ -61,6 +63,7 @@ impl Config {
             max_mutating_requests_inflight: 400,
             max_requests_inflight: 800,
             request_timeout: Duration::from_secs(60),
+            audit: None,
             encryption: None,
             admission: admission::Settings::default(),
             git_version: "v1.36.2+sampan".into(),

@@ -14,6 +14,7 @@ mod config;
 mod custom;
 mod discovery;
 mod dispatch;
+mod flowcontrol;
 mod forget;
 mod health;
 mod keep;

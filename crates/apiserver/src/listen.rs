@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
 use crate::chain::Connection;
+use crate::chain::audited::Source;
 use crate::server::ApiServer;
 
 /// Connections at one time.
@@ -113,7 +114,7 @@ impl Door {
         let shown = Connection(Arc::new(shown));
         let server = self.server;
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            answer(server.clone(), shown.clone(), request)
+            answer(server.clone(), shown.clone(), Source(peer), request)
         });
         let builder = builder();
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
@@ -152,10 +153,12 @@ fn builder() -> auto::Builder<TokioExecutor> {
 fn answer(
     mut server: ApiServer,
     connection: Connection,
+    source: Source,
     request: Request<Incoming>,
 ) -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
     let mut request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
     request.extensions_mut().insert(connection);
+    request.extensions_mut().insert(source);
     // The server is always ready.
     server.call(request)
 }

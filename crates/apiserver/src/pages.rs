@@ -49,6 +49,16 @@ pub(crate) async fn answer(core: &Arc<Core>, call: &Call) -> Result<Answer, Stat
         [kind @ ("healthz" | "livez" | "readyz"), rest @ ..] => {
             health::answer(core, call, kind, rest)
         }
+        ["debug", "api_priority_and_fairness", page] => {
+            let text = match *page {
+                "dump_priority_levels" => core.fairness.dump_priority_levels(),
+                "dump_queues" => core.fairness.dump_queues(),
+                "dump_requests" => core.fairness.dump_requests(),
+                _ => return Err(no_such_resource()),
+            };
+            let media_type = "text/plain; charset=utf-8";
+            Ok(respond::plain(StatusCode::OK, media_type, text))
+        }
         ["api" | "apis", ..] => discovery::answer(core, call, &segments),
         ["openapi", rest @ ..] => openapi::answer(core, call, rest).await,
         ["openid", "v1", "jwks"] => {
@@ -139,6 +149,10 @@ fn metrics(core: &Core) -> Answer {
     ));
     for (kind, count) in [("mutating", mutating), ("readOnly", reading)] {
         text.push_str(&format!("{name}{{request_kind=\"{kind}\"}} {count}\n"));
+    }
+    text.push_str(&core.fairness.metrics());
+    if let Some(audit) = &core.config.audit {
+        text.push_str(&audit.metrics());
     }
     let (name, newer) = ("apiserver_storage_objects", "apiserver_resource_objects");
     let (mut stored, mut named) = (String::new(), String::new());

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use auth::token::Bearer;
-use auth::{Authenticator, Authorizer, Identity, TokenSigner};
+use auth::{Authenticator, Authorizer, Decision, Identity, TokenSigner};
 use client::{Body, Client};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -20,8 +20,9 @@ use store::Store;
 use crate::allocate::Allocations;
 use crate::cache::Feed;
 use crate::chain::accept::{Media, Offer, Shape};
+use crate::chain::audited::{self, AUDIT_ID};
 use crate::chain::inflight::Inflight;
-use crate::chain::{Accept, Call, Connection, Query, RequestInfo, impersonate};
+use crate::chain::{Accept, Call, Connection, Query, RequestInfo, flow, impersonate};
 use crate::config::Config;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
@@ -45,6 +46,7 @@ pub(crate) struct Core {
     pub(crate) allocations: Allocations,
     pub(crate) event_leases: crate::keep::EventLeases,
     pub(crate) inflight: Inflight,
+    pub(crate) fairness: Arc<fairness::Fairness>,
     pub(crate) metrics: Metrics,
     pub(crate) documents: crate::openapi::Documents,
     pub(crate) dialer: crate::stream::Dialer,
@@ -108,12 +110,36 @@ impl tower::Service<Request<Body>> for ApiServer {
 async fn guarded(core: Arc<Core>, request: Request<Body>) -> Answer {
     let begun = Instant::now();
     let (mut parts, body) = request.into_parts();
+    let remote = parts.extensions.get::<Connection>().is_some();
+    let named =
+        (remote || core.config.audit.is_some()).then(|| audited::identify(&mut parts.headers));
     let call = match prepare(&core, &mut parts).await {
         Ok(call) => call,
-        Err(status) => return respond::failure_for(&parts.headers, &status),
+        Err(status) => {
+            let mut answer = respond::failure_for(&parts.headers, &status);
+            answer.headers_mut().extend(named.map(|id| (AUDIT_ID, id)));
+            return answer;
+        }
     };
-    let answer = serve(&core, &call, parts, body).await;
-    let mut answer = answer.unwrap_or_else(|status| respond::failure_for(&call.headers, &status));
+    let seat = flow::enter(&core, &call).await;
+    let outcome = match &seat {
+        Ok(_) => serve(&core, &call, parts, body).await,
+        Err(_) => Err(flow::too_many()),
+    };
+    let (outcome, answer) = match outcome {
+        Ok(answer) => (Ok(()), answer),
+        Err(status) => {
+            let answer = respond::failure_for(&call.headers, &status);
+            (Err(status), answer)
+        }
+    };
+    let mut answer = audited::note_answer(&call, &outcome, answer).await;
+    match &seat {
+        Ok(Some(seat)) => flow::mark(&mut answer, seat.schema_uid(), seat.level_uid()),
+        Ok(None) => {}
+        Err(refused) => flow::mark(&mut answer, &refused.schema_uid, &refused.level_uid),
+    }
+    answer.headers_mut().extend(named.map(|id| (AUDIT_ID, id)));
     respond::add_warnings(&mut answer, call.take_warnings());
     let code = answer.status().as_u16();
     core.metrics.count(&call, code, begun.elapsed());
@@ -124,11 +150,19 @@ async fn guarded(core: Arc<Core>, request: Request<Body>) -> Answer {
 async fn prepare(core: &Arc<Core>, parts: &mut Parts) -> Result<Call, Status> {
     let query = Query::parse(parts.uri.query().unwrap_or(""))?;
     let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query)?;
-    let bearer = authenticate(core, parts).await?;
-    let user = impersonate::impersonate(&core.authorizer, bearer.identity, &parts.headers)?;
-    let accept = negotiate(core, &info, &query, &parts.headers)?;
+    let bearer = authenticate(core, parts).await;
+    let known = bearer.as_ref().ok().map(|bearer| &bearer.identity);
+    let record = audited::begin(core, parts, &info, known);
+    let bearer = audited::noted(record.as_ref(), bearer)?;
+    let user = impersonate::impersonate(&core.authorizer, bearer.identity, &parts.headers);
+    let user = audited::noted(record.as_ref(), user)?;
+    audited::impersonated(record.as_ref(), &parts.headers, &user);
+    let accept = negotiate(core, &info, &query, &parts.headers);
+    let accept = audited::noted(record.as_ref(), accept)?;
+    let accept = audited::readable(record.as_ref(), accept, &query, &parts.headers);
     let headers = std::mem::take(&mut parts.headers);
-    let call = Call::new(info, query, accept, user, headers);
+    let mut call = Call::new(info, query, accept, user, headers);
+    call.audit = record;
     if let Some(warning) = bearer.warning {
         call.warn(warning);
     }
@@ -191,10 +225,28 @@ async fn authenticate(core: &Arc<Core>, parts: &mut Parts) -> Result<Bearer, Sta
     }
 }
 
+/// 403 unless the user may; the audit trail learns why.
+fn authorize(core: &Core, call: &Call) -> Result<(), Status> {
+    let asked = call.info.attributes();
+    if call.audit.is_none() {
+        return core.authorizer.require(&call.user, &asked);
+    }
+    let (word, reason, outcome) = match core.authorizer.authorize(&call.user, &asked) {
+        Decision::Allow(reason) => ("allow", reason, Ok(())),
+        Decision::NoOpinion(reason) => {
+            let refused = auth::forbidden(&call.user, &asked, &reason);
+            ("forbid", reason, Err(refused))
+        }
+    };
+    call.annotate("authorization.k8s.io/decision", word);
+    call.annotate("authorization.k8s.io/reason", reason);
+    outcome
+}
+
 async fn serve(core: &Arc<Core>, call: &Call, parts: Parts, body: Body) -> Result<Answer, Status> {
-    core.authorizer
-        .require(&call.user, &call.info.attributes())?;
-    let _seat = core.inflight.enter(&call.info, &call.user)?;
+    authorize(core, call)?;
+    let _counted = core.inflight.enter(&call.info);
+    let body = audited::note_body(call, body).await?;
     let work = crate::dispatch::dispatch(core, call, parts, body);
     if call.info.is_long_running() {
         return work.await;

@@ -7,13 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use auth::{Anonymous, Authenticator, Authorizer, Identity, RequestHeaders, Trust};
 use base::Crew;
+use fairness::Fairness;
 use meta::Status;
 use store::{Store, StoreError};
 
 use crate::allocate::Allocations;
 use crate::cache::{Feed, Observer};
+use crate::chain::flow;
 use crate::chain::inflight::Inflight;
 use crate::config::Config;
+use crate::flowcontrol::FlowControl;
 use crate::lookup::{Lookup, Rights};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
@@ -99,6 +102,7 @@ pub async fn build(
             enabled: config.anonymous_auth,
             paths: Vec::new(),
         });
+    let seats = config.max_mutating_requests_inflight + config.max_requests_inflight;
     let core = Core {
         store,
         lookup: Lookup::new(Arc::clone(&registry), Arc::clone(&authorizer)),
@@ -114,9 +118,10 @@ pub async fn build(
         hooks,
         allocations,
         event_leases: crate::keep::EventLeases::new(config.event_ttl),
-        inflight: Inflight::new(
-            config.max_mutating_requests_inflight,
-            config.max_requests_inflight,
+        inflight: Inflight::default(),
+        fairness: Fairness::new(
+            u32::try_from(seats).unwrap_or(u32::MAX),
+            config.request_timeout / flow::WAIT_PART,
         ),
         metrics: Metrics::default(),
         documents: crate::openapi::Documents::default(),
@@ -133,6 +138,13 @@ pub async fn build(
     };
     let client = server.client(Identity::loopback());
     bootstrap::write(&server.core, &client).await?;
+    let flow_control = FlowControl::new(&server.core, client);
+    let synced = flow_control.sync().await;
+    synced.map_err(|status| BuildError::Bootstrap {
+        what: "FlowSchemas and PriorityLevelConfigurations".into(),
+        status: Box::new(status),
+    })?;
+    crew.spawn("priority and fairness", flow_control.run(crew.stop()));
     let mut definitions = crate::custom::definitions(&server.core, &server);
     definitions.sync().await;
     crew.spawn("custom resources", definitions.run(crew.stop()));

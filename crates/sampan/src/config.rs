@@ -122,6 +122,24 @@ pub(crate) struct ServerArgs {
     /// File with an AdmissionConfiguration
     #[arg(long)]
     admission_control_config_file: Option<PathBuf>,
+    /// Policy that says which requests are recorded, and how much of them
+    #[arg(long)]
+    audit_policy_file: Option<PathBuf>,
+    /// File that takes the records, as lines of JSON; - is the standard output
+    #[arg(long)]
+    audit_log_path: Option<PathBuf>,
+    /// Megabytes at which that file is rotated [default: 100]
+    #[arg(long)]
+    audit_log_maxsize: Option<u64>,
+    /// Rotated files kept [default: all]
+    #[arg(long)]
+    audit_log_maxbackup: Option<usize>,
+    /// Days for which rotated files are kept [default: for ever]
+    #[arg(long)]
+    audit_log_maxage: Option<u64>,
+    /// Kubeconfig of the server that takes the records in batches
+    #[arg(long)]
+    audit_webhook_config_file: Option<PathBuf>,
     /// Threads that serve requests
     #[arg(long)]
     worker_threads: Option<usize>,
@@ -163,8 +181,22 @@ pub(crate) struct Config {
     pub enable_admission_plugins: Vec<String>,
     pub disable_admission_plugins: Vec<String>,
     pub admission_control_config_file: Option<PathBuf>,
+    #[serde(flatten)]
+    pub audit: Audit,
     pub worker_threads: usize,
     pub kubeconfig: Option<PathBuf>,
+}
+
+/// The audit trail; without a policy and a place to write to there is none.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct Audit {
+    pub audit_policy_file: Option<PathBuf>,
+    pub audit_log_path: Option<PathBuf>,
+    pub audit_log_maxsize: u64,
+    pub audit_log_maxbackup: usize,
+    pub audit_log_maxage: u64,
+    pub audit_webhook_config_file: Option<PathBuf>,
 }
 
 impl ServerArgs {
@@ -237,6 +269,14 @@ impl ServerArgs {
             admission_control_config_file: self
                 .admission_control_config_file
                 .or(file.admission_control_config_file),
+            audit_policy_file: self.audit_policy_file.or(file.audit_policy_file),
+            audit_log_path: self.audit_log_path.or(file.audit_log_path),
+            audit_log_maxsize: self.audit_log_maxsize.or(file.audit_log_maxsize),
+            audit_log_maxbackup: self.audit_log_maxbackup.or(file.audit_log_maxbackup),
+            audit_log_maxage: self.audit_log_maxage.or(file.audit_log_maxage),
+            audit_webhook_config_file: self
+                .audit_webhook_config_file
+                .or(file.audit_webhook_config_file),
             worker_threads: self.worker_threads.or(file.worker_threads),
             kubeconfig: self.kubeconfig,
         }
@@ -335,6 +375,14 @@ impl ServerArgs {
             enable_admission_plugins: self.enable_admission_plugins,
             disable_admission_plugins: self.disable_admission_plugins,
             admission_control_config_file: self.admission_control_config_file,
+            audit: Audit {
+                audit_policy_file: self.audit_policy_file,
+                audit_log_path: self.audit_log_path,
+                audit_log_maxsize: self.audit_log_maxsize.unwrap_or(0),
+                audit_log_maxbackup: self.audit_log_maxbackup.unwrap_or(0),
+                audit_log_maxage: self.audit_log_maxage.unwrap_or(0),
+                audit_webhook_config_file: self.audit_webhook_config_file,
+            },
             worker_threads: self.worker_threads.unwrap_or_else(default_threads),
             kubeconfig: self.kubeconfig,
             data_dir,

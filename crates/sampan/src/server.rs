@@ -5,6 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use apiserver::ApiServer;
@@ -193,6 +194,7 @@ async fn api_server_on(
         cluster_domain: config.cluster_domain.clone(),
         advertise_address: Some(advertised),
         port,
+        audit: audit_trail(&config.audit, crew)?,
         encryption: Some(encryption_at_rest(config, crew).await?),
         git_version: VERSION.into(),
         admission: config.admission()?,
@@ -210,6 +212,36 @@ async fn api_server_on(
     let text = auth::kubeconfig(&url, pki.ca_pem(), pki.admin(), "sampan");
     write_private(&config.write_kubeconfig, &text)?;
     Ok((api, pki))
+}
+
+/// The audit trail, if there is a policy.
+fn audit_trail(config: &crate::config::Audit, crew: &Crew) -> Result<Option<Arc<audit::Audit>>> {
+    const MEGABYTE: u64 = 1 << 20;
+    const DAY: Duration = Duration::from_secs(86_400);
+    let Some(path) = &config.audit_policy_file else {
+        return Ok(None);
+    };
+    let place = || format!("audit policy {}", path.display());
+    let text = std::fs::read_to_string(path).with_context(place)?;
+    let policy = audit::Policy::parse(&text).with_context(place)?;
+    let mut backends: Vec<Arc<dyn audit::Backend>> = Vec::new();
+    if let Some(path) = &config.audit_log_path {
+        let age = u32::try_from(config.audit_log_maxage).unwrap_or(u32::MAX);
+        let log = audit::Log::open(audit::LogConfig {
+            path: path.clone(),
+            size_max: config.audit_log_maxsize * MEGABYTE,
+            backups_max: config.audit_log_maxbackup,
+            age_max: (age > 0).then(|| DAY * age),
+        });
+        let log = log.with_context(|| format!("audit log {}", path.display()))?;
+        backends.push(Arc::new(log));
+    }
+    if let Some(path) = &config.audit_webhook_config_file {
+        let access = client::kubeconfig::load(path, None)?;
+        let batch = audit::Batch::to(&access, audit::BatchConfig::default(), crew)?;
+        backends.push(Arc::new(batch));
+    }
+    Ok((!backends.is_empty()).then(|| audit::Audit::new(policy, backends)))
 }
 
 /// What is encrypted in the store: what the file says, or secrets with a key of our own.

@@ -1,28 +1,21 @@
-//! Limits on how many requests are served at one time.
+//! How many requests are being served.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use auth::Identity;
-use meta::{Reason, Status};
-
 use super::RequestInfo;
 
-/// Counts the requests being served.
+/// Counts the requests being served; who may be is up to priority and fairness.
+#[derive(Debug, Default)]
 pub(crate) struct Inflight {
-    mutating: Gate,
-    reading: Gate,
-}
-
-struct Gate {
-    limit: usize,
-    count: Arc<AtomicUsize>,
+    mutating: Arc<AtomicUsize>,
+    reading: Arc<AtomicUsize>,
 }
 
 /// One request being served.
-pub(crate) struct Seat(Option<Arc<AtomicUsize>>);
+pub(crate) struct Counted(Option<Arc<AtomicUsize>>);
 
-impl Drop for Seat {
+impl Drop for Counted {
     fn drop(&mut self) {
         if let Some(count) = &self.0 {
             count.fetch_sub(1, Ordering::Relaxed);
@@ -31,42 +24,22 @@ impl Drop for Seat {
 }
 
 impl Inflight {
-    pub(crate) fn new(mutating: usize, reading: usize) -> Inflight {
-        let gate = |limit| Gate {
-            limit,
-            count: Arc::default(),
-        };
-        Inflight {
-            mutating: gate(mutating),
-            reading: gate(reading),
+    /// Counts a request until its end; long ones do not count.
+    pub(crate) fn enter(&self, info: &RequestInfo) -> Counted {
+        if info.is_long_running() {
+            return Counted(None);
         }
-    }
-
-    /// Takes a seat, or answers 429. Superusers and long requests need none.
-    pub(crate) fn enter(&self, info: &RequestInfo, user: &Identity) -> Result<Seat, Status> {
-        if info.is_long_running() || user.is_in(auth::authorizer::SUPERUSERS) {
-            return Ok(Seat(None));
-        }
-        let gate = match info.verb {
+        let count = match info.verb {
             "get" | "list" | "head" => &self.reading,
             _ => &self.mutating,
         };
-        let before = gate.count.fetch_add(1, Ordering::Relaxed);
-        let seat = Seat(Some(Arc::clone(&gate.count)));
-        if before < gate.limit {
-            return Ok(seat);
-        }
-        let mut status = Status::new(
-            Reason::TooManyRequests,
-            "Too many requests, please try again later.",
-        );
-        status.retry_after_seconds = Some(1);
-        Err(status)
+        count.fetch_add(1, Ordering::Relaxed);
+        Counted(Some(Arc::clone(count)))
     }
 
     /// Requests being served: mutating, and others.
     pub(crate) fn counts(&self) -> (usize, usize) {
-        let load = |gate: &Gate| gate.count.load(Ordering::Relaxed);
+        let load = |count: &AtomicUsize| count.load(Ordering::Relaxed);
         (load(&self.mutating), load(&self.reading))
     }
 }

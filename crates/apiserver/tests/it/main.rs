@@ -9,6 +9,7 @@ mod cluster;
 mod conversion;
 mod custom;
 mod encrypted;
+mod guards;
 mod kubectl;
 mod lists;
 mod nonsense;

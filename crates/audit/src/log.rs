@@ -1,0 +1,167 @@
+//! The log backend: one line of JSON per event, in files that are rotated.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+
+use crate::Backend;
+
+/// Size at which a file is rotated when none is named, as upstream has it.
+const SIZE_DEFAULT: u64 = 100 << 20;
+/// In the names of rotated files, between stem and extension.
+const NAME_TIME: &str = "%Y-%m-%dT%H-%M-%S%.3f";
+
+/// Where lines go and when files are rotated.
+#[derive(Clone, Debug, Default)]
+pub struct LogConfig {
+    /// `-` for the standard output.
+    pub path: PathBuf,
+    /// Rotated before it is larger; 0: 100 MiB.
+    pub size_max: u64,
+    /// Rotated files kept; 0: all.
+    pub backups_max: usize,
+    /// Rotated files older than this go.
+    pub age_max: Option<Duration>,
+}
+
+/// The log.
+pub struct Log {
+    config: LogConfig,
+    sink: Mutex<Sink>,
+}
+
+enum Sink {
+    Output(io::Stdout),
+    File { file: File, size: u64 },
+}
+
+impl Log {
+    /// Opens the file, and goes on at its end.
+    pub fn open(config: LogConfig) -> io::Result<Log> {
+        let sink = match config.path.as_os_str() == "-" {
+            true => Sink::Output(io::stdout()),
+            false => {
+                if let Some(folder) = config.path.parent() {
+                    std::fs::create_dir_all(folder)?;
+                }
+                open(&config.path)?
+            }
+        };
+        Ok(Log {
+            config,
+            sink: Mutex::new(sink),
+        })
+    }
+
+    fn write(&self, event: &[u8]) -> io::Result<()> {
+        let mut line = Vec::with_capacity(event.len() + 1);
+        line.extend_from_slice(event);
+        line.push(b'\n');
+        let mut sink = self.sink.lock();
+        let limit = match self.config.size_max {
+            0 => SIZE_DEFAULT,
+            limit => limit,
+        };
+        if let Sink::File { size, .. } = &*sink
+            && *size > 0
+            && *size + line.len() as u64 > limit
+        {
+            self.rotate()?;
+            *sink = open(&self.config.path)?;
+        }
+        match &mut *sink {
+            Sink::Output(output) => output.lock().write_all(&line),
+            Sink::File { file, size } => {
+                file.write_all(&line)?;
+                *size += line.len() as u64;
+                Ok(())
+            }
+        }
+    }
+
+    fn rotate(&self) -> io::Result<()> {
+        let path = &self.config.path;
+        let (stem, extension) = parts(path);
+        let mut now = Timestamp::now();
+        loop {
+            let target = format!("{stem}-{}{extension}", now.strftime(NAME_TIME));
+            let target = path.with_file_name(target);
+            if !target.exists() {
+                std::fs::rename(path, target)?;
+                break;
+            }
+            now += Duration::from_millis(1);
+        }
+        self.prune()
+    }
+
+    fn prune(&self) -> io::Result<()> {
+        let path = &self.config.path;
+        let (stem, extension) = parts(path);
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        let mut backups = Vec::new();
+        for entry in std::fs::read_dir(folder.unwrap_or(Path::new(".")))? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let middle = name.strip_prefix(&format!("{stem}-"));
+            let middle = middle.and_then(|rest| rest.strip_suffix(&extension));
+            if middle.is_some_and(|time| time.len() == 23 && time.as_bytes()[10] == b'T') {
+                backups.push((name, entry.path(), entry.metadata()?.modified()?));
+            }
+        }
+        // Names hold the time: the newest last.
+        backups.sort();
+        let now = SystemTime::now();
+        let keep = match self.config.backups_max {
+            0 => usize::MAX,
+            keep => keep,
+        };
+        let count = backups.len();
+        for (at, (_, path, modified)) in backups.into_iter().enumerate() {
+            let many = count - at > keep;
+            let age = now.duration_since(modified).unwrap_or_default();
+            if many || self.config.age_max.is_some_and(|limit| age > limit) {
+                std::fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Backend for Log {
+    fn name(&self) -> &'static str {
+        "log"
+    }
+
+    fn take(&self, event: Bytes) -> Result<(), String> {
+        self.write(&event).map_err(|error| error.to_string())
+    }
+}
+
+fn open(path: &Path) -> io::Result<Sink> {
+    let mut options = OpenOptions::new();
+    let file = options.append(true).create(true).mode(0o600).open(path)?;
+    let size = file.metadata()?.len();
+    Ok(Sink::File { file, size })
+}
+
+/// `audit` and `.log` of `/var/log/audit.log`.
+fn parts(path: &Path) -> (String, String) {
+    let text = |part: Option<&std::ffi::OsStr>| {
+        part.map(|part| part.to_string_lossy().into_owned())
+            .unwrap_or_default()
+    };
+    let extension = match text(path.extension()) {
+        extension if extension.is_empty() => extension,
+        extension => format!(".{extension}"),
+    };
+    (text(path.file_stem()), extension)
+}
