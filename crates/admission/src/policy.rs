@@ -9,6 +9,7 @@ mod matching;
 mod mutating;
 mod params;
 mod scene;
+pub mod typing;
 mod validating;
 
 use std::collections::BTreeMap;

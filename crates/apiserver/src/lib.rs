@@ -23,6 +23,7 @@ mod lookup;
 mod metrics;
 mod openapi;
 mod pages;
+mod policy_status;
 mod pretty;
 mod protobuf;
 mod registry;

@@ -162,6 +162,9 @@ pub async fn build(
     crew.spawn("store compaction", compactor);
     let forget = crate::forget::run(Arc::clone(&server.core), crew.stop());
     crew.spawn("forgetting", forget);
+    let checks = server.client(Identity::loopback());
+    let checks = crate::policy_status::run(Arc::clone(&server.core), checks, crew.stop());
+    crew.spawn("policy status", checks);
     server.core.started.store(true, Ordering::Release);
     Ok(server)
 }

@@ -196,3 +196,61 @@ async fn mutations_merge_and_patch() {
     assert_eq!(made["metadata"].get("annotations"), None);
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn expressions_are_checked_against_kinds() {
+    let cluster = Cluster::start().await;
+    let policies = format!("{GROUP}/validatingadmissionpolicies");
+    let path = format!("{policies}?watch=1&resourceVersion=0");
+    let request = client::request::request(Method::GET, &path, None, client::empty()).unwrap();
+    let body = cluster.client.send(request).await.unwrap().into_body();
+    let mut watch = client::Watch::<Value>::new(body);
+    let spec = json!({"matchConstraints": rules("apps", "deployments"), "validations": [
+        {"expression": "object.spec.replicas > '1'",
+            "messageExpression": "'wants replicas > 1, got ' + object.spec.replicas"},
+        {"expression": "object.spec.replicas > 1 && object.metadata.name != ''"},
+        {"expression": "object.spec.maxRetries < 10"}]});
+    let policy = json!({"metadata": {"name": "confused"}, "spec": spec});
+    cluster.post(&policies, policy).await.unwrap();
+    let checked = async {
+        loop {
+            let event = watch.next().await.unwrap().unwrap();
+            if let client::WatchEvent::Modified(policy) = event
+                && policy["status"].get("typeChecking").is_some()
+            {
+                return policy;
+            }
+        }
+    };
+    let policy = tokio::time::timeout(std::time::Duration::from_secs(10), checked)
+        .await
+        .unwrap();
+    assert_eq!(policy["status"]["observedGeneration"], 1);
+    let warnings = policy["status"]["typeChecking"]["expressionWarnings"]
+        .as_array()
+        .unwrap();
+    let expected = [
+        (
+            "spec.validations[0].expression",
+            "found no matching overload for '_>_' applied to '(int, string)'",
+        ),
+        (
+            "spec.validations[0].messageExpression",
+            "found no matching overload for '_+_' applied to '(string, int)'",
+        ),
+        (
+            "spec.validations[2].expression",
+            "undefined field 'maxRetries'",
+        ),
+    ];
+    assert_eq!(warnings.len(), expected.len(), "{warnings:?}");
+    for (warning, (field, text)) in warnings.iter().zip(expected) {
+        assert_eq!(warning["fieldRef"], field);
+        let said = warning["warning"].as_str().unwrap();
+        assert!(
+            said.starts_with("apps/v1, Kind=Deployment: ") && said.contains(text),
+            "{said}"
+        );
+    }
+    cluster.stop().await;
+}
