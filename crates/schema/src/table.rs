@@ -5,6 +5,7 @@ use std::sync::{LazyLock, OnceLock};
 
 use serde_json::Value;
 
+use crate::protobuf::encode::Layout;
 use crate::types::{
     Field, Kind, ListKind, MapKind, PatchStrategy, Presence, Shape, Text, Type, TypeRef,
 };
@@ -19,12 +20,18 @@ pub struct Slot {
     name: &'static str,
     lines: &'static str,
     ty: OnceLock<Type>,
+    layout: OnceLock<Layout>,
 }
 
 impl Slot {
     /// The type's full name.
     pub fn name(&self) -> &str {
         self.name
+    }
+
+    /// In which order its fields stand in protobuf, worked out at the first call.
+    pub(crate) fn layout(&'static self) -> &'static Layout {
+        self.layout.get_or_init(|| Layout::of(self.get()))
     }
 
     /// The type, read at the first call.
@@ -94,6 +101,7 @@ fn read_table() -> Table {
             name,
             lines,
             ty: OnceLock::new(),
+            layout: OnceLock::new(),
         });
     }
     table

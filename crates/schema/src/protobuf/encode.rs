@@ -5,31 +5,69 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::wire::Writer;
-use crate::types::{Field, Presence, Shape, Type};
+use crate::types::{Field, Presence, Shape, Type, TypeRef};
 
-/// Writes the fields of a struct.
+/// Writes the fields of a struct that stands alone.
 pub(super) fn structure(ty: &Type, tree: &Value, out: &mut Writer) {
-    level(ty, tree, &[], out);
+    steps(ty, &Layout::of(ty).0, tree, out);
 }
 
-/// Writes the fields within the embedded messages `path`, in the order of their tags.
-fn level(ty: &Type, tree: &Value, path: &[u32], out: &mut Writer) {
-    let here = |field: &&Field| field.within.starts_with(path) && field.tag != 0;
+/// In which order fields are written: that of their tags.
+pub(crate) struct Layout(Vec<Step>);
+
+enum Step {
+    /// A field, by its place in the type.
+    Field(usize),
+    /// A message around fields that JSON has inline.
+    Embedded(u32, Vec<Step>),
+}
+
+impl Layout {
+    /// The layout of a type; built-in types keep theirs.
+    pub(crate) fn of(ty: &Type) -> Layout {
+        Layout(level(ty, &[]))
+    }
+}
+
+/// The fields within the embedded messages `path`.
+fn level(ty: &Type, path: &[u32]) -> Vec<Step> {
+    let here = |(_, field): &(usize, &Field)| field.within.starts_with(path) && field.tag != 0;
     let tag_of = |field: &Field| field.within.get(path.len()).copied().unwrap_or(field.tag);
-    let mut fields: Vec<&Field> = ty.fields.iter().filter(here).collect();
-    fields.sort_by_key(|field| tag_of(field));
+    let mut fields: Vec<(usize, &Field)> = ty.fields.iter().enumerate().filter(here).collect();
+    fields.sort_by_key(|(_, field)| tag_of(field));
     let mut embedded = 0;
-    for field in fields {
+    let mut steps = Vec::with_capacity(fields.len());
+    for (place, field) in fields {
         match field.within.get(path.len()) {
             // All fields of one embedded message are written with the first.
             Some(tag) if *tag == embedded => {}
             Some(tag) => {
                 embedded = *tag;
                 let path: Vec<u32> = path.iter().copied().chain([*tag]).collect();
-                out.message(*tag, |out| level(ty, tree, &path, out));
+                steps.push(Step::Embedded(*tag, level(ty, &path)));
             }
-            None => write_field(field, &tree[&*field.json], out),
+            None => steps.push(Step::Field(place)),
         }
+    }
+    steps
+}
+
+fn steps(ty: &Type, layout: &[Step], tree: &Value, out: &mut Writer) {
+    for step in layout {
+        match step {
+            Step::Field(place) => {
+                let field = &ty.fields[*place];
+                write_field(field, &tree[&*field.json], out);
+            }
+            Step::Embedded(tag, inner) => out.message(*tag, |out| steps(ty, inner, tree, out)),
+        }
+    }
+}
+
+fn reference(reference: &TypeRef, tree: &Value, out: &mut Writer) {
+    match reference {
+        TypeRef::Builtin(slot) => steps(slot.get(), &slot.layout().0, tree, out),
+        TypeRef::Owned(ty) => structure(ty, tree, out),
     }
 }
 
@@ -95,7 +133,7 @@ fn write(shape: &Shape, tag: u32, value: &Value, out: &mut Writer) {
                 out.bytes(1, value.to_string().as_bytes());
             }
         }),
-        Shape::Struct(reference) => out.message(tag, |out| structure(reference.get(), value, out)),
+        Shape::Struct(ty) => out.message(tag, |out| reference(ty, value, out)),
         // A list within a map or list is a message with items.
         Shape::List(item, _) => out.message(tag, |out| {
             let items = value.as_array().into_iter().flatten();

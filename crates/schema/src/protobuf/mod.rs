@@ -5,7 +5,7 @@
 
 mod answers;
 mod decode;
-mod encode;
+pub(crate) mod encode;
 pub(crate) mod wire;
 
 use serde_json::Value;

@@ -131,9 +131,23 @@ impl Writer {
     }
 
     pub(crate) fn message(&mut self, tag: u32, write: impl FnOnce(&mut Writer)) {
-        let mut inner = Writer::default();
-        write(&mut inner);
-        self.bytes(tag, &inner.out);
+        self.key(tag, 2);
+        // Most messages are short: their length takes the one byte that is left for it.
+        let at = self.out.len();
+        self.out.push(0);
+        write(self);
+        let mut length = self.out.len() - at - 1;
+        if length < 0x80 {
+            self.out[at] = length as u8;
+            return;
+        }
+        let mut bytes = Vec::with_capacity(5);
+        while length >= 0x80 {
+            bytes.push((length & 0x7f) as u8 | 0x80);
+            length >>= 7;
+        }
+        bytes.push(length as u8);
+        self.out.splice(at..=at, bytes);
     }
 
     fn key(&mut self, tag: u32, wire: u64) {

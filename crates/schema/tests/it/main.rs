@@ -5,6 +5,7 @@
 mod apply;
 mod check;
 mod custom;
+mod every_field;
 mod protobuf;
 mod random;
 mod table;
