@@ -7,6 +7,7 @@
 //! Lists and watches never touch the store. An older state is the newest one with the
 //! ring's changes undone, so that pages of one list fit together without keeping copies.
 
+mod change;
 pub(crate) mod entry;
 pub(crate) mod feed;
 pub(crate) mod map;
@@ -21,6 +22,7 @@ use encryption::{Encryption, Seal};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+pub(crate) use change::{Change, frame};
 pub(crate) use entry::{Entry, encode, with_revision};
 pub(crate) use feed::Feed;
 pub(crate) use map::Map;
@@ -29,6 +31,10 @@ pub(crate) use map::Map;
 const RING_CHANGES_MAX: usize = 8192;
 /// Changes older than this are forgotten, as long as [`RING_CHANGES_MIN`] remain.
 const RING_AGE_MAX: Duration = Duration::from_secs(300);
+/// Greatest number of bytes kept for the changes of a resource.
+const RING_BYTES_MAX: usize = 32 << 20;
+/// Events of so many of the newest changes stay encoded; older ones have been sent.
+const FRAMES_CHANGES: usize = 256;
 /// Changes that are kept whatever their age.
 const RING_CHANGES_MIN: usize = 128;
 
@@ -51,65 +57,11 @@ impl EventType {
     }
 }
 
-/// One change of one object. Its frames are encoded once, for all watches.
-pub(crate) struct Change {
-    pub(crate) revision: i64,
-    /// The state before; `None` for a creation.
-    pub(crate) before: Option<Arc<Entry>>,
-    /// The state after; `None` for a deletion.
-    pub(crate) after: Option<Arc<Entry>>,
-    at: Instant,
-    frames: Frames,
-    /// The same in protobuf, once somebody watches in that form.
-    protobuf: OnceLock<Box<Frames>>,
-}
-
-/// The encoded events of a change, by type.
-type Frames = [OnceLock<Bytes>; 3];
-
-impl Change {
-    /// The object that an event of this type shows.
-    pub(crate) fn object(&self, event: EventType) -> Bytes {
-        match (event, &self.before, &self.after) {
-            (EventType::Deleted, Some(before), _) => before.json_at(self.revision),
-            (_, _, Some(after)) => after.json.clone(),
-            (_, Some(before), None) => before.json_at(self.revision),
-            (_, None, None) => Bytes::new(),
-        }
-    }
-
-    /// The encoded event, built by the first who asks.
-    pub(crate) fn frame(&self, event: EventType) -> Bytes {
-        let build = || frame(event.as_str(), &self.object(event));
-        self.frames[event as usize].get_or_init(build).clone()
-    }
-
-    /// The event in protobuf, built by the first who asks.
-    pub(crate) fn protobuf_frame(
-        &self,
-        event: EventType,
-        build: impl FnOnce(&Bytes) -> Bytes,
-    ) -> Bytes {
-        let frames = self.protobuf.get_or_init(Box::default);
-        let build = || build(&self.object(event));
-        frames[event as usize].get_or_init(build).clone()
-    }
-}
-
-/// One event as a watch sends it.
-pub(crate) fn frame(event: &str, object: &[u8]) -> Bytes {
-    let mut bytes = Vec::with_capacity(object.len() + 32);
-    bytes.extend_from_slice(b"{\"type\":\"");
-    bytes.extend_from_slice(event.as_bytes());
-    bytes.extend_from_slice(b"\",\"object\":");
-    bytes.extend_from_slice(object);
-    bytes.extend_from_slice(b"}\n");
-    bytes.into()
-}
-
 struct State {
     map: Map,
     ring: VecDeque<Arc<Change>>,
+    /// What the changes of `ring` weigh together.
+    bytes: usize,
     /// Number of the first change in `ring`, counted from the start.
     first: u64,
     /// Every change after this revision is in `ring`.
@@ -197,6 +149,7 @@ impl Cache {
             state: RwLock::new(State {
                 map: Map::default(),
                 ring: VecDeque::new(),
+                bytes: 0,
                 first: 0,
                 oldest: 0,
                 revision: 0,
@@ -440,6 +393,7 @@ impl Cache {
         state.map = map;
         state.first += state.ring.len() as u64;
         state.ring.clear();
+        state.bytes = 0;
         state.oldest = revision;
         state.revision = revision;
         state.epoch += 1;
@@ -474,14 +428,8 @@ impl Cache {
                 (Some(observer), Some(before), None) => observer.remove(before),
                 (None, _, _) => {}
             }
-            state.ring.push_back(Arc::new(Change {
-                revision: event.kv.mod_revision,
-                before,
-                after,
-                at: now,
-                frames: Frames::default(),
-                protobuf: OnceLock::new(),
-            }));
+            let change = Change::new(event.kv.mod_revision, before, after, now);
+            state.push(Arc::new(change));
         }
         state.trim(now, &mut forgotten);
         drop(state);
@@ -490,17 +438,28 @@ impl Cache {
 }
 
 impl State {
+    fn push(&mut self, change: Arc<Change>) {
+        self.bytes += change.weight();
+        self.ring.push_back(change);
+        let sent = self.ring.len().checked_sub(FRAMES_CHANGES + 1);
+        if let Some(sent) = sent.and_then(|place| self.ring.get(place)) {
+            sent.retire();
+        }
+    }
+
     /// Forgets changes beyond the limits. They are dropped by the caller, outside the lock.
     fn trim(&mut self, now: Instant, forgotten: &mut Vec<Arc<Change>>) {
         while let Some(first) = self.ring.front() {
             let old = now.saturating_duration_since(first.at) > RING_AGE_MAX;
-            let many = self.ring.len() > RING_CHANGES_MAX;
+            let much = self.bytes > RING_BYTES_MAX && self.ring.len() > RING_CHANGES_MIN;
+            let many = self.ring.len() > RING_CHANGES_MAX || much;
             let goes = many || (old && self.ring.len() > RING_CHANGES_MIN);
             if !goes {
                 break;
             }
             if let Some(first) = self.ring.pop_front() {
                 self.oldest = first.revision;
+                self.bytes -= first.weight();
                 self.first += 1;
                 forgotten.push(first);
             }
@@ -583,6 +542,31 @@ mod tests {
             (changes[0].revision, changes.len(), seen),
             (oldest + 1, 10, last)
         );
+    }
+
+    #[test]
+    fn the_ring_weighs_its_changes_and_drops_what_was_sent() {
+        let cache = cache();
+        let mut put = event(EventKind::Put, "a", 2);
+        let text = "x".repeat(RING_BYTES_MAX / 200);
+        let tree = serde_json::json!({"kind": "A", "apiVersion": "v1", "metadata": {"name": "a"},
+            "text": text});
+        put.kv.value = encode(&tree).into();
+        for revision in 2..=400 {
+            put.kv.mod_revision = revision;
+            cache.apply(&[&put]);
+        }
+        let state = cache.state.read();
+        assert!(state.bytes <= RING_BYTES_MAX && state.ring.len() < 201);
+        assert!(state.ring.len() > RING_CHANGES_MIN);
+        let weights = state.ring.iter().map(|change| change.weight());
+        assert_eq!(state.bytes, weights.sum::<usize>());
+        // A late one gets what the others got.
+        let change = &state.ring[0];
+        let shared = change.frame(EventType::Modified);
+        change.retire();
+        assert_eq!(change.frame(EventType::Modified), shared);
+        assert_ne!(change.frame(EventType::Modified).as_ptr(), shared.as_ptr());
     }
 
     #[test]
