@@ -39,6 +39,9 @@ pub(crate) async fn dispatch(
         None => return Err(no_such_resource()),
     };
     check_scope(call, &resource)?;
+    if let Some(text) = &resource.deprecation {
+        call.warn(text.clone());
+    }
     if !info.subresource.is_empty() {
         return subresource::answer(core, call, &resource, parts, body).await;
     }

@@ -32,6 +32,8 @@ pub(crate) struct Resource {
     pub(crate) shape: Option<Arc<::custom::Structural>>,
     /// What OpenAPI documents say of a custom resource.
     pub(crate) published: Option<::custom::publish::Published>,
+    /// What users of a deprecated version are told.
+    pub(crate) deprecation: Option<String>,
     /// Nothing may be created any more: the definition is about to go.
     pub(crate) terminating: bool,
 }
@@ -81,6 +83,7 @@ impl Resource {
             stamp: 0,
             shape: None,
             published: None,
+            deprecation: None,
             terminating: false,
         }
     }
@@ -105,6 +108,7 @@ impl Resource {
             stamp: 0,
             shape: None,
             published: None,
+            deprecation: None,
             terminating: false,
         })
     }

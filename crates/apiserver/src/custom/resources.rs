@@ -140,8 +140,32 @@ fn resource(definition: &Value, version: &Value, cache: &Arc<Cache>, revision: i
         seen: None,
         stamp: revision,
         published: Some(Published::new(version)),
+        deprecation: deprecation(definition, version),
         terminating: is_terminating(definition),
     }
+}
+
+/// The definition's own words, or upstream's: which newer version to use.
+fn deprecation(definition: &Value, version: &Value) -> Option<String> {
+    if version["deprecated"] != true {
+        return None;
+    }
+    if let Some(own) = version["deprecationWarning"].as_str() {
+        return Some(own.to_owned());
+    }
+    let (group, kind) = (
+        text(definition, "/spec/group"),
+        text(definition, "/spec/names/kind"),
+    );
+    let name = text(version, "/name");
+    let better = versions(definition)
+        .filter(|other| other["served"] == true && other["deprecated"] != true)
+        .map(|other| version_order(text(other, "/name")))
+        .filter(|other| *other < version_order(name))
+        .min();
+    let instead = better.map(|(.., better)| format!("; use {group}/{better} {kind}"));
+    let instead = instead.unwrap_or_default();
+    Some(format!("{group}/{name} {kind} is deprecated{instead}"))
 }
 
 /// `.spec.replicas` as a JSON pointer.
@@ -195,6 +219,17 @@ pub(crate) fn version_order(version: &str) -> (u8, i64, i64, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn deprecated_versions_name_a_better_one() {
+        let version = |name: &str, deprecated: bool| json!({"name": name, "served": true, "deprecated": deprecated});
+        let definition = json!({"spec": {"group": "a.b", "names": {"kind": "C"}, "versions": [
+            version("v1", true), version("v2beta1", false), version("v2", false)]}});
+        let own = |at: usize| deprecation(&definition, &definition["spec"]["versions"][at]);
+        let text = "a.b/v1 C is deprecated; use a.b/v2 C";
+        assert_eq!(own(0).as_deref(), Some(text));
+        assert_eq!(own(1), None);
+    }
 
     #[test]
     fn stable_versions_come_first() {

@@ -177,6 +177,53 @@ async fn every_verb_speaks_every_version() {
 }
 
 #[tokio::test]
+async fn chosen_fields_select_in_every_version() {
+    let cluster = Cluster::start().await;
+    let hooks = Hooks::start(&cluster).await;
+    let mut definition = definition(&hooks, "/convert");
+    let versions = &mut definition["spec"]["versions"];
+    versions[0]["selectableFields"] = json!([{"jsonPath": ".hostPort"}]);
+    versions[1]["selectableFields"] = json!([{"jsonPath": ".host"}, {"jsonPath": ".port"}]);
+    cluster.post(DEFINITIONS, definition).await.unwrap();
+    until_stored(&cluster, "v1").await;
+    let here = format!("{V2}?fieldSelector=host%3Dhere");
+    let path = format!("{here}&watch=1&resourceVersion=0&timeoutSeconds=10");
+    let request = client::request::request(Method::GET, &path, None, client::empty()).unwrap();
+    let body = cluster.client.send(request).await.unwrap().into_body();
+    let mut watch = Watch::<Value>::new(body);
+    for (name, host, number) in [("a", "here", "1"), ("b", "here", "2"), ("c", "there", "1")] {
+        let made = port("v2", name, json!({"host": host, "port": number}));
+        cluster.post(V2, made).await.unwrap();
+    }
+    let names = |list: Value| -> Vec<String> {
+        let items = list["items"].as_array().unwrap().iter();
+        items
+            .map(|one| one["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(names(cluster.get(&here).await.unwrap()), ["a", "b"]);
+    let both = format!("{here},port%3D2");
+    assert_eq!(names(cluster.get(&both).await.unwrap()), ["b"]);
+    let first = format!("{V1}?fieldSelector=hostPort%3Dhere:1");
+    assert_eq!(names(cluster.get(&first).await.unwrap()), ["a"]);
+    cluster.client.delete_value(&both, None).await.unwrap();
+    let mut moved = cluster.get(&format!("{V2}/a")).await.unwrap();
+    moved["host"] = json!("there");
+    cluster.put(&format!("{V2}/a"), &moved).await.unwrap();
+    assert_eq!(names(cluster.get(&here).await.unwrap()), [""; 0]);
+    let mut seen = Vec::new();
+    while seen.len() < 4 {
+        seen.push(match watch.next().await.unwrap().unwrap() {
+            WatchEvent::Added(object) => format!("+{}", object["metadata"]["name"]),
+            WatchEvent::Deleted(object) => format!("-{}", object["metadata"]["name"]),
+            other => panic!("{other:?}"),
+        });
+    }
+    assert_eq!(seen, ["+\"a\"", "+\"b\"", "-\"b\"", "-\"a\""]);
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn what_was_stored_in_another_version_is_converted_too() {
     let (cluster, _hooks) = start("/convert").await;
     let first = port("v1", "a", json!({"hostPort": "here:1"}));
