@@ -25,7 +25,7 @@ pub(crate) async fn write(core: &Core, client: &Client) -> Result<(), BuildError
     let classes = admission::system_priority_classes().into_iter();
     let classes = classes.map(|tree| ensure(core, client, tree));
     let (rights, classes) = (try_join_all(rights), try_join_all(classes));
-    let range = ensure(core, client, service_cidr(core));
+    let range = service_range(core, client);
     let authentication = replace(core, client, extension_authentication(core));
     let service = kubernetes_service(core, client);
     let tracking = ensure(core, client, token_tracking());
@@ -148,6 +148,34 @@ async fn reconcile_rights(core: &Core, client: &Client, tree: Value) -> Result<(
     if !changed {
         return Ok(());
     }
+    let sent = client.send_value(Method::PUT, &path, &found).await;
+    sent.map(drop).map_err(|status| failed(&tree, status))
+}
+
+/// The default range of services, which is ready as long as it is the one we give from.
+async fn service_range(core: &Core, client: &Client) -> Result<(), BuildError> {
+    let tree = service_cidr(core);
+    ensure(core, client, tree.clone()).await?;
+    let (_, path) = paths(core, &tree)?;
+    let found = get(client, &path)
+        .await
+        .map_err(|status| failed(&tree, status))?;
+    let Some(mut found) = found else {
+        return Ok(());
+    };
+    let conditions = found.pointer("/status/conditions");
+    let conditions = conditions.and_then(Value::as_array).into_iter().flatten();
+    let known = conditions.filter(|one| one.get("type") == Some(&"Ready".into()));
+    let ours = found.pointer("/spec/cidrs") == tree.pointer("/spec/cidrs");
+    if known.count() > 0 || !ours || found.pointer("/metadata/deletionTimestamp").is_some() {
+        return Ok(());
+    }
+    found["status"] = json!({"conditions": [{
+        "type": "Ready", "status": "True", "reason": "",
+        "message": "Kubernetes default Service CIDR is ready",
+        "lastTransitionTime": meta::time::now(),
+    }]});
+    let path = format!("{path}/status");
     let sent = client.send_value(Method::PUT, &path, &found).await;
     sent.map(drop).map_err(|status| failed(&tree, status))
 }

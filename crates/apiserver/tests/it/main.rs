@@ -10,6 +10,7 @@ mod conversion;
 mod custom;
 mod encrypted;
 mod guards;
+mod kinds;
 mod kubectl;
 mod lists;
 mod nonsense;
