@@ -34,6 +34,8 @@ pub struct LogConfig {
 pub struct Log {
     config: LogConfig,
     sink: Mutex<Sink>,
+    /// The time in the newest rotated file's name: later ones must sort after it.
+    rotated: Mutex<Timestamp>,
 }
 
 enum Sink {
@@ -56,6 +58,7 @@ impl Log {
         Ok(Log {
             config,
             sink: Mutex::new(sink),
+            rotated: Mutex::new(Timestamp::UNIX_EPOCH),
         })
     }
 
@@ -88,7 +91,8 @@ impl Log {
     fn rotate(&self) -> io::Result<()> {
         let path = &self.config.path;
         let (stem, extension) = parts(path);
-        let mut now = Timestamp::now();
+        let mut newest = self.rotated.lock();
+        let mut now = Timestamp::now().max(*newest + Duration::from_millis(1));
         loop {
             let target = format!("{stem}-{}{extension}", now.strftime(NAME_TIME));
             let target = path.with_file_name(target);
@@ -98,6 +102,7 @@ impl Log {
             }
             now += Duration::from_millis(1);
         }
+        *newest = now;
         self.prune()
     }
 
