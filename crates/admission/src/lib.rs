@@ -40,7 +40,7 @@ mod tree;
 
 pub use chain::{Chain, chain, chain_with};
 pub use plugin::{Awaited, Lookup, Notes, Operation, Plugin, Request};
-pub use policy::Policies;
+pub use policy::{Policies, Rights};
 pub use priority::system_priority_classes;
 pub use settings::{ConfigError, Settings};
 

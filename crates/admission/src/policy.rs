@@ -21,6 +21,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::plugin::{Lookup, Plugin, Request};
 use compile::{Binding, Policy};
+pub use scene::Rights;
 
 /// The resources that [`Policies::set`] and [`Policies::remove`] must be told about.
 pub const WATCHES: [&str; 4] = [

@@ -24,7 +24,7 @@ pub(crate) struct Resource {
     pub(crate) custom: bool,
     /// How objects are kept, when that is not how they are shown.
     pub(crate) seen: Option<Seen>,
-    /// Who converts between versions, when it is a webhook; `seen` then converts nothing.
+    /// How custom resources are converted between versions; `seen` then converts nothing.
     pub(crate) conversion: Option<Arc<crate::custom::Conversion>>,
     /// Changes whenever the shape does.
     pub(crate) stamp: i64,

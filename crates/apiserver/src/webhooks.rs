@@ -9,6 +9,7 @@
 //! a look at an empty list.
 
 mod call;
+mod conditions;
 mod foreign;
 mod hook;
 mod matching;

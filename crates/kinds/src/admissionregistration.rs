@@ -1,5 +1,6 @@
 //! The group `admissionregistration.k8s.io`: webhooks and policies.
 
+mod conditions;
 mod target;
 mod webhook;
 

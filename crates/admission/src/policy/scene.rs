@@ -104,7 +104,7 @@ impl<'a> Resolver<'a> for Scene<'a> {
 }
 
 /// Answers the expressions' questions about rights, for the user of one request.
-pub(super) struct Rights {
+pub struct Rights {
     authorizer: Arc<Authorizer>,
     user: Identity,
     asked: Check,
@@ -112,18 +112,29 @@ pub(super) struct Rights {
 
 impl Rights {
     pub(super) fn new(authorizer: &Arc<Authorizer>, request: &Request<'_>) -> Arc<Rights> {
+        let asked = Check {
+            group: request.names.group.clone(),
+            resource: request.names.plural.clone(),
+            subresource: request.subresource.to_owned(),
+            namespace: request.namespace.to_owned(),
+            name: request.name.to_owned(),
+            ..Check::default()
+        };
+        Rights::of(authorizer, request.user, asked)
+    }
+
+    /// The rights of a user who asks about this resource.
+    pub fn of(authorizer: &Arc<Authorizer>, user: &Identity, asked: Check) -> Arc<Rights> {
         Arc::new(Rights {
             authorizer: Arc::clone(authorizer),
-            user: request.user.clone(),
-            asked: Check {
-                group: request.names.group.clone(),
-                resource: request.names.plural.clone(),
-                subresource: request.subresource.to_owned(),
-                namespace: request.namespace.to_owned(),
-                name: request.name.to_owned(),
-                ..Check::default()
-            },
+            user: user.clone(),
+            asked,
         })
+    }
+
+    /// The resource that the request is about.
+    pub fn asked(&self) -> &Check {
+        &self.asked
     }
 }
 

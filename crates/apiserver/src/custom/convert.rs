@@ -1,4 +1,5 @@
-//! Conversion of custom resources by a webhook (`spec.conversion.strategy: Webhook`).
+//! Conversion of custom resources between the versions of their definition: by name only, or by
+//! a webhook (`spec.conversion.strategy`).
 //!
 //! Objects are kept in the version in which they were written last. Whoever reads them in
 //! another asks the webhook, for all objects of a list in one call.
@@ -17,33 +18,63 @@ use crate::verbs::write::text;
 /// Greatest answer to one conversion; a list is converted as a whole.
 const RESPONSE_BYTES_MAX: usize = 256 << 20;
 
+/// How the objects of a definition with several versions are converted.
+pub(crate) enum Conversion {
+    /// Versions differ in their name.
+    Rename,
+    Webhook(Converter),
+}
+
 /// The webhook of a definition.
-pub(crate) struct Conversion {
+pub(crate) struct Converter {
     client: Result<Arc<Webhook>, ConfigError>,
     /// The version of ConversionReview to speak.
     review: Option<&'static str>,
 }
 
 impl Conversion {
-    /// The conversion that a definition asks for; `None` when versions differ in name only.
+    /// The conversion that a definition asks for; `None` when it has one version only.
     pub(super) fn of(definition: &Value, webhooks: &Webhooks) -> Option<Arc<Conversion>> {
-        if text(definition, "/spec/conversion/strategy") != "Webhook" {
+        let versions = definition.pointer("/spec/versions")?.as_array()?;
+        if versions.len() < 2 {
             return None;
         }
-        let webhook = definition.pointer("/spec/conversion/webhook")?;
+        let webhook = definition.pointer("/spec/conversion/webhook");
+        let is_webhook = text(definition, "/spec/conversion/strategy") == "Webhook";
+        Some(Arc::new(match webhook.filter(|_| is_webhook) {
+            Some(webhook) => Conversion::Webhook(Converter::new(webhook, webhooks)),
+            None => Conversion::Rename,
+        }))
+    }
+
+    /// Objects, none of them of version `to`, in that version.
+    async fn convert(&self, mut objects: Vec<Value>, to: &str) -> Result<Vec<Value>, Status> {
+        match self {
+            Conversion::Webhook(webhook) => webhook.ask(objects, to).await,
+            Conversion::Rename => {
+                for object in &mut objects {
+                    object["apiVersion"] = to.into();
+                }
+                Ok(objects)
+            }
+        }
+    }
+}
+
+impl Converter {
+    fn new(webhook: &Value, webhooks: &Webhooks) -> Converter {
         let spoken = webhook["conversionReviewVersions"].as_array();
         let mut spoken = spoken.into_iter().flatten().filter_map(Value::as_str);
-        Some(Arc::new(Conversion {
+        Converter {
             client: webhooks.get(&ClientConfig::from_value(&webhook["clientConfig"])),
             review: spoken.find_map(|version| match version {
                 "v1" => Some("v1"),
                 "v1beta1" => Some("v1beta1"),
                 _ => None,
             }),
-        }))
+        }
     }
 
-    /// Objects, none of them of version `to`, in that version.
     async fn ask(&self, objects: Vec<Value>, to: &str) -> Result<Vec<Value>, Status> {
         let Some(first) = objects.first() else {
             return Ok(objects);
@@ -212,7 +243,7 @@ impl Resource {
         if text(&tree, "/apiVersion") == version {
             return Ok(tree);
         }
-        let mut converted = conversion.ask(vec![tree], &version).await?;
+        let mut converted = conversion.convert(vec![tree], &version).await?;
         let mut tree = converted.pop().unwrap_or_default();
         self.fill(&mut tree);
         Ok(tree)
@@ -239,7 +270,7 @@ impl Resource {
         let others = entries.iter().filter(|entry| foreign(entry));
         let others: Vec<Value> = others.map(|entry| entry.decode().0).collect();
         let version = self.row.names.api_version();
-        let converted = conversion.ask(others, &version).await?;
+        let converted = conversion.convert(others, &version).await?;
         let places = entries.iter_mut().filter(|entry| foreign(entry));
         for (place, mut tree) in places.zip(converted) {
             self.fill(&mut tree);

@@ -7,6 +7,7 @@ use meta::LabelSelector;
 use serde_json::Value;
 use webhook::{ClientConfig, ConfigError, Webhook, Webhooks};
 
+use super::conditions::Condition;
 use crate::verbs::write::text;
 
 /// The timeout of a webhook that names none.
@@ -27,6 +28,7 @@ pub(super) struct Hook {
     /// Whether it may be asked about writes that do not happen.
     pub(super) dry_run: bool,
     pub(super) reinvoke: bool,
+    pub(super) conditions: Vec<Condition>,
     /// The version of AdmissionReview to speak.
     pub(super) review: Option<&'static str>,
     pub(super) client: Result<Arc<Webhook>, ConfigError>,
@@ -68,6 +70,7 @@ impl Hook {
         };
         let mut reviews = words(tree, "admissionReviewVersions").into_iter();
         let rules = tree["rules"].as_array();
+        let conditions = tree["matchConditions"].as_array();
         Hook {
             configuration: configuration.to_owned(),
             name: text(tree, "/name").to_owned(),
@@ -81,6 +84,11 @@ impl Hook {
             ),
             dry_run: matches!(text(tree, "/sideEffects"), "None" | "NoneOnDryRun"),
             reinvoke: tree["reinvocationPolicy"] == "IfNeeded",
+            conditions: conditions
+                .into_iter()
+                .flatten()
+                .map(Condition::new)
+                .collect(),
             review: reviews.find_map(|version| match version.as_str() {
                 "v1" => Some("v1"),
                 "v1beta1" => Some("v1beta1"),

@@ -32,6 +32,9 @@ pub(super) async fn concerns(
     if !in_namespaces(hook, asked, objects).await? || !has_labels(hook, objects)? {
         return Ok(None);
     }
+    if !super::conditions::hold(hook, asked, &resource, objects).await? {
+        return Ok(None);
+    }
     Ok(Some(resource))
 }
 

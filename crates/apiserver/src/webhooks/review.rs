@@ -29,17 +29,25 @@ pub(super) fn question(
     resource: &Resource,
     (object, old): (Value, Value),
 ) -> Value {
+    let mut request = request(asked, uid, resource);
+    request["object"] = object;
+    request["oldObject"] = old;
+    json!({"kind": "AdmissionReview", "apiVersion": format!("admission.k8s.io/{version}"),
+        "request": request})
+}
+
+/// The question without the objects.
+pub(super) fn request(asked: &Asked<'_>, uid: &str, resource: &Resource) -> Value {
     let names = &resource.row.names;
     let own = &asked.resource.row.names;
     let mut request = json!({
-        "uid": uid,
         "kind": kind(asked, names), "resource": plural(names),
         "requestKind": kind(asked, own), "requestResource": plural(own),
         "operation": word(asked.operation), "userInfo": user(asked),
-        "object": object, "oldObject": old,
         "dryRun": asked.dry_run, "options": asked.options,
     });
     let texts = [
+        ("uid", uid),
         ("subResource", asked.subresource),
         ("requestSubResource", asked.subresource),
         ("name", asked.name),
@@ -48,8 +56,7 @@ pub(super) fn question(
     for (field, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
         request[field] = text.into();
     }
-    json!({"kind": "AdmissionReview", "apiVersion": format!("admission.k8s.io/{version}"),
-        "request": request})
+    request
 }
 
 fn kind(asked: &Asked<'_>, names: &Names) -> Value {

@@ -55,9 +55,13 @@ impl Asked<'_> {
     ) -> Result<Value, Status> {
         match self.view {
             View::Whole => {
-                if let Some(ty) = &resource.ty {
-                    // What the schema does not have is dropped, as when a client sends it.
-                    schema::check(ty.get(), &mut shown).map_err(Status::internal)?;
+                // What the schema does not have is dropped, as when a client sends it.
+                match &resource.ty {
+                    _ if resource.custom => resource.row.strategy.reshape(&mut shown),
+                    Some(ty) => {
+                        schema::check(ty.get(), &mut shown).map_err(Status::internal)?;
+                    }
+                    None => {}
                 }
                 let kept = resource.kept(shown);
                 let mut kept = self.resource.stored().converted(kept).await?;

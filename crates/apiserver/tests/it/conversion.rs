@@ -96,6 +96,16 @@ async fn start(path: &str) -> (Cluster, Hooks) {
     (cluster, hooks)
 }
 
+/// Makes v2 the version in which objects are kept.
+async fn store_as_v2(cluster: &Cluster) {
+    let path = format!("{DEFINITIONS}/ports.sea.example.com");
+    let mut definition = cluster.get(&path).await.unwrap();
+    definition["spec"]["versions"][0]["storage"] = json!(false);
+    definition["spec"]["versions"][1]["storage"] = json!(true);
+    cluster.put(&path, &definition).await.unwrap();
+    until_stored(cluster, "v2").await;
+}
+
 fn port(version: &str, name: &str, fields: Value) -> Value {
     let mut object = json!({"apiVersion": format!("sea.example.com/{version}"), "kind": "Port",
         "metadata": {"name": name}});
@@ -228,12 +238,7 @@ async fn what_was_stored_in_another_version_is_converted_too() {
     let (cluster, _hooks) = start("/convert").await;
     let first = port("v1", "a", json!({"hostPort": "here:1"}));
     cluster.post(V1, first).await.unwrap();
-    let path = format!("{DEFINITIONS}/ports.sea.example.com");
-    let mut definition = cluster.get(&path).await.unwrap();
-    definition["spec"]["versions"][0]["storage"] = json!(false);
-    definition["spec"]["versions"][1]["storage"] = json!(true);
-    cluster.put(&path, &definition).await.unwrap();
-    until_stored(&cluster, "v2").await;
+    store_as_v2(&cluster).await;
     let second = port("v2", "b", json!({"host": "there", "port": "2"}));
     cluster.post(V2, second).await.unwrap();
     let list = cluster.get(V1).await.unwrap();
@@ -279,4 +284,31 @@ async fn a_webhook_that_misbehaves_is_told_of() {
         );
         cluster.stop().await;
     }
+}
+
+#[tokio::test]
+async fn without_a_webhook_versions_differ_in_name_only() {
+    let cluster = Cluster::start().await;
+    let hooks = Hooks::start(&cluster).await;
+    let mut plain = definition(&hooks, "/convert");
+    plain["spec"].as_object_mut().unwrap().remove("conversion");
+    plain["spec"]["versions"][1]["schema"] = plain["spec"]["versions"][0]["schema"].clone();
+    cluster.post(DEFINITIONS, plain).await.unwrap();
+    until_stored(&cluster, "v1").await;
+    let first = port("v1", "a", json!({"hostPort": "here:1"}));
+    cluster.post(V1, first).await.unwrap();
+    store_as_v2(&cluster).await;
+    let patch = json!({"hostPort": "here:2"}).to_string().into_bytes();
+    let kind = "application/merge-patch+json";
+    let patched = cluster
+        .client
+        .patch_value(&format!("{V2}/a"), kind, patch)
+        .await;
+    assert_eq!(patched.unwrap()["apiVersion"], "sea.example.com/v2");
+    let seen = cluster.get(&format!("{V1}/a")).await.unwrap();
+    assert_eq!(
+        (&seen["apiVersion"], &seen["hostPort"]),
+        (&json!("sea.example.com/v1"), &json!("here:2"))
+    );
+    cluster.stop().await;
 }

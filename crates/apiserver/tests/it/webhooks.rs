@@ -387,6 +387,41 @@ async fn a_rule_for_one_version_is_about_all_unless_it_says_exactly() {
 }
 
 #[tokio::test]
+async fn conditions_narrow_down_what_a_webhook_is_about() {
+    let cluster = Cluster::start().await;
+    let hooks = Hooks::start(&cluster).await;
+    let mut hook = hooks.hook("deny.example.com", "/always-deny", creations());
+    let may = "authorizer.group('').resource('pods').check('get').allowed()";
+    hook["matchConditions"] = json!([
+        {"name": "not-me", "expression": "object.metadata.name != 'skip-me'"},
+        {"name": "by-right", "expression": may},
+        {"name": "by-request", "expression": "request.operation == 'CREATE'"}]);
+    let made = configuration("a", &[hook]);
+    let made = cluster.post(VALIDATING, made).await.unwrap();
+    assert_eq!(refused(&cluster, config_map("a", "x")).await.code, 400);
+    cluster
+        .post(CONFIG_MAPS, config_map("skip-me", "x"))
+        .await
+        .unwrap();
+    // What cannot be said is the failure policy's business.
+    let own = format!("{VALIDATING}/a");
+    let mut unsure = made;
+    unsure["webhooks"][0]["matchConditions"] =
+        json!([{"name": "unsure", "expression": "object.data.none == 'x'"}]);
+    let mut unsure = cluster.put(&own, &unsure).await.unwrap();
+    let status = refused(&cluster, config_map("a", "x")).await;
+    assert_eq!(status.code, 403);
+    assert!(status.message.contains("no such key: none"), "{status}");
+    unsure["webhooks"][0]["failurePolicy"] = json!("Ignore");
+    cluster.put(&own, &unsure).await.unwrap();
+    cluster
+        .post(CONFIG_MAPS, config_map("a", "x"))
+        .await
+        .unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn connections_may_be_denied() {
     let cluster = Cluster::start().await;
     let hooks = Hooks::start(&cluster).await;

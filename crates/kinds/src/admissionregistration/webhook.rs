@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use meta::{Faults, naming};
 use serde_json::{Value, json};
 
+use super::conditions::match_conditions;
 use super::target::{service, url};
 use crate::row::{Cells, Strategy};
 use crate::spot::{Spot, label_selector, maybe_one_of, unsupported};
@@ -62,11 +63,19 @@ struct Strictness {
     no_side_effects: bool,
     known_review: bool,
     unique_names: bool,
+    /// Conditions are looked at only when some have changed.
+    conditions: bool,
 }
 
 impl Strictness {
-    fn of(old: Option<&Value>) -> Strictness {
+    fn of(new: &Value, old: Option<&Value>) -> Strictness {
         let hooks = old.map_or(&[][..], |old| old.list("webhooks"));
+        let conditions = |hooks: &[Value]| -> Vec<Value> {
+            let hooks = hooks.iter();
+            hooks
+                .map(|hook| hook.at("matchConditions").clone())
+                .collect()
+        };
         let known = |hook: &Value| {
             let mut versions = hook.texts("admissionReviewVersions");
             hook.count("admissionReviewVersions") == 0
@@ -79,13 +88,14 @@ impl Strictness {
                 .all(|hook| matches!(hook.text("sideEffects"), "None" | "NoneOnDryRun")),
             known_review: hooks.iter().all(known),
             unique_names: names.len() == hooks.len(),
+            conditions: old.is_none() || conditions(hooks) != conditions(new.list("webhooks")),
         }
     }
 }
 
 impl Webhooks {
     fn validate(&self, object: &Value, old: Option<&Value>, faults: &mut Faults) {
-        let strict = Strictness::of(old);
+        let strict = Strictness::of(object, old);
         let mut names = BTreeSet::new();
         for hook in Spot::new(object, "").items("webhooks") {
             self.validate_hook(&hook, &strict, faults);
@@ -136,6 +146,9 @@ impl Webhooks {
                 let detail = "exactly one of url or service is required";
                 faults.required(hook.path("clientConfig"), detail);
             }
+        }
+        if strict.conditions {
+            match_conditions(hook, faults);
         }
     }
 }
@@ -386,6 +399,25 @@ mod tests {
                 "webhooks[0].rules[0].resources: Invalid value: [\"*\",\"pods\",\"*/*\"]: if '*' is \
              present, must not specify other resources without subresources",
             ],
+        );
+    }
+
+    #[test]
+    fn conditions_must_compile_to_a_boolean() {
+        let conditions = json!([{"name": "a", "expression": "size('a') + 1"},
+            {"name": "a", "expression": "oops("}]);
+        let found = faults(|hook| hook["matchConditions"] = conditions.clone());
+        assert_eq!(
+            found[0],
+            "webhooks[0].matchConditions[0].expression: Invalid value: \"size('a') + 1\": must \
+             evaluate to bool but got int"
+        );
+        let failed = "webhooks[0].matchConditions[1].expression: Invalid value: \"oops(\": \
+             compilation failed: ERROR";
+        assert!(found[1].starts_with(failed), "{}", found[1]);
+        assert_eq!(
+            found[2],
+            "webhooks[0].matchConditions[1].name: Duplicate value: \"a\""
         );
     }
 
