@@ -1,6 +1,7 @@
 //! The group `admissionregistration.k8s.io`: webhooks and policies.
 
 mod conditions;
+mod policy;
 mod target;
 mod webhook;
 
@@ -8,7 +9,6 @@ use jiff::Timestamp;
 use meta::Names;
 use serde_json::Value;
 
-use crate::plain::Plain;
 use crate::row::{Cells, Row};
 use crate::table::{age, cells, name};
 use crate::tree::Tree;
@@ -17,11 +17,11 @@ use crate::tree::Tree;
 pub(crate) fn rows() -> Vec<Row> {
     let names = |kind, plural| Names::cluster("admissionregistration.k8s.io", "v1", kind, plural).categories(&["api-extensions"]);
     let rows = [
-        Row::new(names("MutatingAdmissionPolicy", "mutatingadmissionpolicies"), "Name, Mutations:integer, ParamKind, Age", Plain::new(mutating_policy)),
-        Row::new(names("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings"), BINDING, Plain::new(binding)),
+        Row::new(names("MutatingAdmissionPolicy", "mutatingadmissionpolicies"), "Name, Mutations:integer, ParamKind, Age", policy::Policies { mutating: true, cells: mutating_policy }),
+        Row::new(names("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings"), BINDING, policy::Bindings { mutating: true, cells: binding }),
         Row::new(names("MutatingWebhookConfiguration", "mutatingwebhookconfigurations"), webhook::COLUMNS, webhook::Webhooks { mutating: true }),
-        Row::new(names("ValidatingAdmissionPolicy", "validatingadmissionpolicies"), "Name, Validations:integer, ParamKind, Age", Plain::new(validating_policy)).status(),
-        Row::new(names("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings"), BINDING, Plain::new(binding)),
+        Row::new(names("ValidatingAdmissionPolicy", "validatingadmissionpolicies"), "Name, Validations:integer, ParamKind, Age", policy::Policies { mutating: false, cells: validating_policy }).status(),
+        Row::new(names("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings"), BINDING, policy::Bindings { mutating: false, cells: binding }),
         Row::new(names("ValidatingWebhookConfiguration", "validatingwebhookconfigurations"), webhook::COLUMNS, webhook::Webhooks { mutating: false }),
     ];
     let rows = rows.into_iter();
@@ -31,14 +31,14 @@ pub(crate) fn rows() -> Vec<Row> {
 const BINDING: &str = "Name, PolicyName, ParamRef, Age";
 
 fn validating_policy(object: &Value, now: Timestamp) -> Cells {
-    policy(object, "spec.validations", now)
+    policy_cells(object, "spec.validations", now)
 }
 
 fn mutating_policy(object: &Value, now: Timestamp) -> Cells {
-    policy(object, "spec.mutations", now)
+    policy_cells(object, "spec.mutations", now)
 }
 
-fn policy(object: &Value, rules: &str, now: Timestamp) -> Cells {
+fn policy_cells(object: &Value, rules: &str, now: Timestamp) -> Cells {
     let kind = object.at("spec.paramKind");
     let kind = match kind {
         Value::Null => "<unset>".to_owned(),

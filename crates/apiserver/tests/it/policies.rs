@@ -254,3 +254,44 @@ async fn expressions_are_checked_against_kinds() {
     }
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn expressions_must_compile() {
+    let cluster = Cluster::start().await;
+    let policies = format!("{GROUP}/validatingadmissionpolicies");
+    let mut spec = json!({"matchConstraints": rules("apps", "deployments"),
+        "validations": [{"expression": "object.spec.replicas"}, {"expression": "nope > 1"}]});
+    let policy = json!({"metadata": {"name": "broken"}, "spec": spec});
+    let refused = cluster.post(&policies, policy).await.unwrap_err();
+    assert_eq!(refused.code, 422);
+    let fields: Vec<&str> = refused
+        .causes
+        .iter()
+        .map(|cause| cause.field.as_str())
+        .collect();
+    assert_eq!(
+        fields,
+        [
+            "spec.validations[0].expression",
+            "spec.validations[1].expression"
+        ]
+    );
+    assert!(
+        refused.causes[0]
+            .message
+            .ends_with("must evaluate to bool but got dyn"),
+        "{refused:?}"
+    );
+    let text =
+        "compilation failed: ERROR: <input>:1:1: undeclared reference to 'nope' (in container '')";
+    assert!(refused.causes[1].message.contains(text), "{refused:?}");
+    spec["validations"] = json!([{"expression": "object.spec.replicas > 1"}]);
+    let policy = json!({"metadata": {"name": "whole"}, "spec": spec});
+    let made = cluster.post(&policies, policy).await.unwrap();
+    assert_eq!(made["spec"]["failurePolicy"], "Fail");
+    assert_eq!(
+        made["spec"]["matchConstraints"]["matchPolicy"],
+        "Equivalent"
+    );
+    cluster.stop().await;
+}
