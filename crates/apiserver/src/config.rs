@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use auth::Pki;
+use auth::{Anonymous, ForeignTokens, Mode, Pki, RequestHeaders, Trust};
 use encryption::Encryption;
 
 /// How one API server behaves.
@@ -25,8 +25,10 @@ pub struct Config {
     pub advertise_address: Option<IpAddr>,
     /// The port that goes with it.
     pub port: u16,
-    /// Whether strangers are let in as `system:anonymous`.
-    pub anonymous_auth: bool,
+    /// Who is let in.
+    pub authentication: Authentication,
+    /// Who decides what they may do, in this order.
+    pub authorization: Vec<Mode>,
     /// Requests that change something and are served at one time.
     pub max_mutating_requests_inflight: usize,
     /// Other requests that are served at one time; watches and streams do not count.
@@ -47,6 +49,38 @@ pub struct Config {
     pub build_date: String,
 }
 
+/// How users are told apart.
+#[derive(Clone)]
+pub struct Authentication {
+    /// Whether and where strangers are let in as `system:anonymous`.
+    pub anonymous: Anonymous,
+    /// Tokens and their users, one per line; may be empty.
+    pub static_tokens: String,
+    pub bootstrap_tokens: bool,
+    /// How front proxies name users.
+    pub request_headers: RequestHeaders,
+    /// Whose certificates are believed; `None`: the cluster's own.
+    pub trust: Option<Arc<Trust>>,
+    /// Who knows further tokens.
+    pub foreign: Vec<Arc<dyn ForeignTokens>>,
+}
+
+impl Default for Authentication {
+    fn default() -> Authentication {
+        Authentication {
+            anonymous: Anonymous {
+                enabled: true,
+                paths: Vec::new(),
+            },
+            static_tokens: String::new(),
+            bootstrap_tokens: true,
+            request_headers: RequestHeaders::default(),
+            trust: None,
+            foreign: Vec::new(),
+        }
+    }
+}
+
 impl Config {
     /// The usual values; nothing is published about where the server is.
     pub fn new(pki: Arc<Pki>) -> Config {
@@ -59,7 +93,8 @@ impl Config {
             event_ttl: Duration::from_secs(3600),
             advertise_address: None,
             port: 6443,
-            anonymous_auth: true,
+            authentication: Authentication::default(),
+            authorization: vec![Mode::Node, Mode::Rbac],
             max_mutating_requests_inflight: 400,
             max_requests_inflight: 800,
             request_timeout: Duration::from_secs(60),

@@ -39,7 +39,7 @@ mod verbs;
 mod webhooks;
 mod zpages;
 
-pub use config::Config;
+pub use config::{Authentication, Config};
 pub use listen::listen;
 pub use server::ApiServer;
 pub use start::{BuildError, build};

@@ -6,7 +6,7 @@ use auth::token::Bearer;
 use auth::{Attributes, Decision, Identity};
 use client::Body;
 use http::StatusCode;
-use meta::{FieldSelector, Status};
+use meta::{Faults, FieldSelector, LabelSelector, Names, Status};
 use serde_json::{Value, json};
 
 use crate::body;
@@ -32,8 +32,14 @@ pub(crate) async fn answer(
         "SelfSubjectReview" => {
             json!({"userInfo": auth::authenticator::user_info(&call.user)})
         }
-        "SubjectAccessReview" => access(core, &subject(&review), &review),
-        "SelfSubjectAccessReview" => access(core, &call.user, &review),
+        "SubjectAccessReview" => {
+            check_access(names, &review, true)?;
+            access(core, &subject(&review), &review).await
+        }
+        "SelfSubjectAccessReview" => {
+            check_access(names, &review, false)?;
+            access(core, &call.user, &review).await
+        }
         "LocalSubjectAccessReview" => {
             place(names, &call.info.namespace, &mut review)?;
             let namespace = text(&review, "/spec/resourceAttributes/namespace");
@@ -43,7 +49,8 @@ pub(crate) async fn answer(
                     call.info.namespace
                 )));
             }
-            access(core, &subject(&review), &review)
+            check_access(names, &review, true)?;
+            access(core, &subject(&review), &review).await
         }
         "SelfSubjectRulesReview" => {
             let namespace = text(&review, "/spec/namespace");
@@ -117,9 +124,9 @@ fn subject(review: &Value) -> Identity {
     identity
 }
 
-fn access(core: &Core, identity: &Identity, review: &Value) -> Value {
+async fn access(core: &Core, identity: &Identity, review: &Value) -> Value {
     let asked = match review.pointer("/spec/resourceAttributes") {
-        Some(wanted) => Attributes {
+        Some(wanted) if !wanted.is_null() => Attributes {
             verb: text(wanted, "/verb").into(),
             namespace: text(wanted, "/namespace").into(),
             group: text(wanted, "/group").into(),
@@ -128,18 +135,106 @@ fn access(core: &Core, identity: &Identity, review: &Value) -> Value {
             subresource: text(wanted, "/subresource").into(),
             name: text(wanted, "/name").into(),
             path: String::new(),
-            field_selector: FieldSelector::default(),
+            field_selector: fields(wanted),
+            label_selector: labels(wanted),
         },
-        None => Attributes {
+        _ => Attributes {
             verb: text(review, "/spec/nonResourceAttributes/verb").into(),
             path: text(review, "/spec/nonResourceAttributes/path").into(),
             ..Attributes::default()
         },
     };
-    match core.authorizer.authorize(identity, &asked) {
-        Decision::Allow(reason) if reason.is_empty() => json!({"allowed": true}),
-        Decision::Allow(reason) => json!({"allowed": true, "reason": reason}),
-        Decision::NoOpinion(reason) if reason.is_empty() => json!({"allowed": false}),
-        Decision::NoOpinion(reason) => json!({"allowed": false, "reason": reason}),
+    let (mut status, reason) = match core.authorizer.decide(identity, &asked).await {
+        Decision::Allow(reason) => (json!({"allowed": true}), reason),
+        Decision::NoOpinion(reason) => (json!({"allowed": false}), reason),
+        Decision::Deny(reason) => (json!({"allowed": false, "denied": true}), reason),
+    };
+    if !reason.is_empty() {
+        status["reason"] = reason.into();
+    }
+    status
+}
+
+/// The field selector that is asked for; what is not understood narrows nothing.
+fn fields(wanted: &Value) -> FieldSelector {
+    let raw = text(wanted, "/fieldSelector/rawSelector");
+    if !raw.is_empty() {
+        return FieldSelector::parse(raw).unwrap_or_default();
+    }
+    let list = wanted
+        .pointer("/fieldSelector/requirements")
+        .and_then(Value::as_array);
+    let read = |requirement: &Value| {
+        let values = strings(requirement, "/values");
+        match (text(requirement, "/operator"), values.as_slice()) {
+            ("In", [one]) => Some((text(requirement, "/key").to_owned(), true, one.clone())),
+            ("NotIn", [one]) => Some((text(requirement, "/key").to_owned(), false, one.clone())),
+            _ => None,
+        }
+    };
+    FieldSelector {
+        requirements: list.into_iter().flatten().filter_map(read).collect(),
+    }
+}
+
+fn labels(wanted: &Value) -> LabelSelector {
+    let raw = text(wanted, "/labelSelector/rawSelector");
+    if !raw.is_empty() {
+        return LabelSelector::parse(raw).unwrap_or_default();
+    }
+    let list = wanted.pointer("/labelSelector/requirements").cloned();
+    let expressions = json!({"matchExpressions": list.unwrap_or_else(|| json!([]))});
+    LabelSelector::from_value(&expressions).unwrap_or_default()
+}
+
+/// 422 for an access review that asks nothing, or two things.
+fn check_access(names: &Names, review: &Value, has_subject: bool) -> Result<(), Status> {
+    let mut faults = Faults::new();
+    let given = |field: &str| {
+        let value = review.pointer(&format!("/spec/{field}"));
+        value.filter(|value| !value.is_null())
+    };
+    match (given("resourceAttributes"), given("nonResourceAttributes")) {
+        (Some(_), Some(path)) => {
+            let rule = "cannot be specified in combination with resourceAttributes";
+            faults.invalid("spec.nonResourceAttributes", path.clone(), rule);
+        }
+        (None, None) => {
+            let rule =
+                "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+            faults.invalid("spec.resourceAttributes", Value::Null, rule);
+        }
+        _ => {}
+    }
+    let nobody =
+        text(review, "/spec/user").is_empty() && strings(review, "/spec/groups").is_empty();
+    if has_subject && nobody {
+        let rule = "at least one of user or group must be specified";
+        faults.invalid("spec.user", "", rule);
+    }
+    for kind in ["fieldSelector", "labelSelector"] {
+        let pointer = format!("/spec/resourceAttributes/{kind}");
+        let Some(selector) = review.pointer(&pointer).filter(|one| one.is_object()) else {
+            continue;
+        };
+        let path = format!("spec.resourceAttributes.{kind}");
+        let raw = text(selector, "/rawSelector");
+        let list = selector.get("requirements").and_then(Value::as_array);
+        match (raw.is_empty(), list.is_none_or(Vec::is_empty)) {
+            (false, false) => {
+                let rule = "may not specified at the same time as requirements";
+                faults.invalid(format!("{path}.rawSelector"), raw, rule);
+            }
+            (true, true) => {
+                let rule =
+                    format!("when {path} is specified, requirements or rawSelector is required");
+                faults.required(format!("{path}.requirements"), rule);
+            }
+            _ => {}
+        }
+    }
+    match faults.is_empty() {
+        true => Ok(()),
+        false => Err(Status::invalid(names, "", &faults)),
     }
 }

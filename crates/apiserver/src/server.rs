@@ -154,7 +154,11 @@ async fn prepare(core: &Arc<Core>, parts: &mut Parts) -> Result<Call, Status> {
     let known = bearer.as_ref().ok().map(|bearer| &bearer.identity);
     let record = audited::begin(core, parts, &info, known);
     let bearer = audited::noted(record.as_ref(), bearer)?;
-    let user = impersonate::impersonate(&core.authorizer, bearer.identity, &parts.headers);
+    let user = bearer.identity;
+    let user = match impersonate::is_asked_for(&parts.headers) {
+        true => impersonate::impersonate(&core.authorizer, user, &parts.headers).await,
+        false => Ok(user),
+    };
     let user = audited::noted(record.as_ref(), user)?;
     audited::impersonated(record.as_ref(), &parts.headers, &user);
     let accept = negotiate(core, &info, &query, &parts.headers);
@@ -226,14 +230,14 @@ async fn authenticate(core: &Arc<Core>, parts: &mut Parts) -> Result<Bearer, Sta
 }
 
 /// 403 unless the user may; the audit trail learns why.
-fn authorize(core: &Core, call: &Call) -> Result<(), Status> {
+async fn authorize(core: &Core, call: &Call) -> Result<(), Status> {
     let asked = call.info.attributes();
     if call.audit.is_none() {
-        return core.authorizer.require(&call.user, &asked);
+        return core.authorizer.demand(&call.user, &asked).await;
     }
-    let (word, reason, outcome) = match core.authorizer.authorize(&call.user, &asked) {
+    let (word, reason, outcome) = match core.authorizer.decide(&call.user, &asked).await {
         Decision::Allow(reason) => ("allow", reason, Ok(())),
-        Decision::NoOpinion(reason) => {
+        Decision::NoOpinion(reason) | Decision::Deny(reason) => {
             let refused = auth::forbidden(&call.user, &asked, &reason);
             ("forbid", reason, Err(refused))
         }
@@ -244,7 +248,7 @@ fn authorize(core: &Core, call: &Call) -> Result<(), Status> {
 }
 
 async fn serve(core: &Arc<Core>, call: &Call, parts: Parts, body: Body) -> Result<Answer, Status> {
-    authorize(core, call)?;
+    authorize(core, call).await?;
     let _counted = core.inflight.enter(&call.info);
     let body = audited::note_body(call, body).await?;
     let work = crate::dispatch::dispatch(core, call, parts, body);

@@ -5,7 +5,7 @@ pub(crate) mod bootstrap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use auth::{Anonymous, Authenticator, Authorizer, Identity, RequestHeaders, Trust};
+use auth::{Authenticator, Authorizer, Identity, TokenSigner, Trust};
 use base::Crew;
 use fairness::Fairness;
 use meta::Status;
@@ -41,6 +41,9 @@ pub enum BuildError {
     /// Tokens cannot be signed.
     #[error("cannot sign tokens")]
     Signer(#[source] auth::pki::PkiError),
+    /// The file of static tokens cannot be read.
+    #[error("token auth file")]
+    Tokens(#[source] auth::authenticator::TokenFileError),
     /// The authorities of clients cannot be read.
     #[error("cannot read the authorities of clients")]
     Trust(#[source] auth::tls::TlsError),
@@ -66,7 +69,7 @@ pub async fn build(
     store: Arc<dyn Store>,
     crew: &Crew,
 ) -> Result<ApiServer, BuildError> {
-    let authorizer = Arc::new(Authorizer::new());
+    let authorizer = Arc::new(Authorizer::of(config.authorization.clone()));
     let allocations = Allocations::new(&config.service_cidr, config.node_port_range.clone())
         .map_err(|error| BuildError::ServiceRange(error.0))?;
     let services = Arc::new(crate::webhooks::Services::default());
@@ -93,15 +96,7 @@ pub async fn build(
         .token_signer(&config.issuer)
         .map_err(BuildError::Signer)?;
     let signer = Arc::new(signer);
-    let trust = Trust::new(config.pki.client_ca_pem(), config.pki.front_proxy_ca_pem());
-    let authenticator = Authenticator::new(Arc::clone(&signer))
-        .trust(Arc::new(trust.map_err(BuildError::Trust)?))
-        .request_headers(RequestHeaders::default())
-        .bootstrap_tokens(true)
-        .anonymous(Anonymous {
-            enabled: config.anonymous_auth,
-            paths: Vec::new(),
-        });
+    let authenticator = authenticator(&config, Arc::clone(&signer))?;
     let seats = config.max_mutating_requests_inflight + config.max_requests_inflight;
     let core = Core {
         store,
@@ -167,6 +162,27 @@ pub async fn build(
     crew.spawn("policy status", checks);
     server.core.started.store(true, Ordering::Release);
     Ok(server)
+}
+
+fn authenticator(config: &Config, signer: Arc<TokenSigner>) -> Result<Authenticator, BuildError> {
+    let own = &config.authentication;
+    let trust = match &own.trust {
+        Some(trust) => Arc::clone(trust),
+        None => {
+            let pki = &config.pki;
+            let trust = Trust::new(pki.client_ca_pem(), pki.front_proxy_ca_pem());
+            Arc::new(trust.map_err(BuildError::Trust)?)
+        }
+    };
+    let authenticator = Authenticator::new(signer)
+        .trust(trust)
+        .request_headers(own.request_headers.clone())
+        .bootstrap_tokens(own.bootstrap_tokens)
+        .anonymous(own.anonymous.clone())
+        .static_tokens(&own.static_tokens)
+        .map_err(BuildError::Tokens)?;
+    let foreign = own.foreign.iter().cloned();
+    Ok(foreign.fold(authenticator, Authenticator::foreign))
 }
 
 fn observer(

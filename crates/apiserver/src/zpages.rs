@@ -79,7 +79,10 @@ fn flags(core: &Core) -> Map<String, Value> {
     let address = config.advertise_address.map(|address| address.to_string());
     let flags = [
         ("advertise-address", address.unwrap_or_default()),
-        ("anonymous-auth", config.anonymous_auth.to_string()),
+        (
+            "anonymous-auth",
+            config.authentication.anonymous.enabled.to_string(),
+        ),
         ("event-ttl", format!("{}s", config.event_ttl.as_secs())),
         (
             "max-mutating-requests-inflight",

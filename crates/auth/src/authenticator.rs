@@ -226,6 +226,13 @@ impl Authenticator {
         for foreign in &self.foreign {
             match foreign.authenticate(token, audiences).await {
                 Ok(Some(mut bearer)) => {
+                    // Who knows no audiences speaks for the API server.
+                    let ours = self.signer.own_audiences(audiences);
+                    match ours.filter(|_| bearer.audiences.is_empty()) {
+                        Some(ours) => bearer.audiences = ours,
+                        None if bearer.audiences.is_empty() => continue,
+                        None => {}
+                    }
                     bearer.identity.mark_authenticated();
                     return Ok(bearer);
                 }

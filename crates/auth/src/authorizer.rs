@@ -1,9 +1,13 @@
 //! May you: superusers, then nodes, then roles.
 
+use std::sync::Arc;
+
 use meta::{Names, Object, Reason, Status};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::abac::Policies;
+use crate::access_webhook::AccessWebhook;
 use crate::identity::{Attributes, Decision, Identity};
 use crate::node::NodeGraph;
 use crate::rbac::{GROUP, Rbac, RoleRef, Rule, rules_of, rules_review};
@@ -11,11 +15,28 @@ use crate::rbac::{GROUP, Rbac, RoleRef, Rule, rules_of, rules_review};
 /// Members may do anything, whatever roles say.
 pub const SUPERUSERS: &str = "system:masters";
 
+/// One authorizer of the chain.
+#[derive(Clone)]
+pub enum Mode {
+    Node,
+    Rbac,
+    Abac(Arc<Policies>),
+    Webhook(Arc<AccessWebhook>),
+    AlwaysAllow,
+    AlwaysDeny,
+}
+
 /// The chain of authorizers, and the memory they decide from.
-#[derive(Default)]
 pub struct Authorizer {
     pub rbac: Rbac,
     pub nodes: NodeGraph,
+    modes: Vec<Mode>,
+}
+
+impl Default for Authorizer {
+    fn default() -> Authorizer {
+        Authorizer::of(vec![Mode::Node, Mode::Rbac])
+    }
 }
 
 impl Authorizer {
@@ -34,6 +55,15 @@ impl Authorizer {
         Authorizer::default()
     }
 
+    /// The same with these authorizers in this order.
+    pub fn of(modes: Vec<Mode>) -> Authorizer {
+        Authorizer {
+            rbac: Rbac::default(),
+            nodes: NodeGraph::default(),
+            modes,
+        }
+    }
+
     /// A new or changed object of one of [`Authorizer::WATCHES`].
     pub fn set(&self, group_resource: &str, object: &Object) {
         self.rbac.set(group_resource, object);
@@ -46,47 +76,87 @@ impl Authorizer {
         self.nodes.remove(group_resource, namespace, name);
     }
 
-    /// Whether anybody allows it. [`crate::forbidden`] makes the answer when nobody does.
+    /// Whether anybody in this process allows it; webhooks are not asked.
     pub fn authorize(&self, identity: &Identity, asked: &Attributes) -> Decision {
+        let mut reasons = Vec::new();
         if identity.is_in(SUPERUSERS) {
             return Decision::Allow(String::new());
         }
-        let node = match self.nodes.authorize(identity, asked) {
-            Decision::NoOpinion(reason) => reason,
-            allowed => return allowed,
-        };
-        match self.rbac.authorize(identity, asked) {
-            Decision::NoOpinion(reason) => {
-                let reasons = [node, reason];
-                let said: Vec<String> = reasons
-                    .into_iter()
-                    .filter(|text| !text.is_empty())
-                    .collect();
-                Decision::NoOpinion(said.join("\n"))
+        for mode in &self.modes {
+            if let Some(decision) = self.step(mode, identity, asked)
+                && let Some(end) = settled(decision, &mut reasons)
+            {
+                return end;
             }
-            allowed => allowed,
         }
+        Decision::NoOpinion(reasons.join("\n"))
     }
 
-    /// The same as a result: the 403 when nobody allows it.
-    pub fn require(&self, identity: &Identity, asked: &Attributes) -> Result<(), Status> {
-        match self.authorize(identity, asked) {
-            Decision::Allow(_) => Ok(()),
-            Decision::NoOpinion(reason) => Err(crate::forbidden(identity, asked, &reason)),
+    /// Whether anybody allows it, webhooks included. [`crate::forbidden`] makes the answer when
+    /// nobody does.
+    pub async fn decide(&self, identity: &Identity, asked: &Attributes) -> Decision {
+        let asks = self
+            .modes
+            .iter()
+            .any(|mode| matches!(mode, Mode::Webhook(_)));
+        if !asks || identity.is_in(SUPERUSERS) {
+            return self.authorize(identity, asked);
         }
+        let mut reasons = Vec::new();
+        for mode in &self.modes {
+            let decision = match mode {
+                Mode::Webhook(webhook) => Some(webhook.authorize(identity, asked).await),
+                mode => self.step(mode, identity, asked),
+            };
+            if let Some(end) = decision.and_then(|decision| settled(decision, &mut reasons)) {
+                return end;
+            }
+        }
+        Decision::NoOpinion(reasons.join("\n"))
+    }
+
+    fn step(&self, mode: &Mode, identity: &Identity, asked: &Attributes) -> Option<Decision> {
+        Some(match mode {
+            Mode::Node => self.nodes.authorize(identity, asked),
+            Mode::Rbac => self.rbac.authorize(identity, asked),
+            Mode::Abac(policies) => match policies.allow(identity, asked) {
+                true => Decision::Allow(String::new()),
+                false => Decision::NoOpinion("No policy matched.".into()),
+            },
+            Mode::AlwaysAllow => Decision::Allow(String::new()),
+            Mode::AlwaysDeny => Decision::NoOpinion("Everything is forbidden.".into()),
+            Mode::Webhook(_) => return None,
+        })
+    }
+
+    /// [`Authorizer::authorize`] as a result: the 403 when nobody allows it.
+    pub fn require(&self, identity: &Identity, asked: &Attributes) -> Result<(), Status> {
+        required(self.authorize(identity, asked), identity, asked)
+    }
+
+    /// [`Authorizer::decide`] as a result: the 403 when nobody allows it.
+    pub async fn demand(&self, identity: &Identity, asked: &Attributes) -> Result<(), Status> {
+        required(self.decide(identity, asked).await, identity, asked)
     }
 
     /// The `status` of a SelfSubjectRulesReview.
     pub fn rules_review(&self, identity: &Identity, namespace: &str) -> Value {
-        let rules = self.rbac.rules_for(identity, namespace);
-        match self.nodes.is_node(identity) {
-            true => rules_review(
-                &rules,
-                true,
-                "node authorizer does not support user rule resolution",
-            ),
-            false => rules_review(&rules, false, ""),
+        let (mut rules, mut unknown) = (Vec::new(), Vec::new());
+        let everything = || full_authority().to_vec();
+        for mode in &self.modes {
+            match mode {
+                Mode::Rbac => rules.extend(self.rbac.rules_for(identity, namespace)),
+                Mode::Abac(policies) => rules.extend(policies.rules_for(identity, namespace)),
+                Mode::AlwaysAllow => rules.extend(everything()),
+                Mode::AlwaysDeny => {}
+                Mode::Node if !self.nodes.is_node(identity) => {}
+                Mode::Node => unknown.push("node authorizer does not support user rule resolution"),
+                Mode::Webhook(_) => {
+                    unknown.push("webhook authorizer does not support user rule resolution");
+                }
+            }
         }
+        rules_review(&rules, !unknown.is_empty(), &unknown.join(", "))
     }
 
     /// Refuses a write to a role or binding that would hand out permissions which the writer does
@@ -189,6 +259,33 @@ impl Authorizer {
             ..Attributes::default()
         };
         matches!(self.authorize(identity, &asked), Decision::Allow(_))
+    }
+}
+
+/// The decision that ends the chain; else what is to be said in the end.
+fn settled(decision: Decision, reasons: &mut Vec<String>) -> Option<Decision> {
+    match decision {
+        Decision::NoOpinion(reason) => {
+            if !reason.is_empty() {
+                reasons.push(reason);
+            }
+            None
+        }
+        Decision::Deny(reason) => {
+            reasons.push(reason);
+            reasons.retain(|reason| !reason.is_empty());
+            Some(Decision::Deny(reasons.join("\n")))
+        }
+        allowed => Some(allowed),
+    }
+}
+
+fn required(decision: Decision, identity: &Identity, asked: &Attributes) -> Result<(), Status> {
+    match decision {
+        Decision::Allow(_) => Ok(()),
+        Decision::NoOpinion(reason) | Decision::Deny(reason) => {
+            Err(crate::forbidden(identity, asked, &reason))
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use meta::{FieldSelector, Reason, Status};
+use meta::{FieldSelector, LabelSelector, Reason, Status};
 
 /// An authenticated user (`authentication/v1 UserInfo`). Travels as a typed
 /// request extension; only in-process code and the authenticator can make one.
@@ -88,6 +88,8 @@ pub struct Attributes {
     /// The field selector of a list, watch or deletecollection. `metadata.name=x` belongs into
     /// `name` as well, as upstream's request info has it: rules may name objects.
     pub field_selector: FieldSelector,
+    /// The label selector of such a request.
+    pub label_selector: LabelSelector,
 }
 
 impl Attributes {
@@ -154,6 +156,8 @@ pub enum Decision {
     Allow(String),
     /// Not allowed by anybody; the reason may be empty.
     NoOpinion(String),
+    /// Forbidden, whatever anybody asked later would say.
+    Deny(String),
 }
 
 #[cfg(test)]

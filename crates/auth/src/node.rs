@@ -525,7 +525,7 @@ mod tests {
         let user = Identity::user(&format!("system:node:{node}"), &[NODES]);
         match graph.authorize(&user, &asked) {
             Decision::Allow(_) => Ok(()),
-            Decision::NoOpinion(reason) => Err(reason),
+            Decision::NoOpinion(reason) | Decision::Deny(reason) => Err(reason),
         }
     }
 

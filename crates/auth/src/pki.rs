@@ -47,6 +47,8 @@ pub enum PkiError {
 
 /// The cluster's keys and certificates.
 pub struct Pki {
+    dir: PathBuf,
+    hosts: BTreeSet<String>,
     authority: Arc<Authority>,
     front_proxy: Authority,
     serving: Pair,
@@ -65,16 +67,13 @@ impl Pki {
         let now = Timestamp::now();
         let authority = authority(dir, "ca", "kubernetes", now)?;
         let front_proxy = authority_of_front_proxy(dir, now)?;
-        let serving = Subject {
-            common_name: "kube-apiserver",
-            organizations: &[],
-            hosts: all_hosts(hosts),
-            usage: Usage::Server,
-        };
+        let hosts = all_hosts(hosts);
+        let serving = server(&hosts);
         let admin = client("kubernetes-admin", &["system:masters"]);
         let proxy = client("front-proxy-client", &[]);
         let (signing_key, signing_path) = signing_key(dir)?;
         Ok(Pki {
+            dir: dir.to_owned(),
             serving: leaf(dir, "apiserver", &authority, &serving, now)?,
             admin: leaf(dir, "admin", &authority, &admin, now)?,
             front_proxy_client: leaf(dir, "front-proxy-client", &front_proxy, &proxy, now)?,
@@ -82,7 +81,19 @@ impl Pki {
             front_proxy,
             signing_key,
             signing_path,
+            hosts,
         })
+    }
+
+    /// The API server's and the administrator's pairs as they should be at `now`: those that end
+    /// soon are issued anew, in their files too.
+    pub fn renewed(&self, now: Timestamp) -> Result<(Pair, Pair), PkiError> {
+        let admin = client("kubernetes-admin", &["system:masters"]);
+        let serving = server(&self.hosts);
+        Ok((
+            leaf(&self.dir, "apiserver", &self.authority, &serving, now)?,
+            leaf(&self.dir, "admin", &self.authority, &admin, now)?,
+        ))
     }
 
     /// The cluster's authority: signs servers and clients.
@@ -157,6 +168,15 @@ impl Pki {
     pub fn keep(&self, dir: &Path, stem: &str, subject: &Subject<'_>) -> Result<Pair, PkiError> {
         std::fs::create_dir_all(dir).map_err(|error| at(dir, error))?;
         leaf(dir, stem, &self.authority, subject, Timestamp::now())
+    }
+}
+
+fn server(hosts: &BTreeSet<String>) -> Subject<'static> {
+    Subject {
+        common_name: "kube-apiserver",
+        organizations: &[],
+        hosts: hosts.clone(),
+        usage: Usage::Server,
     }
 }
 
@@ -364,6 +384,22 @@ mod tests {
         assert_eq!(facts.organizations, ["dev", "ops"]);
         assert!(facts.is_fresh(Timestamp::now()));
         assert!(pki.issue_client("jane", &["a", "b", "c"]).is_err());
+    }
+
+    #[test]
+    fn what_ends_soon_is_issued_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = open(dir.path(), &[]);
+        let (serving, admin) = pki.renewed(Timestamp::now()).unwrap();
+        assert_eq!((&serving, &admin), (pki.serving(), pki.admin()));
+        let end = facts(&serving.cert_pem).unwrap().not_after;
+        let late = Timestamp::from_second(end - 10 * 24 * 3600).unwrap();
+        let (serving, admin) = pki.renewed(late).unwrap();
+        assert!(serving != *pki.serving() && admin != *pki.admin());
+        // They are in the files, under the same authority and names.
+        let again = open(dir.path(), &[]);
+        assert_eq!((&serving, &admin), (again.serving(), again.admin()));
+        assert_eq!(again.ca_pem(), pki.ca_pem());
     }
 
     #[test]

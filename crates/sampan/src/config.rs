@@ -10,6 +10,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use crate::access::AccessArgs;
+
 pub(crate) const DEFAULT_DATA_DIR: &str = "/var/lib/sampan";
 
 /// Which parts this process runs.
@@ -96,12 +98,13 @@ pub(crate) struct ServerArgs {
     /// Bridge that the pods of this node hang on
     #[arg(long)]
     bridge: Option<String>,
-    /// Serving certificate and key of a kubelet that runs alone
+    /// Serving certificate and key of the API server, or of a kubelet that runs alone
     #[arg(long)]
     tls_cert_file: Option<PathBuf>,
     #[arg(long)]
     tls_private_key_file: Option<PathBuf>,
-    /// Certificates by which a kubelet that runs alone knows its clients
+    /// Certificates by which clients are known: to the API server besides the cluster's own, to a
+    /// kubelet that runs alone at all
     #[arg(long)]
     client_ca_file: Option<PathBuf>,
     /// File that says what is encrypted in the store [default: <data-dir>/encryption.yaml, made
@@ -140,6 +143,14 @@ pub(crate) struct ServerArgs {
     /// Kubeconfig of the server that takes the records in batches
     #[arg(long)]
     audit_webhook_config_file: Option<PathBuf>,
+    /// A flag of the API server, name=value
+    #[arg(long)]
+    #[serde(default)]
+    kube_apiserver_arg: Vec<String>,
+    /// The same flags by their own names; the file has them in kube-apiserver-arg.
+    #[command(flatten)]
+    #[serde(skip)]
+    access: AccessArgs,
     /// Threads that serve requests
     #[arg(long)]
     worker_threads: Option<usize>,
@@ -183,6 +194,7 @@ pub(crate) struct Config {
     pub admission_control_config_file: Option<PathBuf>,
     #[serde(flatten)]
     pub audit: Audit,
+    pub access: AccessArgs,
     pub worker_threads: usize,
     pub kubeconfig: Option<PathBuf>,
 }
@@ -277,6 +289,8 @@ impl ServerArgs {
             audit_webhook_config_file: self
                 .audit_webhook_config_file
                 .or(file.audit_webhook_config_file),
+            kube_apiserver_arg: list(self.kube_apiserver_arg, file.kube_apiserver_arg),
+            access: self.access,
             worker_threads: self.worker_threads.or(file.worker_threads),
             kubeconfig: self.kubeconfig,
         }
@@ -327,8 +341,15 @@ impl ServerArgs {
                 }
             });
         let node_label = node_label.collect();
+        let words = AccessArgs::of_words(&self.kube_apiserver_arg);
+        let access = words.and_then(|words| self.access.over(words));
+        let access = access.unwrap_or_else(|error| {
+            faults.push(format!("{error:#}"));
+            AccessArgs::default()
+        });
         let config = Config {
             role,
+            access,
             bind_address: self.bind_address.unwrap_or(Ipv4Addr::LOCALHOST.into()),
             https_listen_port: self.https_listen_port.unwrap_or(6443),
             tls_san: self.tls_san,

@@ -1,8 +1,10 @@
 //! The whole cloud-native stack in one boat: this file only chooses who shall
 //! run. Everything is built in `server`, and nowhere else.
 
+mod access;
 mod accounts;
 mod addons;
+mod certificates;
 mod cli;
 mod config;
 mod demo;

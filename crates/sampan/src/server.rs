@@ -16,6 +16,7 @@ use client::{Access, Client, Hub};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::accounts::Accounts;
+use crate::certificates::Certificates;
 use crate::cli::VERSION;
 use crate::config::{Config, Role};
 use crate::guard::Delegated;
@@ -188,7 +189,14 @@ async fn api_server_on(
         listeners.push(listener);
     }
 
+    let client_ca = config.client_ca_file.as_deref();
+    let issuer = auth::token::DEFAULT_ISSUER;
+    let authentication = config.access.authentication(&pki, issuer, client_ca)?;
+    let trust = authentication.trust.clone().unwrap_or_default();
+    let certificates = Certificates::new(config, Arc::clone(&pki), trust)?;
     let settings = apiserver::Config {
+        authentication,
+        authorization: config.access.authorization()?,
         service_cidr: config.service_cidr.clone(),
         node_port_range: config.service_node_port_range.0..=config.service_node_port_range.1,
         cluster_domain: config.cluster_domain.clone(),
@@ -203,14 +211,17 @@ async fn api_server_on(
     let api = apiserver::build(settings, store, crew)
         .await
         .context("API server")?;
-    let tls = auth::tls::server_config(&pki)?;
+    let tls = auth::tls::open_config(certificates.shown())?;
     apiserver::listen(api.clone(), listeners, tls, crew).context("API server's listeners")?;
     let url = format!(
         "https://{}",
         SocketAddr::new(reachable(config.bind_address), port)
     );
-    let text = auth::kubeconfig(&url, pki.ca_pem(), pki.admin(), "sampan");
-    write_private(&config.write_kubeconfig, &text)?;
+    let (path, ca) = (config.write_kubeconfig.clone(), pki.ca_pem().to_owned());
+    let write =
+        move |admin: &Pair| write_private(&path, &auth::kubeconfig(&url, &ca, admin, "sampan"));
+    write(pki.admin())?;
+    certificates.follow(crew, write)?;
     Ok((api, pki))
 }
 

@@ -114,7 +114,7 @@ impl Webhook {
         bytes_max: usize,
     ) -> Result<Bytes, CallError> {
         let url = format!("{}?timeout={}", self.target.url, go_duration(timeout));
-        let exchange = self.exchange(&url, body, bytes_max);
+        let exchange = self.exchange(Method::POST, &url, body, bytes_max);
         match tokio::time::timeout(timeout, exchange).await {
             Ok(answer) => answer,
             Err(_) => Err(CallError::transport(
@@ -132,13 +132,29 @@ impl Webhook {
         decode(&answer)
     }
 
-    async fn exchange(&self, url: &str, body: Bytes, bytes_max: usize) -> Result<Bytes, CallError> {
+    /// Reads what is at the URL, without posting anything: documents of token issuers.
+    pub async fn get(&self, timeout: Duration, bytes_max: usize) -> Result<Bytes, CallError> {
+        let url = self.target.url.as_str();
+        let exchange = self.exchange(Method::GET, url, Bytes::new(), bytes_max);
+        let late = |_| CallError::transport(url, "context deadline exceeded", false);
+        tokio::time::timeout(timeout, exchange)
+            .await
+            .map_err(late)?
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        url: &str,
+        body: Bytes,
+        bytes_max: usize,
+    ) -> Result<Bytes, CallError> {
         let failed = |why: &dyn std::fmt::Display, transient| {
             CallError::transport(url, &why.to_string(), transient)
         };
         let uri: Uri = url.parse().map_err(|error| failed(&error, false))?;
         let mut request = Request::new(Full::new(body));
-        *request.method_mut() = Method::POST;
+        *request.method_mut() = method;
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
         let json = HeaderValue::from_static("application/json");

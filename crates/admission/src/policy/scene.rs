@@ -158,13 +158,14 @@ impl cel::Authorizer for Rights {
             path: check.path.clone().unwrap_or_default(),
             // A selector that cannot be read restricts nothing, which allows nothing more.
             field_selector: meta::FieldSelector::parse(&check.field_selector).unwrap_or_default(),
+            label_selector: meta::LabelSelector::parse(&check.label_selector).unwrap_or_default(),
         };
         let decision = self
             .authorizer
             .authorize(account.as_ref().unwrap_or(&self.user), &asked);
         let (allowed, reason) = match decision {
             Decision::Allow(reason) => (true, reason),
-            Decision::NoOpinion(reason) => (false, reason),
+            Decision::NoOpinion(reason) | Decision::Deny(reason) => (false, reason),
         };
         cel::Decision {
             allowed,

@@ -8,8 +8,15 @@ use super::query::decode;
 
 const EXTRA_PREFIX: &str = "impersonate-extra-";
 
+/// Whether any header speaks of acting as somebody else.
+pub(crate) fn is_asked_for(headers: &HeaderMap) -> bool {
+    headers
+        .keys()
+        .any(|key| key.as_str().starts_with("impersonate-"))
+}
+
 /// The user to act as: `user` unless the headers ask for another.
-pub(crate) fn impersonate(
+pub(crate) async fn impersonate(
     authorizer: &Authorizer,
     user: Identity,
     headers: &HeaderMap,
@@ -42,13 +49,13 @@ pub(crate) fn impersonate(
         name: name.clone(),
         ..Identity::default()
     });
-    let may = |asked: &Attributes| authorizer.require(&user, asked);
-    may(&subject(&name))?;
+    let may = async |asked: Attributes| authorizer.demand(&user, &asked).await;
+    may(subject(&name)).await?;
     for group in &groups {
-        may(&attributes("", "groups", group, ""))?;
+        may(attributes("", "groups", group, "")).await?;
     }
     if !uid.is_empty() {
-        may(&attributes("authentication.k8s.io", "uids", &uid, ""))?;
+        may(attributes("authentication.k8s.io", "uids", &uid, "")).await?;
     }
     if !groups.is_empty() {
         wanted.groups = groups;
@@ -67,12 +74,13 @@ pub(crate) fn impersonate(
             continue;
         };
         let (key, value) = (decode(key, false)?, value.to_str().unwrap_or("").to_owned());
-        may(&attributes(
+        may(attributes(
             "authentication.k8s.io",
             "userextras",
             &value,
             &key,
-        ))?;
+        ))
+        .await?;
         wanted.extra.entry(key).or_default().push(value);
     }
     Ok(wanted)

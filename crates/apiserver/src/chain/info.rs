@@ -2,7 +2,7 @@
 
 use auth::Attributes;
 use http::Method;
-use meta::{FieldSelector, Status};
+use meta::{FieldSelector, LabelSelector, Status};
 
 use super::query::{Query, decode};
 
@@ -27,6 +27,7 @@ pub(crate) struct RequestInfo {
     /// What follows the subresource, as for proxies.
     pub(crate) tail: String,
     pub(crate) field_selector: FieldSelector,
+    pub(crate) label_selector: LabelSelector,
 }
 
 impl RequestInfo {
@@ -109,6 +110,10 @@ impl RequestInfo {
             }
             self.field_selector = selector;
         }
+        // A selector that does not parse is refused later, and narrows nothing here.
+        if let Some(text) = query.get("labelSelector") {
+            self.label_selector = LabelSelector::parse(text).unwrap_or_default();
+        }
         Ok(())
     }
 
@@ -127,6 +132,7 @@ impl RequestInfo {
                 false => self.path.clone(),
             },
             field_selector: self.field_selector.clone(),
+            label_selector: self.label_selector.clone(),
         }
     }
 

@@ -117,7 +117,7 @@ async fn reconcile_rights(core: &Core, client: &Client, tree: Value) -> Result<(
         return ensure(core, client, tree).await;
     };
     let switch = "/metadata/annotations/rbac.authorization.kubernetes.io~1autoupdate";
-    if found.pointer(switch).and_then(Value::as_str) != Some("true") {
+    if found.pointer(switch).and_then(Value::as_str) == Some("false") {
         return Ok(());
     }
     let mut changed = false;

@@ -39,7 +39,7 @@ pub(crate) async fn connect(
     ) {
         let mut asked = call.info.attributes();
         asked.verb = "create".into();
-        core.authorizer.require(&call.user, &asked)?;
+        core.authorizer.demand(&call.user, &asked).await?;
     }
     let name = call.info.name.as_str();
     let write = Write::of(core, call, resource)?;

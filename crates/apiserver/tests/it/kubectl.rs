@@ -264,3 +264,105 @@ async fn a_user_with_a_kind_of_their_own() {
         .await;
     kubectl.cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_among_rights_and_certificates() {
+    let kubectl = Kubectl::start().await;
+    kubectl
+        .expect("auth whoami -o yaml", "", "username: kubernetes-admin")
+        .await;
+    kubectl.expect("auth can-i --list", "", "*.*").await;
+    kubectl
+        .expect(
+            "create serviceaccount robot",
+            "",
+            "serviceaccount/robot created",
+        )
+        .await;
+    let robot = "--as=system:serviceaccount:default:robot";
+    let refused = kubectl
+        .run(&format!("get pods {robot}"), "")
+        .await
+        .unwrap_err();
+    assert!(
+        refused.contains(
+            "pods is forbidden: User \"system:serviceaccount:default:robot\" cannot list resource \
+             \"pods\" in API group \"\" in the namespace \"default\""
+        ),
+        "{refused}"
+    );
+    let rights = "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: reader, namespace: default}
+rules: [{apiGroups: [''], resources: [pods], verbs: [get, list]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: reader, namespace: default}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: reader}
+subjects: [{kind: ServiceAccount, name: robot, namespace: default}]
+";
+    kubectl
+        .expect(
+            "auth reconcile -f -",
+            rights,
+            "rolebinding.rbac.authorization.k8s.io/reader reconciled",
+        )
+        .await;
+    kubectl.expect(&format!("get pods {robot}"), "", "").await;
+    kubectl
+        .expect(&format!("auth can-i list pods {robot}"), "", "yes")
+        .await;
+    kubectl
+        .expect(&format!("auth can-i --list {robot}"), "", "[get list]")
+        .await;
+    kubectl
+        .expect("create secret generic anchor", "", "created")
+        .await;
+    let line = "create token robot --audience=vault --duration=1h --bound-object-kind=Secret \
+                --bound-object-name=anchor";
+    let token = kubectl.run(line, "").await.unwrap();
+    let review = serde_json::json!({"spec": {"token": token.trim(), "audiences": ["vault"]}});
+    let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let review = kubectl.cluster.post(reviews, review).await.unwrap();
+    assert_eq!(
+        review["status"]["audiences"],
+        serde_json::json!(["vault"]),
+        "{review}"
+    );
+    let short = kubectl
+        .run("create token robot --duration=1m", "")
+        .await
+        .unwrap_err();
+    assert!(
+        short.contains("may not specify a duration less than 10 minutes"),
+        "{short}"
+    );
+    for (name, verb, shown) in [("good", "approve", "Approved"), ("bad", "deny", "Denied")] {
+        let subject = auth::certificate::Subject {
+            common_name: "jane",
+            organizations: &[],
+            hosts: std::collections::BTreeSet::new(),
+            usage: auth::certificate::Usage::Client,
+        };
+        let (pem, _) = auth::certificate::request(&subject).unwrap();
+        use base64::Engine;
+        let request = base64::engine::general_purpose::STANDARD.encode(pem);
+        let request = format!(
+            "
+apiVersion: certificates.k8s.io/v1
+kind: CertificateSigningRequest
+metadata: {{name: {name}}}
+spec: {{signerName: example.com/x, usages: [client auth], request: {request}}}
+"
+        );
+        kubectl.expect("create -f -", &request, "created").await;
+        kubectl.expect("get csr", "", "Pending").await;
+        kubectl
+            .expect(&format!("certificate {verb} {name}"), "", name)
+            .await;
+        kubectl.expect("get csr", "", shown).await;
+    }
+    kubectl.cluster.stop().await;
+}

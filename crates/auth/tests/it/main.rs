@@ -7,7 +7,10 @@
 )]
 
 mod escalation;
+mod oidc;
 mod rbac;
 mod requests;
+mod server;
 mod tls;
 mod tokens;
+mod webhooks;

@@ -40,7 +40,7 @@ fn asked(verb: &str, resource: &str, namespace: &str) -> Attributes {
 fn reason(rbac: &Rbac, identity: &Identity, asked: &Attributes) -> Result<String, String> {
     match rbac.authorize(identity, asked) {
         Decision::Allow(reason) => Ok(reason),
-        Decision::NoOpinion(reason) => Err(reason),
+        Decision::NoOpinion(reason) | Decision::Deny(reason) => Err(reason),
     }
 }
 
