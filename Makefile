@@ -7,7 +7,7 @@ export CARGO_BUILD_TARGET := $(TARGET)
 DEBUG := target/$(TARGET)/debug/sampan
 RELEASE := target/$(TARGET)/release/sampan
 
-TEST_PACKAGES := nftables iptables iproute2 util-linux conntrack bind9-dnsutils busybox-static python3
+TEST_PACKAGES := nftables iptables iproute2 util-linux conntrack bind9-dnsutils busybox-static python3 openssl
 
 .PHONY: demo test check fix unit e2e bench release setup setup-test
 
