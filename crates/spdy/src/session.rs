@@ -289,22 +289,28 @@ async fn write(
             // What is left to do is to read.
             std::future::pending::<()>().await;
         }
-        let first = tokio::select! {
+        let mut next = tokio::select! {
             frame = outgoing.recv() => frame,
-            () = shared.pressing.notified() => None,
+            () = shared.pressing.notified() => outgoing.try_recv().ok(),
         };
-        let mut next = first;
+        let urgent = std::mem::take(&mut *shared.urgent.lock());
+        // A reset must not overtake what was said of its stream before.
+        let mut before_resets = match urgent.resets.is_empty() {
+            true => 0,
+            false => outgoing.len(),
+        };
         while let Some(frame) = next {
             leaving |= matches!(frame, Frame::GoAway { .. });
             if let Err(error) = encoder.encode(&frame, &mut buffer) {
                 return error;
             }
-            next = match buffer.len() < WRITE_BYTES && !leaving {
+            let more = buffer.len() < WRITE_BYTES || before_resets > 0;
+            before_resets = before_resets.saturating_sub(1);
+            next = match more && !leaving {
                 true => outgoing.try_recv().ok(),
                 false => None,
             };
         }
-        let urgent = std::mem::take(&mut *shared.urgent.lock());
         let credits = urgent.credits.into_iter();
         let credits = credits.map(|(id, delta)| Frame::WindowUpdate { id, delta });
         let resets = urgent.resets.into_iter().map(|(id, cause)| Frame::Reset {

@@ -118,3 +118,18 @@ async fn everything_ends_with_the_connection() {
     let again = client.open(Headers::new()).await;
     assert!(matches!(again, Err(SpdyError::Closed | SpdyError::Reset)));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_comes_after_the_reply_it_follows() {
+    let ((client, _), (_server, mut incoming)) = pair();
+    let takes = tokio::spawn(async move {
+        while let Some(offer) = incoming.next().await {
+            drop(offer.accept().await);
+        }
+    });
+    for number in 0..500 {
+        let opened = client.open(Headers::new()).await;
+        assert!(opened.is_ok(), "stream {number}: {opened:?}");
+    }
+    takes.abort();
+}

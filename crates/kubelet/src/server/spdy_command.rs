@@ -87,10 +87,13 @@ async fn finish(writer: &mut StreamWriter) {
 }
 
 async fn pump(reader: Option<Reader>, writer: Option<StreamWriter>) {
-    let (Some(mut reader), Some(mut writer)) = (reader, writer) else {
+    let Some(mut writer) = writer else {
         return;
     };
-    if let Err(error) = tokio::io::copy(&mut reader, &mut writer).await {
+    // Who asked for a stream that the command does not have finds it empty, not broken.
+    if let Some(mut reader) = reader
+        && let Err(error) = tokio::io::copy(&mut reader, &mut writer).await
+    {
         tracing::debug!(%error, "output ended");
     }
     finish(&mut writer).await;
