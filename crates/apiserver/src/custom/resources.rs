@@ -82,7 +82,7 @@ pub(super) fn all(
         }
         let mut own = resource(version);
         own.seen = Some(Seen {
-            to_stored: convert(&keeper),
+            to_stored: rename(&keeper),
             from_stored: convert(&own),
             fields: &[],
             stored: Arc::clone(&keeper),
@@ -91,6 +91,12 @@ pub(super) fn all(
     }
     all.sort_by_key(|resource| version_order(&resource.row.names.version));
     all
+}
+
+/// What is sent was read by its own schema already; what is applied must stay as it was written.
+fn rename(into: &Resource) -> Convert {
+    let version = into.row.names.api_version();
+    Arc::new(move |tree: &mut Value| tree["apiVersion"] = version.clone().into())
 }
 
 /// Without a webhook, versions differ in their name, and in what their schemas name.

@@ -183,6 +183,14 @@ async fn unknown_and_duplicate_fields_are_told_of() {
         message.contains(".new: field not declared in schema"),
         "{message}"
     );
+    let beta = apply.replace("/v1/", "/v1beta1/");
+    let yaml = yaml.replace("/v1\n", "/v1beta1\n");
+    let refused = send(&cluster, Method::PATCH, &beta, kind, &yaml).await;
+    let message = refused["message"].as_str().unwrap();
+    assert!(
+        message.contains(".new: field not declared in schema"),
+        "{message}"
+    );
     cluster.stop().await;
 }
 
