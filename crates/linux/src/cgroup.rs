@@ -113,7 +113,7 @@ impl Cgroup {
             let mut tries = 0;
             while let Err(error) = self.create_in(hierarchy) {
                 tries += 1;
-                if error.kind() != io::ErrorKind::NotFound || tries == CREATE_TRIES {
+                if !is_gone(&error) || tries == CREATE_TRIES {
                     return Err(error);
                 }
             }
@@ -349,8 +349,31 @@ fn write(folder: &Path, file: &str, value: &str) -> io::Result<()> {
     fs::write(&path, value).map_err(|error| explain(error, &format!("write {value:?} to"), &path))
 }
 
+/// Whether it says that a group is not there, or went while one of its files was open.
+fn is_gone(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|told| told.downcast_ref::<Told>());
+    let code = inner.map_or(error.raw_os_error(), |told| told.error.raw_os_error());
+    code == Some(libc::ENODEV) || error.kind() == io::ErrorKind::NotFound
+}
+
+/// A failure with what was tried.
+#[derive(Debug)]
+struct Told {
+    what: String,
+    error: io::Error,
+}
+
+impl std::fmt::Display for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.what, self.error)
+    }
+}
+
+impl std::error::Error for Told {}
+
 fn explain(error: io::Error, what: &str, path: &Path) -> io::Error {
-    io::Error::new(error.kind(), format!("{what} {}: {error}", path.display()))
+    let what = format!("{what} {}", path.display());
+    io::Error::new(error.kind(), Told { what, error })
 }
 
 #[cfg(test)]

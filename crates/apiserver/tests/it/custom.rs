@@ -27,9 +27,18 @@ fn definition() -> Value {
             {"name": "v1beta1", "served": true, "storage": false, "schema": schema}]}})
 }
 
-/// Watches the definition until `enough`.
+/// Watches the definitions, from now on, until `enough`.
 async fn until(cluster: &Cluster, enough: impl Fn(&WatchEvent<Value>) -> bool) {
-    let path = format!("{DEFINITIONS}?watch=1&resourceVersion=0");
+    until_since(cluster, "0", enough).await;
+}
+
+/// Watches the definitions, from a version on, until `enough`.
+async fn until_since(
+    cluster: &Cluster,
+    version: &str,
+    enough: impl Fn(&WatchEvent<Value>) -> bool,
+) {
+    let path = format!("{DEFINITIONS}?watch=1&resourceVersion={version}");
     let request = client::request::request(Method::GET, &path, None, client::empty()).unwrap();
     let body = cluster.client.send(request).await.unwrap().into_body();
     let mut watch = Watch::<Value>::new(body);
@@ -116,8 +125,11 @@ async fn a_definition_takes_its_instances_along() {
     let boat = json!({"metadata": {"name": "a"}, "spec": {"name": "x"}});
     cluster.post(BOATS, boat).await.unwrap();
     let path = format!("{DEFINITIONS}/boats.sea.example.com");
+    let before = cluster.get(&path).await.unwrap();
+    let version = before["metadata"]["resourceVersion"].as_str().unwrap();
     cluster.client.delete_value(&path, None).await.unwrap();
-    until(&cluster, |event| matches!(event, WatchEvent::Deleted(_))).await;
+    let gone = |event: &WatchEvent<Value>| matches!(event, WatchEvent::Deleted(_));
+    until_since(&cluster, version, gone).await;
     assert_eq!(cluster.get("/apis").await.unwrap()["kind"], "APIGroupList");
     cluster.post(DEFINITIONS, definition()).await.unwrap();
     until(&cluster, is_established).await;
@@ -334,6 +346,8 @@ async fn an_instance_can_hold_up_its_definition() {
             .message
             .ends_with("create not allowed while custom resource definition is terminating")
     );
+    let before = cluster.get(&path).await.unwrap();
+    let version = before["metadata"]["resourceVersion"].as_str().unwrap();
     let list = cluster.get(BOATS).await.unwrap();
     let free = json!({"metadata": {"finalizers": null}}).to_string();
     for boat in list["items"].as_array().unwrap() {
@@ -344,7 +358,8 @@ async fn an_instance_can_hold_up_its_definition() {
             .patch_value(&path, merge, free.clone().into_bytes());
         freed.await.unwrap();
     }
-    until(&cluster, |event| matches!(event, WatchEvent::Deleted(_))).await;
+    let gone = |event: &WatchEvent<Value>| matches!(event, WatchEvent::Deleted(_));
+    until_since(&cluster, version, gone).await;
     assert_eq!(cluster.get(&path).await.unwrap_err().code, 404);
     cluster.stop().await;
 }
