@@ -219,14 +219,16 @@ impl Controller {
             return Ok(());
         }
         let now = meta::time::now();
-        let conditions: Vec<Value> = news.iter().map(|one| one.to_value(&now)).collect();
-        let name = namespace.metadata.name.as_deref().unwrap_or_default();
-        let patch = client::Patch::Strategic(json!({"status": {"conditions": conditions}}));
-        let api = self.client.all::<Namespace>();
-        match api
-            .patch_status(name, &patch, &client::WriteOptions::default())
-            .await
-        {
+        let mut next = namespace.clone();
+        let conditions = &mut next.status.get_or_insert_default().conditions;
+        let conditions = conditions.get_or_insert_default();
+        for one in news {
+            let condition = one.to_condition(conditions, &now)?;
+            conditions.retain(|old| old.type_ != one.kind);
+            conditions.push(condition);
+        }
+        // An update, for that is what the role of this controller allows.
+        match self.client.all::<Namespace>().replace_status(&next).await {
             Err(status) if !status.is_not_found() => Err(status),
             _ => Ok(()),
         }
@@ -388,9 +390,21 @@ impl Condition {
         if self.raised { "True" } else { "False" }
     }
 
-    fn to_value(&self, now: &str) -> Value {
-        json!({"type": self.kind, "status": self.status(), "reason": self.reason,
-            "message": self.message, "lastTransitionTime": now})
+    /// As it is written beside `known`: the time is that of the last change of status.
+    fn to_condition(
+        &self,
+        known: &[NamespaceCondition],
+        now: &str,
+    ) -> Result<NamespaceCondition, Status> {
+        let old = known.iter().find(|old| old.type_ == self.kind);
+        let mut condition: NamespaceCondition = serde_json::from_value(json!({
+            "type": self.kind, "status": self.status(), "reason": self.reason,
+            "message": self.message, "lastTransitionTime": now}))
+        .map_err(Status::internal)?;
+        if let Some(old) = old.filter(|old| old.status == condition.status) {
+            condition.last_transition_time = old.last_transition_time.clone();
+        }
+        Ok(condition)
     }
 }
 
@@ -472,7 +486,7 @@ mod tests {
         let all = emptied.conditions();
         let known: Vec<NamespaceCondition> = all
             .iter()
-            .map(|one| serde_json::from_value(one.to_value("2026-01-01T00:00:00Z")).unwrap())
+            .map(|one| one.to_condition(&[], "2026-01-01T00:00:00Z").unwrap())
             .collect();
         assert_eq!(changed(&known, &all), Vec::<&Condition>::new());
         assert_eq!(changed(&known[1..], &all), [&all[0]]);

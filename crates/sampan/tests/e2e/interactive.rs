@@ -439,7 +439,25 @@ fn leave(kubectl: &Kubectl<'_>) {
     kubectl.ok("delete pod hold");
     let farewell = Path::new(&host_folder(kubectl.cluster)).join("pre-stop");
     assert_eq!(std::fs::read_to_string(farewell).unwrap(), "hold leaves\n");
-    kubectl.ok("delete namespace hands small --timeout=60s");
+    let held = r#"{"metadata": {"finalizers": ["example.com/held"]}}"#;
+    kubectl.ok(&format!(
+        "patch cm kube-root-ca.crt -n small --type=merge -p '{held}'"
+    ));
+    kubectl.ok("delete namespace hands small --wait=false");
+    kubectl.ok("wait --for=condition=NamespaceFinalizersRemaining ns/small --timeout=30s");
+    let why = "get ns small -o 'jsonpath={.status.conditions[?(@.status==\"True\")].message}'";
+    assert_has(
+        &kubectl.ok(why),
+        &[
+            "configmaps. has 1 resource instances",
+            "example.com/held in 1 resource instances",
+        ],
+    );
+    let free = r#"{"metadata": {"finalizers": null}}"#;
+    kubectl.ok(&format!(
+        "patch cm kube-root-ca.crt -n small --type=merge -p '{free}'"
+    ));
+    kubectl.ok("wait --for=delete ns/hands ns/small --timeout=60s");
     let left = kubectl.ok("get all,cm,secret,sa,ships,cronjobs,networkpolicy,quota,events -A");
     let left: Vec<&str> = left
         .lines()
