@@ -130,6 +130,10 @@ impl admission::Notes for Call {
         Call::warn(self, text);
     }
 
+    fn annotate(&self, key: &str, value: &str) {
+        Call::annotate(self, key, value);
+    }
+
     fn options(&self, operation: Operation, dry_run: bool) -> Value {
         let kind = match (operation, self.info.verb) {
             (Operation::Create | Operation::Update, "patch") => "PatchOptions",

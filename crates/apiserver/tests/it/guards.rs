@@ -40,7 +40,7 @@ apiVersion: audit.k8s.io/v1
 kind: Policy
 omitManagedFields: true
 rules:
-- {level: Metadata, resources: [{resources: [secrets]}]}
+- {level: Metadata, resources: [{resources: [secrets, pods]}]}
 - {level: RequestResponse, userGroups: [watched], resources: [{resources: [configmaps]}]}
 - {level: Request, verbs: [watch], omitStages: [RequestReceived]}
 ";
@@ -122,6 +122,20 @@ async fn requests_are_recorded_as_the_policy_says() {
     send(&jane, request("gone", Method::DELETE, &path, &json!({}))).await;
     let gone = &kept.of("gone")[1];
     assert_eq!(gone["responseStatus"]["status"], "Success", "{gone}");
+
+    // What admission notes of it.
+    let pod = json!({"metadata": {"name": "p"},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let account = json!({"metadata": {"name": "default"}});
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    send(admin, request("account", Method::POST, accounts, &account)).await;
+    let pods = "/api/v1/namespaces/default/pods";
+    send(&jane, request("pod", Method::POST, pods, &pod)).await;
+    let annotations = &kept.of("pod")[1]["annotations"];
+    assert_eq!(
+        annotations["pod-security.kubernetes.io/enforce-policy"],
+        "privileged:latest"
+    );
 
     // Metadata: neither body. A refusal, and the user who was acted for.
     let secrets = "/api/v1/namespaces/default/secrets";
