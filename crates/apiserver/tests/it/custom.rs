@@ -28,7 +28,7 @@ fn definition() -> Value {
 }
 
 /// Watches the definitions, from now on, until `enough`.
-async fn until(cluster: &Cluster, enough: impl Fn(&WatchEvent<Value>) -> bool) {
+pub(crate) async fn until(cluster: &Cluster, enough: impl Fn(&WatchEvent<Value>) -> bool) {
     until_since(cluster, "0", enough).await;
 }
 
@@ -48,7 +48,7 @@ async fn until_since(
         .unwrap();
 }
 
-fn is_established(event: &WatchEvent<Value>) -> bool {
+pub(crate) fn is_established(event: &WatchEvent<Value>) -> bool {
     let (WatchEvent::Added(object) | WatchEvent::Modified(object)) = event else {
         return false;
     };

@@ -16,6 +16,7 @@ mod lists;
 mod nonsense;
 mod policies;
 mod proxies;
+mod random;
 mod streams;
 mod tls;
 mod watches;
