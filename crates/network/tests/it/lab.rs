@@ -14,7 +14,7 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, setns, unshare};
 
 /// How long a connection in the laboratory may take.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs a test in a thread with a network namespace of its own. Threads and
 /// processes started from it share that namespace.
