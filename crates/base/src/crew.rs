@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -98,10 +99,17 @@ impl Crew {
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: std::fmt::Display,
     {
-        let work = async move { task.await.map_err(|error| error.to_string()) };
+        self.spawn_boxed(
+            name.into(),
+            Box::pin(async move { task.await.map_err(|error| error.to_string()) }),
+        );
+    }
+
+    /// Boxed, so that the executor's code is in the binary once, not once per task there is.
+    fn spawn_boxed(&self, name: String, work: Pin<Box<dyn Future<Output = Outcome> + Send>>) {
         let mut tasks = self.lock();
         let id = tasks.set.spawn(work).id();
-        tasks.names.insert(id, name.into());
+        tasks.names.insert(id, name);
         drop(tasks);
         self.arrived.notify_one();
     }

@@ -2,32 +2,26 @@
 
 use std::marker::PhantomData;
 
-use http::Method;
+use http::{Method, Request};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::{Metadata, Resource};
 use meta::Status;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::request::{Client, add_query, json_body, request};
+use crate::request::{Client, add_query, decoded, request};
 use crate::watch::Watch;
+use crate::wire::Wire;
 use crate::{Body, empty, full};
 
-/// A typed kind with object metadata; implemented by all of k8s-openapi's.
+/// A typed kind with object metadata; implemented by those of k8s-openapi's that [`crate::wire`]
+/// names.
 pub trait Kind:
-    Resource + Metadata<Ty = ObjectMeta> + DeserializeOwned + Serialize + Clone + Send + Sync + 'static
+    Resource + Metadata<Ty = ObjectMeta> + Wire + Clone + Send + Sync + 'static
 {
 }
 impl<K> Kind for K where
-    K: Resource
-        + Metadata<Ty = ObjectMeta>
-        + DeserializeOwned
-        + Serialize
-        + Clone
-        + Send
-        + Sync
-        + 'static
+    K: Resource + Metadata<Ty = ObjectMeta> + Wire + Clone + Send + Sync + 'static
 {
 }
 
@@ -114,7 +108,7 @@ impl Patch {
 
 /// The objects of one list answer.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(bound = "K: DeserializeOwned")]
+#[serde(bound = "K: serde::de::DeserializeOwned")]
 pub struct List<K> {
     #[serde(default)]
     pub metadata: ListMeta,
@@ -202,8 +196,7 @@ impl<K: Kind> Api<K> {
     /// One object.
     pub async fn get(&self, name: &str) -> Result<K, Status> {
         let path = self.path(Some(name), None);
-        self.client
-            .json(request(Method::GET, &path, None, empty())?)
+        self.answer(request(Method::GET, &path, None, empty())?)
             .await
     }
 
@@ -220,9 +213,10 @@ impl<K: Kind> Api<K> {
     pub async fn list(&self, options: &ListOptions) -> Result<List<K>, Status> {
         let mut path = self.path(None, None);
         add_list_options(&mut path, options);
-        self.client
-            .json(request(Method::GET, &path, None, empty())?)
-            .await
+        let answer = self
+            .client
+            .bytes(request(Method::GET, &path, None, empty())?);
+        decoded(K::decode_list(&answer.await?))
     }
 
     /// A watch from `options.resource_version` on, with bookmarks.
@@ -250,7 +244,7 @@ impl<K: Kind> Api<K> {
     pub async fn create_with(&self, object: &K, options: &WriteOptions) -> Result<K, Status> {
         let mut path = self.path(None, None);
         add_write_options(&mut path, options);
-        self.send(Method::POST, &path, json_body(object)?).await
+        self.send(Method::POST, &path, encoded(object)?).await
     }
 
     /// Creates a subresource such as `pods/web/binding`, `eviction` or `token`; returns the answer.
@@ -267,13 +261,13 @@ impl<K: Kind> Api<K> {
     /// Replaces an object; its resourceVersion, when set, must be the newest.
     pub async fn replace(&self, object: &K) -> Result<K, Status> {
         let path = self.path(object.metadata().name.as_deref(), None);
-        self.send(Method::PUT, &path, json_body(object)?).await
+        self.send(Method::PUT, &path, encoded(object)?).await
     }
 
     /// Replaces an object's status.
     pub async fn replace_status(&self, object: &K) -> Result<K, Status> {
         let path = self.path(object.metadata().name.as_deref(), Some("status"));
-        self.send(Method::PUT, &path, json_body(object)?).await
+        self.send(Method::PUT, &path, encoded(object)?).await
     }
 
     /// Changes part of an object.
@@ -315,12 +309,14 @@ impl<K: Kind> Api<K> {
         options: &DeleteOptions,
     ) -> Result<Option<K>, Status> {
         let path = self.path(Some(name), None);
-        let answer = self
-            .client
-            .delete_value(&path, Some(options.to_value()))
-            .await?;
-        let terminating = answer.pointer("/metadata/deletionTimestamp").is_some();
-        Ok(serde_json::from_value(answer).ok().filter(|_| terminating))
+        let answer = self.client.delete_bytes(&path, Some(options.to_value()));
+        let answer = answer.await?;
+        // What is gone is answered with a Status, or as it was.
+        let left: Left = decoded(serde_json::from_slice(&answer))?;
+        match left.metadata.deletion_timestamp {
+            Some(_) => decoded(K::decode(&answer)).map(Some),
+            None => Ok(None),
+        }
     }
 
     async fn patch_at(
@@ -335,16 +331,35 @@ impl<K: Kind> Api<K> {
         }
         let (media_type, body) = patch.parts();
         let body = full(serde_json::to_vec(body).map_err(Status::internal)?);
-        self.client
-            .json(request(Method::PATCH, &path, Some(media_type), body)?)
+        self.answer(request(Method::PATCH, &path, Some(media_type), body)?)
             .await
     }
 
     async fn send(&self, method: Method, path: &str, body: Body) -> Result<K, Status> {
-        self.client
-            .json(request(method, path, Some("application/json"), body)?)
+        self.answer(request(method, path, Some("application/json"), body)?)
             .await
     }
+
+    async fn answer(&self, request: Request<Body>) -> Result<K, Status> {
+        decoded(K::decode(&self.client.bytes(request).await?))
+    }
+}
+
+/// As much of a deleted object as tells whether it is still there.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Left {
+    metadata: LeftMeta,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct LeftMeta {
+    deletion_timestamp: Option<String>,
+}
+
+fn encoded(object: &impl Wire) -> Result<Body, Status> {
+    object.encode().map(full).map_err(Status::internal)
 }
 
 fn add_list_options(path: &mut String, options: &ListOptions) {

@@ -9,6 +9,7 @@ mod pool;
 pub mod remote;
 pub mod request;
 pub mod watch;
+pub mod wire;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -18,6 +19,7 @@ pub use informer::{Change, Hub, Informer, Key, Selection, Subscription};
 pub use kubeconfig::Access;
 pub use request::Client;
 pub use watch::{Watch, WatchEvent};
+pub use wire::{Decode, Wire};
 
 /// Any error a transport may raise.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

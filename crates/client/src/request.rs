@@ -95,8 +95,7 @@ impl Client {
     /// Sends a request and decodes the JSON answer.
     pub async fn json<T: DeserializeOwned>(&self, request: Request<Body>) -> Result<T, Status> {
         let body = self.bytes(request).await?;
-        serde_json::from_slice(&body)
-            .map_err(|error| Status::internal(format!("answer does not decode: {error}")))
+        decoded(serde_json::from_slice(&body))
     }
 
     /// GET of a path as a tree.
@@ -133,8 +132,18 @@ impl Client {
 
     /// DELETE of a path with optional `DeleteOptions`.
     pub async fn delete_value(&self, path: &str, options: Option<Value>) -> Result<Value, Status> {
+        decoded(serde_json::from_slice(
+            &self.delete_bytes(path, options).await?,
+        ))
+    }
+
+    pub(crate) async fn delete_bytes(
+        &self,
+        path: &str,
+        options: Option<Value>,
+    ) -> Result<Bytes, Status> {
         let body = options.map_or(Ok(empty()), |options| json_body(&options))?;
-        self.json(request(
+        self.bytes(request(
             Method::DELETE,
             path,
             Some("application/json"),
@@ -161,6 +170,11 @@ pub fn request(
     builder
         .body(body)
         .map_err(|error| Status::bad_request(format!("invalid request: {error}")))
+}
+
+/// An answer, or the fault of one that makes no sense.
+pub(crate) fn decoded<T>(answer: serde_json::Result<T>) -> Result<T, Status> {
+    answer.map_err(|error| Status::internal(format!("answer does not decode: {error}")))
 }
 
 pub(crate) fn json_body(body: &impl serde::Serialize) -> Result<Body, Status> {

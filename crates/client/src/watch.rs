@@ -4,10 +4,10 @@ use bytes::{Buf, BytesMut};
 use http_body_util::BodyExt;
 use meta::{Reason, Status};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::Body;
+use crate::wire::Decode;
 
 /// Longest single event, in bytes; an object is at most 3 MiB.
 const EVENT_BYTES_MAX: usize = 16 << 20;
@@ -24,11 +24,16 @@ pub enum WatchEvent<K> {
 
 /// An open watch.
 pub struct Watch<K> {
+    lines: Lines,
+    kind: std::marker::PhantomData<fn() -> K>,
+}
+
+/// The events of a body, line by line; the same for all kinds.
+struct Lines {
     body: Body,
     buffer: BytesMut,
     /// How far `buffer` has been searched for a newline.
     searched: usize,
-    kind: std::marker::PhantomData<fn() -> K>,
 }
 
 #[derive(Deserialize)]
@@ -44,19 +49,29 @@ struct BookmarkObject {
     metadata: crate::api::ListMeta,
 }
 
-impl<K: DeserializeOwned> Watch<K> {
+impl<K: Decode> Watch<K> {
     /// Reads events from a response's body.
     pub fn new(body: Body) -> Watch<K> {
         Watch {
-            body,
-            buffer: BytesMut::new(),
-            searched: 0,
+            lines: Lines {
+                body,
+                buffer: BytesMut::new(),
+                searched: 0,
+            },
             kind: std::marker::PhantomData,
         }
     }
 
     /// The next event; `None` when the server ended the watch. Safe to cancel.
     pub async fn next(&mut self) -> Option<Result<WatchEvent<K>, Status>> {
+        let line = self.lines.next().await?;
+        Some(line.and_then(|line| decode(&line)))
+    }
+}
+
+impl Lines {
+    /// The next line that is not empty; `None` at the end.
+    async fn next(&mut self) -> Option<Result<BytesMut, Status>> {
         loop {
             if let Some(length) = self.line_length() {
                 let line = self.buffer.split_to(length);
@@ -65,7 +80,7 @@ impl<K: DeserializeOwned> Watch<K> {
                 if line.is_empty() {
                     continue;
                 }
-                return Some(decode(&line));
+                return Some(Ok(line));
             }
             if self.buffer.len() > EVENT_BYTES_MAX {
                 return Some(Err(Status::internal("watch event is too large")));
@@ -96,29 +111,24 @@ impl<K: DeserializeOwned> Watch<K> {
     }
 }
 
-fn decode<K: DeserializeOwned>(line: &[u8]) -> Result<WatchEvent<K>, Status> {
+fn decode<K: Decode>(line: &[u8]) -> Result<WatchEvent<K>, Status> {
     let broken = |error: serde_json::Error| {
         Status::internal(format!("watch event does not decode: {error}"))
     };
     let frame: Frame<'_> = serde_json::from_slice(line).map_err(broken)?;
     let text = frame.object.get();
-    match frame.kind {
-        "ADDED" => Ok(WatchEvent::Added(
-            serde_json::from_str(text).map_err(broken)?,
-        )),
-        "MODIFIED" => Ok(WatchEvent::Modified(
-            serde_json::from_str(text).map_err(broken)?,
-        )),
-        "DELETED" => Ok(WatchEvent::Deleted(
-            serde_json::from_str(text).map_err(broken)?,
-        )),
+    let event = match frame.kind {
+        "ADDED" => WatchEvent::Added,
+        "MODIFIED" => WatchEvent::Modified,
+        "DELETED" => WatchEvent::Deleted,
         "BOOKMARK" => {
             let object: BookmarkObject = serde_json::from_str(text).map_err(broken)?;
-            Ok(WatchEvent::Bookmark(object.metadata.resource_version))
+            return Ok(WatchEvent::Bookmark(object.metadata.resource_version));
         }
-        "ERROR" => Err(Status::from_body(500, text.as_bytes())),
-        other => Err(Status::internal(format!("unknown watch event {other:?}"))),
-    }
+        "ERROR" => return Err(Status::from_body(500, text.as_bytes())),
+        other => return Err(Status::internal(format!("unknown watch event {other:?}"))),
+    };
+    K::decode(text.as_bytes()).map(event).map_err(broken)
 }
 
 #[cfg(test)]

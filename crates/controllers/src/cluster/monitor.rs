@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base::{Backoff, Stop};
 use client::request::request;
-use client::{Client, Watch, WatchEvent};
+use client::{Client, Decode, Watch, WatchEvent};
 use http::header::{ACCEPT, HeaderValue};
 use http::{Method, Request};
 use meta::Status;
@@ -52,6 +52,12 @@ pub(crate) struct Owner {
     pub name: String,
     pub uid: String,
     pub block_owner_deletion: bool,
+}
+
+impl Decode for Item {
+    fn decode(json: &[u8]) -> serde_json::Result<Item> {
+        serde_json::from_slice(json)
+    }
 }
 
 impl Owner {
