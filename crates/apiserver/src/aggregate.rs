@@ -10,9 +10,11 @@
 //! Requests look for a route before they look for a resource; without APIServices that name a
 //! service, that is one atomic load.
 
+mod discover;
 mod follow;
 mod keeper;
 mod pass;
+mod pool;
 mod priorities;
 
 use std::collections::BTreeMap;
@@ -21,11 +23,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use base64::Engine;
+use bytes::Bytes;
 use client::Access;
+use http::HeaderValue;
+use meta::Status;
 use serde_json::{Value, json};
 
 use crate::chain::Call;
+use crate::stream::{Channel, Target};
 use crate::verbs::write::text;
+use pool::Pool;
 
 pub(crate) use follow::run;
 pub(crate) use pass::answer;
@@ -41,17 +48,25 @@ pub(crate) struct Route {
     name: String,
     pub(crate) group: String,
     pub(crate) version: String,
-    namespace: String,
-    service: String,
-    port: u16,
+    address: Arc<Address>,
+    pool: Pool,
     priority: (i64, i64),
-    /// Whom to trust, and the certificate that says that we are the front proxy.
-    tls: Result<Arc<rustls::ClientConfig>, String>,
     available: AtomicBool,
     listed: ArcSwapOption<Listed>,
 }
 
+/// Where a service is, and how it is spoken to.
+struct Address {
+    namespace: String,
+    service: String,
+    port: u16,
+    /// Whom to trust, and the certificate that says that we are the front proxy.
+    tls: Result<Arc<rustls::ClientConfig>, String>,
+    resolver: Arc<dyn webhook::Resolve>,
+}
+
 /// What the server said of its resources when it was last asked.
+#[derive(Clone)]
 pub(crate) struct Listed {
     /// As aggregated discovery shows them.
     resources: Vec<Value>,
@@ -59,6 +74,26 @@ pub(crate) struct Listed {
     stale: bool,
     /// Where its OpenAPI v3 document is.
     openapi: Option<String>,
+    /// What it says of itself in OpenAPI v2.
+    swagger: Option<Arc<Swagger>>,
+}
+
+/// What another server's OpenAPI v2 document says of one group and version.
+pub(crate) struct Swagger {
+    /// Changes with the document.
+    pub(crate) tag: String,
+    /// As the server named this state of its document.
+    etag: Option<HeaderValue>,
+    /// Compressed.
+    json: Bytes,
+}
+
+impl Swagger {
+    /// The document.
+    pub(crate) fn read(&self) -> Result<Value, Status> {
+        let reader = flate2::read::GzDecoder::new(&self.json[..]);
+        serde_json::from_reader(reader).map_err(Status::internal)
+    }
 }
 
 impl Aggregate {
@@ -129,6 +164,15 @@ impl Aggregate {
         Some(tree)
     }
 
+    /// What others say of themselves in OpenAPI v2, the most important first.
+    pub(crate) fn swaggers(&self) -> Vec<Arc<Swagger>> {
+        let routes = self.routes.load();
+        let mut routes: Vec<&Arc<Route>> = routes.iter().collect();
+        routes.sort_by_key(|route| std::cmp::Reverse(route.priority));
+        let swagger = |route: &Arc<Route>| route.listed.load().as_ref()?.swagger.clone();
+        routes.into_iter().filter_map(swagger).collect()
+    }
+
     /// Where the OpenAPI v3 documents of others are, by path.
     pub(crate) fn documents(&self) -> Vec<(String, String)> {
         let routes = self.routes.load();
@@ -142,7 +186,11 @@ impl Aggregate {
 
 impl Route {
     /// The route that an APIService asks for; `None` for those that this server answers.
-    fn new(tree: &Value, proxy: &auth::certificate::Pair) -> Option<Route> {
+    fn new(
+        tree: &Value,
+        proxy: &auth::certificate::Pair,
+        resolver: &Arc<dyn webhook::Resolve>,
+    ) -> Option<Route> {
         let service = tree
             .pointer("/spec/service")
             .filter(|one| one.is_object())?;
@@ -165,18 +213,23 @@ impl Route {
         });
         let number = |path: &str| tree.pointer(path).and_then(Value::as_i64).unwrap_or(0);
         let port = service["port"].as_u64().unwrap_or(443);
+        let address = Arc::new(Address {
+            namespace: text(service, "/namespace").to_owned(),
+            service: text(service, "/name").to_owned(),
+            port: u16::try_from(port).unwrap_or(443),
+            tls,
+            resolver: Arc::clone(resolver),
+        });
         Some(Route {
             name: text(tree, "/metadata/name").to_owned(),
             group: text(tree, "/spec/group").to_owned(),
             version: text(tree, "/spec/version").to_owned(),
-            namespace: text(service, "/namespace").to_owned(),
-            service: text(service, "/name").to_owned(),
-            port: u16::try_from(port).unwrap_or(443),
+            pool: Pool::new(Arc::clone(&address)),
+            address,
             priority: (
                 number("/spec/groupPriorityMinimum"),
                 number("/spec/versionPriority"),
             ),
-            tls,
             available: AtomicBool::new(is_available(tree)),
             listed: ArcSwapOption::empty(),
         })
@@ -184,6 +237,37 @@ impl Route {
 
     fn is_available(&self) -> bool {
         self.available.load(Ordering::Acquire)
+    }
+}
+
+/// Why a route leads nowhere.
+enum Failure {
+    Tls(String),
+    Resolve(String),
+}
+
+impl From<Failure> for String {
+    fn from(failure: Failure) -> String {
+        match failure {
+            Failure::Tls(text) | Failure::Resolve(text) => text,
+        }
+    }
+}
+
+impl Address {
+    /// Where it leads right now.
+    fn target(&self) -> Result<Target, Failure> {
+        let tls = self.tls.clone().map_err(Failure::Tls)?;
+        let (host, port) = self
+            .resolver
+            .resolve(&self.namespace, &self.service, self.port)
+            .map_err(Failure::Resolve)?;
+        let name = format!("{}.{}.svc", self.service, self.namespace);
+        Ok(Target {
+            host,
+            port,
+            channel: Channel::Named(tls, name),
+        })
     }
 }
 
@@ -197,70 +281,4 @@ fn condition(tree: &Value) -> Option<&Value> {
         .pointer("/status/conditions")
         .and_then(Value::as_array)?;
     list.iter().find(|own| own["type"] == "Available")
-}
-
-/// Resources of an `APIResourceList` as aggregated discovery shows them.
-fn resources(list: &Value, group: &str, version: &str) -> Vec<Value> {
-    let kind = |own: &Value| {
-        let or = |field: &str, otherwise: &str| match own[field].as_str() {
-            Some(word) if !word.is_empty() => word.to_owned(),
-            _ => otherwise.to_owned(),
-        };
-        json!({"group": or("group", group), "version": or("version", version), "kind": own["kind"]})
-    };
-    let entries = list["resources"].as_array();
-    let entries = || entries.into_iter().flatten();
-    let name = |own: &Value| own["name"].as_str().unwrap_or("").to_owned();
-    let tops = entries().filter(|own| !name(own).contains('/'));
-    let top = |own: &Value| {
-        let scope = match own["namespaced"].as_bool() {
-            Some(true) => "Namespaced",
-            _ => "Cluster",
-        };
-        let mut tree = json!({
-            "resource": own["name"], "responseKind": kind(own), "scope": scope,
-            "singularResource": own["singularName"], "verbs": own["verbs"],
-        });
-        for field in ["shortNames", "categories"] {
-            if let Some(words) = own.get(field) {
-                tree[field] = words.clone();
-            }
-        }
-        let prefix = format!("{}/", name(own));
-        let below: Vec<Value> = entries()
-            .filter_map(|sub| {
-                let word = name(sub).strip_prefix(&prefix)?.to_owned();
-                Some(json!({"subresource": word, "responseKind": kind(sub), "verbs": sub["verbs"]}))
-            })
-            .collect();
-        if !below.is_empty() {
-            tree["subresources"] = below.into();
-        }
-        tree
-    };
-    tops.map(top).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lists_become_aggregated_entries() {
-        let list = json!({"resources": [
-            {"name": "ships", "singularName": "ship", "namespaced": true, "kind": "Ship",
-                "verbs": ["get"], "shortNames": ["sh"]},
-            {"name": "ships/status", "singularName": "", "namespaced": true, "kind": "Ship",
-                "verbs": ["get", "update"]},
-        ]});
-        let kind = json!({"group": "g", "version": "v1", "kind": "Ship"});
-        let expect = json!([{
-            "resource": "ships", "responseKind": kind, "scope": "Namespaced",
-            "singularResource": "ship", "verbs": ["get"], "shortNames": ["sh"],
-            "subresources": [
-                {"subresource": "status", "responseKind": kind, "verbs": ["get", "update"]},
-            ],
-        }]);
-        assert_eq!(json!(resources(&list, "g", "v1")), expect);
-    }
 }

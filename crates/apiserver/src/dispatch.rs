@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use client::Body;
 use http::request::Parts;
+use hyper::upgrade::OnUpgrade;
 use kinds::Verbs;
 use meta::{Reason, Status};
 
@@ -11,7 +12,7 @@ use crate::chain::Call;
 use crate::registry::{Resource, method_not_allowed};
 use crate::respond::Answer;
 use crate::server::Core;
-use crate::{aggregate, pages, reviews, subresource, verbs};
+use crate::{aggregate, pages, reviews, socket, subresource, verbs};
 
 /// Answers an authorized request.
 pub(crate) async fn dispatch(
@@ -55,7 +56,16 @@ pub(crate) async fn dispatch(
     match info.verb {
         "get" => verbs::get::get(core, call, &resource).await,
         "list" => verbs::list::list(core, call, &resource).await,
-        "watch" => verbs::watch::watch(core, call, &resource).await,
+        "watch" => {
+            let answer = verbs::watch::watch(core, call, &resource).await?;
+            match socket::is_asked(&call.headers) {
+                true => {
+                    let upgrade = parts.extensions.get::<OnUpgrade>().cloned();
+                    socket::watch(call, upgrade, answer, core.dialer.crew())
+                }
+                false => Ok(answer),
+            }
+        }
         "create" => Box::pin(verbs::create::create(core, call, &resource, body)).await,
         "update" => Box::pin(verbs::update::update(core, call, &resource, body)).await,
         "patch" => Box::pin(verbs::patch::patch(core, call, &resource, body)).await,

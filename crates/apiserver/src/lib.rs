@@ -31,6 +31,7 @@ mod respond;
 mod reviews;
 mod selectors;
 mod server;
+mod socket;
 mod start;
 mod stream;
 mod subresource;

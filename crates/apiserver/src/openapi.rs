@@ -15,7 +15,7 @@ use http::{HeaderValue, StatusCode};
 use jiff::Timestamp;
 use meta::{GroupVersion, Status};
 use parking_lot::Mutex;
-use schema::openapi::KindDoc;
+use schema::openapi::{KindDoc, ROOTS};
 use serde_json::{Map, Value, json};
 
 use crate::chain::Call;
@@ -101,28 +101,66 @@ pub(crate) async fn answer(core: &Core, call: &Call, path: &[&str]) -> Result<An
     match path {
         ["v2"] => all(core, call, resources).await,
         ["v3"] => index(core, &resources, call),
-        ["v3", "api", version] => one(core, call, resources, "", version).await,
-        ["v3", "apis", group, version] => one(core, call, resources, group, version).await,
+        ["v3", "api", version] => versioned(core, call, resources, "", version).await,
+        ["v3", "apis", group, version] => versioned(core, call, resources, group, version).await,
+        ["v3", rest @ ..] => root(core, call, &resources, &rest.join("/")).await,
         _ => Err(no_such_resource()),
     }
 }
 
-/// Where a document of v3 is.
-fn url(core: &Core, resources: &Resources, group_version: &GroupVersion) -> (String, String) {
-    let path = match group_version.group.as_str() {
-        "" => format!("api/{}", group_version.version),
-        _ => format!("apis/{group_version}"),
-    };
-    let tag = tag(core, resources, group_version);
-    let url = format!("/openapi/v3/{path}?hash={tag}");
-    (path, url)
+/// Path, tag and address of a document of v3.
+struct Place {
+    path: String,
+    tag: String,
+}
+
+impl Place {
+    fn of(core: &Core, resources: &Resources, group_version: &GroupVersion) -> Place {
+        Place {
+            path: match group_version.group.as_str() {
+                "" => format!("api/{}", group_version.version),
+                _ => format!("apis/{group_version}"),
+            },
+            tag: tag(core, resources, group_version),
+        }
+    }
+
+    /// That of a path of no version, which changes with this program only.
+    fn root(core: &Core, path: String) -> Place {
+        let tag = discovery::hash(format!("{}{path}", program(core)).as_bytes());
+        Place { path, tag }
+    }
+
+    fn url(&self) -> String {
+        format!("/openapi/v3/{}?hash={}", self.path, self.tag)
+    }
+}
+
+/// Paths of no version that have a document: those of built-in groups among them.
+fn roots(resources: &Resources) -> Vec<String> {
+    let mut paths: Vec<String> = ROOTS.iter().map(|path| (*path).to_owned()).collect();
+    for GroupVersion { group, version } in resources.group_versions() {
+        let own = resources.of(&group, &version).unwrap_or_default();
+        if !group.is_empty() && own.iter().any(|resource| !resource.custom) {
+            paths.push(format!("apis/{group}"));
+        }
+    }
+    paths.sort_unstable();
+    paths.dedup();
+    paths
 }
 
 fn index(core: &Core, resources: &Resources, call: &Call) -> Result<Answer, Status> {
     let mut paths = Map::new();
     for group_version in resources.group_versions() {
-        let (path, url) = url(core, resources, &group_version);
-        paths.insert(path, json!({"serverRelativeURL": url}));
+        let place = Place::of(core, resources, &group_version);
+        let url = place.url();
+        paths.insert(place.path, json!({"serverRelativeURL": url}));
+    }
+    for path in roots(resources) {
+        let place = Place::root(core, path);
+        let url = place.url();
+        paths.insert(place.path, json!({"serverRelativeURL": url}));
     }
     for (path, url) in core.aggregate.documents() {
         paths.insert(path, json!({"serverRelativeURL": url}));
@@ -144,9 +182,12 @@ fn tag(core: &Core, resources: &Resources, group_version: &GroupVersion) -> Stri
     let text: String = own
         .map(|resource| format!("{:?}{}", resource.row.names, resource.stamp))
         .collect();
+    discovery::hash(format!("{}{group_version}{text}", program(core)).as_bytes())
+}
+
+fn program(core: &Core) -> String {
     let config = &core.config;
-    let program = format!("{}{}", config.git_version, config.git_commit);
-    discovery::hash(format!("{program}{group_version}{text}").as_bytes())
+    format!("{}{}", config.git_version, config.git_commit)
 }
 
 async fn all(core: &Core, call: &Call, resources: Arc<Resources>) -> Result<Answer, Status> {
@@ -155,6 +196,8 @@ async fn all(core: &Core, call: &Call, resources: Arc<Resources>) -> Result<Answ
     };
     let group_versions: Vec<GroupVersion> = resources.group_versions().collect();
     let tags = group_versions.iter().map(|own| tag(core, &resources, own));
+    let others = core.aggregate.swaggers();
+    let tags = tags.chain(others.iter().map(|other| other.tag.clone()));
     let tag = discovery::hash(tags.collect::<String>().as_bytes());
     let (own, version) = (tag.clone(), core.config.git_version.clone());
     let make = move || {
@@ -167,6 +210,14 @@ async fn all(core: &Core, call: &Call, resources: Arc<Resources>) -> Result<Answ
                 OpenApi::V2,
             ));
         }
+        for path in roots(&resources) {
+            schema::openapi::root(&path)
+                .into_iter()
+                .for_each(|root| builder.add(root));
+        }
+        for other in others {
+            builder.add_other(other.read()?);
+        }
         let document = builder.finish(&version);
         Document::new(&own, &document.json, &document.protobuf)
     };
@@ -178,7 +229,7 @@ async fn all(core: &Core, call: &Call, resources: Arc<Resources>) -> Result<Answ
     send(call, &document, protobuf, media)
 }
 
-async fn one(
+async fn versioned(
     core: &Core,
     call: &Call,
     resources: Arc<Resources>,
@@ -192,12 +243,44 @@ async fn one(
     if resources.of(group, version).is_none() {
         return Err(no_such_resource());
     }
+    let place = Place::of(core, &resources, &group_version);
+    let make = move || {
+        let own = resources.of(&group_version.group, &group_version.version);
+        document(&group_version, own.unwrap_or_default(), OpenApi::V3)
+    };
+    one(core, call, place, make).await
+}
+
+async fn root(
+    core: &Core,
+    call: &Call,
+    resources: &Resources,
+    path: &str,
+) -> Result<Answer, Status> {
+    if !roots(resources).iter().any(|own| own == path) {
+        return Err(no_such_resource());
+    }
+    let path = path.to_owned();
+    let make = {
+        let path = path.clone();
+        move || schema::openapi::root(&path).unwrap_or_default()
+    };
+    one(core, call, Place::root(core, path), make).await
+}
+
+/// A document of v3; one that is asked for by its hash may be kept for ever.
+async fn one(
+    core: &Core,
+    call: &Call,
+    place: Place,
+    make: impl FnOnce() -> Value + Send + 'static,
+) -> Result<Answer, Status> {
     let Some(protobuf) = wants_protobuf(call, "v3") else {
         return Ok(respond::plain(StatusCode::NOT_ACCEPTABLE, JSON, ""));
     };
-    let tag = tag(core, &resources, &group_version);
     let media = if protobuf { V3_PROTOBUF } else { JSON };
-    let (path, url) = url(core, &resources, &group_version);
+    let url = place.url();
+    let Place { path, tag } = place;
     let asked = call.query.get("hash");
     if asked.is_some_and(|asked| asked != tag) {
         let mut moved = respond::plain(StatusCode::MOVED_PERMANENTLY, JSON, "");
@@ -212,9 +295,7 @@ async fn one(
         false => {
             let own = tag.clone();
             let make = move || {
-                let own_resources = resources.of(&group_version.group, &group_version.version);
-                let own_resources = own_resources.unwrap_or_default();
-                let tree = document(&group_version, own_resources, OpenApi::V3);
+                let tree = make();
                 let protobuf = schema::openapi::document_protobuf(&tree);
                 Document::new(&own, tree.to_string().as_bytes(), &protobuf)
             };

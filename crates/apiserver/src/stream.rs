@@ -15,6 +15,7 @@ use meta::{Reason, Status};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::start::BuildError;
 
@@ -143,39 +144,19 @@ impl Dialer {
         target: &Target,
         request: Request<Body>,
     ) -> Result<Response<hyper::body::Incoming>, Status> {
-        let failed = |error: &dyn std::fmt::Display| {
-            let place = target.authority();
-            let text = format!("error dialing backend: dial tcp {place}: {error}");
-            Status::new(Reason::InternalError, text)
-        };
-        let place = (target.host.as_str(), target.port);
-        let tcp = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(place)).await;
-        let tcp = tcp
-            .map_err(|_| failed(&"i/o timeout"))?
-            .map_err(|error| failed(&error))?;
-        tcp.set_nodelay(true).map_err(|error| failed(&error))?;
         let tls = match &target.channel {
             Channel::Plain => {
+                let tcp = connect(target).await?;
                 let answer = self.exchange(tcp, request).await;
-                return answer.map_err(|error| failed(&error));
+                return answer.map_err(|error| failed(target, &error));
             }
-            Channel::Kubelet => Arc::clone(&self.kubelet),
-            Channel::Unverified => Arc::clone(&self.unverified),
-            Channel::Named(tls, _) => Arc::clone(tls),
+            Channel::Kubelet => &self.kubelet,
+            Channel::Unverified => &self.unverified,
+            Channel::Named(tls, _) => tls,
         };
-        let name = match &target.channel {
-            Channel::Named(_, name) => name.clone(),
-            _ => target.host.clone(),
-        };
-        let name = ServerName::try_from(name).map_err(|error| failed(&error))?;
-        let connector = TlsConnector::from(tls);
-        let tls = tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(name, tcp)).await;
-        let tls = tls
-            .map_err(|_| failed(&"TLS handshake timeout"))?
-            .map_err(|error| failed(&error))?;
-        self.exchange(tls, request)
-            .await
-            .map_err(|error| failed(&error))
+        let tls = connect_tls(target, tls).await?;
+        let answer = self.exchange(tls, request).await;
+        answer.map_err(|error| failed(target, &error))
     }
 
     async fn exchange(
@@ -198,6 +179,40 @@ impl Dialer {
         });
         sender.send_request(request).await
     }
+}
+
+fn failed(target: &Target, error: &dyn std::fmt::Display) -> Status {
+    let place = target.authority();
+    let text = format!("error dialing backend: dial tcp {place}: {error}");
+    Status::new(Reason::InternalError, text)
+}
+
+async fn connect(target: &Target) -> Result<TcpStream, Status> {
+    let place = (target.host.as_str(), target.port);
+    let tcp = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(place)).await;
+    let tcp = tcp
+        .map_err(|_| failed(target, &"i/o timeout"))?
+        .map_err(|error| failed(target, &error))?;
+    tcp.set_nodelay(true)
+        .map_err(|error| failed(target, &error))?;
+    Ok(tcp)
+}
+
+/// A connection to a target with which this configuration agrees.
+pub(crate) async fn connect_tls(
+    target: &Target,
+    tls: &Arc<rustls::ClientConfig>,
+) -> Result<TlsStream<TcpStream>, Status> {
+    let tcp = connect(target).await?;
+    let name = match &target.channel {
+        Channel::Named(_, name) => name.clone(),
+        _ => target.host.clone(),
+    };
+    let name = ServerName::try_from(name).map_err(|error| failed(target, &error))?;
+    let connector = TlsConnector::from(Arc::clone(tls));
+    let tls = tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(name, tcp)).await;
+    tls.map_err(|_| failed(target, &"TLS handshake timeout"))?
+        .map_err(|error| failed(target, &error))
 }
 
 async fn splice(client: OnUpgrade, server: OnUpgrade) {

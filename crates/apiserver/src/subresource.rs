@@ -4,7 +4,6 @@ pub(crate) mod binding;
 pub(crate) mod connect;
 pub(crate) mod eviction;
 mod links;
-mod log_socket;
 pub(crate) mod proxy;
 pub(crate) mod scale;
 pub(crate) mod token;

@@ -111,7 +111,7 @@ impl Follower {
                 continue;
             }
             let proxy = self.core.config.pki.front_proxy_client();
-            let Some(route) = Route::new(&tree, proxy) else {
+            let Some(route) = Route::new(&tree, proxy, &self.core.aggregate.resolver) else {
                 continue;
             };
             changed = true;

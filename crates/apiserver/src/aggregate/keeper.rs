@@ -4,23 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use auth::Identity;
 use client::Client;
-use http::{Method, Request};
+use http::Method;
 use meta::Status;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::pass::{Failure, name_user, target};
-use super::{Listed, Route, condition, resources};
+use super::discover::discover;
+use super::{Listed, Route, condition};
 use crate::server::Core;
-use crate::stream::Target;
 
-/// How long a server may take to say what it serves.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Tries of one look; one success is enough.
-const ATTEMPTS: usize = 5;
 /// A server that was there is looked at again after this time.
 const RECHECK: Duration = Duration::from_secs(30);
 /// One that was not, after this time, then twice of it, and so on.
@@ -59,7 +53,7 @@ pub(super) async fn keep(
     loop {
         wakes.borrow_and_update();
         let seen = inputs(&core, &route);
-        let verdict = look(&core, &route, &seen).await;
+        let verdict = look(&route, &seen).await;
         let there = verdict.status == "True";
         remember(&route, verdict.listed);
         route.available.store(there, Ordering::Release);
@@ -90,6 +84,7 @@ pub(super) async fn keep(
                 woken = wakes.changed() => match woken {
                     Ok(()) if inputs(&core, &route) == seen => {}
                     Ok(()) => {
+                        route.pool.renew();
                         retry = RETRY_FIRST;
                         break;
                     }
@@ -112,15 +107,16 @@ struct Inputs {
 
 fn inputs(core: &Core, route: &Route) -> Inputs {
     use admission::Lookup as _;
+    let address = &route.address;
     let service = core
         .lookup
-        .get("services", &route.namespace, &route.service);
+        .get("services", &address.namespace, &address.service);
     let slices = core
         .lookup
-        .list("endpointslices.discovery.k8s.io", &route.namespace);
+        .list("endpointslices.discovery.k8s.io", &address.namespace);
     let own = slices
         .iter()
-        .filter(|slice| slice.label("kubernetes.io/service-name") == Some(route.service.as_str()));
+        .filter(|slice| slice.label("kubernetes.io/service-name") == Some(address.service.as_str()));
     let (mut count, mut ready) = (0, Vec::new());
     for slice in own {
         count += 1;
@@ -143,8 +139,8 @@ fn inputs(core: &Core, route: &Route) -> Inputs {
     }
 }
 
-async fn look(core: &Arc<Core>, route: &Route, inputs: &Inputs) -> Verdict {
-    let (name, namespace) = (&route.service, &route.namespace);
+async fn look(route: &Route, inputs: &Inputs) -> Verdict {
+    let (name, namespace) = (&route.address.service, &route.address.namespace);
     let Some(service) = &inputs.service else {
         let message = format!("service/{name} in {namespace:?} is not present");
         return Verdict::missing("ServiceNotFound", message);
@@ -154,11 +150,11 @@ async fn look(core: &Arc<Core>, route: &Route, inputs: &Inputs) -> Verdict {
         let port = ports
             .into_iter()
             .flatten()
-            .find(|own| own["port"] == route.port);
+            .find(|own| own["port"] == route.address.port);
         let Some(port) = port else {
             let message = format!(
                 "service/{name} in {namespace:?} is not listening on port {}",
-                route.port
+                route.address.port
             );
             return Verdict::missing("ServicePortError", message);
         };
@@ -174,7 +170,7 @@ async fn look(core: &Arc<Core>, route: &Route, inputs: &Inputs) -> Verdict {
             return Verdict::missing("MissingEndpoints", message);
         }
     }
-    match discover(core, route).await {
+    match discover(route).await {
         Ok(listed) => Verdict {
             status: "True",
             reason: "Passed",
@@ -185,65 +181,6 @@ async fn look(core: &Arc<Core>, route: &Route, inputs: &Inputs) -> Verdict {
     }
 }
 
-/// What the server serves. When it fails at once, several tries stand for several endpoints.
-async fn discover(core: &Arc<Core>, route: &Route) -> Result<Listed, String> {
-    let path = format!("/apis/{}/{}", route.group, route.version);
-    let tries = |count: usize| {
-        let tries = (0..count).map(|_| Box::pin(get(core, route, &path)));
-        futures::future::select_ok(tries)
-    };
-    let list = match get(core, route, &path).await {
-        Ok(list) => list,
-        Err(_) => tries(ATTEMPTS - 1).await?.0,
-    };
-    let resources = resources(&list, &route.group, &route.version);
-    // Old servers have no such document.
-    let index = get(core, route, "/openapi/v3").await.unwrap_or_default();
-    let entry = path.trim_start_matches('/');
-    let url = index["paths"][entry]["serverRelativeURL"].as_str();
-    Ok(Listed {
-        resources,
-        stale: false,
-        openapi: url.map(str::to_owned),
-    })
-}
-
-async fn get(core: &Arc<Core>, route: &Route, path: &str) -> Result<Value, String> {
-    let target = target(&core.aggregate, route).map_err(|failure| match failure {
-        Failure::Tls(text) | Failure::Resolve(text) => text,
-    })?;
-    let url = format!("https://{}{path}", target.authority());
-    match tokio::time::timeout(ANSWER_TIMEOUT, fetch(core, &target, path)).await {
-        Ok(Ok((200..300, tree))) => Ok(tree),
-        Ok(Ok((code, _))) => Err(format!(
-            "failing or missing response from {url}: bad status from {url}: {code}"
-        )),
-        Ok(Err(status)) => Err(format!(
-            "failing or missing response from {url}: Get {url:?}: {}",
-            status.message.replacen("error dialing backend: ", "", 1)
-        )),
-        Err(_) => Err(format!(
-            "failing or missing response from {url}: Get {url:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
-        )),
-    }
-}
-
-async fn fetch(core: &Core, target: &Target, path: &str) -> Result<(u16, Value), Status> {
-    let request = Request::builder()
-        .method(Method::GET)
-        .uri(path)
-        .header(http::header::ACCEPT, "application/json")
-        .body(client::empty());
-    let mut request = request.map_err(Status::internal)?;
-    // An identity that may see everything, and is nobody's.
-    let identity = Identity::user("system:kube-aggregator", &["system:masters"]);
-    name_user(request.headers_mut(), &identity);
-    let answer = core.dialer.pass_on(target, request, None).await?;
-    let code = answer.status().as_u16();
-    let body = crate::body::read(answer.into_body()).await?;
-    Ok((code, serde_json::from_slice(&body).unwrap_or_default()))
-}
-
 /// What was known stays known, as stale, when the server does not answer.
 fn remember(route: &Route, listed: Option<Listed>) {
     match listed {
@@ -251,9 +188,8 @@ fn remember(route: &Route, listed: Option<Listed>) {
         None => {
             if let Some(known) = route.listed.load_full() {
                 let stale = Listed {
-                    resources: known.resources.clone(),
                     stale: true,
-                    openapi: known.openapi.clone(),
+                    ..Listed::clone(&known)
                 };
                 route.listed.store(Some(Arc::new(stale)));
             }

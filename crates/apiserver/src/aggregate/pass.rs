@@ -9,11 +9,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use meta::Status;
 
-use super::{Aggregate, Route};
+use super::{Failure, Route};
 use crate::chain::Call;
 use crate::respond::{self, Answer};
 use crate::server::Core;
-use crate::stream::{self, Channel, Target};
+use crate::{socket, stream};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const USER: HeaderName = HeaderName::from_static("x-remote-user");
@@ -33,7 +33,7 @@ pub(crate) async fn answer(
     if !route.is_available() {
         return failed(StatusCode::SERVICE_UNAVAILABLE, "service unavailable");
     }
-    let target = match target(&core.aggregate, route) {
+    let target = match route.address.target() {
         Ok(target) => target,
         Err(Failure::Tls(text)) => return failed(StatusCode::INTERNAL_SERVER_ERROR, &text),
         Err(Failure::Resolve(error)) => {
@@ -51,34 +51,17 @@ pub(crate) async fn answer(
         .map_err(|error| Status::bad_request(format!("invalid request: {error}")))?;
     *request.headers_mut() = stream::passed_headers(&call.headers);
     name_user(request.headers_mut(), &call.user);
-    match core.dialer.pass_on(&target, request, upgrade).await {
-        Ok(answer) => Ok(answer),
-        Err(status) => {
-            let text = status.message.replacen("error dialing backend: ", "", 1);
-            let text = format!("error trying to reach service: {text}");
-            failed(StatusCode::SERVICE_UNAVAILABLE, &text)
+    // Who upgrades keeps the connection: it is none for others.
+    let answer = match socket::is_upgrade(&call.headers) {
+        true => {
+            let answer = core.dialer.pass_on(&target, request, upgrade).await;
+            answer.map_err(|status| status.message.replacen("error dialing backend: ", "", 1))
         }
-    }
-}
-
-/// Why a route leads nowhere.
-pub(super) enum Failure {
-    Tls(String),
-    Resolve(String),
-}
-
-/// Where a route leads right now.
-pub(super) fn target(aggregate: &Aggregate, route: &Route) -> Result<Target, Failure> {
-    let tls = route.tls.clone().map_err(Failure::Tls)?;
-    let (host, port) = aggregate
-        .resolver
-        .resolve(&route.namespace, &route.service, route.port)
-        .map_err(Failure::Resolve)?;
-    let name = format!("{}.{}.svc", route.service, route.namespace);
-    Ok(Target {
-        host,
-        port,
-        channel: Channel::Named(tls, name),
+        false => route.pool.send(&target, request).await,
+    };
+    answer.or_else(|text| {
+        let text = format!("error trying to reach service: {text}");
+        failed(StatusCode::SERVICE_UNAVAILABLE, &text)
     })
 }
 

@@ -10,12 +10,12 @@ use hyper::upgrade::OnUpgrade;
 use meta::{Object, Status};
 use serde_json::Value;
 
-use super::log_socket;
 use crate::chain::Call;
 use crate::dispatch::no_such_resource;
 use crate::registry::Resource;
 use crate::respond::Answer;
 use crate::server::Core;
+use crate::socket;
 use crate::stream::{self, Channel, Target};
 use crate::verbs::get::newest;
 use crate::verbs::write::Write;
@@ -55,19 +55,19 @@ pub(crate) async fn connect(
         .map_err(|error| Status::bad_request(format!("invalid request: {error}")))?;
     *request.headers_mut() = stream::passed_headers(&call.headers);
     // The kubelet sends logs as they are; it is we who make messages of them.
-    let socket = call.info.subresource == "log" && log_socket::is_asked(&call.headers);
+    let socket = call.info.subresource == "log" && socket::is_asked(&call.headers);
     let (passed, kept) = match socket {
         true => (None, upgrade),
         false => (upgrade, None),
     };
     if socket {
-        log_socket::strip(request.headers_mut());
+        socket::strip(request.headers_mut());
     }
     let answer = core.dialer.pass_on(&target, request, passed).await?;
     let code = answer.status();
     match code.is_client_error() || code.is_server_error() {
         true => Err(stream::failure(answer).await),
-        false if socket => log_socket::answer(&call.headers, kept, answer, core.dialer.crew()),
+        false if socket => socket::log(&call.headers, kept, answer.into_body(), core.dialer.crew()),
         false => Ok(answer),
     }
 }

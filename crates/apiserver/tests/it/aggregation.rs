@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use client::{Body, full};
 use http::{Method, Request, Response};
@@ -21,6 +21,7 @@ const NAME: &str = "v1alpha1.wardle.example.com";
 struct Other {
     port: u16,
     healthy: Arc<AtomicBool>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Other {
@@ -35,12 +36,15 @@ impl Other {
         let port = listener.local_addr().unwrap().port();
         let (stop, healthy) = (cluster.crew.stop(), Arc::new(AtomicBool::new(true)));
         let shared = Arc::clone(&healthy);
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&connections);
         cluster.crew.spawn("other", async move {
             loop {
                 let stream = tokio::select! {
                     accepted = listener.accept() => accepted.unwrap().0,
                     () = stop.raised() => return,
                 };
+                count.fetch_add(1, Ordering::AcqRel);
                 let (acceptor, healthy) = (acceptor.clone(), Arc::clone(&shared));
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else {
@@ -57,7 +61,11 @@ impl Other {
                 });
             }
         });
-        Other { port, healthy }
+        Other {
+            port,
+            healthy,
+            connections,
+        }
     }
 
     fn api_service(&self, cluster: &Cluster) -> Value {
@@ -96,6 +104,33 @@ fn tell(request: &Request<Incoming>, good: bool) -> Response<Body> {
             "resources": [{"name": "flunders", "singularName": "flunder", "namespaced": true,
                 "kind": "Flunder", "verbs": ["get", "list"]}],
         }),
+        "/apis" if of("accept")[0].contains("as=APIGroupDiscoveryList") => {
+            let kind = json!({"group": GROUP, "version": "v1alpha1", "kind": "Flunder"});
+            let tree = json!({"kind": "APIGroupDiscoveryList", "items": [{
+                "metadata": {"name": GROUP},
+                "versions": [{"version": "v1alpha1", "resources": [{
+                    "resource": "flunders", "responseKind": kind, "scope": "Namespaced",
+                    "singularResource": "flunder", "verbs": ["get", "list"],
+                    "categories": ["from-one-document"],
+                }]}],
+            }]});
+            let media =
+                "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+            let answer = Response::builder().header("content-type", media);
+            return answer.body(full(tree.to_string())).unwrap();
+        }
+        "/openapi/v2" => {
+            let to = json!({"schema": {"$ref": "#/definitions/Flunder"}});
+            json!({
+                "swagger": "2.0",
+                "paths": {
+                    "/apis/wardle.example.com/v1alpha1/flunders":
+                        {"get": {"responses": {"200": to}}},
+                    "/version/": {"get": {"description": "of the other"}},
+                },
+                "definitions": {"Flunder": {"type": "object"}},
+            })
+        }
         "/openapi/v3" => json!({"paths": {"apis/wardle.example.com/v1alpha1":
             {"serverRelativeURL": "/openapi/v3/apis/wardle.example.com/v1alpha1?hash=1"}}}),
         path => json!({
@@ -211,6 +246,24 @@ async fn another_server_answers_for_its_group() {
     let current = entry().await;
     assert_eq!(current["freshness"], "Current");
     assert_eq!(current["resources"][0]["resource"], "flunders");
+    let categories = &current["resources"][0]["categories"];
+    assert_eq!(*categories, json!(["from-one-document"]));
+    let swagger = cluster.get("/openapi/v2").await.unwrap();
+    let flunders = &swagger["paths"]["/apis/wardle.example.com/v1alpha1/flunders"];
+    assert!(flunders["get"].is_object());
+    assert_eq!(swagger["definitions"]["Flunder"]["type"], "object");
+    let version = &swagger["paths"]["/version/"]["get"]["description"];
+    assert_ne!(version, "of the other");
+
+    // One request after the other takes the connection of the one before.
+    let before = other.connections.load(Ordering::Acquire);
+    let wanted = format!("/apis/{GROUP}/v1alpha1/namespaces/x/flunders");
+    for _ in 0..20 {
+        let (code, _) = raw(&cluster, &wanted, "*/*").await;
+        assert_eq!(code, 200);
+    }
+    let new = other.connections.load(Ordering::Acquire) - before;
+    assert!(new < 10, "{new} connections");
     let documents = cluster.get("/openapi/v3").await.unwrap();
     let document = &documents["paths"]["apis/wardle.example.com/v1alpha1"];
     assert!(

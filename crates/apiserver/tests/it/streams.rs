@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::cluster::{Cluster, PODS, pod};
+use crate::cluster::{CONFIG_MAPS, Cluster, PODS, config_map, pod};
 
 /// A kubelet's HTTPS port: tells who asked for what, and echoes upgraded streams.
 async fn kubelet(cluster: &Cluster) -> u16 {
@@ -157,17 +157,14 @@ async fn logs_come_from_the_kubelet() {
     cluster.stop().await;
 }
 
-#[tokio::test]
-async fn a_stream_passes_both_ways() {
-    let cluster = Cluster::start().await;
-    let port = kubelet(&cluster).await;
-    on_node(&cluster, "a", port).await;
+/// Opens the server's port; says how its administrator reaches it.
+fn listen(cluster: &Cluster) -> Access {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let server = format!("https://{}", listener.local_addr().unwrap());
     let tls = auth::tls::server_config(&cluster.pki).unwrap();
     apiserver::listen(cluster.server.clone(), vec![listener], tls, &cluster.crew).unwrap();
     let admin = cluster.pki.admin();
-    let access = Access {
+    Access {
         server,
         ca: Some(cluster.pki.ca_pem().as_bytes().to_vec()),
         certificate: Some((
@@ -175,7 +172,40 @@ async fn a_stream_passes_both_ways() {
             admin.key_pem.clone().into_bytes(),
         )),
         ..Access::default()
-    };
+    }
+}
+
+#[tokio::test]
+async fn a_watch_is_told_in_messages() {
+    let cluster = Cluster::start().await;
+    let access = listen(&cluster);
+    let map = config_map("a", "1");
+    cluster.post(CONFIG_MAPS, map).await.unwrap();
+    let path = format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1");
+    let opened = client::remote::websocket(&access, &path, &["any"]).await;
+    let (mut socket, protocol) = opened.unwrap();
+    assert_eq!(protocol, "any");
+    let mut map = config_map("a", "2");
+    map["metadata"]["labels"] = json!({"x": "y"});
+    cluster.put(&format!("{CONFIG_MAPS}/a"), &map).await.unwrap();
+    for (event, value) in [("ADDED", "1"), ("MODIFIED", "2")] {
+        let message = socket.next().await.unwrap().unwrap();
+        let tree: serde_json::Value = serde_json::from_str(message.to_text().unwrap()).unwrap();
+        let told = (&tree["type"], &tree["object"]["data"]["key"]);
+        assert_eq!(told, (&json!(event), &json!(value)));
+    }
+    assert!(socket.next().await.unwrap().unwrap().is_close());
+    let two = client::remote::websocket(&access, &path, &["one", "two"]).await;
+    assert!(two.is_err());
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_passes_both_ways() {
+    let cluster = Cluster::start().await;
+    let port = kubelet(&cluster).await;
+    on_node(&cluster, "a", port).await;
+    let access = listen(&cluster);
     let path = format!("{PODS}/a/exec?command=ls&stdin=true");
     let opened = client::remote::websocket(&access, &path, &["v5.channel.k8s.io"]).await;
     let (mut socket, protocol) = opened.unwrap();

@@ -276,6 +276,13 @@ async fn addresses_with_a_hash_are_for_ever() {
     assert!(url.ends_with(tag.trim_matches('"')));
     let (code, _, _) = ask(&cluster, url, &[("if-none-match", tag)]).await;
     assert_eq!(code, 304);
+    for root in ["apis/apps", "api", "apis", "version", "openid/v1/jwks"] {
+        let url = index["paths"][root]["serverRelativeURL"].as_str().unwrap();
+        let (code, _, body) = ask(&cluster, url, &[]).await;
+        let tree: Value = serde_json::from_slice(&whole(body).await).unwrap();
+        let get = &tree["paths"][format!("/{root}/")]["get"];
+        assert!(code == 200 && get.is_object(), "{root}");
+    }
     let old = "/openapi/v3/apis/apps/v1?hash=OLD";
     let (code, headers, _) = ask(&cluster, old, &[]).await;
     assert_eq!(

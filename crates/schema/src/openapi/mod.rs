@@ -3,9 +3,12 @@
 mod gnostic;
 mod gnostic_v2;
 mod gnostic_v3;
+mod merge;
 mod paths;
+mod roots;
 mod schemas;
 pub mod v2;
+mod watches;
 
 use std::sync::Arc;
 
@@ -14,6 +17,8 @@ use serde_json::{Map, Value, json};
 
 use crate::types::{Type, TypeRef};
 pub use gnostic_v3::document as document_protobuf;
+pub use merge::below;
+pub use roots::{ROOTS, root};
 use schemas::Schemas;
 
 /// One kind that the document describes.
@@ -64,8 +69,18 @@ pub fn document_with(
             list.iter().for_each(|list| schemas.add(list));
         }
         paths::add(&mut paths, kind, ty.name(), &mut schemas);
+        if let TypeRef::Builtin(_) = ty {
+            watches::add(&mut paths, kind, &mut schemas);
+        }
     }
     paths::add_resources(&mut paths, group_version, &mut schemas);
+    let mut tree = whole(paths, schemas);
+    tree["x-group-version"] = group_version.to_string().into();
+    tree
+}
+
+/// A document around paths and the types that they name.
+fn whole(paths: Map<String, Value>, schemas: Schemas) -> Value {
     json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": "v1.36.0"},
@@ -81,7 +96,6 @@ pub fn document_with(
                 },
             },
         },
-        "x-group-version": group_version.to_string(),
     })
 }
 

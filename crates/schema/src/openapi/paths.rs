@@ -6,13 +6,13 @@ use serde_json::{Map, Value, json};
 use super::KindDoc;
 use super::schemas::Schemas;
 
-const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 /// How a watch may be streamed, besides what a list may be.
-const STREAMS: [&str; 2] = [
+pub(super) const STREAMS: [&str; 2] = [
     "application/json;stream=watch",
     "application/vnd.kubernetes.protobuf;stream=watch",
 ];
-const BODIES: [&str; 3] = [
+pub(super) const BODIES: [&str; 3] = [
     "application/json",
     "application/yaml",
     "application/vnd.kubernetes.protobuf",
@@ -49,8 +49,14 @@ const SHOWN_WHEN_DELETED: [&str; 18] = [
 ];
 
 /// Name, type and meaning of a query parameter.
-type Parameter = (&'static str, &'static str, &'static str);
+pub(super) type Parameter = (&'static str, &'static str, &'static str);
 
+pub(super) const NAME: Parameter = ("name", "string", "name of the object");
+pub(super) const NAMESPACE: Parameter = (
+    "namespace",
+    "string",
+    "object name and auth scope, such as for teams and projects",
+);
 const DRY_RUN: Parameter = (
     "dryRun",
     "string",
@@ -71,12 +77,12 @@ const FORCE: Parameter = (
     "boolean",
     "Take fields from other managers; only for apply.",
 );
-const PRETTY: Parameter = (
+pub(super) const PRETTY: Parameter = (
     "pretty",
     "string",
     "If true, the answer is printed with line breaks.",
 );
-const LIST: [Parameter; 11] = [
+pub(super) const LIST: [Parameter; 11] = [
     (
         "allowWatchBookmarks",
         "boolean",
@@ -214,7 +220,7 @@ pub(super) fn add_resources(
 ) {
     let GroupVersion { group, version } = group_version;
     let tag = tag(group, version);
-    let words = tag.split('_').map(capital).collect::<String>();
+    let words = words(&tag);
     let schema = schemas.reference(&format!("{META}.APIResourceList"));
     let media = BODIES
         .iter()
@@ -236,7 +242,12 @@ pub(super) fn add_resources(
 }
 
 /// `core_v1` or `rbacAuthorization_v1`.
-fn tag(group: &str, version: &str) -> String {
+pub(super) fn tag(group: &str, version: &str) -> String {
+    format!("{}_{version}", group_tag(group))
+}
+
+/// `core` or `rbacAuthorization`.
+pub(super) fn group_tag(group: &str) -> String {
     let group = group.trim_end_matches(".k8s.io");
     let mut words = group.split('.');
     let first = words
@@ -244,8 +255,12 @@ fn tag(group: &str, version: &str) -> String {
         .filter(|word| !word.is_empty())
         .unwrap_or("core")
         .to_owned();
-    let group = words.fold(first, |group, word| group + &capital(word));
-    format!("{group}_{version}")
+    words.fold(first, |group, word| group + &capital(word))
+}
+
+/// A tag as operation ids have it: `CoreV1`.
+pub(super) fn words(tag: &str) -> String {
+    tag.split('_').map(capital).collect()
 }
 
 fn capital(word: &str) -> String {
@@ -265,27 +280,27 @@ fn insert(
         return;
     }
     let mut parameters = Vec::new();
-    let mut add = |name: &str, text: &str| {
-        parameters.push(json!({
-            "name": name, "in": "path", "required": true, "description": text,
-            "schema": {"type": "string", "uniqueItems": true},
-        }));
-    };
     if named {
-        add("name", "name of the object");
+        parameters.push(in_path(&NAME));
     }
     if namespaced {
-        add(
-            "namespace",
-            "object name and auth scope, such as for teams and projects",
-        );
+        parameters.push(in_path(&NAMESPACE));
     }
     parameters.push(query(&PRETTY));
     item.insert("parameters".into(), parameters.into());
     paths.insert(path, Value::Object(item));
 }
 
-fn query((name, kind, text): &Parameter) -> Value {
+/// A parameter that is a part of the path.
+pub(super) fn in_path((name, kind, text): &Parameter) -> Value {
+    json!({
+        "name": name, "in": "path", "required": true, "description": text,
+        "schema": {"type": kind, "uniqueItems": true},
+    })
+}
+
+/// A parameter that stands in the query.
+pub(super) fn query((name, kind, text): &Parameter) -> Value {
     json!({
         "name": name, "in": "query", "description": text,
         "schema": {"type": kind, "uniqueItems": true},
@@ -314,7 +329,7 @@ impl Writer<'_> {
         action: &str,
         parameters: &[Parameter],
     ) -> Map<String, Value> {
-        let group = self.tag.split('_').map(capital).collect::<String>();
+        let group = words(&self.tag);
         let operation = json!({
             "tags": [self.tag],
             "description": self.description(action, within),

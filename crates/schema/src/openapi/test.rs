@@ -195,3 +195,92 @@ fn both_documents_have_a_message_form() {
     let schemas = under(under(under(&third, 5)[0], 1)[0], 1);
     assert_eq!(schemas.len(), definitions.len());
 }
+
+#[test]
+fn the_older_watches_are_named() {
+    let document = apps();
+    let paths = document["paths"].as_object().unwrap();
+    let watches = paths.iter().filter(|(path, _)| path.contains("/watch/"));
+    let named: Vec<(&str, &str, &str)> = watches
+        .map(|(path, item)| {
+            let get = &item["get"];
+            let text = |field: &str| get[field].as_str().unwrap();
+            (path.as_str(), text("operationId"), text("x-kubernetes-action"))
+        })
+        .collect();
+    let of = "/apis/apps/v1/watch/namespaces/{namespace}/deployments";
+    let one = format!("{of}/{{name}}");
+    assert_eq!(
+        named,
+        [
+            (
+                "/apis/apps/v1/watch/deployments",
+                "watchAppsV1DeploymentListForAllNamespaces",
+                "watchlist"
+            ),
+            (of, "watchAppsV1NamespacedDeploymentList", "watchlist"),
+            (&one, "watchAppsV1NamespacedDeployment", "watch"),
+        ]
+    );
+    let parameters = paths[&one]["parameters"].as_array().unwrap();
+    assert_eq!(parameters.len(), 14);
+    assert_eq!(parameters[5]["in"], "path");
+}
+
+#[test]
+fn paths_of_no_version_have_documents() {
+    for path in ROOTS.iter().copied().chain(["apis/apps"]) {
+        let document = root(path).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        assert!(paths.contains_key(&format!("/{path}/")), "{path}");
+    }
+    let group = root("apis/rbac.authorization.k8s.io").unwrap();
+    let get = &group["paths"]["/apis/rbac.authorization.k8s.io/"]["get"];
+    assert_eq!(get["operationId"], "getRbacAuthorizationAPIGroup");
+    let names: Vec<&String> = group["components"]["schemas"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+    assert!(root("nowhere").is_none());
+}
+
+#[test]
+fn another_servers_definitions_are_merged() {
+    let to = |name: &str| json!({"$ref": format!("#/definitions/{name}")});
+    let meta = "io.k8s.apimachinery.pkg.apis.meta.v1";
+    let (version, owner) = (format!("{meta}.FieldsV1"), format!("{meta}.OwnerReference"));
+    let mut builder = v2::Builder::default();
+    builder.add(apps());
+    let tree: Value = serde_json::from_slice(&builder.finish("v1").json).unwrap();
+    let mut known = tree["definitions"][&version].clone();
+    known["x-kubernetes-group-version-kind"] = json!([{"group": "g", "kind": "K", "version": "v"}]);
+    let other = json!({
+        "paths": {
+            "/apis/g/v1/ships": {"get": {"responses": {"200": {"schema": to(&owner)}}}},
+            "/apis/apps/v1/deployments": {"get": {}},
+        },
+        "definitions": {&version: known, &owner: {"properties": {"x": to(&version)}}},
+    });
+    let mut builder = v2::Builder::default();
+    builder.add(apps());
+    builder.add_other(other);
+    let document = builder.finish("v1");
+    let merged: Value = serde_json::from_slice(&document.json).unwrap();
+    let definitions = &merged["definitions"];
+    let renamed = format!("{owner}_v2");
+    assert_eq!(definitions[&owner], tree["definitions"][&owner]);
+    assert_eq!(definitions[&renamed]["properties"]["x"], to(&version));
+    let kinds = &definitions[&version]["x-kubernetes-group-version-kind"];
+    assert_eq!(kinds[0]["kind"], "K");
+    let ships = &merged["paths"]["/apis/g/v1/ships"]["get"]["responses"]["200"];
+    assert_eq!(ships["schema"], to(&renamed));
+    let deployments = "/apis/apps/v1/deployments";
+    assert_eq!(merged["paths"][deployments], tree["paths"][deployments]);
+    let names: Vec<&[u8]> = under(under(&document.protobuf, 9)[0], 1)
+        .into_iter()
+        .map(|named| under(named, 1)[0])
+        .collect();
+    assert!(names.contains(&renamed.as_bytes()));
+}

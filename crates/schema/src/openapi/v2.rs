@@ -6,7 +6,7 @@ use std::collections::btree_map::Entry;
 
 use serde_json::{Map, Value, json};
 
-use super::{gnostic, gnostic_v2};
+use super::{gnostic, gnostic_v2, merge};
 use crate::protobuf::wire::Writer;
 
 /// Methods of a path item, as against what holds for all of them.
@@ -54,6 +54,56 @@ impl Builder {
                 place.insert(piece);
             }
         }
+    }
+
+    /// Takes in what another server says in v2 (see [`below`](super::below)). Paths that are known
+    /// stay as they are; definitions of the same name and another content get a new one.
+    pub fn add_other(&mut self, mut document: Value) {
+        let definitions = entries(document["definitions"].take());
+        let mut renames = BTreeMap::new();
+        for (name, tree) in &definitions {
+            let (mut count, mut new) = (1, name.clone());
+            loop {
+                match self.definitions.get(&new) {
+                    Some((own, _)) if merge::is_same(&content(own), tree) => break,
+                    None if new == *name || !definitions.contains_key(&new) => break,
+                    _ => {}
+                }
+                count += 1;
+                new = format!("{name}_v{count}");
+            }
+            if new != *name {
+                renames.insert(name.clone(), new);
+            }
+        }
+        for (name, mut tree) in definitions {
+            merge::rename(&mut tree, &renames);
+            let name = renames.get(&name).cloned().unwrap_or(name);
+            self.define(name, tree);
+        }
+        for (path, mut item) in entries(document["paths"].take()) {
+            if let Entry::Vacant(place) = self.paths.entry(path) {
+                merge::rename(&mut item, &renames);
+                let piece = piece(2, place.key(), &item, gnostic_v2::path_item);
+                place.insert(piece);
+            }
+        }
+    }
+
+    /// A definition of another server, or kinds that it adds to one that is known.
+    fn define(&mut self, name: String, tree: Value) {
+        let tree = match self.definitions.get(&name) {
+            None => tree,
+            Some((own, _)) => {
+                let mut own = content(own);
+                if !merge::add_kinds(&mut own, &tree) {
+                    return;
+                }
+                own
+            }
+        };
+        let piece = piece(1, &name, &tree, gnostic_v2::schema);
+        self.definitions.insert(name, piece);
     }
 
     /// The whole.
@@ -106,6 +156,13 @@ fn piece(tag: u32, name: &str, tree: &Value, write: gnostic::Write) -> (Vec<u8>,
     let mut out = Writer::default();
     gnostic::entry(tag, name, tree, write, &mut out);
     (text.into_bytes(), out.finish())
+}
+
+/// The tree of an entry that was written.
+fn content(text: &[u8]) -> Value {
+    let whole = [b"{", text, b"}"].concat();
+    let mut own = entries(serde_json::from_slice(&whole).unwrap_or_default()).into_iter();
+    own.next().map(|(_, tree)| tree).unwrap_or_default()
 }
 
 fn entries(tree: Value) -> Map<String, Value> {
