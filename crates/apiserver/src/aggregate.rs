@@ -173,6 +173,13 @@ impl Aggregate {
         routes.into_iter().filter_map(swagger).collect()
     }
 
+    /// The names of APIServices that name a service, and whether it is there.
+    pub(crate) fn availability(&self) -> Vec<(String, bool)> {
+        let routes = self.routes.load();
+        let one = |route: &Arc<Route>| (route.name.clone(), route.is_available());
+        routes.iter().map(one).collect()
+    }
+
     /// Where the OpenAPI v3 documents of others are, by path.
     pub(crate) fn documents(&self) -> Vec<(String, String)> {
         let routes = self.routes.load();

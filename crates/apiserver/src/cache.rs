@@ -84,6 +84,8 @@ pub(crate) trait Observer: Send + Sync {
 pub(crate) struct Cache {
     /// Storage prefix, such as `/registry/pods/`.
     pub(crate) prefix: String,
+    /// Group and resource.
+    named: (String, String),
     strategy: Arc<dyn kinds::Strategy>,
     observer: Option<Arc<dyn Observer>>,
     vault: Option<Vault>,
@@ -143,6 +145,7 @@ impl Cache {
     ) -> Cache {
         Cache {
             prefix,
+            named: Default::default(),
             strategy,
             observer,
             vault: None,
@@ -188,7 +191,17 @@ impl Cache {
             encryption: Arc::clone(encryption),
             resource,
         });
-        Cache { vault, ..self }
+        let named = (names.group.to_string(), names.plural.to_string());
+        Cache {
+            vault,
+            named,
+            ..self
+        }
+    }
+
+    /// Group and resource, as metrics name them.
+    pub(crate) fn named(&self) -> (&str, &str) {
+        (&self.named.0, &self.named.1)
     }
 
     /// What the store keeps of these bytes.
@@ -403,6 +416,7 @@ impl Cache {
 
     /// Takes in the store's events, in order; none may be missing.
     fn apply(&self, events: &[&store::Event]) {
+        crate::measure::received(self.named(), events.len());
         let now = Instant::now();
         let read = |event: &store::Event| match event.kind {
             store::EventKind::Put => self.read_entry(&event.kv),

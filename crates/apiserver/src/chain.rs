@@ -9,7 +9,8 @@ pub(crate) mod inflight;
 pub(crate) mod info;
 pub(crate) mod query;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, USER_AGENT};
@@ -39,6 +40,8 @@ pub(crate) struct Call {
     pub(crate) audit: Option<std::sync::Arc<audit::Record>>,
     warnings: Mutex<Vec<String>>,
     refused_by_webhook: AtomicBool,
+    /// Nanoseconds that were spent waiting for a seat and for webhooks.
+    waited: AtomicU64,
 }
 
 impl Call {
@@ -58,7 +61,19 @@ impl Call {
             audit: None,
             warnings: Mutex::new(Vec::new()),
             refused_by_webhook: AtomicBool::new(false),
+            waited: AtomicU64::new(0),
         }
+    }
+
+    /// Notes time that says nothing about how fast this server is.
+    pub(crate) fn note_wait(&self, time: Duration) {
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.waited.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+
+    /// All such time.
+    pub(crate) fn waited(&self) -> Duration {
+        Duration::from_nanos(self.waited.load(Ordering::Relaxed))
     }
 
     /// Notes that a webhook has said no, or could not be asked.

@@ -12,7 +12,7 @@ use crate::chain::Call;
 use crate::registry::{Resource, method_not_allowed};
 use crate::respond::Answer;
 use crate::server::Core;
-use crate::{aggregate, pages, reviews, socket, subresource, verbs};
+use crate::{aggregate, measure, pages, reviews, socket, subresource, verbs};
 
 /// Answers an authorized request.
 pub(crate) async fn dispatch(
@@ -42,6 +42,7 @@ pub(crate) async fn dispatch(
     check_scope(call, &resource)?;
     if let Some(text) = &resource.deprecation {
         call.warn(text.clone());
+        measure::deprecated(info);
     }
     if !info.subresource.is_empty() {
         return subresource::answer(core, call, &resource, parts, body).await;

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use base::metrics::Counters;
 use http::header::X_CONTENT_TYPE_OPTIONS;
 use http::{HeaderValue, StatusCode};
 use meta::Status;
@@ -31,6 +32,32 @@ fn checks(core: &Core, kind: &str) -> Vec<(&'static str, bool)> {
         checks.push(("shutdown", !core.stop.is_raised()));
     }
     checks
+}
+
+/// How each check ends now, and how often it ended how when somebody looked.
+pub(crate) fn slis(core: &Core) -> Answer {
+    static RESULTS: Counters = Counters::new(
+        "kubernetes_healthchecks_total",
+        "[STABLE] This metric records the results of all healthcheck.",
+        &["name", "status", "type"],
+    );
+    let name = "kubernetes_healthcheck";
+    let mut lines = format!(
+        "# HELP {name} [STABLE] This metric records the result of a single healthcheck.\n\
+         # TYPE {name} gauge\n"
+    );
+    for kind in ["healthz", "livez", "readyz"] {
+        for (check, passed) in checks(core, kind) {
+            let status = if passed { "success" } else { "error" };
+            RESULTS.add(&[check, status, kind], 1);
+            let result = u8::from(passed);
+            let labels = format!("name=\"{check}\",type=\"{kind}\"");
+            lines.push_str(&format!("{name}{{{labels}}} {result}\n"));
+        }
+    }
+    lines.push_str(&RESULTS.page());
+    let media = "text/plain; version=0.0.4; charset=utf-8";
+    respond::plain(StatusCode::OK, media, lines)
 }
 
 /// The paths of single checks.

@@ -45,7 +45,9 @@ pub(crate) async fn put(
         lease,
         prev_kv: false,
     };
-    let result = guarded(store, key, expected, op).await?;
+    let word = if expected == 0 { "create" } else { "update" };
+    let result = guarded(store, key, expected, op);
+    let result = measured(word, cache, result).await?;
     if !result.succeeded {
         return Ok(Outcome::Lost(found(result)));
     }
@@ -66,7 +68,8 @@ pub(crate) async fn remove(
         keys: KeyRange::One(key.clone()),
         prev_kv: false,
     };
-    let result = guarded(store, key, expected, op).await?;
+    let result = guarded(store, key, expected, op);
+    let result = measured("delete", cache, result).await?;
     if !result.succeeded {
         return Ok(Outcome::Lost(found(result)));
     }
@@ -74,6 +77,18 @@ pub(crate) async fn remove(
         revision: result.revision,
         json: Bytes::new(),
     }))
+}
+
+/// Counts what the store is asked to do.
+async fn measured(
+    operation: &str,
+    cache: &Cache,
+    work: impl Future<Output = Result<TxnResult, Status>>,
+) -> Result<TxnResult, Status> {
+    let begun = Instant::now();
+    let result = work.await;
+    crate::measure::stored(operation, cache.named(), result.is_ok(), begun.elapsed());
+    result
 }
 
 async fn guarded(

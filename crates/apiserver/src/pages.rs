@@ -13,7 +13,7 @@ use crate::server::Core;
 use crate::{discovery, health, openapi, zpages};
 
 /// Paths that `/` names, besides those of groups and health checks.
-const PATHS: [&str; 17] = [
+const PATHS: [&str; 18] = [
     "/.well-known/openid-configuration",
     "/api",
     "/api/v1",
@@ -23,6 +23,7 @@ const PATHS: [&str; 17] = [
     "/healthz",
     "/livez",
     "/metrics",
+    "/metrics/slis",
     "/openapi/v2",
     "/openapi/v3",
     "/openapi/v3/",
@@ -46,6 +47,7 @@ pub(crate) async fn answer(core: &Arc<Core>, call: &Call) -> Result<Answer, Stat
         ["statusz"] => zpages::statusz(core, call),
         ["flagz"] => zpages::flagz(core, call),
         ["metrics"] => Ok(metrics(core)),
+        ["metrics", "slis"] => Ok(health::slis(core)),
         [kind @ ("healthz" | "livez" | "readyz"), rest @ ..] => {
             health::answer(core, call, kind, rest)
         }
@@ -171,6 +173,17 @@ fn metrics(core: &Core) -> Answer {
          kind.\n# TYPE {name} gauge\n{stored}# HELP {newer} Number of stored objects split by \
          group and resource.\n# TYPE {newer} gauge\n{named}"
     ));
+    let name = "aggregator_unavailable_apiservice";
+    text.push_str(&format!(
+        "# HELP {name} [ALPHA] Gauge of APIServices which are marked as unavailable broken down \
+         by APIService name.\n# TYPE {name} gauge\n"
+    ));
+    for (service, there) in core.aggregate.availability() {
+        let gone = u8::from(!there);
+        text.push_str(&format!("{name}{{name=\"{service}\"}} {gone}\n"));
+    }
+    text.push_str(&base::metrics::page());
+    text.push_str(&crate::process::metrics());
     let version = version_of(core);
     let labels = [
         ("build_date", "buildDate"),

@@ -25,6 +25,7 @@ use crate::chain::inflight::Inflight;
 use crate::chain::{Accept, Call, Connection, Query, RequestInfo, flow, impersonate};
 use crate::config::Config;
 use crate::lookup::Lookup;
+use crate::measure;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::respond::{self, Answer};
@@ -121,7 +122,9 @@ async fn guarded(core: Arc<Core>, request: Request<Body>) -> Answer {
             return answer;
         }
     };
+    let arrived = Instant::now();
     let seat = flow::enter(&core, &call).await;
+    call.note_wait(arrived.elapsed());
     let outcome = match &seat {
         Ok(_) => serve(&core, &call, parts, body).await,
         Err(_) => Err(flow::too_many()),
@@ -129,7 +132,10 @@ async fn guarded(core: Arc<Core>, request: Request<Body>) -> Answer {
     let (outcome, answer) = match outcome {
         Ok(answer) => (Ok(()), answer),
         Err(status) => {
-            let answer = respond::failure_for(&call.headers, &status);
+            let answer = match seat {
+                Ok(_) => respond::failure_for(&call.headers, &status),
+                Err(_) => flow::refusal(&status),
+            };
             (Err(status), answer)
         }
     };
@@ -141,8 +147,7 @@ async fn guarded(core: Arc<Core>, request: Request<Body>) -> Answer {
     }
     answer.headers_mut().extend(named.map(|id| (AUDIT_ID, id)));
     respond::add_warnings(&mut answer, call.take_warnings());
-    let code = answer.status().as_u16();
-    core.metrics.count(&call, code, begun.elapsed());
+    core.metrics.count(&call, &answer, begun.elapsed());
     answer
 }
 
@@ -213,10 +218,14 @@ async fn authenticate(core: &Arc<Core>, parts: &mut Parts) -> Result<Bearer, Sta
         // From the listener: whatever else the extensions hold did not come from us.
         Some(Connection(peer)) => {
             let (headers, path) = (&parts.headers, parts.uri.path());
+            let begun = Instant::now();
             let found = core
                 .authenticator
                 .authenticate(&peer, headers, path, &core.lookup);
-            let bearer = found.await?;
+            let found = found.await;
+            let name = found.as_ref().ok().map(|own| own.identity.name.as_str());
+            measure::authenticated(name, begun.elapsed());
+            let bearer = found?;
             core.authenticator.strip(&mut parts.headers);
             crate::reviews::record_use(core, &bearer).await;
             Ok(bearer)
@@ -232,10 +241,11 @@ async fn authenticate(core: &Arc<Core>, parts: &mut Parts) -> Result<Bearer, Sta
 /// 403 unless the user may; the audit trail learns why.
 async fn authorize(core: &Core, call: &Call) -> Result<(), Status> {
     let asked = call.info.attributes();
-    if call.audit.is_none() {
-        return core.authorizer.demand(&call.user, &asked).await;
-    }
-    let (word, reason, outcome) = match core.authorizer.decide(&call.user, &asked).await {
+    let begun = Instant::now();
+    let decision = core.authorizer.decide(&call.user, &asked).await;
+    measure::authorized(&decision, begun.elapsed());
+    let (word, reason, outcome) = match decision {
+        Decision::Allow(_) if call.audit.is_none() => return Ok(()),
         Decision::Allow(reason) => ("allow", reason, Ok(())),
         Decision::NoOpinion(reason) | Decision::Deny(reason) => {
             let refused = auth::forbidden(&call.user, &asked, &reason);

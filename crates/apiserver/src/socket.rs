@@ -8,7 +8,8 @@ use bytes::Bytes;
 use client::Body;
 use futures::{SinkExt, StreamExt};
 use http::header::{
-    CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
+    CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::BodyStream;
@@ -109,7 +110,9 @@ pub(crate) fn log(
     let mut answer = switch(headers, upgrade, log, form, crew)?;
     if let Some(protocol) = protocol {
         let protocol = HeaderValue::from_static(protocol);
-        answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol);
+        answer
+            .headers_mut()
+            .insert(SEC_WEBSOCKET_PROTOCOL, protocol);
     }
     Ok(answer)
 }

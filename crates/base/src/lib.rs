@@ -1,10 +1,11 @@
 //! What the standard library forgot: supervised tasks, back-off, durable file
-//! writes, changes of files, address ranges. Knows nothing of Kubernetes.
+//! writes, changes of files, address ranges, metrics. Knows nothing of Kubernetes.
 
 pub mod backoff;
 pub mod cidr;
 pub mod crew;
 pub mod files;
+pub mod metrics;
 pub mod notice;
 
 pub use backoff::Backoff;

@@ -5,7 +5,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
+use base::metrics::{Counters, Histograms};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
@@ -22,6 +24,20 @@ use crate::{Body, BoxError};
 const STREAMS_MAX: usize = 100;
 /// Connections to one server. Beyond, requests wait for a stream.
 const CONNECTIONS_MAX: usize = 64;
+
+static REQUESTS: Counters = Counters::new(
+    "rest_client_requests_total",
+    "[ALPHA] Number of HTTP requests, partitioned by status code, method, and host.",
+    &["code", "host", "method"],
+);
+static TIME: Histograms = Histograms::new(
+    "rest_client_request_duration_seconds",
+    "[ALPHA] Request latency in seconds. Broken down by verb, and host.",
+    &["host", "verb"],
+    &[
+        0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0,
+    ],
+);
 
 type Http = legacy::Client<HttpsConnector<HttpConnector>, Body>;
 
@@ -59,7 +75,15 @@ impl Pool {
     /// Sends a request over a connection that has a stream for it.
     pub(crate) async fn send(self, request: Request<Body>) -> Result<Response<Body>, BoxError> {
         let (client, seat) = self.choose();
-        let answer = client.request(request).await?;
+        let host = request.uri().authority().map(|own| own.to_string());
+        let (host, method) = (host.unwrap_or_default(), request.method().clone());
+        let begun = Instant::now();
+        let answer = client.request(request).await;
+        TIME.observe_time(&[&host, method.as_str()], begun.elapsed());
+        let code = answer.as_ref().map(|answer| answer.status());
+        let code = code.as_ref().map_or("<error>", |code| code.as_str());
+        REQUESTS.add(&[code, &host, method.as_str()], 1);
+        let answer = answer?;
         Ok(answer.map(|body| Held { body, _seat: seat }.boxed_unsync()))
     }
 

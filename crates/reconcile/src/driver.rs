@@ -1,7 +1,7 @@
 //! Runs controllers: changes become keys, keys become calls of `reconcile`.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base::Crew;
 use client::{Change, Informer, Key, Kind};
@@ -31,6 +31,7 @@ pub trait Reconcile: Send + Sync + 'static {
 
 /// Starts `workers` tasks that reconcile the keys of `queue`.
 pub fn drive(controller: Arc<dyn Reconcile>, queue: &Queue<Key>, workers: usize, crew: &Crew) {
+    queue.measure(controller.name());
     for worker in 0..workers {
         let name = format!("{} {worker}", controller.name());
         crew.spawn(name, work(controller.clone(), queue.clone()));
@@ -39,7 +40,10 @@ pub fn drive(controller: Arc<dyn Reconcile>, queue: &Queue<Key>, workers: usize,
 
 async fn work(controller: Arc<dyn Reconcile>, queue: Queue<Key>) {
     while let Some(key) = queue.next().await {
-        match controller.reconcile(&key).await {
+        let begun = Instant::now();
+        let outcome = controller.reconcile(&key).await;
+        crate::measure::worked(controller.name(), begun.elapsed());
+        match outcome {
             Ok(Outcome::Done) => queue.forget(&key),
             Ok(Outcome::After(delay)) => {
                 queue.forget(&key);

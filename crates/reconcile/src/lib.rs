@@ -3,6 +3,7 @@
 
 pub mod driver;
 pub mod events;
+mod measure;
 pub mod owners;
 pub mod queue;
 

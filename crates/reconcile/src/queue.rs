@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::measure::Measured;
+
 /// First delay after a failure; doubles with each further one.
 const RETRY_FIRST: Duration = Duration::from_millis(5);
 /// Longest delay after failures.
@@ -48,6 +50,9 @@ struct State<K> {
     delayed_until: HashMap<K, (Instant, u64)>,
     failures: HashMap<K, u32>,
     sequence: u64,
+    /// What is counted, and since when keys wait; nothing while the queue has no name.
+    measured: Option<Measured>,
+    since: HashMap<K, Instant>,
 }
 
 impl<K: Clone + Eq + Hash> Queue<K> {
@@ -61,6 +66,8 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             delayed_until: HashMap::new(),
             failures: HashMap::new(),
             sequence: 0,
+            measured: None,
+            since: HashMap::new(),
         };
         let inner = Inner {
             state: Mutex::new(state),
@@ -70,6 +77,11 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         Queue {
             inner: Arc::new(inner),
         }
+    }
+
+    /// Has the queue counted under this name.
+    pub fn measure(&self, name: &str) {
+        self.inner.state.lock().measured = Some(Measured::of(name));
     }
 
     /// Makes a key ready now.
@@ -90,6 +102,9 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     /// Makes a key ready after a delay that grows with each call until [`Queue::forget`].
     pub fn retry(&self, key: K) {
         let mut state = self.inner.state.lock();
+        if let Some(measured) = &state.measured {
+            measured.retry();
+        }
         let failures = state.failures.entry(key.clone()).or_default();
         let delay = RETRY_FIRST
             .saturating_mul(1 << (*failures).min(20))
@@ -143,6 +158,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         state.working.remove(key);
         if state.waiting.contains(key) {
             state.ready.push_back(key.clone());
+            state.tell_depth();
             drop(state);
             self.inner.changed.notify_one();
         }
@@ -159,8 +175,22 @@ impl<K: Clone + Eq + Hash> State<K> {
         if let Some(slot) = self.delayed_until.remove(&key) {
             self.delayed.remove(&slot);
         }
-        if self.waiting.insert(key.clone()) && !self.working.contains(&key) {
+        if !self.waiting.insert(key.clone()) {
+            return;
+        }
+        if let Some(measured) = &self.measured {
+            measured.add();
+            self.since.insert(key.clone(), Instant::now());
+        }
+        if !self.working.contains(&key) {
             self.ready.push_back(key);
+            self.tell_depth();
+        }
+    }
+
+    fn tell_depth(&self) {
+        if let Some(measured) = &self.measured {
+            measured.ready(self.ready.len());
         }
     }
 
@@ -195,6 +225,10 @@ impl<K: Clone + Eq + Hash> State<K> {
     fn take(&mut self) -> Option<K> {
         let key = self.ready.pop_front()?;
         self.waiting.remove(&key);
+        self.tell_depth();
+        if let (Some(measured), Some(since)) = (&self.measured, self.since.remove(&key)) {
+            measured.took(since.elapsed());
+        }
         self.working.insert(key.clone());
         Some(key)
     }
@@ -216,6 +250,32 @@ mod tests {
         assert_eq!(queue.depth(), 0, "a is being worked on");
         queue.done(&"a");
         assert_eq!(queue.next().await, Some("a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_with_a_name_is_counted() {
+        let queue = Queue::new(Stop::new());
+        queue.measure("counted");
+        queue.add("a");
+        queue.add("a");
+        queue.add("b");
+        let page = base::metrics::page();
+        for line in [
+            "workqueue_adds_total{name=\"counted\"} 2",
+            "workqueue_depth{name=\"counted\"} 2",
+        ] {
+            assert!(page.contains(line), "{page}");
+        }
+        queue.next().await;
+        queue.retry("a");
+        let page = base::metrics::page();
+        for line in [
+            "workqueue_depth{name=\"counted\"} 1",
+            "workqueue_retries_total{name=\"counted\"} 1",
+            "workqueue_queue_duration_seconds_count{name=\"counted\"} 1",
+        ] {
+            assert!(page.contains(line), "{page}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -114,9 +114,9 @@ fn inputs(core: &Core, route: &Route) -> Inputs {
     let slices = core
         .lookup
         .list("endpointslices.discovery.k8s.io", &address.namespace);
-    let own = slices
-        .iter()
-        .filter(|slice| slice.label("kubernetes.io/service-name") == Some(address.service.as_str()));
+    let own = slices.iter().filter(|slice| {
+        slice.label("kubernetes.io/service-name") == Some(address.service.as_str())
+    });
     let (mut count, mut ready) = (0, Vec::new());
     for slice in own {
         count += 1;

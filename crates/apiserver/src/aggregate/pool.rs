@@ -87,9 +87,7 @@ fn why(error: &hyper_util::client::legacy::Error) -> String {
     while let Some(source) = inner.source() {
         inner = source;
     }
-    inner
-        .to_string()
-        .replacen("error dialing backend: ", "", 1)
+    inner.to_string().replacen("error dialing backend: ", "", 1)
 }
 
 /// Dials where the service leads right now, whatever address the request names.

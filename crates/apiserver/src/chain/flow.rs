@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use fairness::{Digest, Refused, Seat, Work};
-use http::HeaderValue;
-use http::header::HeaderName;
+use http::header::{HeaderName, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, StatusCode};
 use meta::{Reason, Status};
 
 use super::Call;
-use crate::respond::Answer;
+use crate::respond::{self, Answer};
 use crate::server::Core;
 
 const SCHEMA_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
@@ -100,6 +100,17 @@ pub(crate) fn too_many() -> Status {
     let mut status = Status::new(Reason::TooManyRequests, text);
     status.retry_after_seconds = Some(1);
     status
+}
+
+/// The answer to who has no seat: plain text, as upstream has it.
+pub(crate) fn refusal(status: &Status) -> Answer {
+    let code = StatusCode::TOO_MANY_REQUESTS;
+    let text = format!("{}\n", status.message);
+    let mut answer = respond::plain(code, "text/plain; charset=utf-8", text);
+    let headers = answer.headers_mut();
+    headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
 }
 
 /// Tells the client how its request was classified.

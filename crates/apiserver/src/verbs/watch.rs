@@ -18,6 +18,7 @@ use super::page;
 use crate::cache::{Cache, Change, Cursor, Entry, EventType, encode, frame};
 use crate::chain::accept::{Media, Shape};
 use crate::chain::{Accept, Call};
+use crate::measure::{self, Told};
 use crate::protobuf;
 use crate::registry::Resource;
 use crate::respond::{self, Answer};
@@ -137,6 +138,9 @@ struct Watcher {
     ended: bool,
     /// Counts open watches.
     _seat: crate::metrics::WatchSeat,
+    told: Told,
+    begun: Instant,
+    scope: &'static str,
 }
 
 /// Opens a watch.
@@ -224,6 +228,9 @@ pub(crate) async fn watch(
         ending: false,
         ended: false,
         _seat: core.metrics.watch_seat(&call.info),
+        told: Told::new(&resource.row.names),
+        begun: now,
+        scope: crate::metrics::scope(&call.info),
         cache,
     };
     let frames = futures::stream::unfold(watcher, |mut watcher| async move {
@@ -254,6 +261,7 @@ impl Watcher {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some(frame) = self.ready.pop_front() {
+                self.told.add(frame.len());
                 return Some(frame);
             }
             if self.ended {
@@ -286,6 +294,8 @@ impl Watcher {
         {
             let annotations = json!({INITIAL_EVENTS_END: "true"});
             self.bookmark(revision, Some(annotations));
+            let names = &self.form.resource.row.names;
+            measure::watch_listed(names, self.scope, self.begun.elapsed());
         }
         !self.ready.is_empty()
     }
@@ -346,6 +356,7 @@ impl Watcher {
         if !self.ready.is_empty() {
             return;
         }
+        self.told.count();
         tokio::select! {
             grown = self.growth.changed() => self.ended |= grown.is_err(),
             () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {

@@ -1,13 +1,14 @@
 //! What all writes share: names and namespaces, admission, bookkeeping, managed fields.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use admission::Operation;
 use meta::{Faults, Names, Object, Status};
 use serde_json::{Map, Value};
 
 use crate::chain::Call;
+use crate::measure;
 use crate::registry::Resource;
 use crate::server::Core;
 use crate::webhooks::{self, Asked};
@@ -80,6 +81,19 @@ impl<'a> Write<'a> {
         object: Value,
         old: Option<&Object>,
     ) -> Result<Value, Status> {
+        let begun = Instant::now();
+        let mutated = self.mutated(operation, name, object, old).await;
+        measure::admitted("admit", operation, mutated.is_err(), begun.elapsed());
+        mutated
+    }
+
+    async fn mutated(
+        &self,
+        operation: Operation,
+        name: &str,
+        object: Value,
+        old: Option<&Object>,
+    ) -> Result<Value, Status> {
         let mut object = Object(object);
         let plugins = |object: &mut Object| {
             let request = self.request(operation, name, old);
@@ -139,6 +153,19 @@ impl<'a> Write<'a> {
 
     /// Runs the validating plugins and webhooks. Whoever admitted the write learns how it ended.
     pub(crate) async fn admit<'w>(
+        &'w self,
+        operation: Operation,
+        name: &'w str,
+        object: Option<&'w Object>,
+        old: Option<&'w Object>,
+    ) -> Result<Admitted<'w>, Status> {
+        let begun = Instant::now();
+        let admitted = self.admitted(operation, name, object, old).await;
+        measure::admitted("validate", operation, admitted.is_err(), begun.elapsed());
+        admitted
+    }
+
+    async fn admitted<'w>(
         &'w self,
         operation: Operation,
         name: &'w str,

@@ -1,14 +1,16 @@
 //! One question to one webhook.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use meta::Status;
 use serde_json::Value;
 
 use super::Asked;
 use super::hook::Hook;
-use super::matching::Objects;
+use super::matching::{Objects, word};
 use super::review::{self, Verdict};
+use crate::measure::{Heard, WebhookCall};
 use crate::registry::Resource;
 
 /// Why a webhook's word does not count as a yes.
@@ -55,11 +57,28 @@ pub(super) async fn ask(
     let trees = (shown(objects.new).await?, shown(objects.old).await?);
     let uid = uuid::Uuid::new_v4().to_string();
     let question = review::question(asked, version, &uid, resource, trees);
+    let begun = Instant::now();
     let answered = client.call_json(&question, hook.timeout).await;
-    let answered =
-        answered.map_err(|error| Trouble::Calling(format!("failed to call webhook: {error}")))?;
-    let verdict = review::answer(version, &uid, mutating, &answered)
-        .map_err(|error| Trouble::Calling(format!("received invalid webhook response: {error}")))?;
+    let took = begun.elapsed();
+    asked.call.note_wait(took);
+    let verdict = answered
+        .map_err(|error| format!("failed to call webhook: {error}"))
+        .and_then(|answered| {
+            review::answer(version, &uid, mutating, &answered)
+                .map_err(|error| format!("received invalid webhook response: {error}"))
+        });
+    let heard = match &verdict {
+        Err(_) => Heard::Failed,
+        Ok(verdict) if verdict.allowed => Heard::Allowed,
+        Ok(verdict) => Heard::Refused(verdict.refusal(&hook.name).code),
+    };
+    let counted = WebhookCall {
+        name: &hook.name,
+        operation: word(asked.operation),
+        mutating,
+    };
+    counted.heard(heard, hook.ignore, took);
+    let verdict = verdict.map_err(Trouble::Calling)?;
     for warning in &verdict.warnings {
         asked.call.warn(warning.as_str());
     }

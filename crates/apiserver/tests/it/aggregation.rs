@@ -114,8 +114,7 @@ fn tell(request: &Request<Incoming>, good: bool) -> Response<Body> {
                     "categories": ["from-one-document"],
                 }]}],
             }]});
-            let media =
-                "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+            let media = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
             let answer = Response::builder().header("content-type", media);
             return answer.body(full(tree.to_string())).unwrap();
         }

@@ -187,7 +187,10 @@ async fn a_watch_is_told_in_messages() {
     assert_eq!(protocol, "any");
     let mut map = config_map("a", "2");
     map["metadata"]["labels"] = json!({"x": "y"});
-    cluster.put(&format!("{CONFIG_MAPS}/a"), &map).await.unwrap();
+    cluster
+        .put(&format!("{CONFIG_MAPS}/a"), &map)
+        .await
+        .unwrap();
     for (event, value) in [("ADDED", "1"), ("MODIFIED", "2")] {
         let message = socket.next().await.unwrap().unwrap();
         let tree: serde_json::Value = serde_json::from_str(message.to_text().unwrap()).unwrap();

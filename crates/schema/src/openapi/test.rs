@@ -205,7 +205,11 @@ fn the_older_watches_are_named() {
         .map(|(path, item)| {
             let get = &item["get"];
             let text = |field: &str| get[field].as_str().unwrap();
-            (path.as_str(), text("operationId"), text("x-kubernetes-action"))
+            (
+                path.as_str(),
+                text("operationId"),
+                text("x-kubernetes-action"),
+            )
         })
         .collect();
     let of = "/apis/apps/v1/watch/namespaces/{namespace}/deployments";

@@ -19,7 +19,11 @@ pub(super) fn add(paths: &mut Map<String, Value>, kind: &KindDoc<'_>, schemas: &
     }
     let names = kind.names;
     let namespace = names.is_namespaced().then_some("{namespace}");
-    let scope = if namespace.is_some() { "Namespaced" } else { "" };
+    let scope = if namespace.is_some() {
+        "Namespaced"
+    } else {
+        ""
+    };
     let word = &names.kind;
     let mut put = |path: String, in_path: &[Parameter], name: String| {
         let one = path.ends_with("{name}");
