@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cluster;
+mod extras;
 mod faults;
 mod interactive;
 mod kubectl;
