@@ -52,6 +52,11 @@ pub trait Notes: Send + Sync {
     fn version(&self) -> Option<&str> {
         None
     }
+
+    /// What webhooks say about rights, where such webhooks decide.
+    fn answers(&self) -> Option<Arc<auth::Answers>> {
+        None
+    }
 }
 
 impl std::fmt::Debug for dyn Notes + '_ {

@@ -195,7 +195,7 @@ impl Route {
     /// The route that an APIService asks for; `None` for those that this server answers.
     fn new(
         tree: &Value,
-        proxy: &auth::certificate::Pair,
+        proxy: &Arc<auth::tls::ClientCertificate>,
         resolver: &Arc<dyn webhook::Resolve>,
     ) -> Option<Route> {
         let service = tree
@@ -207,15 +207,12 @@ impl Route {
         let access = Access {
             ca: Some(bundle),
             insecure: tree.pointer("/spec/insecureSkipTLSVerify") == Some(&json!(true)),
-            certificate: Some((
-                proxy.cert_pem.clone().into_bytes(),
-                proxy.key_pem.clone().into_bytes(),
-            )),
             ..Access::default()
         };
         let tls = client::remote::tls_config(&access);
         let tls = tls.map_err(|error| error.to_string()).map(|mut tls| {
             tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+            tls.client_auth_cert_resolver = Arc::clone(proxy) as _;
             Arc::new(tls)
         });
         let number = |path: &str| tree.pointer(path).and_then(Value::as_i64).unwrap_or(0);

@@ -9,6 +9,7 @@ pub(crate) mod inflight;
 pub(crate) mod info;
 pub(crate) mod query;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use http::header::{CONTENT_TYPE, USER_AGENT};
 use parking_lot::Mutex;
 
 use admission::Operation;
-use auth::Identity;
+use auth::{Answers, Authorizer, Identity};
 use serde_json::{Value, json};
 
 pub(crate) use accept::Accept;
@@ -26,7 +27,7 @@ pub(crate) use query::Query;
 
 /// The other end of a request's connection; set by the listener.
 #[derive(Clone, Debug)]
-pub(crate) struct Connection(pub(crate) std::sync::Arc<auth::Peer>);
+pub(crate) struct Connection(pub(crate) Arc<auth::Peer>);
 
 /// One authenticated request, as the verbs see it.
 #[derive(Debug)]
@@ -37,7 +38,9 @@ pub(crate) struct Call {
     pub(crate) user: Identity,
     pub(crate) headers: HeaderMap,
     /// Its record on the audit trail, if there is to be one.
-    pub(crate) audit: Option<std::sync::Arc<audit::Record>>,
+    pub(crate) audit: Option<Arc<audit::Record>>,
+    /// What webhooks say about rights, if such webhooks decide.
+    pub(crate) answers: Option<Arc<Answers>>,
     warnings: Mutex<Vec<String>>,
     refused_by_webhook: AtomicBool,
     /// Nanoseconds that were spent waiting for a seat and for webhooks.
@@ -59,6 +62,7 @@ impl Call {
             user,
             headers,
             audit: None,
+            answers: None,
             warnings: Mutex::new(Vec::new()),
             refused_by_webhook: AtomicBool::new(false),
             waited: AtomicU64::new(0),
@@ -84,6 +88,24 @@ impl Call {
     /// Whether a webhook has ended this call.
     pub(crate) fn refused_by_webhook(&self) -> bool {
         self.refused_by_webhook.load(Ordering::Relaxed)
+    }
+
+    /// Asks webhooks about the rights that the work just done has asked about in vain. If there
+    /// were any, that work is to be done again.
+    pub(crate) async fn find_answers(&self, authorizer: &Authorizer) -> bool {
+        match &self.answers {
+            Some(answers) if answers.are_missing() => {
+                answers.find(authorizer).await;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether what is being done will be done again.
+    fn is_draft(&self) -> bool {
+        let answers = self.answers.as_ref();
+        answers.is_some_and(|answers| answers.are_missing())
     }
 
     /// Tells the user something that is no failure.
@@ -142,11 +164,19 @@ impl Call {
 
 impl admission::Notes for Call {
     fn warn(&self, text: String) {
-        Call::warn(self, text);
+        if !self.is_draft() {
+            Call::warn(self, text);
+        }
     }
 
     fn annotate(&self, key: &str, value: &str) {
-        Call::annotate(self, key, value);
+        if !self.is_draft() {
+            Call::annotate(self, key, value);
+        }
+    }
+
+    fn answers(&self) -> Option<Arc<Answers>> {
+        self.answers.clone()
     }
 
     fn options(&self, operation: Operation, dry_run: bool) -> Value {

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use auth::{Anonymous, ForeignTokens, Mode, Pki, RequestHeaders, Trust};
+use auth::{Anonymous, ForeignTokens, Mode, Pki, RequestHeaders, TokenSigner, Trust};
 use encryption::Encryption;
 
 /// How one API server behaves.
@@ -16,8 +16,9 @@ pub struct Config {
     pub node_port_range: RangeInclusive<u16>,
     /// Such as `cluster.local`.
     pub cluster_domain: String,
-    /// Issuer of service account tokens, which also is the API server's audience.
-    pub issuer: String,
+    /// Signs and verifies service account tokens; `None`: the cluster's own key, for the usual
+    /// issuer.
+    pub signer: Option<Arc<TokenSigner>>,
     pub pki: Arc<Pki>,
     /// How long events are kept.
     pub event_ttl: Duration,
@@ -41,6 +42,10 @@ pub struct Config {
     pub encryption: Option<Arc<Encryption>>,
     /// Which admission plugins run, and what they are told.
     pub admission: admission::Settings,
+    /// Raised when this server is about to end: it is not ready any more, and serves on.
+    pub leaving: base::Stop,
+    /// Raised when clients are sent away: watches end. `None`: when the crew stops.
+    pub closing: Option<base::Stop>,
     /// What `/version` reports, such as `v1.36.0+sampan`.
     pub git_version: String,
     /// The commit this binary was built from.
@@ -88,7 +93,7 @@ impl Config {
             service_cidr: "10.96.0.0/12".into(),
             node_port_range: 30000..=32767,
             cluster_domain: "cluster.local".into(),
-            issuer: auth::token::DEFAULT_ISSUER.into(),
+            signer: None,
             pki,
             event_ttl: Duration::from_secs(3600),
             advertise_address: None,
@@ -101,6 +106,8 @@ impl Config {
             audit: None,
             encryption: None,
             admission: admission::Settings::default(),
+            leaving: base::Stop::new(),
+            closing: None,
             git_version: "v1.36.2+sampan".into(),
             git_commit: "unknown".into(),
             build_date: "1970-01-01T00:00:00Z".into(),

@@ -29,7 +29,8 @@ fn checks(core: &Core, kind: &str) -> Vec<(&'static str, bool)> {
         checks.push(("kms-providers", encryption.unhealthy().is_none()));
     }
     if kind == "readyz" {
-        checks.push(("shutdown", !core.stop.is_raised()));
+        let leaves = core.config.leaving.is_raised() || core.stop.is_raised();
+        checks.push(("shutdown", !leaves));
     }
     checks
 }

@@ -29,6 +29,7 @@ mod pretty;
 mod process;
 mod protobuf;
 mod registry;
+mod reload;
 mod respond;
 mod reviews;
 mod selectors;
@@ -43,6 +44,7 @@ mod webhooks;
 mod zpages;
 
 pub use config::{Authentication, Config};
-pub use listen::listen;
+pub use listen::{Patience, listen, listen_with};
+pub use reload::Reloaded;
 pub use server::ApiServer;
 pub use start::{BuildError, build};

@@ -1,5 +1,7 @@
 //! The TLS listener: connections in, requests to the server.
 
+mod begun;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
+use self::begun::{Begun, Progress};
 use crate::chain::Connection;
 use crate::chain::audited::Source;
 use crate::server::ApiServer;
@@ -27,22 +30,48 @@ const CONNECTIONS_MAX: usize = 16_384;
 const STREAMS_MAX: u32 = 250;
 /// All headers of a request together.
 const HEADER_BYTES_MAX: usize = 64 << 10;
-/// How long a stranger may take for the TLS handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a client may take for the headers of a request.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long requests may go on after the server was told to stop.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Silence on an HTTP/2 connection before the client is asked whether it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Wait before the next try when the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long clients may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For the TLS handshake.
+    pub handshake: Duration,
+    /// For the headers of a request, and between two requests of one HTTP/1 connection.
+    pub headers: Duration,
+    /// For what they have asked, after the server was told to stop.
+    pub drain: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience {
+            handshake: Duration::from_secs(10),
+            headers: Duration::from_secs(30),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
 
 /// Serves on each of the listeners until the crew stops, and then until open requests are done.
 pub fn listen(
     server: ApiServer,
     listeners: Vec<std::net::TcpListener>,
     tls: Arc<rustls::ServerConfig>,
+    crew: &base::Crew,
+) -> std::io::Result<()> {
+    listen_with(server, listeners, tls, Patience::default(), crew)
+}
+
+/// The same with more or less patience.
+pub fn listen_with(
+    server: ApiServer,
+    listeners: Vec<std::net::TcpListener>,
+    tls: Arc<rustls::ServerConfig>,
+    patience: Patience,
     crew: &base::Crew,
 ) -> std::io::Result<()> {
     let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -53,6 +82,7 @@ pub fn listen(
             server: server.clone(),
             acceptor: TlsAcceptor::from(Arc::clone(&tls)),
             seats: Arc::clone(&seats),
+            patience,
             stop: crew.stop(),
         };
         crew.spawn("apiserver listener", door.serve(listener));
@@ -65,6 +95,7 @@ struct Door {
     server: ApiServer,
     acceptor: TlsAcceptor,
     seats: Arc<Semaphore>,
+    patience: Patience,
     stop: base::Stop,
 }
 
@@ -96,14 +127,14 @@ impl Door {
         }
         drop(listener);
         let drained = async { while open.join_next().await.is_some() {} };
-        let _drained = tokio::time::timeout(DRAIN_TIMEOUT, drained).await;
+        let _drained = tokio::time::timeout(self.patience.drain, drained).await;
     }
 
     async fn connection(self, stream: TcpStream, peer: SocketAddr, _seat: OwnedSemaphorePermit) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
-        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(stream));
+        let handshake = tokio::time::timeout(self.patience.handshake, self.acceptor.accept(stream));
         let stream = match handshake.await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::debug!(%error, %peer, "TLS handshake failed"),
@@ -113,18 +144,33 @@ impl Door {
         let shown = auth::Peer::new(certificates.unwrap_or_default().to_vec());
         let shown = Connection(Arc::new(shown));
         let server = self.server;
+        let progress = Progress::default();
+        let stream = Begun {
+            stream,
+            progress: progress.clone(),
+        };
+        let asked = progress.clone();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            asked.complete();
             answer(server.clone(), shown.clone(), Source(peer), request)
         });
-        let builder = builder();
+        let builder = builder(self.patience.headers);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         tokio::pin!(connection);
+        let silent = async {
+            tokio::time::sleep(self.patience.headers).await;
+            if progress.is_complete() {
+                std::future::pending::<()>().await;
+            }
+        };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            () = silent => return tracing::debug!(%peer, "connection without a request"),
             () = self.stop.raised() => {
                 // Requests in flight are answered; watches end by themselves.
                 connection.as_mut().graceful_shutdown();
-                tokio::time::timeout(DRAIN_TIMEOUT, connection).await.unwrap_or(Ok(()))
+                let drained = tokio::time::timeout(self.patience.drain, connection);
+                drained.await.unwrap_or(Ok(()))
             }
         };
         if let Err(error) = ended {
@@ -133,12 +179,12 @@ impl Door {
     }
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
+fn builder(headers: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(headers)
         .max_buf_size(HEADER_BYTES_MAX);
     builder
         .http2()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use auth::token::{Found, TokenLookup};
-use auth::{Attributes, Authorizer, Identity};
+use auth::{Answers, Attributes, Authorizer, Decision, Identity};
 use meta::{Names, Object};
 use schema::TypeRef;
 
@@ -15,6 +15,7 @@ use crate::registry::Registry;
 pub(crate) struct Lookup {
     registry: Arc<Registry>,
     authorizer: Arc<Authorizer>,
+    answers: Option<Arc<Answers>>,
 }
 
 impl Lookup {
@@ -22,6 +23,15 @@ impl Lookup {
         Lookup {
             registry,
             authorizer,
+            answers: None,
+        }
+    }
+
+    /// The same for one request, whose questions about rights webhooks answer too.
+    pub(crate) fn with(&self, answers: &Arc<Answers>) -> Lookup {
+        Lookup {
+            answers: Some(Arc::clone(answers)),
+            ..self.clone()
         }
     }
 
@@ -57,7 +67,9 @@ impl admission::Lookup for Lookup {
     }
 
     fn may(&self, user: &Identity, asked: &Attributes) -> bool {
-        self.authorizer.require(user, asked).is_ok()
+        let answers = self.answers.as_deref();
+        let decision = self.authorizer.authorize_known(user, asked, answers);
+        matches!(decision, Decision::Allow(_))
     }
 
     fn kind(&self, group: &str, version: &str, kind: &str) -> Option<Names> {

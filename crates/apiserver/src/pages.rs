@@ -76,7 +76,10 @@ pub(crate) async fn answer(core: &Arc<Core>, call: &Call) -> Result<Answer, Stat
                 Some(address) => std::net::SocketAddr::new(address, core.config.port).to_string(),
                 None => format!("127.0.0.1:{}", core.config.port),
             };
-            Ok(json(call, &core.signer.discovery(&host)))
+            let document = core.signer.discovery(&host);
+            document
+                .map(|document| json(call, &document))
+                .ok_or_else(no_such_resource)
         }
         _ => Err(no_such_resource()),
     }
@@ -156,6 +159,9 @@ fn metrics(core: &Core) -> Answer {
     if let Some(audit) = &core.config.audit {
         text.push_str(&audit.metrics());
     }
+    let address = core.config.advertise_address.map(|own| own.to_string());
+    let server = format!("{}:{}", address.unwrap_or_default(), core.config.port);
+    text.push_str(&core.reloads.metrics(&server));
     let (name, newer) = ("apiserver_storage_objects", "apiserver_resource_objects");
     let (mut stored, mut named) = (String::new(), String::new());
     for resource in core.registry.now().all() {

@@ -49,6 +49,7 @@ pub(crate) struct Core {
     pub(crate) inflight: Inflight,
     pub(crate) fairness: Arc<fairness::Fairness>,
     pub(crate) metrics: Metrics,
+    pub(crate) reloads: crate::reload::Reloads,
     pub(crate) documents: crate::openapi::Documents,
     pub(crate) dialer: crate::stream::Dialer,
     pub(crate) aggregate: crate::aggregate::Aggregate,
@@ -158,6 +159,9 @@ async fn prepare(core: &Arc<Core>, parts: &mut Parts) -> Result<Call, Status> {
     let bearer = authenticate(core, parts).await;
     let known = bearer.as_ref().ok().map(|bearer| &bearer.identity);
     let record = audited::begin(core, parts, &info, known);
+    if record.as_ref().is_some_and(|record| record.is_lost()) {
+        return Err(Status::internal("failed to store audit event"));
+    }
     let bearer = audited::noted(record.as_ref(), bearer)?;
     let user = bearer.identity;
     let user = match impersonate::is_asked_for(&parts.headers) {
@@ -172,6 +176,7 @@ async fn prepare(core: &Arc<Core>, parts: &mut Parts) -> Result<Call, Status> {
     let headers = std::mem::take(&mut parts.headers);
     let mut call = Call::new(info, query, accept, user, headers);
     call.audit = record;
+    call.answers = core.authorizer.asks_webhooks().then(Arc::default);
     if let Some(warning) = bearer.warning {
         call.warn(warning);
     }

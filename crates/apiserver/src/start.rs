@@ -91,11 +91,13 @@ pub async fn build(
         return Err(BuildError::Encrypted(unreadable));
     }
     crew.spawn("apiserver feed", Arc::clone(&feed).run(stream, crew.stop()));
-    let signer = config
-        .pki
-        .token_signer(&config.issuer)
-        .map_err(BuildError::Signer)?;
-    let signer = Arc::new(signer);
+    let signer = match &config.signer {
+        Some(signer) => Arc::clone(signer),
+        None => {
+            let signer = config.pki.token_signer(auth::token::DEFAULT_ISSUER);
+            Arc::new(signer.map_err(BuildError::Signer)?)
+        }
+    };
     let authenticator = authenticator(&config, Arc::clone(&signer))?;
     let seats = config.max_mutating_requests_inflight + config.max_requests_inflight;
     let core = Core {
@@ -119,10 +121,11 @@ pub async fn build(
             config.request_timeout / flow::WAIT_PART,
         ),
         metrics: Metrics::default(),
+        reloads: crate::reload::Reloads::default(),
         documents: crate::openapi::Documents::default(),
         dialer: Dialer::new(&config.pki, crew)?,
         aggregate: crate::aggregate::Aggregate::new(services),
-        stop: crew.stop(),
+        stop: config.closing.clone().unwrap_or_else(|| crew.stop()),
         begun: jiff::Timestamp::now(),
         compacted: Arc::default(),
         started: AtomicBool::new(false),

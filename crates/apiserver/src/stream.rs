@@ -74,17 +74,14 @@ impl Target {
 }
 
 impl Dialer {
-    /// Issues the certificate that kubelets know us by.
+    /// Shows kubelets the certificate that they know us by.
     pub(crate) fn new(pki: &Pki, crew: &Crew) -> Result<Dialer, BuildError> {
-        let pair = pki
-            .issue_client("kube-apiserver-kubelet-client", &["system:masters"])
-            .map_err(BuildError::Signer)?;
         let access = Access {
             ca: Some(pki.ca_pem().as_bytes().to_vec()),
-            certificate: Some((pair.cert_pem.into_bytes(), pair.key_pem.into_bytes())),
             ..Access::default()
         };
         let mut config = client::remote::tls_config(&access).map_err(BuildError::KubeletClient)?;
+        config.client_auth_cert_resolver = Arc::clone(pki.shown_to_kubelets()) as _;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let anybody = Access {
             insecure: true,

@@ -17,6 +17,7 @@ mod mutate;
 mod resolve;
 mod review;
 mod source;
+mod trail;
 mod validate;
 mod view;
 

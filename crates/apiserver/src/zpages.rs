@@ -97,7 +97,7 @@ fn flags(core: &Core) -> Map<String, Value> {
             format!("{}s", config.request_timeout.as_secs()),
         ),
         ("secure-port", config.port.to_string()),
-        ("service-account-issuer", config.issuer.clone()),
+        ("service-account-issuer", core.signer.issuer().to_owned()),
         ("service-cluster-ip-range", config.service_cidr.clone()),
         (
             "service-node-port-range",

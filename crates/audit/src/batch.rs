@@ -1,4 +1,5 @@
-//! The webhook backend: events in batches, as `EventList`, to whatever takes them.
+//! A backend that gathers events and passes them on in batches: to a webhook as `EventList`, or
+//! to the log.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,6 +28,8 @@ pub struct BatchConfig {
     pub buffer: usize,
     /// Events in one batch.
     pub size_max: usize,
+    /// Bytes of the events in one batch; `None`: any.
+    pub bytes_max: Option<usize>,
     /// How long a batch waits to become full.
     pub wait_max: Duration,
     /// Batches per second; `None`: no limit.
@@ -42,6 +45,7 @@ impl Default for BatchConfig {
         BatchConfig {
             buffer: 10_000,
             size_max: 400,
+            bytes_max: None,
             wait_max: Duration::from_secs(30),
             throttle: Some(10.0),
             burst: 15,
@@ -51,10 +55,24 @@ impl Default for BatchConfig {
 }
 
 type Sent = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
-type Deliver = Arc<dyn Fn(Bytes) -> Sent + Send + Sync>;
+type Deliver = Arc<dyn Fn(Vec<Bytes>) -> Sent + Send + Sync>;
+
+impl BatchConfig {
+    /// What the log has in mode `batch`: each event as soon as may be.
+    pub fn of_log() -> BatchConfig {
+        BatchConfig {
+            size_max: 1,
+            wait_max: Duration::ZERO,
+            throttle: None,
+            burst: 0,
+            ..BatchConfig::default()
+        }
+    }
+}
 
 /// The backend; a task of the crew sends what it takes.
 pub struct Batch {
+    name: &'static str,
     queue: mpsc::Sender<Bytes>,
     lost: Arc<AtomicU64>,
 }
@@ -65,11 +83,11 @@ impl Batch {
         let client = Client::remote(access)?;
         let rest = access.server.split_once("://").map_or("", |(_, rest)| rest);
         let path = rest.find('/').map_or("/", |at| &rest[at..]).to_owned();
-        let send = move |body: Bytes| -> Sent {
+        let send = move |batch: Vec<Bytes>| -> Sent {
             let (client, path) = (client.clone(), path.clone());
             Box::pin(async move {
                 let media_type = Some("application/json");
-                let body = client::full(body);
+                let body = client::full(list(&batch));
                 let request = client::request::request(Method::POST, &path, media_type, body);
                 let request = request.map_err(|error| error.to_string())?;
                 let sent = tokio::time::timeout(SEND_TIMEOUT, client.bytes(request)).await;
@@ -80,10 +98,30 @@ impl Batch {
                 }
             })
         };
-        Ok(Batch::new(Arc::new(send), config, crew))
+        Ok(Batch::new("webhook", Arc::new(send), config, crew))
     }
 
-    pub(crate) fn new(send: Deliver, config: BatchConfig, crew: &Crew) -> Batch {
+    /// Writes to a log, while requests go on.
+    pub fn log(log: crate::Log, config: BatchConfig, crew: &Crew) -> Batch {
+        let log = Arc::new(log);
+        let send = move |batch: Vec<Bytes>| -> Sent {
+            let log = Arc::clone(&log);
+            Box::pin(async move {
+                let written = tokio::task::spawn_blocking(move || {
+                    batch.into_iter().try_for_each(|event| log.take(event))
+                });
+                written.await.map_err(|error| error.to_string())?
+            })
+        };
+        Batch::new("log", Arc::new(send), config, crew)
+    }
+
+    pub(crate) fn new(
+        name: &'static str,
+        send: Deliver,
+        config: BatchConfig,
+        crew: &Crew,
+    ) -> Batch {
         let (queue, taken) = mpsc::channel(config.buffer.max(1));
         let lost = Arc::new(AtomicU64::new(0));
         let sender = Sender {
@@ -92,10 +130,11 @@ impl Batch {
             allowance: f64::from(config.burst),
             counted: Instant::now(),
             lost: Arc::clone(&lost),
+            held: None,
             config,
         };
-        crew.spawn("audit webhook", sender.run(crew.stop()));
-        Batch { queue, lost }
+        crew.spawn(format!("audit {name}"), sender.run(crew.stop()));
+        Batch { name, queue, lost }
     }
 
     /// Events that were given up after they had been taken.
@@ -106,7 +145,7 @@ impl Batch {
 
 impl Backend for Batch {
     fn name(&self) -> &'static str {
-        "webhook"
+        self.name
     }
 
     fn take(&self, event: Bytes) -> Result<(), String> {
@@ -124,6 +163,8 @@ struct Sender {
     allowance: f64,
     counted: Instant,
     lost: Arc<AtomicU64>,
+    /// The event that did not fit into the last batch.
+    held: Option<Bytes>,
 }
 
 impl Sender {
@@ -139,12 +180,16 @@ impl Sender {
 
     /// The next batch: full, or as old as may be; after the stop what is left, then none.
     async fn batch(&mut self, stop: &base::Stop) -> Option<Vec<Bytes>> {
-        let first = tokio::select! {
-            biased;
-            first = self.queue.recv() => first,
-            () = stop.raised() => self.queue.try_recv().ok(),
+        let first = match self.held.take() {
+            Some(held) => Some(held),
+            None => tokio::select! {
+                biased;
+                first = self.queue.recv() => first,
+                () = stop.raised() => self.queue.try_recv().ok(),
+            },
         };
         let mut batch = vec![first?];
+        let mut bytes = batch.iter().map(Bytes::len).sum::<usize>();
         let due = Instant::now() + self.config.wait_max;
         while batch.len() < self.config.size_max {
             let next = tokio::select! {
@@ -153,10 +198,15 @@ impl Sender {
                 () = tokio::time::sleep_until(due) => None,
                 () = stop.raised() => None,
             };
-            match next {
-                Some(event) => batch.push(event),
-                None => break,
+            let Some(event) = next else {
+                break;
+            };
+            bytes += event.len();
+            if self.config.bytes_max.is_some_and(|most| bytes > most) {
+                self.held = Some(event);
+                break;
             }
+            batch.push(event);
         }
         Some(batch)
     }
@@ -180,11 +230,10 @@ impl Sender {
     }
 
     async fn deliver(&self, batch: &[Bytes], stop: &base::Stop) -> Result<(), String> {
-        let body = list(batch);
         let mut pause = self.config.initial_backoff;
         let mut attempt = 1;
         loop {
-            let why = match (self.send)(body.clone()).await {
+            let why = match (self.send)(batch.to_vec()).await {
                 Ok(()) => return Ok(()),
                 Err(why) => why,
             };
@@ -202,7 +251,7 @@ impl Sender {
 }
 
 /// `EventList` of encoded events.
-fn list(batch: &[Bytes]) -> Bytes {
+pub(crate) fn list(batch: &[Bytes]) -> Bytes {
     let size: usize = batch.iter().map(Bytes::len).sum();
     let mut body = BytesMut::with_capacity(size + batch.len() + 96);
     body.put_slice(b"{\"kind\":\"EventList\",\"apiVersion\":\"audit.k8s.io/v1\",\"metadata\":{},");

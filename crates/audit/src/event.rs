@@ -42,6 +42,20 @@ pub struct Event {
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
+impl Event {
+    /// The same without the objects of request and answer, and with a note that they are gone.
+    pub(crate) fn without_objects(&self) -> Event {
+        let mut event = Event {
+            request_object: None,
+            response_object: None,
+            ..self.clone()
+        };
+        let key = "audit.k8s.io/truncated".to_owned();
+        event.annotations.insert(key, "true".into());
+        event
+    }
+}
+
 impl Default for Event {
     fn default() -> Event {
         Event {

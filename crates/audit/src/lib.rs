@@ -9,6 +9,7 @@ mod log;
 mod policy;
 mod record;
 
+use std::cell::OnceCell;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,10 +30,52 @@ pub trait Backend: Send + Sync {
     fn take(&self, event: Bytes) -> Result<(), String>;
 }
 
+/// A backend, and what is asked of it.
+pub struct Sink {
+    backend: Arc<dyn Backend>,
+    strict: bool,
+    bytes_max: Option<usize>,
+}
+
+impl Sink {
+    /// Takes every event, whole.
+    pub fn new(backend: Arc<dyn Backend>) -> Sink {
+        Sink {
+            backend,
+            strict: false,
+            bytes_max: None,
+        }
+    }
+
+    /// Whether a request must not go on whose arrival cannot be recorded (mode
+    /// `blocking-strict`).
+    pub fn strict(mut self, strict: bool) -> Sink {
+        self.strict = strict;
+        self
+    }
+
+    /// Larger events lose the objects of request and answer, and go if they are still larger.
+    pub fn truncating(mut self, bytes_max: Option<usize>) -> Sink {
+        self.bytes_max = bytes_max;
+        self
+    }
+
+    fn send(&self, event: &Event, whole: &Bytes, cut: &OnceCell<Bytes>) -> Result<(), String> {
+        let Some(most) = self.bytes_max.filter(|most| whole.len() > *most) else {
+            return self.backend.take(whole.clone());
+        };
+        let cut = cut.get_or_init(|| encoded(&event.without_objects()).unwrap_or_default());
+        match cut.len() <= most && !cut.is_empty() {
+            true => self.backend.take(cut.clone()),
+            false => Err(format!("event of {} bytes is too large", whole.len())),
+        }
+    }
+}
+
 /// Policy and backends in force.
 pub struct Audit {
     policy: Policy,
-    backends: Vec<Arc<dyn Backend>>,
+    sinks: Vec<Sink>,
     counts: Counts,
 }
 
@@ -52,11 +95,11 @@ impl std::fmt::Debug for Audit {
 
 impl Audit {
     /// Records by this policy to these backends.
-    pub fn new(policy: Policy, backends: Vec<Arc<dyn Backend>>) -> Arc<Audit> {
-        let errors = backends.iter().map(|_| AtomicU64::new(0)).collect();
+    pub fn new(policy: Policy, sinks: Vec<Sink>) -> Arc<Audit> {
+        let errors = sinks.iter().map(|_| AtomicU64::new(0)).collect();
         Arc::new(Audit {
             policy,
-            backends,
+            sinks,
             counts: Counts {
                 errors,
                 ..Counts::default()
@@ -82,18 +125,21 @@ impl Audit {
         Some(record)
     }
 
-    fn send(&self, event: &Event) {
-        let encoded = match serde_json::to_vec(event) {
-            Ok(encoded) => Bytes::from(encoded),
-            Err(error) => return tracing::error!(%error, "an audit event did not encode"),
+    /// Whether nobody is missing it who must have it.
+    fn send(&self, event: &Event) -> bool {
+        let Some(whole) = encoded(event) else {
+            return false;
         };
         self.counts.events.fetch_add(1, Ordering::Relaxed);
-        for (backend, errors) in self.backends.iter().zip(&self.counts.errors) {
-            if let Err(why) = backend.take(encoded.clone()) {
+        let (mut kept, cut) = (true, OnceCell::new());
+        for (sink, errors) in self.sinks.iter().zip(&self.counts.errors) {
+            if let Err(why) = sink.send(event, &whole, &cut) {
                 errors.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(backend = backend.name(), why, "audit event lost");
+                kept &= !sink.strict;
+                tracing::error!(backend = sink.backend.name(), why, "audit event lost");
             }
         }
+        kept
     }
 
     /// What it counts, in the text form of Prometheus.
@@ -116,14 +162,24 @@ impl Audit {
             );
         }
         text.push_str("# TYPE apiserver_audit_error_total counter\n");
-        for (backend, errors) in self.backends.iter().zip(&self.counts.errors) {
-            let (name, count) = (backend.name(), load(errors));
+        for (sink, errors) in self.sinks.iter().zip(&self.counts.errors) {
+            let (name, count) = (sink.backend.name(), load(errors));
             let _ = writeln!(
                 text,
                 "apiserver_audit_error_total{{plugin=\"{name}\"}} {count}"
             );
         }
         text
+    }
+}
+
+fn encoded(event: &Event) -> Option<Bytes> {
+    match serde_json::to_vec(event) {
+        Ok(bytes) => Some(bytes.into()),
+        Err(error) => {
+            tracing::error!(%error, "an audit event did not encode");
+            None
+        }
     }
 }
 

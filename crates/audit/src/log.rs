@@ -4,9 +4,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
@@ -14,6 +17,8 @@ use crate::Backend;
 
 /// Size at which a file is rotated when none is named, as upstream has it.
 const SIZE_DEFAULT: u64 = 100 << 20;
+/// At the end of the names of compressed files.
+const COMPRESSED: &str = ".gz";
 /// In the names of rotated files, between stem and extension.
 const NAME_TIME: &str = "%Y-%m-%dT%H-%M-%S%.3f";
 
@@ -28,6 +33,8 @@ pub struct LogConfig {
     pub backups_max: usize,
     /// Rotated files older than this go.
     pub age_max: Option<Duration>,
+    /// Whether rotated files are compressed by gzip.
+    pub compress: bool,
 }
 
 /// The log.
@@ -36,6 +43,8 @@ pub struct Log {
     sink: Mutex<Sink>,
     /// The time in the newest rotated file's name: later ones must sort after it.
     rotated: Mutex<Timestamp>,
+    /// Compresses what was rotated last.
+    compressing: Mutex<Option<JoinHandle<()>>>,
 }
 
 enum Sink {
@@ -59,6 +68,7 @@ impl Log {
             config,
             sink: Mutex::new(sink),
             rotated: Mutex::new(Timestamp::UNIX_EPOCH),
+            compressing: Mutex::default(),
         })
     }
 
@@ -97,13 +107,29 @@ impl Log {
             let target = format!("{stem}-{}{extension}", now.strftime(NAME_TIME));
             let target = path.with_file_name(target);
             if !target.exists() {
-                std::fs::rename(path, target)?;
+                std::fs::rename(path, &target)?;
+                self.compress(target);
                 break;
             }
             now += Duration::from_millis(1);
         }
         *newest = now;
         self.prune()
+    }
+
+    /// Compresses a rotated file beside the requests that go on; one at a time.
+    fn compress(&self, path: PathBuf) {
+        if !self.config.compress {
+            return;
+        }
+        let mut compressing = self.compressing.lock();
+        let before = compressing.take();
+        *compressing = Some(std::thread::spawn(move || {
+            before.map(JoinHandle::join);
+            if let Err(error) = compressed(&path) {
+                tracing::error!(%error, path = %path.display(), "audit log is not compressed");
+            }
+        }));
     }
 
     fn prune(&self) -> io::Result<()> {
@@ -117,7 +143,10 @@ impl Log {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let middle = name.strip_prefix(&format!("{stem}-"));
-            let middle = middle.and_then(|rest| rest.strip_suffix(&extension));
+            let middle = middle.and_then(|rest| {
+                let plain = rest.strip_suffix(COMPRESSED).unwrap_or(rest);
+                plain.strip_suffix(&extension)
+            });
             if middle.is_some_and(|time| time.len() == 23 && time.as_bytes()[10] == b'T') {
                 backups.push((name, entry.path(), entry.metadata()?.modified()?));
             }
@@ -139,6 +168,32 @@ impl Log {
         }
         Ok(())
     }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.compressing.lock().take().map(JoinHandle::join);
+    }
+}
+
+/// Replaces a file by its compressed form.
+fn compressed(path: &Path) -> io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(COMPRESSED);
+    let target = PathBuf::from(name);
+    let mut options = OpenOptions::new();
+    let file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&target)?;
+    let mut sink = GzEncoder::new(file, Compression::default());
+    let done = File::open(path)
+        .and_then(|mut plain| io::copy(&mut plain, &mut sink))
+        .and_then(|_| sink.finish()?.sync_all());
+    // One of the two goes: the old one if the new one is whole, else the new one.
+    std::fs::remove_file(if done.is_ok() { path } else { &target })?;
+    done
 }
 
 impl Backend for Log {

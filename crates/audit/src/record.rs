@@ -21,6 +21,7 @@ pub struct Record {
     ruling: Ruling,
     event: Mutex<Event>,
     ended: AtomicBool,
+    lost: AtomicBool,
 }
 
 impl std::fmt::Debug for Record {
@@ -36,7 +37,14 @@ impl Record {
             ruling,
             event: Mutex::new(event),
             ended: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
         }
+    }
+
+    /// Whether the request's arrival is missing somewhere where it must not be: then it must not
+    /// go on.
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// How much is recorded.
@@ -123,7 +131,10 @@ impl Record {
             Stage::RequestReceived => event.request_received_timestamp.clone(),
             _ => meta::time::now_micro(),
         };
-        self.audit.send(&event);
+        let kept = self.audit.send(&event);
+        if !kept && stage == Stage::RequestReceived {
+            self.lost.store(true, Ordering::Relaxed);
+        }
     }
 
     fn raw(&self, tree: &Value) -> Option<Box<RawValue>> {

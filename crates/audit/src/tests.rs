@@ -138,7 +138,10 @@ fn event() -> Event {
 fn events_hold_what_their_level_says() {
     let kept = Arc::new(Kept::default());
     let policy = Policy::parse(POLICY).unwrap();
-    let audit = Audit::new(policy, vec![Arc::clone(&kept) as Arc<dyn Backend>]);
+    let audit = Audit::new(
+        policy,
+        vec![Sink::new(Arc::clone(&kept) as Arc<dyn Backend>)],
+    );
     let object = json!({"metadata": {"name": "x", "uid": "u", "managedFields": [1]}, "data": 1});
     let record = audit
         .begin(&resource("update", "configmaps", ""), event)
@@ -212,7 +215,7 @@ fn files_are_rotated_and_old_ones_go() {
         path: folder.path().join("audit.log"),
         size_max: 25,
         backups_max: 2,
-        age_max: None,
+        ..LogConfig::default()
     };
     let log = Log::open(config.clone()).unwrap();
     for line in 0..9 {
@@ -246,12 +249,12 @@ async fn batches_are_bounded_and_tried_again() {
     let sent: Arc<Mutex<Vec<Value>>> = Arc::default();
     let tries = Arc::new(AtomicU64::new(0));
     let (own, count) = (Arc::clone(&sent), Arc::clone(&tries));
-    let send = move |body: Bytes| -> std::pin::Pin<Box<dyn Future<Output = _> + Send>> {
+    let send = move |batch: Vec<Bytes>| -> std::pin::Pin<Box<dyn Future<Output = _> + Send>> {
         let first = count.fetch_add(1, Ordering::Relaxed) == 0;
         if !first {
             own.lock()
                 .unwrap()
-                .push(serde_json::from_slice(&body).unwrap());
+                .push(serde_json::from_slice(&super::batch::list(&batch)).unwrap());
         }
         Box::pin(std::future::ready(match first {
             true => Err("not now".to_owned()),
@@ -265,7 +268,7 @@ async fn batches_are_bounded_and_tried_again() {
         initial_backoff: Duration::from_secs(10),
         ..BatchConfig::default()
     };
-    let batch = Batch::new(Arc::new(send), config, &crew);
+    let batch = Batch::new("webhook", Arc::new(send), config, &crew);
     for at in 0..3 {
         batch.take(format!("{{\"at\":{at}}}").into()).unwrap();
     }
@@ -289,4 +292,113 @@ async fn batches_are_bounded_and_tried_again() {
         (Some("EventList"), 0)
     );
     assert_eq!(tries.load(Ordering::Relaxed), 4);
+}
+
+/// Takes nothing.
+struct Broken;
+
+impl Backend for Broken {
+    fn name(&self) -> &'static str {
+        "log"
+    }
+    fn take(&self, _event: Bytes) -> Result<(), String> {
+        Err("disk full".into())
+    }
+}
+
+#[test]
+fn large_events_are_cut_and_strict_sinks_must_have_theirs() {
+    let kept = Arc::new(Kept::default());
+    let small = Sink::new(Arc::clone(&kept) as Arc<dyn Backend>).truncating(Some(600));
+    let policy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: RequestResponse}]\n";
+    let audit = Audit::new(Policy::parse(policy).unwrap(), vec![small]);
+    let large = json!({"data": "x".repeat(1000)});
+    let record = audit
+        .begin(&resource("update", "configmaps", ""), event)
+        .unwrap();
+    record.request_object(&large);
+    record.stage(Stage::ResponseComplete);
+    let cut = kept.0.lock().unwrap().pop().unwrap();
+    assert_eq!(
+        cut["annotations"],
+        json!({"audit.k8s.io/truncated": "true"})
+    );
+    assert_eq!(cut.get("requestObject"), None);
+    record.annotate("long", "x".repeat(1000));
+    assert!(!record.is_lost());
+    for (strict, lost) in [(false, false), (true, true)] {
+        let broken = Sink::new(Arc::new(Broken)).strict(strict);
+        let audit = Audit::new(Policy::parse(policy).unwrap(), vec![broken]);
+        let record = audit.begin(&resource("get", "pods", ""), event).unwrap();
+        assert_eq!(record.is_lost(), lost);
+        let metrics = audit.metrics();
+        assert!(
+            metrics.contains("apiserver_audit_error_total{plugin=\"log\"} 1"),
+            "{metrics}"
+        );
+    }
+}
+
+#[test]
+fn rotated_files_are_compressed() {
+    use std::io::Read;
+    let folder = tempfile::tempdir().unwrap();
+    let config = LogConfig {
+        path: folder.path().join("audit.log"),
+        size_max: 25,
+        backups_max: 2,
+        compress: true,
+        ..LogConfig::default()
+    };
+    let log = Log::open(config).unwrap();
+    for line in 0..9 {
+        log.take(format!("line-{line}---").into()).unwrap();
+    }
+    drop(log);
+    let names = std::fs::read_dir(folder.path()).unwrap();
+    let mut names: Vec<_> = names.map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    let text = |path: &std::path::Path| {
+        let mut text = String::new();
+        let file = std::fs::File::open(path).unwrap();
+        flate2::read::GzDecoder::new(file)
+            .read_to_string(&mut text)
+            .unwrap();
+        text
+    };
+    let [old @ .., current] = names.as_slice() else {
+        panic!("no files");
+    };
+    assert!(
+        old.iter()
+            .all(|path| path.to_string_lossy().ends_with(".log.gz")),
+        "{old:?}"
+    );
+    assert_eq!(text(old.last().unwrap()), "line-6---\nline-7---\n");
+    assert_eq!(std::fs::read_to_string(current).unwrap(), "line-8---\n");
+}
+
+#[tokio::test]
+async fn a_log_in_batches_has_all_at_the_end() {
+    let crew = base::Crew::new();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    let config = LogConfig {
+        path: path.clone(),
+        ..LogConfig::default()
+    };
+    let log = Log::open(config).unwrap();
+    let limits = BatchConfig {
+        size_max: 100,
+        bytes_max: Some(10),
+        ..BatchConfig::of_log()
+    };
+    let batch = Batch::log(log, limits, &crew);
+    for line in 0..5 {
+        batch.take(format!("line-{line}").into()).unwrap();
+    }
+    crew.stop().raise();
+    crew.finished().await.unwrap();
+    let text = std::fs::read_to_string(path).unwrap();
+    assert_eq!(text, "line-0\nline-1\nline-2\nline-3\nline-4\n");
 }

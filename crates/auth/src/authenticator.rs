@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -52,9 +53,9 @@ pub struct Authenticator {
     signer: Arc<TokenSigner>,
     trust: Arc<Trust>,
     request_headers: Option<RequestHeaders>,
-    static_tokens: HashMap<Digest, Identity>,
+    static_tokens: ArcSwap<HashMap<Digest, Identity>>,
     bootstrap_tokens: bool,
-    foreign: Vec<Arc<dyn ForeignTokens>>,
+    foreign: ArcSwap<Vec<Arc<dyn ForeignTokens>>>,
     anonymous: Anonymous,
     opened: Mutex<Memory>,
 }
@@ -81,9 +82,9 @@ impl Authenticator {
             signer,
             trust: Arc::default(),
             request_headers: None,
-            static_tokens: HashMap::new(),
+            static_tokens: ArcSwap::default(),
             bootstrap_tokens: false,
-            foreign: Vec::new(),
+            foreign: ArcSwap::default(),
             anonymous: Anonymous {
                 enabled: true,
                 paths: Vec::new(),
@@ -96,6 +97,11 @@ impl Authenticator {
     pub fn trust(mut self, trust: Arc<Trust>) -> Authenticator {
         self.trust = trust;
         self
+    }
+
+    /// The authorities of clients and of front proxies that are believed now, PEM.
+    pub fn believed(&self) -> (Arc<String>, Arc<String>) {
+        self.trust.texts()
     }
 
     /// Which headers a front proxy names users by.
@@ -117,13 +123,27 @@ impl Authenticator {
     }
 
     /// Adds somebody who knows further tokens; asked in the order added.
-    pub fn foreign(mut self, foreign: Arc<dyn ForeignTokens>) -> Authenticator {
-        self.foreign.push(foreign);
+    pub fn foreign(self, foreign: Arc<dyn ForeignTokens>) -> Authenticator {
+        let mut all = self.foreign.load().as_ref().clone();
+        all.push(foreign);
+        self.replace_foreign(all);
         self
     }
 
-    /// Adds the tokens of a file in upstream's format (`--token-auth-file`).
-    pub fn static_tokens(mut self, csv: &str) -> Result<Authenticator, TokenFileError> {
+    /// Asks these about further tokens from now on.
+    pub fn replace_foreign(&self, foreign: Vec<Arc<dyn ForeignTokens>>) {
+        self.foreign.store(Arc::new(foreign));
+    }
+
+    /// Knows the tokens of a file in upstream's format (`--token-auth-file`).
+    pub fn static_tokens(self, csv: &str) -> Result<Authenticator, TokenFileError> {
+        self.replace_static_tokens(csv)?;
+        Ok(self)
+    }
+
+    /// Knows these tokens of a file, and no others, from now on.
+    pub fn replace_static_tokens(&self, csv: &str) -> Result<(), TokenFileError> {
+        let mut tokens = HashMap::new();
         for (index, line) in csv.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
@@ -131,9 +151,10 @@ impl Authenticator {
             }
             let bad = || TokenFileError { line: index + 1 };
             let (token, identity) = static_token(line).ok_or_else(bad)?;
-            self.static_tokens.insert(hash(&token), identity);
+            tokens.insert(hash(&token), identity);
         }
-        Ok(self)
+        self.static_tokens.store(Arc::new(tokens));
+        Ok(())
     }
 
     /// The user of a request for `path` that came over the connection of `peer`.
@@ -223,7 +244,7 @@ impl Authenticator {
             Err(TokenError::Foreign) => {}
             Err(refused) => error = refused,
         }
-        for foreign in &self.foreign {
+        for foreign in self.foreign.load_full().iter() {
             match foreign.authenticate(token, audiences).await {
                 Ok(Some(mut bearer)) => {
                     // Who knows no audiences speaks for the API server.
@@ -255,7 +276,7 @@ impl Authenticator {
         lookup: &dyn TokenLookup,
     ) -> Result<Bearer, TokenError> {
         let key = hash(token);
-        if let Some(identity) = self.static_tokens.get(&key) {
+        if let Some(identity) = self.static_tokens.load().get(&key) {
             return self.for_us(identity.clone(), audiences);
         }
         if let Some((id, _)) = bootstrap_token::split(token).filter(|_| self.bootstrap_tokens) {

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use meta::{Names, Object, Reason, Status};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::abac::Policies;
 use crate::access_webhook::AccessWebhook;
+use crate::answers::Answers;
 use crate::identity::{Attributes, Decision, Identity};
 use crate::node::NodeGraph;
 use crate::rbac::{GROUP, Rbac, RoleRef, Rule, rules_of, rules_review};
@@ -30,7 +32,7 @@ pub enum Mode {
 pub struct Authorizer {
     pub rbac: Rbac,
     pub nodes: NodeGraph,
-    modes: Vec<Mode>,
+    modes: ArcSwap<Vec<Mode>>,
 }
 
 impl Default for Authorizer {
@@ -60,8 +62,19 @@ impl Authorizer {
         Authorizer {
             rbac: Rbac::default(),
             nodes: NodeGraph::default(),
-            modes,
+            modes: ArcSwap::from_pointee(modes),
         }
+    }
+
+    /// Lets these decide from now on, in this order.
+    pub fn replace(&self, modes: Vec<Mode>) {
+        self.modes.store(Arc::new(modes));
+    }
+
+    /// Whether somebody is asked who may take a while.
+    pub fn asks_webhooks(&self) -> bool {
+        let modes = self.modes.load();
+        modes.iter().any(|mode| matches!(mode, Mode::Webhook(_)))
     }
 
     /// A new or changed object of one of [`Authorizer::WATCHES`].
@@ -78,11 +91,27 @@ impl Authorizer {
 
     /// Whether anybody in this process allows it; webhooks are not asked.
     pub fn authorize(&self, identity: &Identity, asked: &Attributes) -> Decision {
+        self.authorize_known(identity, asked, None)
+    }
+
+    /// The same, where webhooks have been asked before. A question they have not been asked is
+    /// noted in `answers`; what is said then is of no worth.
+    pub fn authorize_known(
+        &self,
+        identity: &Identity,
+        asked: &Attributes,
+        answers: Option<&Answers>,
+    ) -> Decision {
         let mut reasons = Vec::new();
         if identity.is_in(SUPERUSERS) {
             return Decision::Allow(String::new());
         }
-        for mode in &self.modes {
+        for mode in self.modes.load().iter() {
+            if let (Mode::Webhook(_), Some(answers)) = (mode, answers) {
+                // Whoever comes behind the webhook has been asked together with it.
+                let nothing = Decision::NoOpinion(String::new());
+                return answers.get(identity, asked).unwrap_or(nothing);
+            }
             if let Some(decision) = self.step(mode, identity, asked)
                 && let Some(end) = settled(decision, &mut reasons)
             {
@@ -95,15 +124,12 @@ impl Authorizer {
     /// Whether anybody allows it, webhooks included. [`crate::forbidden`] makes the answer when
     /// nobody does.
     pub async fn decide(&self, identity: &Identity, asked: &Attributes) -> Decision {
-        let asks = self
-            .modes
-            .iter()
-            .any(|mode| matches!(mode, Mode::Webhook(_)));
-        if !asks || identity.is_in(SUPERUSERS) {
+        if !self.asks_webhooks() || identity.is_in(SUPERUSERS) {
             return self.authorize(identity, asked);
         }
+        let modes = self.modes.load_full();
         let mut reasons = Vec::new();
-        for mode in &self.modes {
+        for mode in modes.iter() {
             let decision = match mode {
                 Mode::Webhook(webhook) => Some(webhook.authorize(identity, asked).await),
                 mode => self.step(mode, identity, asked),
@@ -143,7 +169,7 @@ impl Authorizer {
     pub fn rules_review(&self, identity: &Identity, namespace: &str) -> Value {
         let (mut rules, mut unknown) = (Vec::new(), Vec::new());
         let everything = || full_authority().to_vec();
-        for mode in &self.modes {
+        for mode in self.modes.load().iter() {
             match mode {
                 Mode::Rbac => rules.extend(self.rbac.rules_for(identity, namespace)),
                 Mode::Abac(policies) => rules.extend(policies.rules_for(identity, namespace)),
@@ -161,7 +187,7 @@ impl Authorizer {
 
     /// Refuses a write to a role or binding that would hand out permissions which the writer does
     /// not hold. Call it for creations and updates of the four kinds, after authorization.
-    pub fn check_escalation(
+    pub async fn check_escalation(
         &self,
         identity: &Identity,
         names: &Names,
@@ -173,15 +199,19 @@ impl Authorizer {
             return Ok(());
         }
         match names.plural.as_str() {
-            "roles" | "clusterroles" => self.check_role(identity, names, namespace, object, old),
+            "roles" | "clusterroles" => {
+                let checked = self.check_role(identity, names, namespace, object, old);
+                checked.await
+            }
             "rolebindings" | "clusterrolebindings" => {
-                self.check_binding(identity, names, namespace, object)
+                let checked = self.check_binding(identity, names, namespace, object);
+                checked.await
             }
             _ => Ok(()),
         }
     }
 
-    fn check_role(
+    async fn check_role(
         &self,
         identity: &Identity,
         names: &Names,
@@ -191,7 +221,8 @@ impl Authorizer {
     ) -> Result<(), Status> {
         // A creation's URL names nothing, and so does its right to escalate.
         let name = old.map(Object::name).unwrap_or_default();
-        if self.may(identity, "escalate", &names.plural, namespace, name) {
+        let may = self.may(identity, "escalate", &names.plural, namespace, name);
+        if may.await {
             return Ok(());
         }
         let refused = |why: String| Status::forbidden(names, object.name(), &why);
@@ -209,7 +240,7 @@ impl Authorizer {
         Ok(())
     }
 
-    fn check_binding(
+    async fn check_binding(
         &self,
         identity: &Identity,
         names: &Names,
@@ -224,7 +255,8 @@ impl Authorizer {
             // Validation has the better words for it.
             _ => return Ok(()),
         };
-        if self.may(identity, "bind", plural, namespace, &role_ref.name) {
+        let may = self.may(identity, "bind", plural, namespace, &role_ref.name);
+        if may.await {
             return Ok(());
         }
         let Some(rules) = self.rbac.role(&role_ref, namespace) else {
@@ -241,7 +273,7 @@ impl Authorizer {
         held.map_err(|why| Status::forbidden(names, object.name(), &why))
     }
 
-    fn may(
+    async fn may(
         &self,
         identity: &Identity,
         verb: &str,
@@ -258,7 +290,7 @@ impl Authorizer {
             name: name.into(),
             ..Attributes::default()
         };
-        matches!(self.authorize(identity, &asked), Decision::Allow(_))
+        matches!(self.decide(identity, &asked).await, Decision::Allow(_))
     }
 }
 

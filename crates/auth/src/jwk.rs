@@ -6,7 +6,10 @@ use aws_lc_rs::signature::{
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
+use x509_parser::prelude::FromDer;
+use x509_parser::public_key::PublicKey;
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 /// Signature algorithms that tokens may use.
 pub const ALGORITHMS: [&str; 9] = [
@@ -16,10 +19,10 @@ pub const ALGORITHMS: [&str; 9] = [
 const KEYS_MAX: usize = 256;
 
 /// The keys of an issuer.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct KeySet(Vec<Key>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Key {
     id: String,
     /// The only algorithm it may be used with, if it says one.
@@ -27,7 +30,7 @@ struct Key {
     material: Material,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Material {
     Rsa {
         modulus: Vec<u8>,
@@ -94,6 +97,49 @@ struct Raw {
 }
 
 impl KeySet {
+    /// Of public keys as certificates hold them (SubjectPublicKeyInfo, DER), named as upstream
+    /// names them: by a digest. What is neither RSA nor on a known curve is `None`.
+    pub(crate) fn of_public_keys(ders: &[Vec<u8>]) -> Option<KeySet> {
+        let keys = ders.iter().map(|der| key_of_der(der));
+        Some(KeySet(keys.collect::<Option<Vec<_>>>()?))
+    }
+
+    /// The document that others read such keys from.
+    pub(crate) fn document(&self) -> Value {
+        let shown = self.0.iter().map(|key| {
+            let mut shown = json!({"use": "sig", "kid": key.id, "alg": key.algorithm});
+            let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+            match &key.material {
+                Material::Rsa { modulus, exponent } => {
+                    shown["kty"] = "RSA".into();
+                    shown["n"] = text(modulus).into();
+                    shown["e"] = text(exponent).into();
+                }
+                Material::Ec { curve, point } => {
+                    let (x, y) = point.split_at(point.len().div_ceil(2));
+                    shown["kty"] = "EC".into();
+                    shown["crv"] = curve.as_str().into();
+                    shown["x"] = text(x.get(1..).unwrap_or_default()).into();
+                    shown["y"] = text(y).into();
+                }
+            }
+            shown
+        });
+        json!({"keys": shown.collect::<Vec<_>>()})
+    }
+
+    /// The algorithms of all keys, each once, in order.
+    pub(crate) fn algorithms(&self) -> Vec<&str> {
+        let all: std::collections::BTreeSet<&str> =
+            self.0.iter().map(|key| key.algorithm.as_str()).collect();
+        all.into_iter().collect()
+    }
+
+    /// Whether there is a key of this name; without a name, any.
+    pub(crate) fn has(&self, id: &str) -> bool {
+        self.0.iter().any(|key| id.is_empty() || key.id == id)
+    }
+
     /// Reads a key set; keys of kinds that are not known are left out.
     pub fn parse(json: &[u8]) -> Result<KeySet, serde_json::Error> {
         let document: Document = serde_json::from_slice(json)?;
@@ -140,6 +186,43 @@ fn key_of(raw: Raw) -> Option<Key> {
     Some(Key {
         id: raw.kid,
         algorithm: raw.alg,
+        material,
+    })
+}
+
+/// What a key is called: the digest of how a certificate holds it.
+pub(crate) fn key_id(public_key: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, public_key);
+    URL_SAFE_NO_PAD.encode(digest)
+}
+
+fn key_of_der(der: &[u8]) -> Option<Key> {
+    let (_, info) = SubjectPublicKeyInfo::from_der(der).ok()?;
+    let (algorithm, material) = match info.parsed().ok()? {
+        PublicKey::RSA(key) => {
+            let bare = |number: &[u8]| match number {
+                [0, rest @ ..] => rest.to_vec(),
+                whole => whole.to_vec(),
+            };
+            let (modulus, exponent) = (bare(key.modulus), bare(key.exponent));
+            ("RS256", Material::Rsa { modulus, exponent })
+        }
+        PublicKey::EC(point) => {
+            let curve = info.algorithm.parameters.as_ref()?.as_oid().ok()?;
+            let (algorithm, curve) = match curve.to_id_string().as_str() {
+                "1.2.840.10045.3.1.7" => ("ES256", "P-256"),
+                "1.3.132.0.34" => ("ES384", "P-384"),
+                "1.3.132.0.35" => ("ES512", "P-521"),
+                _ => return None,
+            };
+            let (curve, point) = (curve.to_owned(), point.data().to_vec());
+            (algorithm, Material::Ec { curve, point })
+        }
+        _ => return None,
+    };
+    Some(Key {
+        id: key_id(der),
+        algorithm: algorithm.into(),
         material,
     })
 }

@@ -7,18 +7,21 @@
 
 pub mod abac;
 pub mod access_webhook;
+pub mod answers;
 pub mod authenticator;
 pub mod authorization;
 pub mod authorizer;
 pub mod bootstrap;
 pub mod bootstrap_token;
 pub mod certificate;
+pub mod ciphers;
 pub mod csr;
 mod der;
 pub mod front_proxy;
 pub mod identity;
 pub mod jwk;
 pub mod jwt;
+mod keys;
 pub mod kubeconfig;
 mod memo;
 pub mod node;
@@ -29,6 +32,7 @@ pub mod tls;
 pub mod token;
 pub mod token_webhook;
 
+pub use answers::Answers;
 pub use authenticator::{Anonymous, Authenticator, ForeignTokens};
 pub use authorizer::{Authorizer, Mode};
 pub use front_proxy::RequestHeaders;

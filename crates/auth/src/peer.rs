@@ -22,6 +22,8 @@ use crate::tls::{TlsError, certificates};
 pub struct Trust {
     clients: ArcSwapOption<Verifier>,
     proxies: ArcSwapOption<Verifier>,
+    clients_pem: ArcSwap<String>,
+    proxies_pem: ArcSwap<String>,
     /// Counts changes.
     generation: AtomicU64,
 }
@@ -61,6 +63,7 @@ impl Trust {
     /// Believes these authorities of clients from now on.
     pub fn set_clients(&self, pem: &str) -> Result<(), TlsError> {
         self.clients.store(verifier(pem)?);
+        self.clients_pem.store(Arc::new(pem.to_owned()));
         self.generation.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
@@ -68,8 +71,14 @@ impl Trust {
     /// Believes these authorities of front proxies from now on.
     pub fn set_proxies(&self, pem: &str) -> Result<(), TlsError> {
         self.proxies.store(verifier(pem)?);
+        self.proxies_pem.store(Arc::new(pem.to_owned()));
         self.generation.fetch_add(1, Ordering::AcqRel);
         Ok(())
+    }
+
+    /// The authorities of clients and of front proxies, PEM.
+    pub fn texts(&self) -> (Arc<String>, Arc<String>) {
+        (self.clients_pem.load_full(), self.proxies_pem.load_full())
     }
 
     /// What a peer's certificate proves now.

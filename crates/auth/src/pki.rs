@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use rcgen::KeyPair;
 
 use crate::certificate::{self, Authority, CertificateError, Pair, Subject, Usage};
+use crate::tls::{ClientCertificate, TlsError};
 use crate::token::{TokenError, TokenSigner};
 
 /// Names under which every API server is reached, besides those the user gives.
@@ -41,8 +42,18 @@ pub enum PkiError {
     KeyMissing(PathBuf),
     #[error("cannot issue a certificate: {0}")]
     Issue(#[from] CertificateError),
+    #[error("{0}")]
+    Tls(#[from] TlsError),
     #[error("{path}: {error}")]
     SigningKey { path: PathBuf, error: TokenError },
+}
+
+/// A pair that [`Pki`] keeps for the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Own {
+    Serving,
+    Admin,
+    FrontProxyClient,
 }
 
 /// The cluster's keys and certificates.
@@ -54,6 +65,8 @@ pub struct Pki {
     serving: Pair,
     admin: Pair,
     front_proxy_client: Pair,
+    shown_to_servers: Arc<ClientCertificate>,
+    shown_to_kubelets: Arc<ClientCertificate>,
     signing_key: String,
     signing_path: PathBuf,
 }
@@ -72,11 +85,15 @@ impl Pki {
         let admin = client("kubernetes-admin", &["system:masters"]);
         let proxy = client("front-proxy-client", &[]);
         let (signing_key, signing_path) = signing_key(dir)?;
+        let proxy_pair = leaf(dir, "front-proxy-client", &front_proxy, &proxy, now)?;
+        let kubelet_pair = authority.issue(&kubelet_client())?;
         Ok(Pki {
+            shown_to_servers: Arc::new(ClientCertificate::new(&proxy_pair)?),
+            shown_to_kubelets: Arc::new(ClientCertificate::new(&kubelet_pair)?),
+            front_proxy_client: proxy_pair,
             dir: dir.to_owned(),
             serving: leaf(dir, "apiserver", &authority, &serving, now)?,
             admin: leaf(dir, "admin", &authority, &admin, now)?,
-            front_proxy_client: leaf(dir, "front-proxy-client", &front_proxy, &proxy, now)?,
             authority: Arc::new(authority),
             front_proxy,
             signing_key,
@@ -85,15 +102,35 @@ impl Pki {
         })
     }
 
-    /// The API server's and the administrator's pairs as they should be at `now`: those that end
-    /// soon are issued anew, in their files too.
-    pub fn renewed(&self, now: Timestamp) -> Result<(Pair, Pair), PkiError> {
-        let admin = client("kubernetes-admin", &["system:masters"]);
-        let serving = server(&self.hosts);
-        Ok((
-            leaf(&self.dir, "apiserver", &self.authority, &serving, now)?,
-            leaf(&self.dir, "admin", &self.authority, &admin, now)?,
-        ))
+    /// A pair as it should be at `now`: one that ends soon is issued anew, in its files too.
+    pub fn renewed(&self, which: Own, now: Timestamp) -> Result<Pair, PkiError> {
+        let (stem, authority, subject) = match which {
+            Own::Serving => ("apiserver", &*self.authority, server(&self.hosts)),
+            Own::Admin => {
+                let subject = client("kubernetes-admin", &["system:masters"]);
+                ("admin", &*self.authority, subject)
+            }
+            Own::FrontProxyClient => {
+                let subject = client("front-proxy-client", &[]);
+                ("front-proxy-client", &self.front_proxy, subject)
+            }
+        };
+        leaf(&self.dir, stem, authority, &subject, now)
+    }
+
+    /// The certificate that other API servers are shown; it may be replaced.
+    pub fn shown_to_servers(&self) -> &Arc<ClientCertificate> {
+        &self.shown_to_servers
+    }
+
+    /// The certificate that kubelets know the API server by; it may be replaced.
+    pub fn shown_to_kubelets(&self) -> &Arc<ClientCertificate> {
+        &self.shown_to_kubelets
+    }
+
+    /// A new pair for [`Pki::shown_to_kubelets`], which is in no file.
+    pub fn new_kubelet_client(&self) -> Result<Pair, PkiError> {
+        Ok(self.authority.issue(&kubelet_client())?)
     }
 
     /// The cluster's authority: signs servers and clients.
@@ -163,11 +200,18 @@ impl Pki {
         })?)
     }
 
-    /// A pair in the files `<stem>.crt` and `<stem>.key` of `dir`, made or renewed as needed:
-    /// what [`Pki::issue_client`] and [`Pki::issue_serving`] give, but kept over restarts.
-    pub fn keep(&self, dir: &Path, stem: &str, subject: &Subject<'_>) -> Result<Pair, PkiError> {
+    /// A pair in the files `<stem>.crt` and `<stem>.key` of `dir`, made or renewed as it should
+    /// be at `now`: what [`Pki::issue_client`] and [`Pki::issue_serving`] give, but kept over
+    /// restarts.
+    pub fn keep(
+        &self,
+        dir: &Path,
+        stem: &str,
+        subject: &Subject<'_>,
+        now: Timestamp,
+    ) -> Result<Pair, PkiError> {
         std::fs::create_dir_all(dir).map_err(|error| at(dir, error))?;
-        leaf(dir, stem, &self.authority, subject, Timestamp::now())
+        leaf(dir, stem, &self.authority, subject, now)
     }
 }
 
@@ -178,6 +222,10 @@ fn server(hosts: &BTreeSet<String>) -> Subject<'static> {
         hosts: hosts.clone(),
         usage: Usage::Server,
     }
+}
+
+fn kubelet_client() -> Subject<'static> {
+    client("kube-apiserver-kubelet-client", &["system:masters"])
 }
 
 fn client<'a>(common_name: &'a str, organizations: &'a [&'a str]) -> Subject<'a> {
@@ -390,15 +438,24 @@ mod tests {
     fn what_ends_soon_is_issued_anew() {
         let dir = tempfile::tempdir().unwrap();
         let pki = open(dir.path(), &[]);
-        let (serving, admin) = pki.renewed(Timestamp::now()).unwrap();
-        assert_eq!((&serving, &admin), (pki.serving(), pki.admin()));
-        let end = facts(&serving.cert_pem).unwrap().not_after;
-        let late = Timestamp::from_second(end - 10 * 24 * 3600).unwrap();
-        let (serving, admin) = pki.renewed(late).unwrap();
-        assert!(serving != *pki.serving() && admin != *pki.admin());
-        // They are in the files, under the same authority and names.
+        let own = [
+            (Own::Serving, pki.serving()),
+            (Own::Admin, pki.admin()),
+            (Own::FrontProxyClient, pki.front_proxy_client()),
+        ];
+        let mut anew = Vec::new();
+        for (which, pair) in own {
+            assert_eq!(pki.renewed(which, Timestamp::now()).unwrap(), *pair);
+            let end = facts(&pair.cert_pem).unwrap().not_after;
+            let late = Timestamp::from_second(end - 10 * 24 * 3600).unwrap();
+            let renewed = pki.renewed(which, late).unwrap();
+            assert_ne!(renewed, *pair);
+            anew.push(renewed);
+        }
+        // They are in the files, under the same authorities and names.
         let again = open(dir.path(), &[]);
-        assert_eq!((&serving, &admin), (again.serving(), again.admin()));
+        let kept = [again.serving(), again.admin(), again.front_proxy_client()];
+        assert_eq!(anew.iter().collect::<Vec<_>>(), kept);
         assert_eq!(again.ca_pem(), pki.ca_pem());
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use rustls::client::ResolvesClientCert;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
@@ -15,6 +16,7 @@ use rustls::{
 };
 
 use crate::certificate::{Pair, facts};
+use crate::ciphers::{Spoken, SpokenError};
 use crate::pki::Pki;
 
 /// TLS cannot be set up.
@@ -28,20 +30,25 @@ pub enum TlsError {
     Serving(String),
     #[error("client authority: {0}")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
+    #[error("{0}")]
+    Spoken(#[from] SpokenError),
 }
 
 /// TLS 1.2 and 1.3, HTTP/2 and 1.1; clients may show any certificate, of which they must hold the
 /// key. What it proves is for [`crate::Trust`] to say, request by request.
 pub fn server_config(pki: &Pki) -> Result<Arc<ServerConfig>, TlsError> {
     let certificates = Arc::new(ServingCertificates::new(pki.serving())?);
-    open_config(certificates)
+    open_config(certificates, &Spoken::default())
 }
 
-/// The same over certificates that may change.
-pub fn open_config(certificates: Arc<ServingCertificates>) -> Result<Arc<ServerConfig>, TlsError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+/// The same over certificates that may change, in chosen versions and ciphers.
+pub fn open_config(
+    certificates: Arc<ServingCertificates>,
+    spoken: &Spoken,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(spoken.provider());
     let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()?
+        .with_protocol_versions(spoken.versions())?
         .with_client_cert_verifier(Arc::new(AnyHolder(provider)))
         .with_cert_resolver(certificates);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -124,6 +131,34 @@ impl ResolvesServerCert for ServingCertificates {
     }
 }
 
+/// What this process shows to servers that it dials; may be replaced at any time.
+#[derive(Debug)]
+pub struct ClientCertificate(ArcSwap<CertifiedKey>);
+
+impl ClientCertificate {
+    /// Shows this one.
+    pub fn new(pair: &Pair) -> Result<ClientCertificate, TlsError> {
+        Ok(ClientCertificate(ArcSwap::new(certified(pair)?)))
+    }
+
+    /// Shows this one from now on.
+    pub fn set(&self, pair: &Pair) -> Result<(), TlsError> {
+        self.0.store(certified(pair)?);
+        Ok(())
+    }
+}
+
+impl ResolvesClientCert for ClientCertificate {
+    fn resolve(&self, _hints: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let own = self.0.load_full();
+        own.key.choose_scheme(schemes).is_some().then_some(own)
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
 /// Takes any certificate whose key the client holds.
 #[derive(Debug)]
 struct AnyHolder(Arc<CryptoProvider>);
@@ -178,6 +213,14 @@ pub fn server_config_of(
     serving: &Pair,
     client_ca_pem: &str,
 ) -> Result<Arc<ServerConfig>, TlsError> {
+    closed_config(Arc::new(ServingCertificates::new(serving)?), client_ca_pem)
+}
+
+/// The same over certificates that may change.
+pub fn closed_config(
+    certificates_shown: Arc<ServingCertificates>,
+    client_ca_pem: &str,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
     for cert in certificates(client_ca_pem)? {
@@ -190,10 +233,7 @@ pub fn server_config_of(
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(
-            certificates(&serving.cert_pem)?,
-            PrivateKeyDer::from_pem_slice(serving.key_pem.as_bytes())?,
-        )?;
+        .with_cert_resolver(certificates_shown);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

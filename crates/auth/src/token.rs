@@ -3,19 +3,16 @@
 use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, UnparsedPublicKey,
-};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jiff::{SignedDuration, Timestamp};
 use meta::Object;
-use rcgen::{KeyPair, PublicKeyData};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
 use crate::identity::Identity;
+use crate::jwk::{KeySet, Parts};
+use crate::keys::{self, SigningKey};
 
 /// The issuer unless configured otherwise; also the API server's audience.
 pub const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -34,8 +31,10 @@ const LEEWAY: SignedDuration = SignedDuration::from_secs(60);
 /// A token that cannot be made or does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    #[error("the signing key must be an ECDSA P-256 key in PKCS #8 PEM")]
+    #[error("there is no private key that can sign tokens: RSA, or ECDSA on P-256, P-384 or P-521")]
     Key,
+    #[error("data does not contain any valid RSA or ECDSA public keys")]
+    PublicKey,
     #[error("signing failed")]
     Sign,
     /// Not a token that we issue; another authenticator may know it.
@@ -170,37 +169,89 @@ pub trait TokenLookup: Send + Sync {
     fn object(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Object>>;
 }
 
-/// Signs tokens, and verifies the ones it signed.
+/// Signs tokens, and verifies those that its keys have signed.
 pub struct TokenSigner {
-    key: EcdsaKeyPair,
-    random: SystemRandom,
-    issuer: String,
-    key_id: String,
-    /// The uncompressed point: 4, x, y.
-    public: Vec<u8>,
+    key: SigningKey,
+    keys: KeySet,
+    /// The first one is that of new tokens.
+    issuers: Vec<String>,
+    audiences: Vec<String>,
+    extends: bool,
+    seconds_max: Option<i64>,
+    keys_uri: Option<String>,
 }
 
 impl TokenSigner {
-    /// From a private key in PEM; `issuer` also is the default audience.
+    /// From a private key in PEM, which alone verifies; `issuer` also is the default audience.
     pub fn new(key_pem: &str, issuer: &str) -> Result<TokenSigner, TokenError> {
-        let pair = KeyPair::from_pem(key_pem).map_err(|_| TokenError::Key)?;
-        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pair.serialized_der())
-            .map_err(|_| TokenError::Key)?;
-        // Upstream's key id: a one-way function of the public key.
-        let digest =
-            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &pair.subject_public_key_info());
+        let key = SigningKey::of_pem(key_pem)?;
+        let keys = KeySet::of_public_keys(std::slice::from_ref(&key.public));
         Ok(TokenSigner {
+            keys: keys.ok_or(TokenError::Key)?,
             key,
-            random: SystemRandom::new(),
-            issuer: issuer.into(),
-            key_id: URL_SAFE_NO_PAD.encode(digest),
-            public: pair.public_key_raw().to_vec(),
+            issuers: vec![issuer.into()],
+            audiences: vec![issuer.into()],
+            extends: true,
+            seconds_max: None,
+            keys_uri: None,
         })
     }
 
-    /// The issuer, which also is the API server's audience.
+    /// Believes tokens of all these issuers, and signs in the name of the first; they also are
+    /// the API server's audiences.
+    pub fn issuers(mut self, issuers: Vec<String>) -> TokenSigner {
+        if !issuers.is_empty() {
+            self.audiences.clone_from(&issuers);
+            self.issuers = issuers;
+        }
+        self
+    }
+
+    /// The API server's audiences (`--api-audiences`).
+    pub fn audiences(mut self, audiences: Vec<String>) -> TokenSigner {
+        if !audiences.is_empty() {
+            self.audiences = audiences;
+        }
+        self
+    }
+
+    /// Verifies by the keys of these PEM texts only (`--service-account-key-file`).
+    pub fn verifying(mut self, pems: &[String]) -> Result<TokenSigner, TokenError> {
+        self.keys = keys::verifying(pems)?;
+        Ok(self)
+    }
+
+    /// Whether tokens of pods live longer than they say.
+    pub fn extending(mut self, extends: bool) -> TokenSigner {
+        self.extends = extends;
+        self
+    }
+
+    /// The longest that a token may live, in seconds.
+    pub fn limited(mut self, seconds: Option<i64>) -> TokenSigner {
+        self.seconds_max = seconds;
+        self
+    }
+
+    /// Where strangers find the keys, if not here.
+    pub fn keys_at(mut self, uri: Option<String>) -> TokenSigner {
+        self.keys_uri = uri;
+        self
+    }
+
+    /// The issuer of new tokens.
     pub fn issuer(&self) -> &str {
-        &self.issuer
+        self.issuers.first().map_or("", String::as_str)
+    }
+
+    /// The API server's audiences.
+    pub fn own(&self) -> &[String] {
+        &self.audiences
+    }
+
+    /// The longest that a token may live, in seconds.
+    pub fn seconds_max(&self) -> Option<i64> {
+        self.seconds_max
     }
 
     /// A token, and when it ends as `status.expirationTimestamp` has it.
@@ -231,15 +282,12 @@ impl TokenSigner {
     }
 
     fn signed(&self, claims: &impl Serialize) -> Result<String, TokenError> {
-        let header = json!({"alg": "ES256", "kid": self.key_id});
+        let header = json!({"alg": self.key.algorithm, "kid": self.key.id});
         let payload = serde_json::to_vec(claims).map_err(|_| TokenError::Sign)?;
         let mut token = URL_SAFE_NO_PAD.encode(header.to_string());
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(payload, &mut token);
-        let signature = self
-            .key
-            .sign(&self.random, token.as_bytes())
-            .map_err(|_| TokenError::Sign)?;
+        let signature = self.key.sign(token.as_bytes())?;
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);
         Ok(token)
@@ -247,7 +295,7 @@ impl TokenSigner {
 
     fn claims(&self, spec: &TokenSpec, now: Timestamp) -> Claims {
         let audiences = match spec.audiences.is_empty() {
-            true => vec![self.issuer.clone()],
+            true => self.audiences.clone(),
             false => spec.audiences.clone(),
         };
         let (mut pod, mut secret, mut node) = (None, None, None);
@@ -258,15 +306,19 @@ impl TokenSigner {
             None => {}
         }
         let seconds = spec.expiration_seconds;
-        let ours = audiences.iter().all(|audience| *audience == self.issuer);
-        let extended = pod.is_some() && ours && seconds == PROJECTED_SECONDS;
-        let lifetime = if extended { EXTENDED_SECONDS } else { seconds };
+        let ours = audiences.iter().all(|one| self.audiences.contains(one));
+        let extended = self.extends && pod.is_some() && ours && seconds == PROJECTED_SECONDS;
+        let longest = self.seconds_max.unwrap_or(EXTENDED_SECONDS);
+        let lifetime = match extended {
+            true => EXTENDED_SECONDS.min(longest),
+            false => seconds,
+        };
         let account = &spec.service_account.name;
         Claims {
             aud: audiences,
             exp: later(now, lifetime).as_second(),
             iat: now.as_second(),
-            iss: self.issuer.clone(),
+            iss: self.issuer().to_owned(),
             jti: uuid::Uuid::new_v4().to_string(),
             kubernetes: Private {
                 namespace: spec.namespace.clone(),
@@ -286,44 +338,33 @@ impl TokenSigner {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::Foreign);
         }
-        let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Foreign)?;
-        let (header, payload) = signed.split_once('.').ok_or(TokenError::Foreign)?;
-        let decoded = |part: &str| {
-            URL_SAFE_NO_PAD
-                .decode(part)
-                .map_err(|_| TokenError::Foreign)
-        };
-        let payload = decoded(payload)?;
-        let bound = serde_json::from_slice(&payload).ok();
-        let bound = bound.filter(|claims: &Claims| claims.iss == self.issuer);
+        let parts = Parts::of(token).ok_or(TokenError::Foreign)?;
+        let bound = serde_json::from_slice(&parts.payload).ok();
+        let bound = bound.filter(|claims: &Claims| self.issuers.contains(&claims.iss));
         let legacy = || {
-            let claims = serde_json::from_slice(&payload).ok();
+            let claims = serde_json::from_slice(&parts.payload).ok();
             claims.filter(|claims: &LegacyClaims| claims.iss == LEGACY_ISSUER)
         };
         let claims = bound
             .map(|claims| Opened::Bound(Box::new(claims)))
             .or_else(|| legacy().map(Opened::Legacy));
         let claims = claims.ok_or(TokenError::Foreign)?;
-        let header: Value =
-            serde_json::from_slice(&decoded(header)?).map_err(|_| TokenError::Foreign)?;
-        let kid = header
-            .get("kid")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        if !kid.is_empty() && kid != self.key_id {
+        if !self.keys.has(&parts.key_id) {
             return Err(refused("invalid signature, no keys found"));
         }
-        // One key, one algorithm: what the header claims about it does not matter.
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &self.public)
-            .verify(signed.as_bytes(), &decoded(signature)?)
-            .map_err(|_| refused("invalid signature"))?;
-        Ok(claims)
+        // Each key has one algorithm: what the header claims must be that.
+        match self.keys.verifies(&parts) {
+            true => Ok(claims),
+            false => Err(refused("invalid signature")),
+        }
     }
 
     /// Those of `wanted` audiences (empty: any) that are the API server's own.
     pub(crate) fn own_audiences(&self, wanted: &[String]) -> Option<Vec<String>> {
-        let fits = wanted.is_empty() || wanted.contains(&self.issuer);
-        fits.then(|| vec![self.issuer.clone()])
+        let own = self.audiences.iter();
+        let own = own.filter(|one| wanted.is_empty() || wanted.contains(one));
+        let own: Vec<String> = own.cloned().collect();
+        (!own.is_empty()).then_some(own)
     }
 
     /// Who the bearer of opened claims is, and for which of `audiences` (empty: the API server).
@@ -340,13 +381,9 @@ impl TokenSigner {
             Opened::Bound(claims) => &claims.aud,
             Opened::Legacy(_) => &none,
         };
-        let own = [self.issuer.clone()];
-        let wanted = if audiences.is_empty() {
-            &own
-        } else {
-            audiences
-        };
-        let held = if held.is_empty() { &own[..] } else { held };
+        let own = &self.audiences;
+        let wanted = if audiences.is_empty() { own } else { audiences };
+        let held = if held.is_empty() { own } else { held };
         let both: Vec<String> = held
             .iter()
             .filter(|one| wanted.contains(one))
@@ -354,7 +391,9 @@ impl TokenSigner {
             .collect();
         if both.is_empty() {
             return Err(refused(format!(
-                "token audiences {held:?} is invalid for the target audiences {wanted:?}"
+                "token audiences {} is invalid for the target audiences {}",
+                quoted(held),
+                quoted(wanted)
             )));
         }
         match opened {
@@ -389,25 +428,31 @@ impl TokenSigner {
 
     /// `/openid/v1/jwks`.
     pub fn key_set(&self) -> Value {
-        let coordinate = |range: std::ops::Range<usize>| {
-            URL_SAFE_NO_PAD.encode(self.public.get(range).unwrap_or_default())
-        };
-        json!({"keys": [{
-            "use": "sig", "kty": "EC", "kid": self.key_id, "crv": "P-256", "alg": "ES256",
-            "x": coordinate(1..33), "y": coordinate(33..65),
-        }]})
+        self.keys.document()
     }
 
-    /// `/.well-known/openid-configuration`; `server` is the external address, `host:port`.
-    pub fn discovery(&self, server: &str) -> Value {
-        json!({
-            "issuer": self.issuer,
-            "jwks_uri": format!("https://{server}/openid/v1/jwks"),
+    /// `/.well-known/openid-configuration`; `server` is the external address, `host:port`. An
+    /// issuer that is no proper address has none.
+    pub fn discovery(&self, server: &str) -> Option<Value> {
+        let issuer = self.issuer();
+        if !issuer.starts_with("https://") || issuer.contains(['?', '#']) {
+            return None;
+        }
+        let own = format!("https://{server}/openid/v1/jwks");
+        Some(json!({
+            "issuer": issuer,
+            "jwks_uri": self.keys_uri.as_ref().unwrap_or(&own),
             "response_types_supported": ["id_token"],
             "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": ["ES256"],
-        })
+            "id_token_signing_alg_values_supported": self.keys.algorithms(),
+        }))
     }
+}
+
+/// As Go prints a list of words.
+fn quoted(words: &[String]) -> String {
+    let words: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+    format!("[{}]", words.join(" "))
 }
 
 fn in_time(claims: &Claims, now: Timestamp) -> Result<(), TokenError> {

@@ -2,20 +2,24 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use auth::abac::Policies;
 use auth::access_webhook::{AccessOptions, AccessWebhook};
-use auth::authorization::{AuthorizationConfiguration, AuthorizerConfiguration, duration};
+use auth::authorization::{AuthorizationConfiguration, AuthorizerConfiguration};
 use auth::jwt::{AuthenticationConfiguration, Issuer, JwtAuthenticator, OidcFlags};
 use auth::token_webhook::TokenWebhook;
-use auth::{Anonymous, ForeignTokens, Mode, Pki, RequestHeaders, Trust};
+use auth::{Anonymous, ForeignTokens, Mode, Pki, RequestHeaders, TokenSigner, Trust};
 use clap::{Args, Parser};
 use meta::Faults;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use webhook::Webhook;
+
+use crate::audit::AuditArgs;
+use crate::files::text;
+use crate::serving::{ServingArgs, time};
+use crate::tokens::TokenArgs;
 
 /// The flags; in `sampan.yaml` they are entries of `kube-apiserver-arg`.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +33,7 @@ pub(crate) struct AccessArgs {
     enable_bootstrap_token_auth: Option<bool>,
     /// File of tokens: token,user,uid,"group1,group2"
     #[arg(long)]
-    token_auth_file: Option<PathBuf>,
+    pub(crate) token_auth_file: Option<PathBuf>,
     /// Certificates by which front proxies are known [default: the cluster's own]
     #[arg(long)]
     requestheader_client_ca_file: Option<PathBuf>,
@@ -50,7 +54,7 @@ pub(crate) struct AccessArgs {
     requestheader_extra_headers_prefix: Vec<String>,
     /// File that says which tokens are known, and whether strangers are let in
     #[arg(long)]
-    authentication_config: Option<PathBuf>,
+    pub(crate) authentication_config: Option<PathBuf>,
     /// Kubeconfig of a webhook that knows tokens
     #[arg(long)]
     authentication_token_webhook_config_file: Option<PathBuf>,
@@ -92,7 +96,7 @@ pub(crate) struct AccessArgs {
     authorization_mode: Vec<String>,
     /// File that says who decides
     #[arg(long)]
-    authorization_config: Option<PathBuf>,
+    pub(crate) authorization_config: Option<PathBuf>,
     /// File of rules for mode ABAC
     #[arg(long)]
     authorization_policy_file: Option<PathBuf>,
@@ -111,6 +115,15 @@ pub(crate) struct AccessArgs {
     /// Further certificates to show, by name: cert,key[:name,…]
     #[arg(long)]
     tls_sni_cert_key: Vec<String>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) serving: ServingArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) tokens: TokenArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) audit: AuditArgs,
 }
 
 /// The flags alone, as `--kube-apiserver-arg` has them.
@@ -155,7 +168,7 @@ impl AccessArgs {
     pub(crate) fn authentication(
         &self,
         pki: &Pki,
-        issuer: &str,
+        signer: &TokenSigner,
         client_ca: Option<&Path>,
     ) -> Result<apiserver::Authentication> {
         let mut clients = pki.client_ca_pem().to_owned();
@@ -166,7 +179,7 @@ impl AccessArgs {
             Some(path) => text(path)?,
             None => pki.front_proxy_ca_pem().to_owned(),
         };
-        let file = self.authentication_file(issuer)?;
+        let file = self.authentication_file(signer.issuer())?;
         let from_file = file
             .as_ref()
             .and_then(AuthenticationConfiguration::anonymous);
@@ -183,7 +196,7 @@ impl AccessArgs {
             bootstrap_tokens: self.enable_bootstrap_token_auth.unwrap_or(true),
             request_headers: self.request_headers(),
             trust: Some(Arc::new(Trust::new(&clients, &proxies)?)),
-            foreign: self.foreign_tokens(issuer, file)?,
+            foreign: self.foreign_tokens(signer, file)?,
         })
     }
 
@@ -210,7 +223,10 @@ impl AccessArgs {
         }
     }
 
-    fn authentication_file(&self, issuer: &str) -> Result<Option<AuthenticationConfiguration>> {
+    pub(crate) fn authentication_file(
+        &self,
+        issuer: &str,
+    ) -> Result<Option<AuthenticationConfiguration>> {
         let Some(path) = &self.authentication_config else {
             return Ok(None);
         };
@@ -222,19 +238,24 @@ impl AccessArgs {
         Ok(Some(file))
     }
 
-    fn foreign_tokens(
-        &self,
-        issuer: &str,
-        file: Option<AuthenticationConfiguration>,
-    ) -> Result<Vec<Arc<dyn ForeignTokens>>> {
-        let mut foreign: Vec<Arc<dyn ForeignTokens>> = Vec::new();
-        let mut jwt = file.map(|file| file.jwt).unwrap_or_default();
-        jwt.extend(self.oidc(issuer)?);
-        for config in jwt {
+    /// Those who know the tokens of these issuers.
+    pub(crate) fn issuers(jwt: Vec<JwtAuthenticator>) -> Result<Vec<Arc<dyn ForeignTokens>>> {
+        let made = jwt.into_iter().map(|config| {
             let made = Issuer::new(config);
             let made = made.map_err(|faults| anyhow::anyhow!(faults.summary()))?;
-            foreign.push(Arc::new(made));
-        }
+            Ok(Arc::new(made) as Arc<dyn ForeignTokens>)
+        });
+        made.collect()
+    }
+
+    fn foreign_tokens(
+        &self,
+        signer: &TokenSigner,
+        file: Option<AuthenticationConfiguration>,
+    ) -> Result<Vec<Arc<dyn ForeignTokens>>> {
+        let mut jwt = file.map(|file| file.jwt).unwrap_or_default();
+        jwt.extend(self.oidc(signer.issuer())?);
+        let mut foreign = AccessArgs::issuers(jwt)?;
         if let Some(path) = &self.authentication_token_webhook_config_file {
             let name = "authentication-token-webhook";
             let version = match self.authentication_token_webhook_version.as_deref() {
@@ -244,7 +265,7 @@ impl AccessArgs {
             };
             let ttl = self.authentication_token_webhook_cache_ttl.as_deref();
             let ttl = time(&format!("{name}-cache-ttl"), ttl.unwrap_or("2m"))?;
-            let own = vec![issuer.to_owned()];
+            let own = signer.own().to_vec();
             let webhook = Webhook::from_kubeconfig(path).context(name)?;
             foreign.push(Arc::new(TokenWebhook::new(webhook, version, ttl, own)));
         }
@@ -422,16 +443,8 @@ fn told(faults: Faults) -> Result<()> {
     }
 }
 
-fn text(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-}
-
 fn yaml<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_saphyr::from_str(&text(path)?).with_context(|| format!("{} is not valid", path.display()))
-}
-
-fn time(flag: &str, given: &str) -> Result<Duration> {
-    duration(given).with_context(|| format!("--{flag} {given:?}: must be a duration, as 30s"))
 }
 
 #[cfg(test)]
@@ -498,7 +511,8 @@ mod tests {
              anonymous: {enabled: true, conditions: [{path: /livez}]}\n",
         );
         let args = words(&[&format!("authentication-config={config}")]).unwrap();
-        let authentication = args.authentication(&pki, "https://own", None).unwrap();
+        let signer = pki.token_signer("https://own").unwrap();
+        let authentication = args.authentication(&pki, &signer, None).unwrap();
         assert_eq!(authentication.foreign.len(), 1);
         assert_eq!(authentication.anonymous.paths, ["/livez"]);
         let policy = file("abac.jsonl", "{\"user\": \"jane\"}\n");

@@ -1,32 +1,37 @@
-//! The API server's certificates while it serves: files that change are read again, and what
-//! Sampan issued itself is issued anew before it ends.
+//! Certificates while they are in use: files that change are read again, and whatever Sampan
+//! issued itself is issued anew before it ends.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use apiserver::ApiServer;
+use arc_swap::ArcSwap;
 use auth::certificate::{Pair, RENEW_BEFORE, facts};
+use auth::pki::Own;
 use auth::tls::ServingCertificates;
 use auth::{Pki, Trust};
 use base::Crew;
 use jiff::Timestamp;
 
 use crate::config::Config;
+use crate::files::{self, Look, text};
 
-/// How long files may change before they are read: a pair is two files.
-const SETTLE: Duration = Duration::from_millis(200);
 /// The longest wait before the clock is looked at again; machines sleep.
 const LOOK: Duration = Duration::from_secs(24 * 3600);
+/// The shortest: what cannot be renewed must not be tried without pause.
+const PAUSE: Duration = Duration::from_secs(60);
 
-/// What is shown and believed, and where it comes from.
+/// What the API server shows and believes, and where it comes from.
 #[derive(Clone)]
 pub(crate) struct Certificates {
     config: Config,
     pki: Arc<Pki>,
     trust: Arc<Trust>,
     shown: Arc<ServingCertificates>,
+    /// The cluster's own serving certificate, as it is now.
+    own: Arc<ArcSwap<Pair>>,
 }
 
 impl Certificates {
@@ -35,10 +40,11 @@ impl Certificates {
         let certificates = Certificates {
             config: config.clone(),
             shown: Arc::new(ServingCertificates::new(pki.serving())?),
+            own: Arc::new(ArcSwap::from_pointee(pki.serving().clone())),
             pki,
             trust,
         };
-        certificates.read(certificates.pki.serving())?;
+        certificates.read()?;
         Ok(certificates)
     }
 
@@ -50,70 +56,55 @@ impl Certificates {
     /// Follows files and the clock; `renewed` is told of a new administrator's pair.
     pub(crate) fn follow(
         &self,
+        api: &ApiServer,
         crew: &Crew,
         renewed: impl Fn(&Pair) -> Result<()> + Send + Sync + 'static,
     ) -> Result<()> {
-        for folder in self.folders() {
-            let notice = base::Notice::of_folder(&folder);
-            let notice = notice.with_context(|| folder.display().to_string())?;
-            let (own, stop) = (self.clone(), crew.stop());
-            crew.spawn("certificate files", async move {
-                tokio::select! {
-                    () = own.follow_folder(notice) => {}
-                    () = stop.raised() => {}
+        let (own, api) = (self.clone(), api.clone());
+        let look: Look = Arc::new(move || {
+            let (own, api) = (own.clone(), api.clone());
+            Box::pin(async move {
+                match own.read() {
+                    Ok(()) => api.publish_trust().await,
+                    Err(error) => tracing::error!(%error, "certificates stay as they were"),
                 }
-            });
-        }
-        let (own, stop) = (self.clone(), crew.stop());
-        crew.spawn("certificate renewal", async move {
-            tokio::select! {
-                () = own.renew(renewed) => {}
-                () = stop.raised() => {}
-            }
+            })
         });
+        files::follow("certificate files", self.files(), crew, &look)?;
+        let renew = |which: Own| {
+            let pki = Arc::clone(&self.pki);
+            move |now: Timestamp| Ok(pki.renewed(which, now)?)
+        };
+        let own = self.clone();
+        let read = move |pair: &Pair| {
+            own.own.store(Arc::new(pair.clone()));
+            own.read()
+        };
+        keep_fresh(crew, self.pki.serving(), renew(Own::Serving), read);
+        keep_fresh(crew, self.pki.admin(), renew(Own::Admin), renewed);
+        let pki = Arc::clone(&self.pki);
+        let show = move |pair: &Pair| Ok(pki.shown_to_servers().set(pair)?);
+        let proxy = self.pki.front_proxy_client();
+        keep_fresh(crew, proxy, renew(Own::FrontProxyClient), show);
+        let (pki, shown) = (Arc::clone(&self.pki), Arc::clone(&self.pki));
+        let show = move |pair: &Pair| Ok(shown.shown_to_kubelets().set(pair)?);
+        // It is in no file; one that lives as long as any stands for its clock.
+        let first = self.pki.new_kubelet_client()?;
+        show(&first)?;
+        let renew = in_memory(first.clone(), move || Ok(pki.new_kubelet_client()?));
+        keep_fresh(crew, &first, renew, show);
         Ok(())
     }
 
-    async fn follow_folder(&self, mut notice: base::Notice) {
-        loop {
-            if let Err(error) = notice.changed().await {
-                return tracing::error!(%error, "certificate files are not followed");
-            }
-            tokio::time::sleep(SETTLE).await;
-            match self.read(self.pki.serving()) {
-                Ok(()) => tracing::debug!("certificate files read"),
-                Err(error) => tracing::error!(%error, "certificates stay as they were"),
-            }
-        }
-    }
-
-    async fn renew(&self, renewed: impl Fn(&Pair) -> Result<()>) {
-        let mut serving = self.pki.serving().clone();
-        loop {
-            tokio::time::sleep(wait(&serving, Timestamp::now())).await;
-            match self.pki.renewed(Timestamp::now()) {
-                Ok((next, admin)) if next != serving => {
-                    let done = self.read(&next).and_then(|()| renewed(&admin));
-                    if let Err(error) = done {
-                        tracing::error!(%error, "the new certificate is not in use");
-                    }
-                    serving = next;
-                }
-                Ok(_) => {}
-                Err(error) => tracing::error!(%error, "certificates are not renewed"),
-            }
-        }
-    }
-
-    /// Reads all files, and shows `own` where none is given.
-    fn read(&self, own: &Pair) -> Result<()> {
+    /// Reads all files, and shows our own certificate where none is given.
+    fn read(&self) -> Result<()> {
         let config = &self.config;
         let usual = match (&config.tls_cert_file, &config.tls_private_key_file) {
             (Some(cert), Some(key)) => Pair {
                 cert_pem: text(cert)?,
                 key_pem: text(key)?,
             },
-            _ => own.clone(),
+            _ => self.own.load().as_ref().clone(),
         };
         self.shown
             .set(&usual, &config.access.named_certificates()?)?;
@@ -127,7 +118,7 @@ impl Certificates {
         Ok(())
     }
 
-    fn folders(&self) -> BTreeSet<PathBuf> {
+    fn files(&self) -> impl Iterator<Item = PathBuf> {
         let config = &self.config;
         let files = [
             &config.tls_cert_file,
@@ -135,12 +126,90 @@ impl Certificates {
             &config.client_ca_file,
         ];
         let files = files.into_iter().flatten().cloned();
-        let folder = |path: PathBuf| match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-            _ => PathBuf::from("."),
+        files.chain(config.access.certificate_files())
+    }
+}
+
+/// Shows a kubelet that runs alone what its files hold, now and when they change.
+pub(crate) fn of_files(config: &Config, crew: &Crew) -> Result<Arc<ServingCertificates>> {
+    let path = |path: &Option<PathBuf>, flag: &str| {
+        path.clone().with_context(|| format!("{flag} is needed"))
+    };
+    let cert = path(&config.tls_cert_file, "--tls-cert-file")?;
+    let key = path(&config.tls_private_key_file, "--tls-private-key-file")?;
+    let read = {
+        let (cert, key) = (cert.clone(), key.clone());
+        move || -> Result<Pair> {
+            Ok(Pair {
+                cert_pem: text(&cert)?,
+                key_pem: text(&key)?,
+            })
+        }
+    };
+    let shown = Arc::new(ServingCertificates::new(&read()?)?);
+    let own = Arc::clone(&shown);
+    let look: Look = Arc::new(move || {
+        let set = read().and_then(|pair| Ok(own.set(&pair, &[])?));
+        if let Err(error) = set {
+            tracing::error!(%error, "the kubelet's certificate stays as it was");
+        }
+        Box::pin(std::future::ready(()))
+    });
+    files::follow("kubelet certificate", [cert, key], crew, &look)?;
+    Ok(shown)
+}
+
+/// Issues a pair anew before it ends, for as long as the crew works: `renew` gives the pair as it
+/// should be at a time, `used` takes a new one into use.
+pub(crate) fn keep_fresh(
+    crew: &Crew,
+    first: &Pair,
+    renew: impl FnMut(Timestamp) -> Result<Pair> + Send + 'static,
+    used: impl Fn(&Pair) -> Result<()> + Send + 'static,
+) {
+    let (first, stop) = (first.clone(), crew.stop());
+    crew.spawn("certificate renewal", async move {
+        tokio::select! {
+            () = renewal(first, renew, used, Timestamp::now) => {}
+            () = stop.raised() => {}
+        }
+    });
+}
+
+async fn renewal(
+    mut current: Pair,
+    mut renew: impl FnMut(Timestamp) -> Result<Pair>,
+    used: impl Fn(&Pair) -> Result<()>,
+    now: impl Fn() -> Timestamp,
+) {
+    loop {
+        tokio::time::sleep(wait(&current, now())).await;
+        let next = match renew(now()) {
+            Ok(next) if next != current => next,
+            Ok(_) => continue,
+            Err(error) => {
+                tracing::error!(%error, "a certificate is not renewed");
+                continue;
+            }
         };
-        let all = files.chain(config.access.certificate_files());
-        all.map(folder).collect()
+        match used(&next) {
+            Ok(()) => tracing::info!("a certificate was renewed"),
+            Err(error) => tracing::error!(%error, "the new certificate is not in use"),
+        }
+        current = next;
+    }
+}
+
+/// Renews what is in no file: a new one when the last one is not fresh any more.
+pub(crate) fn in_memory(
+    mut current: Pair,
+    issue: impl Fn() -> Result<Pair>,
+) -> impl FnMut(Timestamp) -> Result<Pair> {
+    move |now| {
+        if !facts(&current.cert_pem)?.is_fresh(now) {
+            current = issue()?;
+        }
+        Ok(current.clone())
     }
 }
 
@@ -149,13 +218,7 @@ fn wait(pair: &Pair, now: Timestamp) -> Duration {
     let end = facts(&pair.cert_pem).map_or(0, |facts| facts.not_after);
     let left = end.saturating_sub(now.as_second());
     let left = Duration::from_secs(u64::try_from(left).unwrap_or(0));
-    // A pair that cannot be renewed must not be tried without pause.
-    left.saturating_sub(RENEW_BEFORE)
-        .clamp(Duration::from_secs(60), LOOK)
-}
-
-fn text(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    left.saturating_sub(RENEW_BEFORE).clamp(PAUSE, LOOK)
 }
 
 #[cfg(test)]
@@ -174,6 +237,40 @@ mod tests {
             wait(pki.serving(), before(month + 600)),
             Duration::from_secs(600)
         );
-        assert_eq!(wait(pki.serving(), before(10)), Duration::from_secs(60));
+        assert_eq!(wait(pki.serving(), before(10)), PAUSE);
+    }
+
+    /// A year passes in a moment: each pair is replaced before it ends, and taken into use.
+    #[tokio::test(start_paused = true)]
+    async fn a_year_of_renewals() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Arc::new(Pki::open(dir.path(), &[]).unwrap());
+        let begun = (Timestamp::now(), tokio::time::Instant::now());
+        let now = move || begun.0 + begun.1.elapsed();
+        let (seen, mut news) = tokio::sync::mpsc::unbounded_channel();
+        let kinds = [Own::Serving, Own::Admin, Own::FrontProxyClient];
+        let pairs = [pki.serving(), pki.admin(), pki.front_proxy_client()];
+        let mut tasks = tokio::task::JoinSet::new();
+        let used = |seen: &tokio::sync::mpsc::UnboundedSender<_>, name: usize| {
+            let seen = seen.clone();
+            move |pair: &Pair| Ok(seen.send((name, pair.clone(), now()))?)
+        };
+        for (name, (which, first)) in kinds.into_iter().zip(pairs).enumerate() {
+            let own = Arc::clone(&pki);
+            let renew = move |now| Ok(own.renewed(which, now)?);
+            tasks.spawn(renewal(first.clone(), renew, used(&seen, name), now));
+        }
+        let first = pki.new_kubelet_client().unwrap();
+        let own = Arc::clone(&pki);
+        let renew = in_memory(first.clone(), move || Ok(own.new_kubelet_client()?));
+        tasks.spawn(renewal(first, renew, used(&seen, 3), now));
+        let mut renewed = std::collections::BTreeSet::new();
+        while renewed.len() < 4 {
+            let (name, pair, at) = news.recv().await.unwrap();
+            let end = facts(&pki.serving().cert_pem).unwrap().not_after;
+            assert!(at.as_second() < end, "{name} renewed at {at}");
+            assert!(facts(&pair.cert_pem).is_ok());
+            renewed.insert(name);
+        }
     }
 }

@@ -4,16 +4,22 @@
 mod access;
 mod accounts;
 mod addons;
+mod audit;
 mod certificates;
 mod cli;
 mod config;
+mod crews;
 mod demo;
 mod demo_app;
+mod files;
 mod guard;
 mod identity;
 mod image;
 mod purge;
+mod reload;
 mod server;
+mod serving;
+mod tokens;
 
 use std::process::ExitCode;
 

@@ -5,55 +5,52 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use apiserver::ApiServer;
-use auth::Pki;
 use auth::certificate::{Pair, Subject, Usage};
+use auth::tls::ServingCertificates;
+use auth::{Pki, TokenSigner};
 use base::Crew;
 use client::{Access, Client, Hub};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::accounts::Accounts;
-use crate::certificates::Certificates;
+use crate::certificates::{self, Certificates, in_memory, keep_fresh};
 use crate::cli::VERSION;
 use crate::config::{Config, Role};
+use crate::crews::Crews;
+use crate::files::text;
 use crate::guard::Delegated;
-use crate::{addons, identity};
+use crate::{addons, identity, reload};
 
 /// Runs what the configuration says until SIGTERM or SIGINT.
 pub(crate) async fn run(config: Config) -> Result<()> {
-    let crew = Crew::new();
-    // The store closes last: what the others write while they stop must still find it.
-    let store_crew = Crew::new();
+    let crews = Crews::default();
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot create {}", config.data_dir.display()))?;
-    stop_on_signals(&crew)?;
-    let started = start(&config, &crew, &store_crew).await;
+    crews.stop_on_signals(config.access.serving.delay()?)?;
+    let started = start(&config, &crews).await;
     if started.is_err() {
-        crew.stop().raise();
+        crews.work.stop().raise();
     }
-    let ended = crew.finished().await;
-    store_crew.stop().raise();
-    let closed = store_crew.finished().await;
+    let ended = crews.finished().await;
     started?;
     ended?;
-    closed?;
     tracing::info!("stopped; containers go on running");
     Ok(())
 }
 
-async fn start(config: &Config, crew: &Crew, store_crew: &Crew) -> Result<()> {
+async fn start(config: &Config, crews: &Crews) -> Result<()> {
+    let crew = &crews.work;
     match config.role {
-        Role::All => everything(config, crew, store_crew).await,
+        Role::All => everything(config, crews).await,
         Role::Apiserver => {
             // Alone, the server publishes the address it is bound to.
             let advertised = config
                 .node_ip
                 .map(IpAddr::from)
                 .unwrap_or(config.bind_address);
-            api_server(config, advertised, crew, store_crew).await
+            api_server(config, advertised, crews).await
         }
         Role::Scheduler => {
             let client = Client::remote(&access(config)?)?;
@@ -86,9 +83,10 @@ async fn start(config: &Config, crew: &Crew, store_crew: &Crew) -> Result<()> {
     }
 }
 
-async fn everything(config: &Config, crew: &Crew, store_crew: &Crew) -> Result<()> {
+async fn everything(config: &Config, crews: &Crews) -> Result<()> {
+    let crew = &crews.work;
     // The store first: it refuses a second server on the same folder before anything is touched.
-    let store = open_store(config, store_crew).await?;
+    let store = open_store(config, &crews.store).await?;
     let network = network_config(config)?;
     network::bring_up_loopback().await.context("loopback")?;
     let pods = network::open(network.clone())
@@ -97,7 +95,8 @@ async fn everything(config: &Config, crew: &Crew, store_crew: &Crew) -> Result<(
     let node_ip = node_ip(config, &network).await?;
     let gateway = IpAddr::from(network.gateway());
     let hosts = [node_ip, gateway];
-    let (api, pki) = api_server_on(config, store, node_ip, &hosts, crew).await?;
+    let served = api_server_on(config, store, node_ip, &hosts, crews).await?;
+    let Served { api, pki, signer } = served;
 
     let local = |who| api.client(who);
     start_scheduler(local(identity::scheduler()), crew);
@@ -111,7 +110,7 @@ async fn everything(config: &Config, crew: &Crew, store_crew: &Crew) -> Result<(
         manager,
         Arc::new(by_name),
         pki.ca_pem().to_owned(),
-        Some(keys(&pki)?),
+        Some(keys(&pki, signer)),
         crew,
     );
     start_proxy(config, &network, local(identity::proxy()), crew);
@@ -124,10 +123,10 @@ async fn everything(config: &Config, crew: &Crew, store_crew: &Crew) -> Result<(
     .await
     .context("kube-dns service")?;
 
-    let serving = node_certificate(config, &pki, &hosts)?;
+    let shown = kept_node_certificate(config, &pki, &hosts, crew)?;
     let node = local(identity::node(&config.node_name));
     let reviewer = local(auth::Identity::loopback());
-    let tls = auth::tls::server_config_of(&serving, pki.client_ca_pem())?;
+    let tls = auth::tls::closed_config(shown, pki.client_ca_pem())?;
     start_kubelet(config, &network, pods, node, reviewer, node_ip, tls, crew).await?;
     tracing::info!(
         kubeconfig = %config.write_kubeconfig.display(),
@@ -148,15 +147,17 @@ async fn open_store(config: &Config, crew: &Crew) -> Result<Arc<dyn store::Store
 }
 
 /// The API server alone, with what the other parts need to reach it.
-async fn api_server(
-    config: &Config,
-    advertised: IpAddr,
-    crew: &Crew,
-    store_crew: &Crew,
-) -> Result<()> {
-    let store = open_store(config, store_crew).await?;
-    let (_, pki) = api_server_on(config, store, advertised, &[], crew).await?;
-    write_component_kubeconfigs(config, &pki)
+async fn api_server(config: &Config, advertised: IpAddr, crews: &Crews) -> Result<()> {
+    let store = open_store(config, &crews.store).await?;
+    let served = api_server_on(config, store, advertised, &[], crews).await?;
+    write_component_kubeconfigs(config, &served.pki, &crews.work)
+}
+
+/// The API server, and what others of this process share with it.
+struct Served {
+    api: ApiServer,
+    pki: Arc<Pki>,
+    signer: Arc<TokenSigner>,
 }
 
 async fn api_server_on(
@@ -164,8 +165,9 @@ async fn api_server_on(
     store: Arc<dyn store::Store>,
     advertised: IpAddr,
     hosts: &[IpAddr],
-    crew: &Crew,
-) -> Result<(ApiServer, Arc<Pki>)> {
+    crews: &Crews,
+) -> Result<Served> {
+    let crew = &crews.work;
     let mut names: Vec<String> = hosts.iter().map(IpAddr::to_string).collect();
     names.extend([advertised.to_string(), config.bind_address.to_string()]);
     names.push(config.node_name.clone());
@@ -190,28 +192,32 @@ async fn api_server_on(
     }
 
     let client_ca = config.client_ca_file.as_deref();
-    let issuer = auth::token::DEFAULT_ISSUER;
-    let authentication = config.access.authentication(&pki, issuer, client_ca)?;
+    let signer = config.access.tokens.signer(&pki)?;
+    let authentication = config.access.authentication(&pki, &signer, client_ca)?;
+    let foreign = authentication.foreign.clone();
     let trust = authentication.trust.clone().unwrap_or_default();
     let certificates = Certificates::new(config, Arc::clone(&pki), trust)?;
     let settings = apiserver::Config {
         authentication,
         authorization: config.access.authorization()?,
+        signer: Some(Arc::clone(&signer)),
         service_cidr: config.service_cidr.clone(),
         node_port_range: config.service_node_port_range.0..=config.service_node_port_range.1,
         cluster_domain: config.cluster_domain.clone(),
         advertise_address: Some(advertised),
         port,
-        audit: audit_trail(&config.audit, crew)?,
+        audit: config.access.audit.trail(&config.audit, &crews.api)?,
         encryption: Some(encryption_at_rest(config, crew).await?),
         git_version: VERSION.into(),
         admission: config.admission()?,
+        leaving: crews.leaving.clone(),
+        closing: Some(crew.stop()),
         ..apiserver::Config::new(pki.clone())
     };
-    let api = apiserver::build(settings, store, crew)
+    let api = apiserver::build(settings, store, &crews.api)
         .await
         .context("API server")?;
-    let tls = auth::tls::open_config(certificates.shown())?;
+    let tls = auth::tls::open_config(certificates.shown(), &config.access.serving.spoken()?)?;
     apiserver::listen(api.clone(), listeners, tls, crew).context("API server's listeners")?;
     let url = format!(
         "https://{}",
@@ -221,38 +227,9 @@ async fn api_server_on(
     let write =
         move |admin: &Pair| write_private(&path, &auth::kubeconfig(&url, &ca, admin, "sampan"));
     write(pki.admin())?;
-    certificates.follow(crew, write)?;
-    Ok((api, pki))
-}
-
-/// The audit trail, if there is a policy.
-fn audit_trail(config: &crate::config::Audit, crew: &Crew) -> Result<Option<Arc<audit::Audit>>> {
-    const MEGABYTE: u64 = 1 << 20;
-    const DAY: Duration = Duration::from_secs(86_400);
-    let Some(path) = &config.audit_policy_file else {
-        return Ok(None);
-    };
-    let place = || format!("audit policy {}", path.display());
-    let text = std::fs::read_to_string(path).with_context(place)?;
-    let policy = audit::Policy::parse(&text).with_context(place)?;
-    let mut backends: Vec<Arc<dyn audit::Backend>> = Vec::new();
-    if let Some(path) = &config.audit_log_path {
-        let age = u32::try_from(config.audit_log_maxage).unwrap_or(u32::MAX);
-        let log = audit::Log::open(audit::LogConfig {
-            path: path.clone(),
-            size_max: config.audit_log_maxsize * MEGABYTE,
-            backups_max: config.audit_log_maxbackup,
-            age_max: (age > 0).then(|| DAY * age),
-        });
-        let log = log.with_context(|| format!("audit log {}", path.display()))?;
-        backends.push(Arc::new(log));
-    }
-    if let Some(path) = &config.audit_webhook_config_file {
-        let access = client::kubeconfig::load(path, None)?;
-        let batch = audit::Batch::to(&access, audit::BatchConfig::default(), crew)?;
-        backends.push(Arc::new(batch));
-    }
-    Ok((!backends.is_empty()).then(|| audit::Audit::new(policy, backends)))
+    certificates.follow(&api, crew, write)?;
+    reload::follow(&config.access, &api, &signer, foreign, crew)?;
+    Ok(Served { api, pki, signer })
 }
 
 /// What is encrypted in the store: what the file says, or secrets with a key of our own.
@@ -278,43 +255,62 @@ fn reachable(bound: IpAddr) -> IpAddr {
     }
 }
 
-/// Kubeconfigs and certificates for parts that run in processes of their own.
-fn write_component_kubeconfigs(config: &Config, pki: &Pki) -> Result<()> {
+/// Kubeconfigs and certificates for parts that run in processes of their own, kept fresh.
+fn write_component_kubeconfigs(config: &Config, pki: &Arc<Pki>, crew: &Crew) -> Result<()> {
     let url = format!(
         "https://{}",
         SocketAddr::new(reachable(config.bind_address), config.https_listen_port)
     );
     let node = format!("system:node:{}", config.node_name);
-    let parts: [(&str, &str, &[&str]); 4] = [
+    let parts: [(&str, &str, &'static [&'static str]); 4] = [
         ("scheduler", "system:kube-scheduler", &[]),
         ("controller-manager", "system:kube-controller-manager", &[]),
         ("proxy", "system:kube-proxy", &[]),
         ("kubelet", &node, &["system:nodes"]),
     ];
     for (name, user, groups) in parts {
-        let pair = pki.issue_client(user, groups)?;
-        let text = auth::kubeconfig(&url, pki.ca_pem(), &pair, name);
-        write_private(&config.data_dir.join(format!("{name}.kubeconfig")), &text)?;
+        let (own, user) = (Arc::clone(pki), user.to_owned());
+        let issue = move || Ok(own.issue_client(&user, groups)?);
+        let path = config.data_dir.join(format!("{name}.kubeconfig"));
+        let (url, ca) = (url.clone(), pki.ca_pem().to_owned());
+        let write =
+            move |pair: &Pair| write_private(&path, &auth::kubeconfig(&url, &ca, pair, name));
+        let first = issue()?;
+        write(&first)?;
+        keep_fresh(crew, &first, in_memory(first.clone(), issue), write);
     }
     let mut hosts: Vec<IpAddr> = vec![config.bind_address];
     hosts.extend(config.node_ip.map(IpAddr::from));
-    node_certificate(config, pki, &hosts)?;
-    Ok(())
+    kept_node_certificate(config, pki, &hosts, crew).map(drop)
 }
 
-/// The kubelet's serving certificate, kept in the folder of certificates.
-fn node_certificate(config: &Config, pki: &Pki, hosts: &[IpAddr]) -> Result<Pair> {
+/// The kubelet's serving certificate, kept in the folder of certificates and kept fresh.
+fn kept_node_certificate(
+    config: &Config,
+    pki: &Arc<Pki>,
+    hosts: &[IpAddr],
+    crew: &Crew,
+) -> Result<Arc<ServingCertificates>> {
     let common_name = format!("system:node:{}", config.node_name);
     let mut names: std::collections::BTreeSet<String> =
         hosts.iter().map(IpAddr::to_string).collect();
     names.insert(config.node_name.clone());
-    let subject = Subject {
-        common_name: &common_name,
-        organizations: &["system:nodes"],
-        hosts: names,
-        usage: Usage::Server,
+    let (own, folder) = (Arc::clone(pki), config.data_dir.join("pki"));
+    let renew = move |now| {
+        let subject = Subject {
+            common_name: &common_name,
+            organizations: &["system:nodes"],
+            hosts: names.clone(),
+            usage: Usage::Server,
+        };
+        Ok(own.keep(&folder, "kubelet", &subject, now)?)
     };
-    Ok(pki.keep(&config.data_dir.join("pki"), "kubelet", &subject)?)
+    let first = renew(jiff::Timestamp::now())?;
+    let shown = Arc::new(ServingCertificates::new(&first)?);
+    let own = Arc::clone(&shown);
+    let used = move |pair: &Pair| Ok(own.set(pair, &[])?);
+    keep_fresh(crew, &first, renew, used);
+    Ok(shown)
 }
 
 fn write_private(path: &Path, text: &str) -> Result<()> {
@@ -383,21 +379,23 @@ fn start_controllers(
     controllers::run(settings, crew);
 }
 
-/// What controllers sign with, from the cluster's own keys.
-fn keys(pki: &Pki) -> Result<controllers::Keys> {
-    Ok(controllers::Keys {
+/// What controllers sign with.
+fn keys(pki: &Pki, signer: Arc<TokenSigner>) -> controllers::Keys {
+    controllers::Keys {
         authority: pki.authority(),
-        tokens: Arc::new(pki.token_signer(auth::token::DEFAULT_ISSUER)?),
-    })
+        tokens: signer,
+    }
 }
 
 /// The same for controllers that run alone: only where the keys are on this machine.
 fn signing_keys(config: &Config) -> Result<Option<controllers::Keys>> {
     let folder = config.data_dir.join("pki");
     match folder.join("ca.key").exists() && folder.join("sa.key").exists() {
-        true => Ok(Some(keys(
-            &Pki::open(&folder, &[]).context("certificates")?,
-        )?)),
+        true => {
+            let pki = Pki::open(&folder, &[]).context("certificates")?;
+            let signer = config.access.tokens.signer(&pki)?;
+            Ok(Some(keys(&pki, signer)))
+        }
         false => Ok(None),
     }
 }
@@ -434,18 +432,10 @@ async fn kubelet_alone(config: &Config, crew: &Crew) -> Result<()> {
         .await
         .context("pod network")?;
     let node_ip = node_ip(config, &network).await?;
-    let read = |path: &Option<std::path::PathBuf>, flag: &str| -> Result<String> {
-        let path = path
-            .as_deref()
-            .with_context(|| format!("{flag} is needed"))?;
-        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-    };
-    let serving = Pair {
-        cert_pem: read(&config.tls_cert_file, "--tls-cert-file")?,
-        key_pem: read(&config.tls_private_key_file, "--tls-private-key-file")?,
-    };
-    let client_ca = read(&config.client_ca_file, "--client-ca-file")?;
-    let tls = auth::tls::server_config_of(&serving, &client_ca)?;
+    let client_ca = config.client_ca_file.as_deref();
+    let client_ca = text(client_ca.context("--client-ca-file is needed")?)?;
+    let shown = certificates::of_files(config, crew)?;
+    let tls = auth::tls::closed_config(shown, &client_ca)?;
     start_kubelet(
         config,
         &network,
@@ -532,19 +522,4 @@ fn folder_tag(folder: &Path) -> String {
         .iter()
         .fold(2_166_136_261, step);
     format!("{hash:08x}")
-}
-
-fn stop_on_signals(crew: &Crew) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let stop = crew.stop();
-    crew.spawn("signals", async move {
-        tokio::select! {
-            _ = terminate.recv() => tracing::info!("SIGTERM"),
-            _ = interrupt.recv() => tracing::info!("interrupted"),
-            () = stop.raised() => {}
-        }
-        stop.raise();
-    });
-    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::sync::{Arc, LazyLock};
 
-use auth::{Attributes, Authorizer, Decision, Identity};
+use auth::{Answers, Attributes, Authorizer, Decision, Identity};
 use cel::{AdmissionVariables, Budget, Check, Env, EvalError, Resolver, Value, admission_env};
 use meta::Object;
 use serde_json::{Value as Json, json};
@@ -108,6 +108,7 @@ pub struct Rights {
     authorizer: Arc<Authorizer>,
     user: Identity,
     asked: Check,
+    answers: Option<Arc<Answers>>,
 }
 
 impl Rights {
@@ -120,12 +121,18 @@ impl Rights {
             name: request.name.to_owned(),
             ..Check::default()
         };
-        Rights::of(authorizer, request.user, asked)
+        Rights::of(authorizer, request.user, asked, request.notes.answers())
     }
 
-    /// The rights of a user who asks about this resource.
-    pub fn of(authorizer: &Arc<Authorizer>, user: &Identity, asked: Check) -> Arc<Rights> {
+    /// The rights of a user who asks about this resource; `answers` are those of webhooks.
+    pub fn of(
+        authorizer: &Arc<Authorizer>,
+        user: &Identity,
+        asked: Check,
+        answers: Option<Arc<Answers>>,
+    ) -> Arc<Rights> {
         Arc::new(Rights {
+            answers,
             authorizer: Arc::clone(authorizer),
             user: user.clone(),
             asked,
@@ -160,9 +167,9 @@ impl cel::Authorizer for Rights {
             field_selector: meta::FieldSelector::parse(&check.field_selector).unwrap_or_default(),
             label_selector: meta::LabelSelector::parse(&check.label_selector).unwrap_or_default(),
         };
-        let decision = self
-            .authorizer
-            .authorize(account.as_ref().unwrap_or(&self.user), &asked);
+        let user = account.as_ref().unwrap_or(&self.user);
+        let answers = self.answers.as_deref();
+        let decision = self.authorizer.authorize_known(user, &asked, answers);
         let (allowed, reason) = match decision {
             Decision::Allow(reason) => (true, reason),
             Decision::NoOpinion(reason) | Decision::Deny(reason) => (false, reason),

@@ -110,7 +110,7 @@ impl Follower {
             if self.kept.contains_key(&name) {
                 continue;
             }
-            let proxy = self.core.config.pki.front_proxy_client();
+            let proxy = self.core.config.pki.shown_to_servers();
             let Some(route) = Route::new(&tree, proxy, &self.core.aggregate.resolver) else {
                 continue;
             };

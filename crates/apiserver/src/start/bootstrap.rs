@@ -199,19 +199,27 @@ fn token_tracking() -> Value {
     })
 }
 
+/// Tells servers behind this one whom it believes now.
+pub(crate) async fn publish_trust(core: &Core, client: &Client) -> Result<(), BuildError> {
+    replace(core, client, extension_authentication(core)).await
+}
+
+/// Whom this server believes, for servers behind it.
 fn extension_authentication(core: &Core) -> Value {
-    let pki = &core.config.pki;
+    let (clients, proxies) = core.authenticator.believed();
+    let names = &core.config.authentication.request_headers;
+    let list = |names: &[String]| json!(names).to_string();
     json!({
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
         "data": {
-            "client-ca-file": pki.client_ca_pem(),
-            "requestheader-client-ca-file": pki.front_proxy_ca_pem(),
-            "requestheader-allowed-names": "[\"front-proxy-client\"]",
-            "requestheader-extra-headers-prefix": "[\"X-Remote-Extra-\"]",
-            "requestheader-group-headers": "[\"X-Remote-Group\"]",
-            "requestheader-uid-headers": "[\"X-Remote-Uid\"]",
-            "requestheader-username-headers": "[\"X-Remote-User\"]",
+            "client-ca-file": *clients,
+            "requestheader-client-ca-file": *proxies,
+            "requestheader-allowed-names": list(&names.allowed_names),
+            "requestheader-extra-headers-prefix": list(&names.extra_prefixes),
+            "requestheader-group-headers": list(&names.group_headers),
+            "requestheader-uid-headers": list(&names.uid_headers),
+            "requestheader-username-headers": list(&names.username_headers),
         },
     })
 }

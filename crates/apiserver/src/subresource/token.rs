@@ -38,11 +38,18 @@ pub(crate) async fn request(
         .and_then(Value::as_i64);
     let seconds = seconds.unwrap_or(DEFAULT_SECONDS);
     check(seconds)?;
+    let longest = core.signer.seconds_max().unwrap_or(MAX_SECONDS);
+    if seconds > longest {
+        call.warn(format!(
+            "requested expiration of {seconds} seconds shortened to {longest} seconds"
+        ));
+    }
+    let seconds = seconds.min(longest);
     let audiences = request.pointer("/spec/audiences").and_then(Value::as_array);
     let audiences = audiences.into_iter().flatten().filter_map(Value::as_str);
     let mut audiences: Vec<String> = audiences.map(str::to_owned).collect();
     if audiences.is_empty() {
-        audiences.push(core.signer.issuer().to_owned());
+        audiences.extend_from_slice(core.signer.own());
     }
     let bound = match request.pointer("/spec/boundObjectRef").cloned() {
         Some(wanted) if !wanted.is_null() => Some(bound_to(core, namespace, name, &wanted)?),

@@ -95,26 +95,73 @@ impl<'a> Write<'a> {
         old: Option<&Object>,
     ) -> Result<Value, Status> {
         let mut object = Object(object);
-        let plugins = |object: &mut Object| {
-            let request = self.request(operation, name, old);
-            let core = self.core;
-            core.admission.mutate(&request, object, &core.lookup)
-        };
-        plugins(&mut object)?;
+        self.complete(operation, name, &mut object, old).await?;
         if self.core.hooks.may_mutate()
             && let Some(asked) = Asked::of(self, operation, name)
         {
-            let mutated = webhooks::mutate(&asked, object.0, old, plugins);
+            let mutated = webhooks::mutate(&asked, object.0, old, |mut object| {
+                Box::pin(async move {
+                    self.complete(operation, name, &mut object, old).await?;
+                    Ok(object)
+                })
+            });
             object = Object(Box::pin(mutated).await?);
         }
-        self.core.authorizer.check_escalation(
-            &self.call.user,
-            self.names(),
-            self.namespace,
-            &object,
-            old,
-        )?;
+        let (user, names) = (&self.call.user, self.names());
+        let authorizer = &self.core.authorizer;
+        let checked = authorizer.check_escalation(user, names, self.namespace, &object, old);
+        checked.await?;
         Ok(object.0)
+    }
+
+    /// Runs the mutating plugins.
+    async fn complete(
+        &self,
+        operation: Operation,
+        name: &str,
+        object: &mut Object,
+        old: Option<&Object>,
+    ) -> Result<(), Status> {
+        let core = self.core;
+        let request = self.request(operation, name, old);
+        let Some(answers) = &self.call.answers else {
+            return core.admission.mutate(&request, object, &core.lookup);
+        };
+        let (before, lookup) = (object.clone(), core.lookup.with(answers));
+        loop {
+            let mutated = core.admission.mutate(&request, object, &lookup);
+            if !self.call.find_answers(&core.authorizer).await {
+                return mutated;
+            }
+            object.clone_from(&before);
+        }
+    }
+
+    /// Asks the validating plugins before the webhooks.
+    async fn validate(
+        &self,
+        request: &admission::Request<'_>,
+        object: Option<&Object>,
+    ) -> Result<(), Status> {
+        let core = self.core;
+        let Some(answers) = &self.call.answers else {
+            let lookup = &core.lookup;
+            return core
+                .admission
+                .validate_before_webhooks(request, object, lookup);
+        };
+        let lookup = core.lookup.with(answers);
+        loop {
+            let validated = core
+                .admission
+                .validate_before_webhooks(request, object, &lookup);
+            if answers.are_missing() && validated.is_ok() {
+                core.admission.refused_by_webhook(request, object);
+            }
+            if !self.call.find_answers(&core.authorizer).await {
+                return validated;
+            }
+        }
     }
 
     /// Waits a moment for what the new object needs and a controller is about to make, such as a
@@ -179,20 +226,17 @@ impl<'a> Write<'a> {
             true => Asked::of(self, operation, name),
             false => None,
         };
-        match asked {
-            None => core.admission.validate(&request, object, &core.lookup)?,
-            Some(asked) => {
-                let (admission, lookup) = (&core.admission, &core.lookup);
-                admission.validate_before_webhooks(&request, object, lookup)?;
-                let objects = (object.map(|object| &object.0), old.map(|old| &old.0));
-                let heard = Box::pin(webhooks::validate(&asked, objects)).await;
-                if let Err(status) = heard {
-                    admission.refused_by_webhook(&request, object);
-                    return Err(status);
-                }
-                admission.validate_behind_webhooks(&request, object, lookup)?;
+        self.validate(&request, object).await?;
+        if let Some(asked) = asked {
+            let objects = (object.map(|object| &object.0), old.map(|old| &old.0));
+            let heard = Box::pin(webhooks::validate(&asked, objects)).await;
+            if let Err(status) = heard {
+                core.admission.refused_by_webhook(&request, object);
+                return Err(status);
             }
         }
+        let (admission, lookup) = (&core.admission, &core.lookup);
+        admission.validate_behind_webhooks(&request, object, lookup)?;
         Ok(Admitted {
             core,
             request,

@@ -10,6 +10,7 @@ use super::Asked;
 use super::hook::Hook;
 use super::matching::{Objects, word};
 use super::review::{self, Verdict};
+use super::trail;
 use crate::measure::{Heard, WebhookCall};
 use crate::registry::Resource;
 
@@ -79,6 +80,7 @@ pub(super) async fn ask(
     };
     counted.heard(heard, hook.ignore, took);
     let verdict = verdict.map_err(Trouble::Calling)?;
+    trail::told(asked, hook, &verdict);
     for warning in &verdict.warnings {
         asked.call.warn(warning.as_str());
     }
@@ -89,8 +91,15 @@ pub(super) async fn ask(
     Ok(verdict)
 }
 
-/// The end of a write whose webhook could not be asked, unless its policy is to go on.
-pub(super) fn failed(hook: &Hook, asked: &Asked<'_>, why: &str) -> Result<(), Status> {
+/// The end of a write whose webhook could not be asked, unless its policy is to go on. `kind` and
+/// `place` are for the audit trail.
+pub(super) fn failed(
+    hook: &Hook,
+    asked: &Asked<'_>,
+    why: &str,
+    kind: &str,
+    place: trail::Place,
+) -> Result<(), Status> {
     let text = format!("failed calling webhook {:?}: {why}", hook.name);
     if hook.ignore {
         let configuration = hook.configuration.as_str();
@@ -100,6 +109,7 @@ pub(super) fn failed(hook: &Hook, asked: &Asked<'_>, why: &str) -> Result<(), St
             why,
             "failed calling webhook, failing open"
         );
+        trail::failed_open(asked, hook, kind, place);
         return Ok(());
     }
     asked.call.refuse_by_webhook();

@@ -73,9 +73,14 @@ pub(super) async fn hold(
         None => Json::Null,
     };
     let request = review::request(asked, "", resource);
-    let failures = match evaluate(hook, asked, (&new, &old), &request) {
-        Some(failures) => failures,
-        None => return Ok(false),
+    let failures = loop {
+        let failures = evaluate(hook, asked, (&new, &old), &request);
+        if !asked.call.find_answers(&asked.core.authorizer).await {
+            break failures;
+        }
+    };
+    let Some(failures) = failures else {
+        return Ok(false);
     };
     match failures.as_slice() {
         [] => Ok(true),
@@ -133,5 +138,6 @@ fn rights(asked: &Asked<'_>) -> Arc<Rights> {
         name: asked.name.to_owned(),
         ..Check::default()
     };
-    Rights::of(&asked.core.authorizer, &asked.call.user, check)
+    let answers = asked.call.answers.clone();
+    Rights::of(&asked.core.authorizer, &asked.call.user, check, answers)
 }

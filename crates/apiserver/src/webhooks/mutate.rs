@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use meta::{Object, Status};
 use serde_json::Value;
 
@@ -11,6 +12,7 @@ use super::call::{self, Trouble, ask};
 use super::hook::Hook;
 use super::matching::{Objects, concerns};
 use super::review::Verdict;
+use super::trail;
 use crate::registry::Resource;
 use crate::verbs::write::{metadata, text};
 
@@ -26,11 +28,11 @@ struct Rounds {
 
 /// Lets all webhooks that the write concerns complete the object. `replay` runs the plugins
 /// before them once more, when a webhook has changed what they had seen.
-pub(crate) async fn mutate(
+pub(crate) async fn mutate<'r>(
     asked: &Asked<'_>,
     object: Value,
     old: Option<&Object>,
-    replay: impl FnOnce(&mut Object) -> Result<(), Status>,
+    replay: impl FnOnce(Object) -> BoxFuture<'r, Result<Object, Status>>,
 ) -> Result<Value, Status> {
     let hooks = asked.core.hooks.mutating.all.load_full();
     let mut rounds = Rounds::default();
@@ -38,8 +40,7 @@ pub(crate) async fn mutate(
     if !rounds.changed {
         return Ok(object);
     }
-    let mut replayed = Object(object.clone());
-    replay(&mut replayed)?;
+    let replayed = replay(Object(object.clone())).await?;
     if replayed.0 != object {
         rounds.require();
     }
@@ -76,20 +77,29 @@ async fn round(
         let Some(resource) = concerns(hook, asked, objects).await? else {
             continue;
         };
+        let place = (usize::from(again), index);
         let patched = match ask(hook, asked, &resource, objects, true).await {
-            Ok(verdict) => apply(hook, asked, &resource, &object, &verdict).await,
+            Ok(verdict) => {
+                let patched = apply(hook, asked, &resource, &object, &verdict).await;
+                if matches!(patched, Ok(Some(_))) {
+                    trail::patched(asked, hook, place, &verdict);
+                }
+                patched
+            }
             Err(trouble) => Err(trouble),
         };
+        let changed = matches!(&patched, Ok(Some(patched)) if *patched != object);
+        trail::mutated(asked, hook, place, changed);
         match patched {
             Ok(Some(patched)) => {
-                if patched != object {
+                if changed {
                     rounds.changed = true;
                     rounds.require();
                 }
                 object = patched;
             }
             Ok(None) => {}
-            Err(Trouble::Calling(why)) => call::failed(hook, asked, &why)?,
+            Err(Trouble::Calling(why)) => call::failed(hook, asked, &why, "mutation", place)?,
             Err(Trouble::Refused(status)) => return Err(*status),
         }
         if hook.reinvoke {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::Asked;
 use super::call::{self, Trouble, ask};
 use super::matching::{Objects, concerns};
+use super::trail;
 
 /// Asks all webhooks that the write concerns about the new and the old object; the first in
 /// order that refuses is heard. Deletions pass the mutating webhooks too, which then have
@@ -30,10 +31,11 @@ pub(super) async fn ask_validating(asked: &Asked<'_>, objects: Objects<'_>) -> R
         let Some(resource) = concerns(hook, asked, objects).await? else {
             continue;
         };
+        let place = (0, calls.len());
         calls.push(async move {
             match ask(hook, asked, &resource, objects, false).await {
                 Ok(_) => Ok(()),
-                Err(Trouble::Calling(why)) => call::failed(hook, asked, &why),
+                Err(Trouble::Calling(why)) => call::failed(hook, asked, &why, "validating", place),
                 Err(Trouble::Refused(status)) => Err(*status),
             }
         });
@@ -44,11 +46,13 @@ pub(super) async fn ask_validating(asked: &Asked<'_>, objects: Objects<'_>) -> R
 /// Asks mutating webhooks where nothing is there that a patch could change.
 pub(super) async fn ask_mutating(asked: &Asked<'_>, objects: Objects<'_>) -> Result<(), Status> {
     let hooks = asked.core.hooks.mutating.all.load_full();
-    for hook in hooks.iter() {
+    for (index, hook) in hooks.iter().enumerate() {
         let Some(resource) = concerns(hook, asked, objects).await? else {
             continue;
         };
-        match ask(hook, asked, &resource, objects, true).await {
+        let (place, verdict) = ((0, index), ask(hook, asked, &resource, objects, true).await);
+        trail::mutated(asked, hook, place, false);
+        match verdict {
             Ok(verdict) if !verdict.changes() => {}
             Ok(_) => {
                 return Err(Status::internal(format!(
@@ -57,7 +61,7 @@ pub(super) async fn ask_mutating(asked: &Asked<'_>, objects: Objects<'_>) -> Res
                     hook.name
                 )));
             }
-            Err(Trouble::Calling(why)) => call::failed(hook, asked, &why)?,
+            Err(Trouble::Calling(why)) => call::failed(hook, asked, &why, "mutation", place)?,
             Err(Trouble::Refused(status)) => return Err(*status),
         }
     }

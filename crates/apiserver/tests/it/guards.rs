@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use audit::{Audit, Backend, Policy};
+use audit::{Audit, Backend, Policy, Sink};
 use auth::Identity;
 use base::Crew;
 use http::{Method, Request, Response};
@@ -10,6 +10,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use crate::cluster::{CONFIG_MAPS, Cluster, config_map};
+use crate::webhooks::hooks::Hooks;
 
 #[derive(Default)]
 struct Kept(Mutex<Vec<Value>>);
@@ -48,7 +49,10 @@ rules:
 async fn audited() -> (Cluster, Arc<Kept>) {
     let kept = Arc::new(Kept::default());
     let policy = Policy::parse(POLICY).unwrap();
-    let audit = Audit::new(policy, vec![Arc::clone(&kept) as Arc<dyn Backend>]);
+    let audit = Audit::new(
+        policy,
+        vec![Sink::new(Arc::clone(&kept) as Arc<dyn Backend>)],
+    );
     let crew = Crew::new();
     let store = store::memory(&crew).await.unwrap();
     let cluster = Cluster::with(store, crew, |config| config.audit = Some(audit)).await;
@@ -338,5 +342,49 @@ async fn who_has_no_seat_is_told_to_come_later() {
     told.send(()).unwrap();
     slow.await.unwrap().unwrap();
     assert_eq!(send(&jane, list()).await.status(), 200);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn webhooks_leave_their_traces() {
+    let (cluster, kept) = audited().await;
+    let hooks = Hooks::start(&cluster).await;
+    let rules = json!([{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"],
+        "resources": ["configmaps"]}]);
+    let mut broken = hooks.hook("broken.example.com", "/boom", rules.clone());
+    broken["failurePolicy"] = "Ignore".into();
+    let mutating = [
+        hooks.hook("stage.example.com", "/stage-1", rules.clone()),
+        broken.clone(),
+    ];
+    let validating = [hooks.hook("noted.example.com", "/noted", rules), broken];
+    for (kind, name, list) in [
+        ("mutatingwebhookconfigurations", "m", mutating),
+        ("validatingwebhookconfigurations", "v", validating),
+    ] {
+        let path = format!("/apis/admissionregistration.k8s.io/v1/{kind}");
+        let body = json!({"metadata": {"name": name}, "webhooks": list});
+        cluster.post(&path, body).await.unwrap();
+    }
+    let who = Identity::user("jane", &["system:masters", "watched"]);
+    let jane = cluster.server.client(who);
+    let made = config_map("a", "x");
+    send(&jane, request("made", Method::POST, CONFIG_MAPS, &made)).await;
+    let notes = kept.of("made")[1]["annotations"].clone();
+    let of = |key: &str| notes[key].as_str().unwrap_or_default();
+    assert_eq!(
+        of("mutation.webhook.admission.k8s.io/round_0_index_0"),
+        r#"{"configuration":"m","mutated":true,"webhook":"stage.example.com"}"#
+    );
+    let patch = of("patch.webhook.admission.k8s.io/round_0_index_0");
+    let patch: Value = serde_json::from_str(patch).unwrap();
+    assert_eq!(patch["patchType"], "JSONPatch");
+    assert_eq!(patch["patch"][0]["path"], "/data/stage-1");
+    assert!(of("mutation.webhook.admission.k8s.io/round_0_index_1").contains("false"));
+    for kind in ["mutation", "validating"] {
+        let key = format!("failed-open.{kind}.webhook.admission.k8s.io/round_0_index_1");
+        assert_eq!(of(&key), "broken.example.com");
+    }
+    assert_eq!(of("noted.example.com/why"), "because");
     cluster.stop().await;
 }

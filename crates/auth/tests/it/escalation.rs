@@ -36,23 +36,25 @@ fn authorizer(rules: Vec<Value>) -> Authorizer {
     authorizer
 }
 
-fn check(authorizer: &Authorizer, kind: &str, object: &Object) -> Result<(), Status> {
+async fn check(authorizer: &Authorizer, kind: &str, object: &Object) -> Result<(), Status> {
     let jane = Identity::user("jane", &["dev"]);
-    authorizer.check_escalation(&jane, &names(kind), "a", object, None)
+    authorizer
+        .check_escalation(&jane, &names(kind), "a", object, None)
+        .await
 }
 
-#[test]
-fn a_role_must_be_held_by_its_writer() {
+#[tokio::test]
+async fn a_role_must_be_held_by_its_writer() {
     let plain = authorizer(vec![]);
     let held = role("r", "a", json!([rule("get", "", "pods")]));
-    assert_eq!(check(&plain, "Role", &held), Ok(()));
+    assert_eq!(check(&plain, "Role", &held).await, Ok(()));
     let more = role(
         "r",
         "a",
         json!([{"verbs": ["get", "list"], "apiGroups": [""],
         "resources": ["pods", "secrets"]}]),
     );
-    let status = check(&plain, "Role", &more).unwrap_err();
+    let status = check(&plain, "Role", &more).await.unwrap_err();
     assert_eq!(
         status.message,
         "roles.rbac.authorization.k8s.io \"r\" is forbidden: user \"jane\" \
@@ -63,30 +65,34 @@ fn a_role_must_be_held_by_its_writer() {
     );
     assert_eq!(status.code, 403);
     let may_escalate = authorizer(vec![rule("escalate", GROUP, "roles")]);
-    assert_eq!(check(&may_escalate, "Role", &more), Ok(()));
+    assert_eq!(check(&may_escalate, "Role", &more).await, Ok(()));
     let admin = Identity::user("root", &["system:masters"]);
     assert_eq!(
-        plain.check_escalation(&admin, &names("Role"), "a", &more, None),
+        plain
+            .check_escalation(&admin, &names("Role"), "a", &more, None)
+            .await,
         Ok(())
     );
 }
 
-#[test]
-fn a_bound_role_must_be_held_or_bindable() {
+#[tokio::test]
+async fn a_bound_role_must_be_held_or_bindable() {
     let subject = || json!({"kind": "User", "name": "eve"});
     let secrets = binding("b", "a", ("ClusterRole", "secrets"), subject());
-    let refused = check(&authorizer(vec![]), "RoleBinding", &secrets).unwrap_err();
+    let refused = check(&authorizer(vec![]), "RoleBinding", &secrets)
+        .await
+        .unwrap_err();
     assert!(
         refused.message.contains("not currently held"),
         "{}",
         refused.message
     );
     let holder = authorizer(vec![rule("get", "", "secrets")]);
-    assert_eq!(check(&holder, "RoleBinding", &secrets), Ok(()));
+    assert_eq!(check(&holder, "RoleBinding", &secrets).await, Ok(()));
     let binder = authorizer(vec![rule("bind", GROUP, "clusterroles")]);
-    assert_eq!(check(&binder, "RoleBinding", &secrets), Ok(()));
+    assert_eq!(check(&binder, "RoleBinding", &secrets).await, Ok(()));
     let lost = binding("b", "a", ("Role", "lost"), subject());
-    let status = check(&holder, "RoleBinding", &lost).unwrap_err();
+    let status = check(&holder, "RoleBinding", &lost).await.unwrap_err();
     assert_eq!(status.code, 404);
     assert_eq!(
         status.message,
@@ -94,16 +100,21 @@ fn a_bound_role_must_be_held_or_bindable() {
     );
 }
 
-#[test]
-fn aggregation_takes_everything() {
+#[tokio::test]
+async fn aggregation_takes_everything() {
     let authorizer = authorizer(vec![rule("*", "*", "*")]);
     let mut aggregating = role("r", "a", json!([]));
     aggregating.0["aggregationRule"] =
         json!({"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]});
     // All resources are held, but that includes the right to escalate.
-    assert_eq!(check(&authorizer, "ClusterRole", &aggregating), Ok(()));
+    assert_eq!(
+        check(&authorizer, "ClusterRole", &aggregating).await,
+        Ok(())
+    );
     let plain = self::authorizer(vec![]);
-    let status = check(&plain, "ClusterRole", &aggregating).unwrap_err();
+    let status = check(&plain, "ClusterRole", &aggregating)
+        .await
+        .unwrap_err();
     assert!(
         status
             .message
@@ -113,19 +124,21 @@ fn aggregation_takes_everything() {
     );
 }
 
-#[test]
-fn the_garbage_collector_may_touch_strong_roles() {
+#[tokio::test]
+async fn the_garbage_collector_may_touch_strong_roles() {
     let plain = authorizer(vec![]);
     let jane = Identity::user("jane", &[]);
     let strong = role("r", "a", json!([rule("*", "*", "*")]));
     let mut owned = strong.clone();
     owned.set_metadata("finalizers", json!(["x"]));
-    let same = plain.check_escalation(&jane, &names("Role"), "a", &owned, Some(&strong));
-    assert_eq!(same, Ok(()));
+    let role = names("Role");
+    let same = plain.check_escalation(&jane, &role, "a", &owned, Some(&strong));
+    assert_eq!(same.await, Ok(()));
     owned.0["rules"] = json!([rule("*", "*", "secrets")]);
     assert!(
         plain
             .check_escalation(&jane, &names("Role"), "a", &owned, Some(&strong))
+            .await
             .is_err()
     );
 }

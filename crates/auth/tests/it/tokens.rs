@@ -238,7 +238,7 @@ fn audiences_must_meet() {
     let (token, _) = signer.sign(&asked, now).unwrap();
     let refusal = why(signer.verify(&token, &[], &usual(), now));
     assert!(
-        refusal.starts_with("token audiences [\"vault\", \"x\"] is invalid"),
+        refusal.starts_with("token audiences [\"vault\" \"x\"] is invalid"),
         "{refusal}"
     );
     let bearer = signer.verify(&token, &["vault".into()], &usual(), now);
@@ -290,7 +290,7 @@ fn strangers_can_verify_with_the_key_set() {
             &URL_SAFE_NO_PAD.decode(signature).unwrap(),
         )
         .unwrap();
-    let document = signer.discovery("192.0.2.1:6443");
+    let document = signer.discovery("192.0.2.1:6443").unwrap();
     assert_eq!(
         document["jwks_uri"],
         "https://192.0.2.1:6443/openid/v1/jwks"
@@ -476,4 +476,74 @@ fn tokens_in_secrets_live_as_long_as_these() {
     assert!(why(check()).contains("has been marked invalid"));
     let other = signer.verify(&token, &["vault".into()], &objects, now);
     assert!(why(other).contains("is invalid for the target audiences"));
+}
+
+/// Keys of all kinds sign and verify, and those that are named verify alone.
+#[test]
+fn keys_may_be_several_and_of_several_kinds() {
+    use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
+    use aws_lc_rs::rsa::{KeyPair, KeySize};
+    use aws_lc_rs::signature::KeyPair as _;
+    use base64::Engine;
+    let pem = |label: &str, der: &[u8]| {
+        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        let lines: Vec<_> = text.as_bytes().chunks(64).collect();
+        let text = String::from_utf8(lines.join(&b'\n')).unwrap();
+        format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
+    };
+    let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
+    let private: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+    let public: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
+    let rsa = pem("PRIVATE KEY", private.as_ref());
+    let rsa_public = pem("PUBLIC KEY", public.as_ref());
+    let ec = auth::certificate::new_key().unwrap();
+    let account = Ref {
+        name: "robot".into(),
+        uid: "u".into(),
+    };
+    let token = |signer: &TokenSigner| signer.sign_legacy("a", &account, "s").unwrap();
+    let old = TokenSigner::new(&rsa, "https://old").unwrap();
+    let new = TokenSigner::new(&ec, "https://new").unwrap();
+    let [old_token, new_token] = [token(&old), token(&new)];
+    assert!(old.open(&old_token).is_ok());
+    let refused = |signer: &TokenSigner, token: &str| signer.open(token).unwrap_err().to_string();
+    assert_eq!(
+        refused(&new, &old_token),
+        "invalid signature, no keys found"
+    );
+    let both = TokenSigner::new(&ec, "https://new").unwrap();
+    let both = both
+        .issuers(vec!["https://new".into(), "https://old".into()])
+        .verifying(&[rsa_public.clone(), ec.clone()])
+        .unwrap();
+    assert!(both.open(&old_token).is_ok() && both.open(&new_token).is_ok());
+    let keys = both.key_set();
+    let shown = |key: &str| {
+        let list = keys["keys"].as_array().unwrap().iter();
+        list.map(|one| one[key].as_str().unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(shown("alg"), ["RS256", "ES256"]);
+    assert_eq!(shown("e"), ["AQAB", ""]);
+    let document = both.discovery("a:1").unwrap();
+    assert_eq!(
+        document["id_token_signing_alg_values_supported"],
+        json!(["ES256", "RS256"])
+    );
+    // A key that signs but is not among those that verify.
+    let stray = TokenSigner::new(&ec, "https://new").unwrap();
+    let stray = stray.verifying(&[rsa_public]).unwrap();
+    assert_eq!(
+        refused(&stray, &new_token),
+        "invalid signature, no keys found"
+    );
+    // Audiences of our own, a limit, and an issuer that is no address.
+    let odd = TokenSigner::new(&ec, "own")
+        .unwrap()
+        .audiences(vec!["x".into(), "y".into()])
+        .limited(Some(3600));
+    assert_eq!(odd.discovery("a:1"), None);
+    assert_eq!((odd.own().len(), odd.seconds_max()), (2, Some(3600)));
+    assert!(TokenSigner::new("no key", "own").is_err());
+    assert!(odd.verifying(&["no key".into()]).is_err());
 }

@@ -2,6 +2,7 @@
 //! in network and mount namespaces of their own, and leaves nothing behind.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod access;
 mod cluster;
 mod extras;
 mod faults;

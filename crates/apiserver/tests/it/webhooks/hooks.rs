@@ -155,6 +155,7 @@ fn verdict(path: &str, request: &Value) -> Value {
             {"op": "add", "path": "/spec/initContainers", "value": [
                 {"image": "webhook-added-image", "name": "added-by-webhook", "resources": {}}]}])),
         "/patch-only" => json!({"allowed": true, "patch": "W10="}),
+        "/noted" => json!({"allowed": true, "auditAnnotations": {"why": "because"}}),
         "/together" => json!({"allowed": true, "warnings": ["mind the gap"]}),
         _ => allowed(),
     }
