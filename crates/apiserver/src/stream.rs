@@ -7,7 +7,7 @@ use auth::Pki;
 use base::Crew;
 use client::{Access, Body, BoxError};
 use http::header::{CONNECTION, HOST, UPGRADE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::chain::audited::Source;
 use crate::start::BuildError;
 
 /// How long a kubelet or pod may take to accept a connection.
@@ -32,6 +33,8 @@ const HOP_HEADERS: [&str; 8] = [
     "host",
     "authorization",
 ];
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Dials what is not this server.
 pub(crate) struct Dialer {
@@ -223,6 +226,21 @@ async fn splice(client: OnUpgrade, server: OnUpgrade) {
     }
 }
 
+/// Adds the address that a request came from to those that others named.
+pub(crate) fn forwarded_for(headers: &mut HeaderMap, extensions: &http::Extensions) {
+    let Some(Source(address)) = extensions.get::<Source>() else {
+        return;
+    };
+    let known = headers.get_all(FORWARDED_FOR).iter();
+    let known = known.filter_map(|value| value.to_str().ok().map(str::to_owned));
+    let all: Vec<String> = known
+        .chain([address.ip().to_canonical().to_string()])
+        .collect();
+    if let Ok(value) = HeaderValue::from_str(&all.join(", ")) {
+        headers.insert(FORWARDED_FOR, value);
+    }
+}
+
 /// The headers that a request keeps on its way.
 pub(crate) fn passed_headers(headers: &HeaderMap) -> HeaderMap {
     let mut passed = headers.clone();
@@ -261,4 +279,21 @@ pub(crate) async fn failure(answer: Response<Body>) -> Status {
     let mut status = Status::new(reason, text);
     status.code = code;
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asked_is_added_to_those_who_passed_it_on() {
+        let mut headers = HeaderMap::new();
+        let mut extensions = http::Extensions::new();
+        forwarded_for(&mut headers, &extensions);
+        assert!(headers.is_empty());
+        extensions.insert(Source(([192, 0, 2, 7], 4711).into()));
+        headers.insert(FORWARDED_FOR, HeaderValue::from_static("198.51.100.1"));
+        forwarded_for(&mut headers, &extensions);
+        assert_eq!(headers[FORWARDED_FOR], "198.51.100.1, 192.0.2.7");
+    }
 }

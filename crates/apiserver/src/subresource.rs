@@ -1,6 +1,7 @@
 //! What lies below an object's path.
 
 pub(crate) mod binding;
+mod coding;
 pub(crate) mod connect;
 pub(crate) mod eviction;
 mod links;

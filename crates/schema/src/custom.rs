@@ -53,39 +53,6 @@ impl Type {
     }
 }
 
-/// Fills absent fields with the defaults of their type. Only for custom resources: what built-in
-/// kinds default is decided by their rules.
-pub fn apply_defaults(ty: &Type, tree: &mut Value) {
-    let Value::Object(map) = tree else {
-        return;
-    };
-    for field in &ty.fields {
-        if let (Some(default), false) = (&field.default, map.contains_key(&*field.json)) {
-            map.insert(field.json.to_string(), default.clone());
-        }
-        if let Some(value) = map.get_mut(&*field.json) {
-            default_shape(&field.shape, value);
-        }
-    }
-}
-
-fn default_shape(shape: &Shape, value: &mut Value) {
-    match (shape, value) {
-        // Metadata and other built-in parts have no defaults of their own.
-        (Shape::Struct(TypeRef::Owned(ty)), value) => apply_defaults(ty, value),
-        (Shape::List(item, _), Value::Array(items)) => {
-            items
-                .iter_mut()
-                .for_each(|value| default_shape(item, value));
-        }
-        (Shape::Map(item, _), Value::Object(map)) => {
-            map.values_mut()
-                .for_each(|value| default_shape(item, value));
-        }
-        _ => {}
-    }
-}
-
 /// `com.example.v1.CronTab`, as upstream names models of custom resources.
 fn full_name(kind: &Kind) -> String {
     let group: Vec<&str> = kind.group.rsplit('.').collect();

@@ -13,7 +13,6 @@ pub mod types;
 
 pub use apply::{ApplyError, ApplyOptions, Conflict, UpdateOptions, apply, update_managed_fields};
 pub use check::{TypeError, check};
-pub use custom::apply_defaults;
 pub use parse::{ParseError, Parsed, parse_json};
 pub use patch::{PatchError, json_patch, merge_patch, strategic_merge_patch};
 pub use table::{builtin, named};

@@ -50,6 +50,7 @@ pub(crate) async fn answer(
         .body(body)
         .map_err(|error| Status::bad_request(format!("invalid request: {error}")))?;
     *request.headers_mut() = stream::passed_headers(&call.headers);
+    stream::forwarded_for(request.headers_mut(), &parts.extensions);
     name_user(request.headers_mut(), &call.user);
     // Who upgrades keeps the connection: it is none for others.
     let answer = match socket::is_upgrade(&call.headers) {

@@ -54,6 +54,7 @@ pub(crate) async fn connect(
         .body(body)
         .map_err(|error| Status::bad_request(format!("invalid request: {error}")))?;
     *request.headers_mut() = stream::passed_headers(&call.headers);
+    stream::forwarded_for(request.headers_mut(), &parts.extensions);
     // The kubelet sends logs as they are; it is we who make messages of them.
     let socket = call.info.subresource == "log" && socket::is_asked(&call.headers);
     let (passed, kept) = match socket {

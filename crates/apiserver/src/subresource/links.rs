@@ -7,8 +7,13 @@ use futures::StreamExt;
 use http_body_util::{BodyExt, BodyStream, StreamBody};
 use hyper::body::Frame;
 
+use super::coding::{Coder, Coding};
+
 /// A tag that does not end within so many bytes is passed on as it is.
 const TAG_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes that are decoded at once.
+const PIECE_BYTES_MAX: usize = 16 << 10;
 
 /// Attributes that hold one link, by tag.
 const LINKS: [(&str, &[&str]); 26] = [
@@ -70,22 +75,44 @@ impl Rewriter {
     }
 
     /// A page with all its links rewritten, as it arrives.
-    pub(crate) fn pages(&self, body: Body) -> Body {
+    pub(crate) fn pages(&self, body: Body, coding: Coding) -> Body {
         let mut scanner = Scanner::new(self.clone());
-        let frames = BodyStream::new(body).map(Some);
+        let mut coder = Coder::new(coding);
+        let frames = BodyStream::new(body).flat_map(|frame| {
+            let pieces = match frame.map(|frame| frame.into_data()) {
+                Ok(Ok(bytes)) => split(bytes).into_iter().map(Ok).collect(),
+                Ok(Err(_trailers)) => Vec::new(),
+                Err(error) => vec![Err(error)],
+            };
+            futures::stream::iter(pieces).map(Some)
+        });
         // One more turn after the last piece: what was held back goes out.
         let frames = frames.chain(futures::stream::once(async { None }));
-        let pieces = frames.map(move |frame| {
-            Ok::<_, BoxError>(Frame::data(match frame {
-                Some(frame) => match frame?.into_data() {
-                    Ok(bytes) => scanner.feed(&bytes),
-                    Err(_trailers) => Bytes::new(),
-                },
-                None => scanner.finish(),
-            }))
+        let pieces = frames.map(move |piece| {
+            let bytes = match piece {
+                Some(piece) => {
+                    let plain = coder.decode(&piece?)?;
+                    coder.encode(&scanner.feed(&plain))?
+                }
+                None => {
+                    let last = scanner.finish();
+                    coder.finish(&last)?
+                }
+            };
+            Ok::<_, BoxError>(Frame::data(bytes))
         });
         StreamBody::new(pieces).boxed_unsync()
     }
+}
+
+/// So that what a piece unpacks to is bounded.
+fn split(mut bytes: Bytes) -> Vec<Bytes> {
+    let mut pieces = Vec::new();
+    while bytes.len() > PIECE_BYTES_MAX {
+        pieces.push(bytes.split_to(PIECE_BYTES_MAX));
+    }
+    pieces.push(bytes);
+    pieces
 }
 
 /// Host, and path with query, of an absolute link.

@@ -13,6 +13,7 @@ use hyper::upgrade::OnUpgrade;
 use meta::{LabelSelector, Object, Reason, Status};
 use serde_json::Value;
 
+use super::coding::Coding;
 use super::links::Rewriter;
 use crate::chain::Call;
 use crate::registry::Resource;
@@ -66,6 +67,7 @@ pub(crate) async fn answer(
     if let Some(host) = &host {
         request.headers_mut().insert(HOST, host.clone());
     }
+    stream::forwarded_for(request.headers_mut(), &parts.extensions);
     if let Ok(value) = HeaderValue::from_str(&call.info.path) {
         request.headers_mut().insert(FORWARDED_URI, value);
     }
@@ -116,13 +118,13 @@ async fn rewritten(mut answer: Response<Body>, rewriter: &Rewriter) -> Result<An
         return Ok(answer);
     }
     let encoding = text(&answer, CONTENT_ENCODING).unwrap_or_default();
-    if !encoding.is_empty() && encoding != "identity" {
+    let Some(coding) = Coding::read(&encoding) else {
         // Asked for only by clients that said they take it: the page is theirs as it is.
         return Ok(answer);
-    }
+    };
     let (mut head, body) = answer.into_parts();
     head.headers.remove(CONTENT_LENGTH);
-    Ok(Response::from_parts(head, rewriter.pages(body)))
+    Ok(Response::from_parts(head, rewriter.pages(body, coding)))
 }
 
 /// What a proxy path leads to: a node's kubelet, a pod, or a ready endpoint of a service.

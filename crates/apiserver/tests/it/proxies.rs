@@ -35,6 +35,14 @@ async fn tell(request: Request<Incoming>) -> Result<Response<Body>, Infallible> 
         "/page" => answer
             .header("content-type", "text/html; charset=utf-8")
             .body(full("<a href='/x'>x</a><a href='y'>y</a>")),
+        "/packed" => {
+            let mut packer = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+            std::io::Write::write_all(&mut packer, b"<a href='/x'>x</a>").unwrap();
+            answer
+                .header("content-type", "text/html")
+                .header("content-encoding", "gzip")
+                .body(full(packer.finish().unwrap()))
+        }
         "/gone" => answer.status(410).body(full("gone")),
         path => {
             let text = format!(
@@ -81,7 +89,15 @@ async fn send(cluster: &Cluster, method: Method, path: &str) -> (u16, http::Head
         .await
         .unwrap()
         .to_bytes();
-    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    let text = match head.headers.contains_key("content-encoding") {
+        true => {
+            let mut text = String::new();
+            let mut reader = flate2::read::GzDecoder::new(&bytes[..]);
+            std::io::Read::read_to_string(&mut reader, &mut text).unwrap();
+            text
+        }
+        false => String::from_utf8(bytes.to_vec()).unwrap(),
+    };
     (head.status.as_u16(), head.headers, text)
 }
 
@@ -154,6 +170,8 @@ async fn proxies_pass_every_method_on_and_bring_links_back() {
         );
         let (_, _, page) = send(&cluster, Method::GET, &format!("{base}/page")).await;
         assert_eq!(page, format!("<a href='{base}/x'>x</a><a href='y'>y</a>"));
+        let (_, _, packed) = send(&cluster, Method::GET, &format!("{base}/packed")).await;
+        assert_eq!(packed, format!("<a href='{base}/x'>x</a>"));
         let gone = send(&cluster, Method::GET, &format!("{base}/gone")).await;
         assert_eq!((gone.0, gone.2.as_str()), (410, "gone"));
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use meta::Names;
 use schema::openapi::{KindDoc, document_with};
-use schema::{ApplyOptions, Kind, Type, TypeRef, apply, apply_defaults, check};
+use schema::{ApplyOptions, Kind, Type, TypeRef, apply, check};
 use serde_json::{Value, json};
 
 use crate::apply::{THEN, owned};
@@ -73,17 +73,6 @@ fn unknown_fields_are_pruned_where_the_schema_says_so() {
     let mut tree = object(json!({"foo": {"bar": 1}}));
     assert_eq!(check(&anything, &mut tree).unwrap(), Vec::<String>::new());
     assert_eq!(tree["spec"]["foo"]["bar"], json!(1));
-}
-
-#[test]
-fn defaults_fill_what_is_absent() {
-    let ty = cron_tab();
-    let mut tree = object(json!({"hosts": [{"name": "h"}, {"name": "i", "weight": 0}]}));
-    apply_defaults(&ty, &mut tree);
-    assert_eq!(
-        tree["spec"],
-        json!({"replicas": 1, "hosts": [{"name": "h", "weight": 5}, {"name": "i", "weight": 0}]})
-    );
 }
 
 #[test]
