@@ -13,6 +13,7 @@ use std::sync::Arc;
 use meta::{Object, Status};
 use serde_json::Value;
 
+use crate::measure::{Clock, Step, Times};
 use crate::plugin::{Awaited, Lookup, Plugin, Request};
 use crate::pod_security::PodSecurity;
 use crate::policy::{MutatingAdmissionPolicy, Policies, ValidatingAdmissionPolicy};
@@ -31,6 +32,8 @@ const BEHIND_WEBHOOKS: &str = "ResourceQuota";
 /// Plugins in the order in which they are asked.
 pub struct Chain {
     plugins: Vec<Box<dyn Plugin>>,
+    /// How long each takes.
+    times: Vec<Times>,
     /// How many of them are asked before the webhooks.
     before_webhooks: usize,
 }
@@ -170,6 +173,7 @@ impl Chain {
             before_webhooks: all
                 .position(|plugin| plugin.name() == BEHIND_WEBHOOKS)
                 .unwrap_or(plugins.len()),
+            times: plugins.iter().map(|_| Times::default()).collect(),
             plugins,
         }
     }
@@ -183,6 +187,7 @@ impl Chain {
         for plugin in wanted {
             if !settings.disable.iter().any(|name| name == plugin.name()) {
                 self.plugins.insert(self.before_webhooks, plugin);
+                self.times.push(Times::default());
                 self.before_webhooks += 1;
             }
         }
@@ -215,9 +220,13 @@ impl Chain {
         lookup: &dyn Lookup,
     ) -> Result<(), Status> {
         let mut again = false;
-        for plugin in &self.plugins {
+        let mut clock = Clock::start();
+        for (plugin, times) in self.plugins.iter().zip(&self.times) {
             let before = plugin.may_reinvoke().then(|| object.clone());
-            plugin.mutate(request, object, lookup)?;
+            let asked = plugin.mutate(request, object, lookup);
+            let what = (plugin.name(), Step::Admit, request.operation);
+            times.tell(what, asked.is_err(), &mut clock);
+            asked?;
             again |= before.is_some_and(|before| before != *object);
         }
         if again {
@@ -270,8 +279,12 @@ impl Chain {
         lookup: &dyn Lookup,
     ) -> Result<(), Status> {
         let asked = self.plugins.iter().enumerate().take(end).skip(start);
+        let mut clock = Clock::start();
         for (index, plugin) in asked {
-            if let Err(status) = plugin.validate(request, object, lookup) {
+            let answered = plugin.validate(request, object, lookup);
+            let what = (plugin.name(), Step::Validate, request.operation);
+            self.times[index].tell(what, answered.is_err(), &mut clock);
+            if let Err(status) = answered {
                 for earlier in self.plugins.iter().take(index) {
                     earlier.settled(request, object, false);
                 }

@@ -19,6 +19,7 @@ mod deny_external_ips;
 mod event_rate_limit;
 mod extended_resource_toleration;
 mod limit_ranger;
+mod measure;
 mod namespace_exists;
 mod namespace_lifecycle;
 mod node_restriction;

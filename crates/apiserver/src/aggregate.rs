@@ -209,8 +209,7 @@ impl Route {
             insecure: tree.pointer("/spec/insecureSkipTLSVerify") == Some(&json!(true)),
             ..Access::default()
         };
-        let tls = client::remote::tls_config(&access);
-        let tls = tls.map_err(|error| error.to_string()).map(|mut tls| {
+        let tls = tls_config(&access).map(|mut tls| {
             tls.alpn_protocols = vec![b"http/1.1".to_vec()];
             tls.client_auth_cert_resolver = Arc::clone(proxy) as _;
             Arc::new(tls)
@@ -242,6 +241,18 @@ impl Route {
     fn is_available(&self) -> bool {
         self.available.load(Ordering::Acquire)
     }
+}
+
+/// Shows the front proxy's certificate. Without authorities those of the system are trusted.
+fn tls_config(access: &Access) -> Result<rustls::ClientConfig, String> {
+    let own = client::remote::tls_config(access).map_err(|error| error.to_string())?;
+    if access.insecure {
+        return Ok(own);
+    }
+    let bundle = access.ca.as_deref().unwrap_or_default();
+    let mut trusting = webhook::trusting(bundle).map_err(|error| error.to_string())?;
+    trusting.client_auth_cert_resolver = own.client_auth_cert_resolver;
+    Ok(trusting)
 }
 
 /// Why a route leads nowhere.

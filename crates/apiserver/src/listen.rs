@@ -24,6 +24,12 @@ use crate::chain::Connection;
 use crate::chain::audited::Source;
 use crate::server::ApiServer;
 
+static HANDSHAKE_ERRORS: base::metrics::Counters = base::metrics::Counters::new(
+    "apiserver_tls_handshake_errors_total",
+    "[ALPHA] Number of requests dropped with 'TLS handshake error from' error",
+    &[],
+);
+
 /// Connections at one time.
 const CONNECTIONS_MAX: usize = 16_384;
 /// Streams of one HTTP/2 connection, as upstream has it.
@@ -137,7 +143,10 @@ impl Door {
         let handshake = tokio::time::timeout(self.patience.handshake, self.acceptor.accept(stream));
         let stream = match handshake.await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return tracing::debug!(%error, %peer, "TLS handshake failed"),
+            Ok(Err(error)) => {
+                HANDSHAKE_ERRORS.add(&[], 1);
+                return tracing::debug!(%error, %peer, "TLS handshake failed");
+            }
             Err(_) => return tracing::debug!(%peer, "TLS handshake took too long"),
         };
         let certificates = stream.get_ref().1.peer_certificates();

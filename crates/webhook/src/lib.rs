@@ -16,5 +16,6 @@ mod webhooks;
 
 pub use error::{CallError, ConfigError};
 pub use target::ClientConfig;
+pub use tls::config as trusting;
 pub use webhook::{CALL_TIMEOUT, RESPONSE_BYTES_MAX, Webhook, decode};
 pub use webhooks::{Resolve, Webhooks};

@@ -23,7 +23,7 @@ const SYSTEM_ROOTS: [&str; 6] = [
 ];
 
 /// The configuration that trusts a bundle, or the system's certificates when it is empty.
-pub(crate) fn config(bundle: &[u8]) -> Result<rustls::ClientConfig, ConfigError> {
+pub fn config(bundle: &[u8]) -> Result<rustls::ClientConfig, ConfigError> {
     let bad = |error: &dyn std::fmt::Display| ConfigError::Roots(error.to_string());
     let certificates = match bundle {
         [] => system_roots()?,

@@ -435,3 +435,58 @@ async fn questions_have_no_columns_and_old_watches_work() {
     assert_eq!(event["object"]["metadata"]["name"], "b");
     cluster.stop().await;
 }
+
+/// Upstream's stable metrics of a server without webhooks and deprecated kinds, and some others.
+const METRICS: [&str; 20] = [
+    "apiserver_admission_controller_admission_duration_seconds",
+    "apiserver_admission_step_admission_duration_seconds",
+    "apiserver_current_inflight_requests",
+    "apiserver_flowcontrol_dispatched_requests_total",
+    "apiserver_longrunning_requests",
+    "apiserver_request_duration_seconds",
+    "apiserver_request_sli_duration_seconds",
+    "apiserver_request_total",
+    "apiserver_resource_objects",
+    "apiserver_response_sizes",
+    "apiserver_storage_events_received_total",
+    "apiserver_storage_objects",
+    "apiserver_watch_events_total",
+    "apiserver_watch_list_duration_seconds",
+    "authorization_attempts_total",
+    "authorization_duration_seconds",
+    "etcd_request_duration_seconds",
+    "etcd_requests_total",
+    "kubernetes_build_info",
+    "process_resident_memory_bytes",
+];
+
+#[tokio::test]
+async fn metrics_have_upstreams_names() {
+    let cluster = Cluster::start().await;
+    let map = config_map("counted", "1");
+    cluster.post(CONFIG_MAPS, map).await.unwrap();
+    cluster.get(CONFIG_MAPS).await.unwrap();
+    let watch = format!(
+        "{CONFIG_MAPS}?watch=1&sendInitialEvents=true&allowWatchBookmarks=true\
+         &resourceVersionMatch=NotOlderThan&timeoutSeconds=1"
+    );
+    let (_, _, events) = ask(&cluster, &watch, &[]).await;
+    whole(events).await;
+    let (code, page) = text(&cluster, "/metrics", &[]).await;
+    assert_eq!(code, 200);
+    for name in METRICS {
+        assert!(page.contains(&format!("# TYPE {name} ")), "{name}");
+        let shown = |line: &&str| line.starts_with(name);
+        assert!(page.lines().any(|line| shown(&line)), "{name}");
+    }
+    let stored = "etcd_requests_total{group=\"\",operation=\"create\",resource=\"configmaps\"}";
+    assert!(page.contains(stored));
+    let plugin = "apiserver_admission_controller_admission_duration_seconds_count{\
+                  name=\"NamespaceLifecycle\",operation=\"CREATE\",rejected=\"false\",\
+                  type=\"validate\"}";
+    assert!(page.contains(plugin), "{page}");
+    let (_, slis) = text(&cluster, "/metrics/slis", &[]).await;
+    assert!(slis.contains("kubernetes_healthcheck{name=\"ping\",type=\"livez\"} 1"));
+    assert!(slis.contains("kubernetes_healthchecks_total{"));
+    cluster.stop().await;
+}
