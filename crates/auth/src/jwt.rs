@@ -2,8 +2,10 @@
 //! describe them.
 
 mod config;
+mod distributed;
 mod issuer;
 mod mapping;
+mod source;
 
 pub use config::{
     AnonymousConfig, AuthenticationConfiguration, ClaimMappings, ClaimOrExpression,

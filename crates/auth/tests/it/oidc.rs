@@ -409,3 +409,54 @@ fn faults_of_the_file_are_told() {
     let unknown = json!({"jwt": [{"issuer": {"uri": "x"}}]});
     assert!(serde_json::from_value::<AuthenticationConfiguration>(unknown).is_err());
 }
+
+/// The groups of a user are told elsewhere, in a token of another issuer.
+#[tokio::test]
+async fn groups_may_be_told_elsewhere() {
+    let (home, club) = (Issuing::start().await, Issuing::start().await);
+    let (own, theirs) = (Key::rsa(), Key::ec());
+    home.show_keys(&[own.jwk("a")]);
+    club.show_keys(&[theirs.jwk("b")]);
+    let flags = OidcFlags {
+        groups_claim: Some("groups".into()),
+        username_prefix: Some("-".into()),
+        signing_algorithms: vec!["RS256".into(), "ES384".into()],
+        ca: format!("{}{}", home.ca, club.ca),
+        ..home.flags()
+    };
+    let authenticator = authenticator(vec![flags.structured()]);
+    let pointing = |path: &str| {
+        home.claims(json!({"jti": path, "_claim_names": {"groups": "club"},
+            "_claim_sources": {"club": {"endpoint": format!("{}{path}", club.url),
+                "access_token": "please"}}}))
+    };
+    let groups = theirs.token("b", &club.claims(json!({"groups": ["dev", "ops"]})));
+    club.show("/groups", Value::String(groups));
+    let forged = own.token("b", &club.claims(json!({"groups": ["admins"]})));
+    club.show("/forged", Value::String(forged));
+    let other = theirs.token("b", &club.claims(json!({"groups": ["x"], "aud": "other"})));
+    club.show("/other", Value::String(other));
+    let review = async |claims: &Value| {
+        let token = own.token("a", claims);
+        authenticator.review(&token, &[], &Nothing).await.0
+    };
+    let jane = review(&pointing("/groups")).await;
+    assert_eq!(
+        jane["user"]["groups"],
+        json!(["dev", "ops", "system:authenticated"]),
+        "{jane}"
+    );
+    for (path, why) in [
+        ("/forged", "verify distributed claim token"),
+        ("/other", "expected audience"),
+        ("/none", "while getting distributed claim"),
+    ] {
+        let refused = review(&pointing(path)).await["error"].to_string();
+        assert!(refused.contains(why), "{path}: {refused}");
+    }
+    // What the token says itself is not asked for.
+    let mut plain = pointing("/forged");
+    plain["groups"] = json!(["guests"]);
+    let jane = review(&plain).await;
+    assert_eq!(jane["user"]["groups"][0], "guests");
+}

@@ -70,7 +70,10 @@ async fn answer(
     stream.read_exact(&mut body).await?;
     let path = head.split(' ').nth(1).unwrap_or_default();
     let (code, document) = handler(path, &String::from_utf8_lossy(&body));
-    let document = document.to_string();
+    let document = match document {
+        Value::String(text) => text,
+        document => document.to_string(),
+    };
     let text = format!(
         "HTTP/1.1 {code} X\r\nconnection: close\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n{document}",
