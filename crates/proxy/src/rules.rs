@@ -20,6 +20,8 @@ const NODE_PORTS: &str = "node-ports";
 const ENDPOINTS: &str = "endpoints";
 const NODE_ENDPOINTS: &str = "node-endpoints";
 const HAIRPIN: &str = "hairpin";
+/// Where packets end that no rule has sent on.
+const ASTRAY: &str = "astray";
 
 /// The bit of a packet's mark that asks for masquerading, as upstream's.
 const MASQUERADE: u32 = 0x4000;
@@ -96,19 +98,18 @@ pub(crate) fn add_frame(batch: &mut Batch) {
     let client = [Ipv4Address, Ipv4Address, Protocol, Port];
     batch.add_set(&SetSpec::set(AFFINITY, &client).dynamic(CLIENTS_MAX));
 
-    let mut base = |name, kind, priority| {
-        batch.add_chain(
-            name,
-            Some(Hook {
-                kind,
-                priority,
-                nat: true,
-            }),
-        );
+    let mut base = |name, kind, priority, nat| {
+        let hook = Hook {
+            kind,
+            priority,
+            nat,
+        };
+        batch.add_chain(name, Some(hook));
     };
-    base("prerouting", HookKind::Prerouting, priority::DNAT);
-    base("output", HookKind::Output, priority::DNAT);
-    base("postrouting", HookKind::Postrouting, priority::SNAT);
+    base("prerouting", HookKind::Prerouting, priority::DNAT, true);
+    base("output", HookKind::Output, priority::DNAT, true);
+    base("postrouting", HookKind::Postrouting, priority::SNAT, true);
+    base(ASTRAY, HookKind::Postrouting, priority::FILTER, false);
 }
 
 /// All rules that do not depend on services.
@@ -122,6 +123,11 @@ pub(crate) fn add_common_rules(batch: &mut Batch, config: &Config) {
     for rule in find_rules(config) {
         batch.add_rule("find", &rule);
     }
+    // A packet whose way through the rules began before a commit and meets an element made by it
+    // is led to a chain that is empty for it, and leaves as it came. Let go, its connection would
+    // be remembered as one that is not translated; dropped, the next attempt finds its way.
+    let astray = Rule::new().address(Load::DestinationAddress, true, net(config.service_cidr));
+    batch.add_rule(ASTRAY, &astray.verdict(Verdict::Drop));
     // Who is not of the cluster may not know the way back from a pod.
     let stranger = Rule::new()
         .address(Load::DestinationAddress, true, net(config.service_cidr))

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::lab::{Namespace, PATIENCE, in_own_namespace, leaked, outside};
+use crate::lab::{Namespace, PATIENCE, in_own_namespace, leaked, outside, sh};
 use crate::objects::{Node, Told, here, node_port, service, state, there};
 
 fn asks(from: &Namespace, to: &str, times: usize) -> BTreeSet<String> {
@@ -253,6 +253,26 @@ fn replacing_the_table_loses_no_connection() {
             }
             done.store(true, Ordering::Relaxed);
             assert!(knock.join().unwrap() > 20);
+        });
+    });
+}
+
+/// What a commit does to a packet that is on its way through the rules meanwhile.
+#[test]
+fn a_packet_that_went_astray_is_not_remembered() {
+    in_own_namespace(|| async {
+        let node = Node::new(true).await;
+        let (_a, a_ip) = node.pod("a").await;
+        let (client, client_ip) = node.pod("client").await;
+        let mut told = Told::new();
+        told.set(service("web", "10.96.0.10", json!({})), &[here(&a_ip)]);
+        sh("nft flush chain ip sampan-proxy find");
+        std::thread::scope(|scope| {
+            let knock = scope.spawn(|| client.ask("10.96.0.10:80"));
+            // Time for the first packet to leave; without it this proves less, but passes.
+            std::thread::sleep(Duration::from_millis(300));
+            let _told = told.restarted();
+            assert_eq!(knock.join().unwrap().unwrap(), format!("a {client_ip}"));
         });
     });
 }
