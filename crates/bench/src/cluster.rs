@@ -159,9 +159,7 @@ impl Cluster {
     }
 
     pub(crate) fn log_tail(&self) -> String {
-        let text = std::fs::read_to_string(self.log_path()).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(30)..].join("\n")
+        tail(&self.log_path())
     }
 
     /// Stops the server and everything that outlives it.
@@ -186,6 +184,13 @@ impl Cluster {
         let folder = self.folder.display().to_string();
         self.sampan(&["purge", "--data-dir", &folder]).await
     }
+}
+
+/// The end of a log.
+pub(crate) fn tail(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
 }
 
 /// GET of a path, all of the answer.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use client::Client;
+use client::{Access, Client};
 use futures::future::try_join_all;
 use http::Method;
 use http_body_util::BodyExt;
@@ -26,7 +26,7 @@ const NAMESPACE: &str = "bench";
 pub(crate) async fn creates(cluster: &Cluster, table: &mut Table) -> Result<()> {
     namespace(&cluster.client()?, NAMESPACE).await?;
     let path = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
-    let clients = connect(cluster, CLIENTS).await?;
+    let clients = connect(&cluster.access()?, CLIENTS).await?;
     let begin = Instant::now();
     let workers = clients.into_iter().enumerate().map(|(worker, client)| {
         let path = path.clone();
@@ -124,7 +124,7 @@ async fn fill(
     count: usize,
     object: fn(&str) -> Value,
 ) -> Result<()> {
-    let clients = connect(cluster, clients).await?;
+    let clients = connect(&cluster.access()?, clients).await?;
     let step = clients.len();
     let workers = clients.into_iter().enumerate().map(|(worker, client)| {
         let path = path.to_owned();
@@ -142,11 +142,10 @@ async fn fill(
 }
 
 /// Clients whose connections stand already.
-pub(crate) async fn connect(cluster: &Cluster, count: usize) -> Result<Vec<Client>> {
-    let access = cluster.access()?;
+pub(crate) async fn connect(access: &Access, count: usize) -> Result<Vec<Client>> {
     let mut clients = Vec::new();
     for _ in 0..count {
-        let client = Client::remote(&access)?;
+        let client = Client::remote(access)?;
         get(&client, "/version").await?;
         clients.push(client);
     }
@@ -159,7 +158,7 @@ pub(crate) async fn namespace(client: &Client, name: &str) -> Result<()> {
     create(client, "/api/v1/namespaces", &object).await
 }
 
-async fn create(client: &Client, path: &str, object: &Value) -> Result<()> {
+pub(crate) async fn create(client: &Client, path: &str, object: &Value) -> Result<()> {
     let body = client::full(serde_json::to_vec(object)?);
     let media_type = Some("application/json");
     client
@@ -182,7 +181,7 @@ pub(crate) fn config_map(name: &str) -> Value {
     })
 }
 
-fn gated_pod(name: &str) -> Value {
+pub(crate) fn gated_pod(name: &str) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Pod",

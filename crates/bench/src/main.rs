@@ -1,6 +1,7 @@
 //! `sampan-bench`: starts the built binary in namespaces of its own, measures
 //! it from outside as its users would, and prints goal beside measured.
 
+mod beside;
 mod cluster;
 mod idle;
 mod load;
@@ -43,19 +44,33 @@ struct Args {
     /// Leave the folder with the server's log in place
     #[arg(long)]
     keep: bool,
-    /// Only the parts named: start, idle, pods, restart, creates, list, watchers, peers
+    #[command(flatten)]
+    peer: beside::Peer,
+    /// Only the parts named: start, idle, pods, restart, creates, list, watchers, peers, beside
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
 
 impl Args {
+    /// Whether anything is to be measured that takes a node.
+    fn wants_cluster(&self) -> bool {
+        self.only.is_empty() || self.only.iter().any(|one| one != "beside")
+    }
+
     fn wants(&self, part: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|one| one == part)
     }
 }
 
 fn main() -> ExitCode {
-    match begin(Args::parse()) {
+    let is_flood = std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == beside::FLOOD);
+    let ended = match is_flood {
+        true => runtime().and_then(|runtime| runtime.block_on(beside::flood())),
+        false => begin(Args::parse()),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -74,29 +89,31 @@ fn begin(args: Args) -> Result<()> {
     // A thousand connections are a thousand descriptors, here and in the server.
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(run(args))
+    runtime()?.block_on(run(args))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    Ok(builder.enable_all().build()?)
 }
 
 async fn run(args: Args) -> Result<()> {
     let folder = tempfile::Builder::new()
         .prefix("sampan-bench-")
         .tempdir_in(&args.folder)?;
-    let binary = std::path::absolute(&args.binary)?;
-    let mut cluster = Cluster::new(binary, folder.path().join("data"))?;
     let mut table = Table::default();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let measured = tokio::select! {
-        measured = measure(&args, &mut cluster, &mut table) => measured,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
-        _ = terminate.recv() => Err(anyhow::anyhow!("terminated")),
+    let measured = match args.wants_cluster() {
+        true => in_cluster(&args, folder.path(), &mut table).await,
+        false => Ok(()),
     };
-    let cleaned = cluster.clean_up().await;
-    if measured.is_err() {
-        eprintln!("the end of the server's log:\n{}", cluster.log_tail());
+    // What was measured is worth reading even when a later part failed.
+    if args.wants_cluster() {
+        table.print();
     }
+    let compared = match measured.is_ok() && args.wants("beside") {
+        true => unless_ended(beside::measure(&args.binary, folder.path(), &args.peer)).await,
+        false => Ok(()),
+    };
     let removed = match args.keep {
         true => {
             eprintln!("left in place: {}", folder.keep().display());
@@ -104,11 +121,31 @@ async fn run(args: Args) -> Result<()> {
         }
         false => unmount(folder.path()).and_then(|()| Ok(folder.close()?)),
     };
-    // What was measured is worth reading even when a later part failed.
-    table.print();
     measured?;
-    cleaned?;
+    compared?;
     removed.context("the folder cannot be removed")
+}
+
+/// Work that a signal breaks off.
+async fn unless_ended(work: impl Future<Output = Result<()>>) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        done = work => done,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        _ = terminate.recv() => Err(anyhow::anyhow!("terminated")),
+    }
+}
+
+/// The figures of a whole cluster.
+async fn in_cluster(args: &Args, folder: &Path, table: &mut Table) -> Result<()> {
+    let binary = std::path::absolute(&args.binary)?;
+    let mut cluster = Cluster::new(binary, folder.join("data"))?;
+    let measured = unless_ended(measure(args, &mut cluster, table)).await;
+    let cleaned = cluster.clean_up().await;
+    if measured.is_err() {
+        eprintln!("the end of the server's log:\n{}", cluster.log_tail());
+    }
+    measured.and(cleaned)
 }
 
 /// Volumes that are mounted still, in this namespace alone, would keep the folder.

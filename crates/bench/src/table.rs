@@ -92,28 +92,35 @@ impl Table {
 
     fn lines(&self) -> Vec<String> {
         let head = ["figure", "goal", "measured", "", "how"].map(str::to_owned);
-        let rows: Vec<[String; 5]> = std::iter::once(head)
-            .chain(self.0.iter().map(Figure::cells))
-            .collect();
-        let width = |column: usize| {
-            rows.iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        };
-        let widths = [width(0), width(1), width(2), width(3)];
-        let line = |row: &[String; 5]| {
-            let [name, goal, measured, verdict, note] = row;
-            let [a, b, c, d] = widths;
-            let line = format!("{name:<a$}  {goal:>b$}  {measured:>c$}  {verdict:<d$}  {note}");
-            line.trim_end().to_owned()
-        };
-        rows.iter().map(line).collect()
+        let rows = std::iter::once(head).chain(self.0.iter().map(Figure::cells));
+        align(rows.map(Vec::from).collect(), &[1, 2])
     }
 }
 
+/// Rows as lines, their cells below each other; columns named in `right` end at one edge.
+pub(crate) fn align(rows: Vec<Vec<String>>, right: &[usize]) -> Vec<String> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let lengths = |column: usize| rows.iter().filter_map(move |row| row.get(column));
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| lengths(column).map(|cell| cell.chars().count()).max())
+        .map(Option::unwrap_or_default)
+        .collect();
+    let cell = |(column, text): (usize, &String)| {
+        let width = widths[column];
+        match right.contains(&column) {
+            true => format!("{text:>width$}"),
+            false => format!("{text:<width$}"),
+        }
+    };
+    let line = |row: &Vec<String>| {
+        let cells: Vec<String> = row.iter().enumerate().map(cell).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
 /// Three digits that matter, and no more.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let digits = match value.abs() {
         size if size >= 100.0 => 0,
         size if size >= 10.0 => 1,

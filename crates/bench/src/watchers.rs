@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use client::Body;
+use client::{Access, Body, Client};
 use http::Method;
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
@@ -21,13 +21,43 @@ const EVENTS: usize = 100;
 const PAUSE: Duration = Duration::from_millis(20);
 const NAMESPACE: &str = "bench-watch";
 
-/// Creates objects one by one and waits each time until all watchers have the event.
+/// Seconds from an event's cause to its arrival, sorted.
+pub(crate) struct Deliveries {
+    /// At each watcher.
+    pub(crate) each: Vec<f64>,
+    /// At the last watcher.
+    all: Vec<f64>,
+}
+
+impl Deliveries {
+    pub(crate) fn note(&self) -> String {
+        format!(
+            "of {} deliveries, from the create on, over {CONNECTIONS} connections; until all have it p50 {:.0} ms, p99 {:.0} ms",
+            self.each.len(),
+            percentile(&self.all, 0.5) * 1e3,
+            percentile(&self.all, 0.99) * 1e3,
+        )
+    }
+}
+
 pub(crate) async fn measure(cluster: &Cluster, table: &mut Table) -> Result<()> {
-    let client = cluster.client()?;
-    namespace(&client, NAMESPACE).await?;
-    let path = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
+    namespace(&cluster.client()?, NAMESPACE).await?;
+    let deliveries = deliver(&cluster.access()?, NAMESPACE).await?;
+    let figure = Figure::new(
+        "one event to 1,000 watchers, p99",
+        percentile(&deliveries.each, 0.99) * 1e3,
+        "ms",
+    );
+    table.add(figure.goal(Goal::AtMost(50.0)).note(deliveries.note()));
+    Ok(())
+}
+
+/// Creates objects one by one and waits each time until all watchers have the event.
+pub(crate) async fn deliver(access: &Access, namespace: &str) -> Result<Deliveries> {
+    let client = Client::remote(access)?;
+    let path = format!("/api/v1/namespaces/{namespace}/configmaps");
     let watch = format!("{path}?watch=1&resourceVersion=0&timeoutSeconds=600");
-    let clients = connect(cluster, CONNECTIONS).await?;
+    let clients = connect(access, CONNECTIONS).await?;
     let (sender, mut seen) = mpsc::unbounded_channel();
     let mut watchers = tokio::task::JoinSet::new();
     for at in 0..WATCHERS {
@@ -35,7 +65,8 @@ pub(crate) async fn measure(cluster: &Cluster, table: &mut Table) -> Result<()> 
         let body = clients[at % CONNECTIONS].send(request).await?.into_body();
         watchers.spawn(listen(body, sender.clone()));
     }
-    // The namespace has a config map of its own (kube-root-ca.crt); what comes first is not counted.
+    // The namespace may have a config map of its own (kube-root-ca.crt); what comes first is not
+    // counted.
     let warm = at_all(&client, &path, "event-first", &mut seen);
     tokio::time::timeout(PATIENCE, warm)
         .await
@@ -54,24 +85,12 @@ pub(crate) async fn measure(cluster: &Cluster, table: &mut Table) -> Result<()> 
     }
     all.sort_by(f64::total_cmp);
     each.sort_by(f64::total_cmp);
-    let figure = Figure::new(
-        "one event to 1,000 watchers, p99",
-        percentile(&each, 0.99) * 1e3,
-        "ms",
-    );
-    let note = format!(
-        "of {} deliveries, from the create on, over {CONNECTIONS} connections; until all have it p50 {:.0} ms, p99 {:.0} ms",
-        each.len(),
-        percentile(&all, 0.5) * 1e3,
-        percentile(&all, 0.99) * 1e3,
-    );
-    table.add(figure.goal(Goal::AtMost(50.0)).note(note));
-    Ok(())
+    Ok(Deliveries { each, all })
 }
 
 /// Seconds from the request to each watcher's sight of the object.
 async fn at_all(
-    client: &client::Client,
+    client: &Client,
     path: &str,
     name: &str,
     seen: &mut mpsc::UnboundedReceiver<(Arc<str>, Instant)>,
