@@ -83,7 +83,7 @@ impl Resource {
             stamp: 0,
             shape: None,
             published: None,
-            deprecation: None,
+            deprecation: row.deprecation.map(str::to_owned),
             terminating: false,
         }
     }

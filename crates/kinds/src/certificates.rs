@@ -4,6 +4,8 @@ mod certificate_signing_request;
 
 use meta::Names;
 
+pub(crate) use certificate_signing_request::validate_signer;
+
 use crate::row::Row;
 
 pub(crate) fn rows() -> Vec<Row> {

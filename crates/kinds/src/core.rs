@@ -16,6 +16,7 @@ mod secret;
 mod service;
 mod service_account;
 mod service_rules;
+mod volume_source;
 
 use meta::Names;
 
@@ -41,7 +42,7 @@ fn cluster(kind: &str, plural: &str) -> Names {
 pub(crate) fn rows() -> Vec<Row> {
     vec![
         Row::new(namespaced("ConfigMap", "configmaps").short(&["cm"]), config_map::COLUMNS, config_map::ConfigMap),
-        Row::new(namespaced("Endpoints", "endpoints").short(&["ep"]), endpoints::COLUMNS, endpoints::Endpoints).create_on_update(),
+        Row::new(namespaced("Endpoints", "endpoints").short(&["ep"]), endpoints::COLUMNS, endpoints::Endpoints).create_on_update().deprecated(endpoints::DEPRECATION),
         Row::new(namespaced("Event", "events").short(&["ev"]), event::COLUMNS, event::Event).create_on_update(),
         Row::new(namespaced("LimitRange", "limitranges").short(&["limits"]), limit_range::COLUMNS, limit_range::LimitRange).create_on_update(),
         Row::new(cluster("Namespace", "namespaces").short(&["ns"]), namespace::COLUMNS, namespace::Namespace).status().verbs(Verbs::NoDeleteCollection),

@@ -29,6 +29,7 @@ mod storage;
 mod table;
 mod tree;
 mod view;
+mod warnings;
 
 use std::sync::LazyLock;
 

@@ -3,6 +3,7 @@
 mod claim;
 mod device_class;
 mod rules;
+mod selectors;
 mod slice;
 
 use jiff::Timestamp;

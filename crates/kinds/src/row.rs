@@ -59,6 +59,8 @@ pub struct Row {
     pub create_on_update: bool,
     /// Whether an update must say which version of the object it replaces.
     pub needs_version: bool,
+    /// What everybody is told who uses the kind.
+    pub deprecation: Option<&'static str>,
     pub columns: Arc<[Column]>,
     pub strategy: Arc<dyn Strategy>,
 }
@@ -74,6 +76,7 @@ impl Row {
             has_generation: false,
             create_on_update: false,
             needs_version: false,
+            deprecation: None,
             columns: crate::table::columns(columns).into(),
             strategy: Arc::new(strategy),
         }
@@ -107,6 +110,13 @@ impl Row {
     pub(crate) fn needs_version(self) -> Row {
         Row {
             needs_version: true,
+            ..self
+        }
+    }
+
+    pub(crate) fn deprecated(self, warning: &'static str) -> Row {
+        Row {
+            deprecation: Some(warning),
             ..self
         }
     }

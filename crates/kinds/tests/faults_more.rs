@@ -195,3 +195,145 @@ fn runtime_classes() {
         ],
     );
 }
+
+#[test]
+fn volumes_and_claims() {
+    let volume = |spec: Value| {
+        let mut spec = spec;
+        spec["capacity"] = json!({"storage": "1Gi"});
+        spec["accessModes"] = json!(["ReadWriteOnce"]);
+        json!({"metadata": {"name": "v"}, "spec": spec})
+    };
+    check(
+        "",
+        "PersistentVolume",
+        volume(
+            json!({"csi": {"driver": "a.b", "nodePublishSecretRef": {"name": "s"}},
+            "nodeAffinity": {}, "nfs": {}}),
+        ),
+        &[
+            "spec.nodeAffinity.required: Required value: must specify required node constraints",
+            "spec.nfs.server: Required value",
+            "spec.nfs.path: Required value",
+            "spec.nfs.path: Invalid value: \"\": must be an absolute path",
+            "spec.csi: Forbidden: may not specify more than 1 volume type",
+        ],
+    );
+    check(
+        "",
+        "PersistentVolume",
+        volume(json!({"csi": {"driver": "a.b", "nodePublishSecretRef": {"name": "s"}}})),
+        &[
+            "spec.csi.volumeHandle: Required value",
+            "spec.csi.nodePublishSecretRef.namespace: Required value",
+        ],
+    );
+    check(
+        "",
+        "PersistentVolume",
+        volume(
+            json!({"hostPath": {"path": "/"}, "volumeAttributesClassName": "",
+            "persistentVolumeReclaimPolicy": "Recycle"}),
+        ),
+        &[
+            "spec.persistentVolumeReclaimPolicy: Forbidden: may not be 'recycle' for a hostPath \
+             mount of '/'",
+            "spec.volumeAttributesClassName: Required value: an empty string is disallowed",
+            "spec.csi: Required value: has to be specified when using volumeAttributesClassName",
+        ],
+    );
+    let driver = |secret: Value| {
+        let mut csi = json!({"driver": "a.b", "volumeHandle": "h"});
+        csi["controllerExpandSecretRef"] = secret;
+        volume(json!({ "csi": csi }))
+    };
+    let secret = json!({"name": "s", "namespace": "n"});
+    check_update(
+        "",
+        "PersistentVolume",
+        driver(Value::Null),
+        driver(secret),
+        &[],
+    );
+    let claim = |spec: Value| {
+        let mut spec = spec;
+        spec["accessModes"] = json!(["ReadWriteOnce"]);
+        spec["resources"] = json!({"requests": {"storage": "1Gi"}});
+        json!({"metadata": {"name": "c"}, "spec": spec})
+    };
+    check(
+        "",
+        "PersistentVolumeClaim",
+        claim(
+            json!({"dataSource": {"name": "s", "kind": "VolumeSnapshot"},
+            "dataSourceRef": {"name": "s", "kind": "X", "apiGroup": "a_b"}}),
+        ),
+        &[
+            "spec.dataSource: Invalid value: \"VolumeSnapshot\": must be 'PersistentVolumeClaim' \
+             when referencing the default apiGroup",
+            "spec.dataSourceRef.apiGroup: Invalid value: \"a_b\": a lowercase RFC 1123 subdomain \
+             must consist of lower case alphanumeric characters, '-' or '.', and must start and \
+             end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
+             '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+            "spec: Invalid value: \"spec.dataSource\": must match dataSourceRef",
+        ],
+    );
+    let mut applied = claim(json!({"volumeAttributesClassName": "gold"}));
+    applied["status"] = json!({"phase": "Bound", "currentVolumeAttributesClassName": "gold"});
+    let mut without = claim(json!({}));
+    without["status"] = applied["status"].clone();
+    check_update(
+        "",
+        "PersistentVolumeClaim",
+        applied,
+        without,
+        &[
+            "spec.volumeAttributesClassName: Forbidden: update to nil is forbidden when \
+             status.currentVolumeAttributesClassName is not nil",
+        ],
+    );
+}
+
+#[test]
+fn services_and_nodes() {
+    let service = |kind: &str, ingress: Value| json!({"spec": {"type": kind}, "status": {"loadBalancer": {"ingress": [ingress]}}});
+    let check_status = |kind: &str, object: Value, expected: &[&str]| {
+        let row = row_of("", kind);
+        let mut faults = Faults::new();
+        row.strategy
+            .validate_status(&object, &json!({}), &mut faults);
+        let found: Vec<_> = faults.0.iter().map(ToString::to_string).collect();
+        assert_eq!(found, expected, "{object}");
+    };
+    check_status(
+        "Service",
+        service("ClusterIP", json!({"ip": "10.0.0.1", "ipMode": "VIP"})),
+        &[
+            "status.loadBalancer.ingress: Forbidden: may only be used when `spec.type` is \
+             'LoadBalancer'",
+        ],
+    );
+    let balanced = |ingress: Value| service("LoadBalancer", ingress);
+    check_status(
+        "Service",
+        balanced(json!({"ip": "10.0.0.1", "hostname": "10.0.0.2"})),
+        &[
+            "status.loadBalancer.ingress[0].ipMode: Required value: must be specified when `ip` \
+             is set",
+            "status.loadBalancer.ingress[0].hostname: Invalid value: \"10.0.0.2\": must be a DNS \
+             name, not an IP address",
+        ],
+    );
+    check_status(
+        "Node",
+        json!({"status": {"declaredFeatures": ["B/c", "B/c", "A", "x"]}}),
+        &[
+            "status.declaredFeatures[1]: Duplicate value: \"B/c\"",
+            "status.declaredFeatures[2]: Invalid value: \"A\": list must be sorted alphabetically",
+            "status.declaredFeatures[3]: Invalid value: \"x\": invalid feature name \"x\": must \
+             start with an UpperCamelCase segment, with subsequent segments separated by '/' \
+             (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric \
+             characters and slashes",
+        ],
+    );
+}

@@ -131,6 +131,7 @@ fn resource(definition: &Value, version: &Value, cache: &Arc<Cache>, revision: i
         cache: Some(Arc::clone(cache)),
         shape: Some(Arc::clone(strategy.schema())),
         row: Row {
+            deprecation: None,
             verbs: Verbs::All,
             has_status: sub("status").is_some(),
             scale,

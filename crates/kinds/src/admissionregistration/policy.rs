@@ -58,6 +58,10 @@ impl Strategy for Policies {
         }
     }
 
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        crate::warnings::static_suffix(object)
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         (self.cells)(object, now)
     }
@@ -251,6 +255,10 @@ impl Strategy for Bindings {
                 "at least one validation action is required",
             );
         }
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        crate::warnings::static_suffix(object)
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {

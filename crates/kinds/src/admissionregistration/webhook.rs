@@ -53,6 +53,10 @@ impl Strategy for Webhooks {
         self.validate(object, Some(old), faults);
     }
 
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        crate::warnings::static_suffix(object)
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         cells![name(object), object.count("webhooks"), age(object, now)]
     }

@@ -76,7 +76,11 @@ impl Strategy for DaemonSet {
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {
-        warnings::of_spec(object, "spec.template.spec")
+        warnings::of_template(object, "spec.template")
+    }
+
+    fn warnings_update(&self, object: &Value, old: &Value) -> Vec<String> {
+        warnings::of_changed_template(object, old, "spec.template")
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {

@@ -68,9 +68,13 @@ impl Strategy for Deployment {
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {
-        let mut warnings = warnings::of_spec(object, "spec.template.spec");
-        warnings.extend(warnings::host_name(object, "Pod names and hostnames"));
-        warnings
+        let host = warnings::host_name(object, "Pod names and hostnames").into_iter();
+        host.chain(warnings::of_template(object, "spec.template"))
+            .collect()
+    }
+
+    fn warnings_update(&self, object: &Value, old: &Value) -> Vec<String> {
+        warnings::of_changed_template(object, old, "spec.template")
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {

@@ -84,7 +84,15 @@ impl Strategy for StatefulSet {
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {
-        warnings::of_spec(object, "spec.template.spec")
+        let mut warnings = warnings::of_template(object, "spec.template");
+        warnings.extend(claims_and_history(object, "spec"));
+        warnings
+    }
+
+    fn warnings_update(&self, object: &Value, old: &Value) -> Vec<String> {
+        let mut warnings = warnings::of_changed_template(object, old, "spec.template");
+        warnings.extend(claims_and_history(object, "Spec"));
+        warnings
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
@@ -98,6 +106,25 @@ impl Strategy for StatefulSet {
             images,
         ]
     }
+}
+
+/// Warnings about templates of claims, whose specification upstream calls `spec` or `Spec`, and
+/// about the history.
+fn claims_and_history(object: &Value, spec: &str) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for claim in Spot::new(object, "spec").items("volumeClaimTemplates") {
+        let own = Spot {
+            value: claim.at("spec"),
+            path: claim.path(spec),
+        };
+        warnings.extend(crate::warnings::claim_spec(&own));
+    }
+    if object.int("spec.revisionHistoryLimit") < 0 {
+        let warning = "spec.revisionHistoryLimit: a negative value retains all historical \
+                       revisions; a value >= 0 is recommended";
+        warnings.push(warning.into());
+    }
+    warnings
 }
 
 const MUTABLE: [&str; 7] = [

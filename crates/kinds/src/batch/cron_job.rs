@@ -38,13 +38,22 @@ impl Strategy for CronJob {
         validate(object, old, faults);
     }
 
-    fn orphans_dependents(&self) -> bool {
-        true
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let host = warnings::host_name(object, "Pod names and hostnames").into_iter();
+        host.chain(of_job(object)).collect()
     }
 
-    fn warnings(&self, object: &Value) -> Vec<String> {
-        let mut warnings = warnings::of_spec(object, "spec.jobTemplate.spec.template.spec");
-        warnings.extend(warnings::host_name(object, "Pod names and hostnames"));
+    fn warnings_update(&self, object: &Value, old: &Value) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if object.int("metadata.generation") != old.int("metadata.generation") {
+            warnings.extend(of_job(object));
+        }
+        if object.text("spec.schedule").contains("TZ") {
+            let warning = "cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, \
+                           see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ \
+                           for more details";
+            warnings.push(warning.into());
+        }
         warnings
     }
 
@@ -72,6 +81,12 @@ impl Strategy for CronJob {
             selector(object, "spec.jobTemplate.spec.selector"),
         ]
     }
+}
+
+fn of_job(object: &Value) -> Vec<String> {
+    let size = super::job::too_many_indexes(object, "spec.jobTemplate.spec").into_iter();
+    let template = warnings::of_template(object, "spec.jobTemplate.spec.template");
+    size.chain(template).collect()
 }
 
 /// Leaves room for what is added to the names of jobs.

@@ -62,9 +62,19 @@ impl Strategy for Job {
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {
-        let mut warnings = warnings::of_spec(object, "spec.template.spec");
-        warnings.extend(warnings::host_name(object, "Pod names and hostnames"));
-        warnings
+        let host = warnings::host_name(object, "Pod names and hostnames").into_iter();
+        let size = too_many_indexes(object, "spec");
+        let template = warnings::of_template(object, "spec.template");
+        host.chain(size).chain(template).collect()
+    }
+
+    fn warnings_update(&self, object: &Value, old: &Value) -> Vec<String> {
+        if object.int("metadata.generation") == old.int("metadata.generation") {
+            return Vec::new();
+        }
+        let size = too_many_indexes(object, "spec").into_iter();
+        size.chain(warnings::of_template(object, "spec.template"))
+            .collect()
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
@@ -80,6 +90,23 @@ impl Strategy for Job {
             selector(object, "spec.selector"),
         ]
     }
+}
+
+/// More indexes than whose failures can be kept track of.
+pub(super) fn too_many_indexes(object: &Value, path: &str) -> Option<String> {
+    const COMPLETIONS: i64 = 100_000;
+    const PARALLELISM: i64 = 10_000;
+    let spec = object.at(path);
+    let many = spec.text("completionMode") == "Indexed"
+        && spec.int("completions") > COMPLETIONS
+        && spec.int("parallelism") > PARALLELISM;
+    many.then(|| {
+        format!(
+            "{path}: In Indexed Jobs with a number of completions higher than 10^5 and a \
+             parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes \
+             when a big number of indexes fail"
+        )
+    })
 }
 
 fn completions(job: &Value) -> String {

@@ -172,7 +172,7 @@ fn validate_spec(spec: &Spot<'_>, faults: &mut Faults) {
 }
 
 /// A signer is a domain with a path, such as `kubernetes.io/kubelet-serving`.
-fn validate_signer(spec: &Spot<'_>, faults: &mut Faults) {
+pub(crate) fn validate_signer(spec: &Spot<'_>, faults: &mut Faults) {
     let (path, name) = (spec.path("signerName"), spec.text("signerName"));
     if name.is_empty() {
         return faults.required(path, "");

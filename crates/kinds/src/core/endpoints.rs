@@ -10,6 +10,9 @@ use crate::table::{age, cells, name};
 use crate::tree::Tree;
 
 pub(crate) const COLUMNS: &str = "Name, Endpoints, Age";
+/// Since when there is something better.
+pub(crate) const DEPRECATION: &str =
+    "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
 /// As many addresses a cell shows.
 const SHOWN_MAX: usize = 3;
 
@@ -37,9 +40,20 @@ impl Strategy for Endpoints {
         }
     }
 
-    fn warnings(&self, _object: &Value) -> Vec<String> {
-        let warning = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
-        vec![warning.into()]
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let labels = object.at("metadata.labels");
+        let manager = labels.get("endpoints.kubernetes.io/managed-by");
+        if manager.is_some_and(|own| own == "endpoint-controller") {
+            return Vec::new();
+        }
+        let mut warnings = Vec::new();
+        for subset in Spot::new(object, "").items("subsets") {
+            for list in ["addresses", "notReadyAddresses"] {
+                let ips = subset.items(list).map(|address| address.child("ip"));
+                warnings.extend(crate::warnings::each(ips, crate::warnings::ip));
+            }
+        }
+        warnings
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {

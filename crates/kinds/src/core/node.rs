@@ -39,6 +39,13 @@ impl Strategy for Node {
             let text = range.as_str().unwrap_or("");
             rules(faults, range.path.clone(), text, naming::cidr(text));
         }
+        validate_features(object, faults);
+        let swap = object.maybe_int("status.nodeInfo.swap.capacity");
+        if let Some(capacity) = swap.filter(|capacity| *capacity <= 0) {
+            // So upstream calls the field.
+            let path = "metadata.nodeSwapStatus.capacity";
+            faults.invalid(path, capacity, "must be greater than zero");
+        }
         let ranges = object.list("spec.podCIDRs");
         let sixes = object
             .texts("spec.podCIDRs")
@@ -61,11 +68,15 @@ impl Strategy for Node {
             let rule = "node updates may not change providerID except from \"\" to valid";
             faults.forbidden("spec.providerID", rule);
         }
+        if object.text("spec.externalID") != old.text("spec.externalID") {
+            faults.forbidden("spec.externalID", "may not be updated");
+        }
         validate_taints(object, faults);
     }
 
     fn validate_status(&self, object: &Value, _old: &Value, faults: &mut Faults) {
         validate_resources(object, faults);
+        validate_features(object, faults);
         let mut seen: Vec<&Value> = Vec::new();
         for (index, address) in object.list("status.addresses").iter().enumerate() {
             if seen.contains(&address) {
@@ -82,6 +93,20 @@ impl Strategy for Node {
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
         let unschedulable = object.flag("spec.unschedulable");
         vec![("spec.unschedulable", unschedulable.to_string())]
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if object.has("spec.configSource") {
+            warnings.push("spec.configSource: the feature is removed".into());
+        }
+        if !object.text("spec.externalID").is_empty() {
+            let warning = "spec.externalID: this field is deprecated, and is unused by Kubernetes";
+            warnings.push(warning.into());
+        }
+        let ranges = Spot::new(object, "spec").items("podCIDRs");
+        warnings.extend(crate::warnings::each(ranges, crate::warnings::cidr));
+        warnings
     }
 
     fn cells(&self, node: &Value, now: Timestamp) -> Cells {
@@ -146,6 +171,46 @@ fn validate_resources(node: &Value, faults: &mut Faults) {
             validate_amount(name, amount, &format!("{path}.{name}"), faults);
         }
     }
+}
+
+/// Names of features are sorted, and made of words that begin with capitals.
+fn validate_features(node: &Value, faults: &mut Faults) {
+    const MAX: usize = 253;
+    let mut before: Option<String> = None;
+    for feature in Spot::new(node, "status").items("declaredFeatures") {
+        let name = feature.as_str().unwrap_or("");
+        let rule = if name.len() > MAX {
+            format!("invalid feature name {name:?}: must be no more than {MAX} characters")
+        } else if !is_feature(name) {
+            format!(
+                "invalid feature name {name:?}: must start with an UpperCamelCase segment, with \
+                 subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), \
+                 and contain only alphanumeric characters and slashes"
+            )
+        } else {
+            String::new()
+        };
+        if !rule.is_empty() {
+            faults.invalid(feature.path.clone(), name, rule);
+        }
+        match before.as_deref() {
+            Some(last) if last == name => faults.duplicate(feature.path.clone(), name),
+            Some(last) if last > name => {
+                let rule = "list must be sorted alphabetically";
+                faults.invalid(feature.path.clone(), name, rule);
+            }
+            _ => {}
+        }
+        before = Some(name.to_owned());
+    }
+}
+
+fn is_feature(name: &str) -> bool {
+    let word = |part: &str| {
+        part.starts_with(|first: char| first.is_ascii_alphabetic())
+            && part.bytes().all(|one| one.is_ascii_alphanumeric())
+    };
+    name.starts_with(|first: char| first.is_ascii_uppercase()) && name.split('/').all(word)
 }
 
 /// Upstream reports taints below `metadata`, so that is where users look for them.

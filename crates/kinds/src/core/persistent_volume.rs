@@ -1,14 +1,15 @@
 //! PersistentVolume.
 
 use jiff::Timestamp;
-use meta::{Faults, naming};
+use meta::{Faults, Quantity, naming};
 use serde_json::Value;
 
 use super::persistent_volume_claim::validate_access_modes;
 use super::pod::defaults::canonical_quantities;
 use super::pod::validate::node_selector;
+use super::volume_source::{self, Holder};
 use crate::row::{Cells, Strategy};
-use crate::spot::{Spot, amount, immutable, maybe_named, maybe_one_of, required, same};
+use crate::spot::{Spot, amount, immutable, maybe_named, maybe_one_of, rules, same};
 use crate::table::{age, cells, name, or, quantity};
 use crate::tree::Tree;
 
@@ -48,12 +49,19 @@ impl Strategy for PersistentVolume {
     }
 
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
-        validate_spec(&Spot::new(object, "spec"), faults);
+        let name = object.text("metadata.name");
+        validate_spec(&Spot::new(object, "spec"), name, faults);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
         self.validate_create(object, faults);
         let (spec, before) = (object.at("spec"), old.at("spec"));
+        let mut spec = spec.clone();
+        // The secret for growing may come later.
+        let grow = "csi.controllerExpandSecretRef";
+        if before.has("csi") && !before.has(grow) {
+            spec.drop_field(grow);
+        }
         let moved = |source: &&str| !same(spec.at(source), before.at(source));
         if SOURCES.iter().any(moved) {
             let rule = "spec.persistentvolumesource is immutable after creation";
@@ -67,6 +75,10 @@ impl Strategy for PersistentVolume {
         if old.has("spec.nodeAffinity") {
             immutable(&root, old.at("spec"), "nodeAffinity", faults);
         }
+        let class = "spec.volumeAttributesClassName";
+        if old.has(class) && !object.has(class) {
+            faults.forbidden(class, "update from non-nil value to nil is forbidden");
+        }
     }
 
     fn selectable_field_names(&self) -> &'static [&'static str] {
@@ -75,6 +87,55 @@ impl Strategy for PersistentVolume {
 
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
         vec![("name", object.text("metadata.name").into())]
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        const OLD: [(&str, &str); 2] = [
+            (
+                "volume.beta.kubernetes.io/storage-class",
+                "deprecated since v1.8; use \"storageClassName\" attribute instead",
+            ),
+            (
+                "volume.beta.kubernetes.io/mount-options",
+                "deprecated since v1.31; use \"mountOptions\" attribute instead",
+            ),
+        ];
+        let mut warnings = crate::warnings::annotations(&Spot::new(object, ""), &OLD);
+        let spec = Spot::new(object, "spec");
+        if spec.text("persistentVolumeReclaimPolicy") == "Recycle" {
+            let path = spec.path("persistentVolumeReclaimPolicy");
+            warnings.push(format!(
+                "{path}: The Recycle reclaim policy is deprecated. Instead, the recommended \
+                 approach is to use dynamic provisioning."
+            ));
+        }
+        for term in spec
+            .child("nodeAffinity.required")
+            .items("nodeSelectorTerms")
+        {
+            warnings.extend(crate::warnings::expressions(&term));
+        }
+        for (source, since) in [
+            ("cephfs", "deprecated in v1.28, non-functional in v1.31+"),
+            (
+                "photonPersistentDisk",
+                "deprecated in v1.11, non-functional in v1.16+",
+            ),
+            ("scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
+            ("storageos", "deprecated in v1.22, non-functional in v1.25+"),
+            ("glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
+            ("rbd", "deprecated in v1.28, non-functional in v1.31+"),
+        ] {
+            if spec.has(source) {
+                let word = if source == "storageos" {
+                    "storageOS"
+                } else {
+                    source
+                };
+                warnings.push(format!("{}: {since}", spec.path(word)));
+            }
+        }
+        warnings
     }
 
     fn cells(&self, volume: &Value, now: Timestamp) -> Cells {
@@ -158,7 +219,7 @@ const SOURCES: [&str; 22] = [
     "csi",
 ];
 
-fn validate_spec(spec: &Spot<'_>, faults: &mut Faults) {
+fn validate_spec(spec: &Spot<'_>, name: &str, faults: &mut Faults) {
     if spec.count("accessModes") == 0 {
         faults.required(spec.path("accessModes"), "");
     }
@@ -172,50 +233,78 @@ fn validate_spec(spec: &Spot<'_>, faults: &mut Faults) {
         crate::spot::unsupported(faults, path, capacity.value.clone(), &["storage"]);
     }
     for (name, size) in capacity.fields("") {
-        if amount(size).is_some_and(|size| size.is_zero() || size.is_negative()) {
+        let own = amount(size);
+        if own.is_some_and(|size| size.is_negative()) {
+            let rule = "must be a valid resource quantity";
+            let whole = own.map_or(0, Quantity::value);
+            faults.invalid(capacity.entry_path(name), whole, rule);
+        }
+        if own.is_some_and(|size| size.is_zero() || size.is_negative()) {
             let rule = "must be greater than zero";
             faults.invalid(capacity.entry_path(name), quantity(size), rule);
         }
     }
     let policies = ["Delete", "Recycle", "Retain"];
     maybe_one_of(spec, "persistentVolumeReclaimPolicy", &policies, faults);
-    if let Some(selector) = spec.some("nodeAffinity.required") {
-        node_selector(&selector, faults);
+    match (
+        spec.some("nodeAffinity"),
+        spec.some("nodeAffinity.required"),
+    ) {
+        (_, Some(selector)) => node_selector(&selector, faults),
+        (Some(affinity), None) => {
+            let rule = "must specify required node constraints";
+            faults.required(affinity.path("required"), rule);
+        }
+        (None, None) => {}
     }
-    validate_source(spec, faults);
+    validate_source(spec, name, faults);
+    let path = spec.text("hostPath.path");
+    let root = path.split('/').all(|part| part.is_empty() || part == ".");
+    let recycled = spec.text("persistentVolumeReclaimPolicy") == "Recycle";
+    if spec.has("hostPath") && path.starts_with('/') && root && recycled {
+        let rule = "may not be 'recycle' for a hostPath mount of '/'";
+        faults.forbidden(spec.path("persistentVolumeReclaimPolicy"), rule);
+    }
     maybe_named(spec, "storageClassName", naming::dns1123_subdomain, faults);
     maybe_one_of(spec, "volumeMode", &["Block", "Filesystem"], faults);
+    validate_attributes(spec, faults);
 }
 
-fn validate_source(spec: &Spot<'_>, faults: &mut Faults) {
+fn validate_source(spec: &Spot<'_>, name: &str, faults: &mut Faults) {
     let mut sources = SOURCES.iter().filter(|source| spec.has(source));
     let Some(source) = sources.next() else {
         return faults.required(spec.path.clone(), "must specify a volume type");
     };
-    for extra in sources {
-        faults.forbidden(spec.path(extra), "may not specify more than 1 volume type");
-    }
-    let source_spot = spec.child(source);
+    let one = spec.child(source);
     match *source {
-        "hostPath" | "local" => {
-            required(&source_spot, "path", faults);
-            let path = source_spot.text("path");
-            if path.split('/').any(|part| part == "..") {
-                faults.invalid(source_spot.path("path"), path, "must not contain '..'");
-            }
-            if *source == "local" && !spec.has("nodeAffinity.required") {
-                let rule = "Local volume requires node affinity";
-                faults.required(spec.path("nodeAffinity"), rule);
-            }
-        }
-        "nfs" => {
-            required(&source_spot, "server", faults);
-            required(&source_spot, "path", faults);
-        }
-        "csi" => {
-            super::pod::validate::validate_driver(&source_spot, "driver", faults);
-            required(&source_spot, "volumeHandle", faults);
-        }
-        _ => {}
+        "hostPath" => super::pod::validate::validate_host_path(&one, faults),
+        "local" if one.text("path").is_empty() => faults.required(one.path("path"), ""),
+        "local" => super::pod::validate::no_backsteps(one.text("path"), &one.path("path"), faults),
+        "csi" => volume_source::validate_csi(&one, faults),
+        source => volume_source::validate(spec, source, Holder::Persistent(name), faults),
+    }
+    if *source == "local" && !spec.has("nodeAffinity") {
+        let rule = "Local volume requires node affinity";
+        faults.required(spec.path("nodeAffinity"), rule);
+    }
+    for extra in sources {
+        let path = if *extra == "cephfs" { "cephFS" } else { extra };
+        faults.forbidden(spec.path(path), "may not specify more than 1 volume type");
+    }
+}
+
+/// The class of a volume's attributes, which only drivers know.
+fn validate_attributes(spec: &Spot<'_>, faults: &mut Faults) {
+    let Some(class) = spec.at("volumeAttributesClassName").as_str() else {
+        return;
+    };
+    let path = spec.path("volumeAttributesClassName");
+    match class {
+        "" => faults.required(path, "an empty string is disallowed"),
+        class => rules(faults, path, class, naming::dns1123_subdomain(class)),
+    }
+    if !spec.has("csi") {
+        let rule = "has to be specified when using volumeAttributesClassName";
+        faults.required(spec.path("csi"), rule);
     }
 }

@@ -2,6 +2,7 @@
 
 mod cells;
 pub(crate) mod defaults;
+mod paths;
 mod prepare;
 pub(crate) mod validate;
 pub(crate) mod warnings;
@@ -71,9 +72,12 @@ impl Strategy for Pod {
     }
 
     fn warnings(&self, pod: &Value) -> Vec<String> {
-        let mut warnings = warnings::of_spec(pod, "spec");
-        warnings.extend(warnings::host_name(pod, "the Pod's hostname"));
-        warnings
+        warnings::of_pod(pod)
+    }
+
+    /// People seldom change pods themselves.
+    fn warnings_update(&self, _pod: &Value, _old: &Value) -> Vec<String> {
+        Vec::new()
     }
 
     fn selectable_field_names(&self) -> &'static [&'static str] {

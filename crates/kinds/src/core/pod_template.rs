@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use meta::Faults;
 use serde_json::Value;
 
-use crate::core::{default_pod_spec, validate_template};
+use crate::core::{default_pod_spec, validate_template, warnings};
 use crate::row::{Cells, Strategy};
 use crate::table::{cells, containers, labels, name};
 
@@ -19,6 +19,14 @@ impl Strategy for PodTemplate {
 
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
         validate_template(object, "template", faults);
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        warnings::of_template(object, "template")
+    }
+
+    fn warnings_update(&self, object: &Value, old: &Value) -> Vec<String> {
+        warnings::of_changed_template(object, old, "template")
     }
 
     fn cells(&self, object: &Value, _now: Timestamp) -> Cells {

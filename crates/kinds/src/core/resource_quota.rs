@@ -8,7 +8,7 @@ use super::pod::defaults::canonical_quantities;
 use super::pod::validate::{validate_amount, validate_resource_name};
 use crate::metadata::IMMUTABLE;
 use crate::row::{Cells, Strategy};
-use crate::spot::Spot;
+use crate::spot::{Spot, amount};
 use crate::table::{age, cells, name, quantity};
 use crate::tree::Tree;
 
@@ -49,6 +49,33 @@ impl Strategy for ResourceQuota {
             let scopes = object.at("spec.scopes").clone();
             faults.invalid("spec.scopes", scopes, IMMUTABLE);
         }
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let hard = object.at("spec.hard");
+        let above = |resource: &str| {
+            let bare = matches!(resource, "cpu" | "memory").then_some(resource.to_owned());
+            let names = [Some(format!("requests.{resource}")), bare];
+            let name = names
+                .into_iter()
+                .flatten()
+                .find(|name| hard.get(name).is_some())?;
+            let limit_name = format!("limits.{resource}");
+            let (request, limit) = (hard.get(&name)?, hard.get(&limit_name)?);
+            (amount(request)? > amount(limit)?).then(|| {
+                format!(
+                    "ResourceQuota {name} ({}) should be less than {limit_name} ({})",
+                    quantity(request),
+                    quantity(limit)
+                )
+            })
+        };
+        let known = ["cpu", "memory", "storage", "ephemeral-storage"];
+        known.into_iter().filter_map(above).collect()
+    }
+
+    fn warnings_update(&self, _object: &Value, _old: &Value) -> Vec<String> {
+        Vec::new()
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {

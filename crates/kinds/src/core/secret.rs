@@ -49,6 +49,22 @@ impl Strategy for Secret {
         vec![("type", object.text("type").into())]
     }
 
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        if object.text("type") != "kubernetes.io/tls" {
+            return Vec::new();
+        }
+        let lacks = |(field, word): &(&str, &str)| {
+            let value = object.at("data").get(field).and_then(Value::as_str);
+            let text = BASE64.decode(value.unwrap_or("")).unwrap_or_default();
+            let begin: &[u8] = b"-----BEGIN";
+            let has_pem = text.windows(begin.len()).any(|part| part == begin);
+            (!has_pem).then(|| format!("tls: failed to find any PEM data in {word} input"))
+        };
+        // The first thing that is wrong is named.
+        let parts = [("tls.crt", "certificate"), ("tls.key", "key")];
+        parts.iter().find_map(lacks).into_iter().collect()
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         cells![
             name(object),

@@ -37,6 +37,16 @@ impl Strategy for Service {
         service_rules::validate(service, faults);
     }
 
+    fn prepare_subresource(&self, subresource: &str, service: &mut Value, _old: &Value) {
+        if subresource == "status" {
+            default_modes(service);
+        }
+    }
+
+    fn validate_status(&self, service: &Value, old: &Value, faults: &mut Faults) {
+        service_rules::validate_status(service, old, faults);
+    }
+
     fn validate_name(&self, name: &str) -> Vec<String> {
         meta::naming::dns1123_label(name)
     }
@@ -140,6 +150,11 @@ fn default_service(service: &mut Value) {
     if balanced {
         spec.fill("allocateLoadBalancerNodePorts", true);
     }
+    default_modes(service);
+}
+
+fn default_modes(service: &mut Value) {
+    let balanced = service.text("spec.type") == "LoadBalancer";
     for address in service.list_mut("status.loadBalancer.ingress") {
         if balanced && !address.text("ip").is_empty() {
             address.fill("ipMode", "VIP");

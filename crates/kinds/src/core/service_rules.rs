@@ -9,6 +9,7 @@ use super::endpoints::validate_ip;
 use crate::metadata::{IMMUTABLE, validate_labels};
 use crate::spot::{Spot, maybe_named, maybe_one_of, named, one_of, rules, same, unsupported};
 use crate::tree::Tree;
+use crate::warnings::{cidr, each, ip};
 
 /// How long a client may stick to one pod: a day.
 const AFFINITY_SECONDS_MAX: i64 = 86_400;
@@ -54,6 +55,7 @@ pub(super) fn drop_for_type(service: &mut Value, old: &Value) {
 pub(super) fn validate(service: &Value, faults: &mut Faults) {
     let spec = Spot::new(service, "spec");
     let kind = spec.text("type");
+    validate_annotations(service, faults);
     if spec.count("ports") == 0 && !is_headless(service) && kind != "ExternalName" {
         faults.required(spec.path("ports"), "");
     }
@@ -80,6 +82,87 @@ pub(super) fn validate(service: &Value, faults: &mut Faults) {
     validate_unique_ports(&spec, faults);
     validate_balancer(&spec, faults);
     validate_policies(&spec, faults);
+}
+
+/// Annotations that say what fields say today.
+fn validate_annotations(service: &Value, faults: &mut Faults) {
+    const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+    const MODE: &str = "service.kubernetes.io/topology-mode";
+    const RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+    let annotations = Spot::new(service, "metadata.annotations");
+    let text = |key: &str| annotations.get(key).and_then(Value::as_str);
+    if let (Some(mode), Some(hints)) = (text(MODE), text(HINTS))
+        && mode != hints
+    {
+        let rule = format!("must match annotations[{HINTS}] when both are specified");
+        faults.invalid(annotations.entry_path(MODE), mode, rule);
+    }
+    let Some(ranges) = text(RANGES).filter(|_| service.count("spec.loadBalancerSourceRanges") == 0)
+    else {
+        return;
+    };
+    let path = annotations.entry_path(RANGES);
+    if service.text("spec.type") != "LoadBalancer" {
+        faults.forbidden(
+            path.clone(),
+            "may only be used when `type` is 'LoadBalancer'",
+        );
+    }
+    let ranges = ranges.trim();
+    for range in ranges.split(',').filter(|_| !ranges.is_empty()) {
+        rules(
+            faults,
+            path.clone(),
+            range.trim(),
+            naming::cidr(range.trim()),
+        );
+    }
+}
+
+/// Faults in what a load balancer says of itself; where it says nothing new, it may stay.
+pub(super) fn validate_status(service: &Value, old: &Value, faults: &mut Faults) {
+    let status = Spot::new(service, "status.loadBalancer");
+    let before = old.at("status.loadBalancer");
+    if service.text("spec.type") != "LoadBalancer" && status.count("ingress") > 0 {
+        let rule = "may only be used when `spec.type` is 'LoadBalancer'";
+        return faults.forbidden(status.path("ingress"), rule);
+    }
+    let known: BTreeSet<_> = before
+        .list("ingress")
+        .iter()
+        .map(|one| one.text("ip"))
+        .collect();
+    for one in status.items("ingress") {
+        let (ip, mode) = (one.text("ip"), one.at("ipMode"));
+        if !ip.is_empty() && !known.contains(ip) {
+            rules(faults, one.path("ip"), ip, naming::ip(ip));
+        }
+        if !ip.is_empty() && mode.is_null() {
+            faults.required(one.path("ipMode"), "must be specified when `ip` is set");
+        } else if ip.is_empty() && !mode.is_null() {
+            faults.forbidden(
+                one.path("ipMode"),
+                "may not be specified when `ip` is not set",
+            );
+        } else {
+            maybe_one_of(&one, "ipMode", &["Proxy", "VIP"], faults);
+        }
+        let host = one.text("hostname");
+        if host.is_empty() {
+            continue;
+        }
+        rules(
+            faults,
+            one.path("hostname"),
+            host,
+            naming::dns1123_subdomain(host),
+        );
+        if !naming::ip(host).is_empty() {
+            continue;
+        }
+        let rule = "must be a DNS name, not an IP address";
+        faults.invalid(one.path("hostname"), host, rule);
+    }
 }
 
 fn validate_external_name(spec: &Spot<'_>, faults: &mut Faults) {
@@ -219,6 +302,17 @@ fn validate_addresses(spec: &Spot<'_>, faults: &mut Faults) {
         }
         _ => faults.invalid(path, all.clone(), "may only hold up to 2 values"),
     }
+    let headless = listed == Some("None");
+    let pairs = spec.items("clusterIPs").zip(spec.texts("ipFamilies"));
+    for (index, (ip, family)) in pairs.enumerate().filter(|_| !headless) {
+        let text = ip.as_str().unwrap_or("");
+        let sound = naming::ip(text).is_empty();
+        let is_six = text.contains(':');
+        if sound && matches!((family, is_six), ("IPv4", true) | ("IPv6", false)) {
+            let rule = format!("expected an {family} value as indicated by `ipFamilies[{index}]`");
+            faults.invalid(ip.path.clone(), text, rule);
+        }
+    }
 }
 
 fn validate_unique_ports(spec: &Spot<'_>, faults: &mut Faults) {
@@ -314,6 +408,9 @@ pub(super) fn validate_change(service: &Value, old: &Value, faults: &mut Faults)
     if !named(&spec) && !named(before) && !both_headless {
         validate_kept_addresses(&spec, before, faults);
     }
+    if !named(&spec) && !named(before) && !is_headless(service) && !is_headless(old) {
+        validate_kept_families(&spec, before, faults);
+    }
     let balanced = |spec: &Value| spec.text("type") == "LoadBalancer";
     if balanced(&spec) && balanced(before) {
         if !same(spec.at("loadBalancerClass"), before.at("loadBalancerClass")) {
@@ -329,6 +426,33 @@ pub(super) fn validate_change(service: &Value, old: &Value, faults: &mut Faults)
         if checked(&spec) && checked(before) && spec.int(port) != before.int(port) {
             faults.forbidden(spec.path(port), IMMUTABLE);
         }
+    }
+}
+
+fn validate_kept_families(spec: &Spot<'_>, before: &Value, faults: &mut Faults) {
+    const ONCE: &str = "may not change once set";
+    let (now, then) = (spec.list("ipFamilies"), before.list("ipFamilies"));
+    let path = || "spec.ipFamilies[0]";
+    if now.len() == then.len() {
+        for _ in now.iter().zip(then).filter(|(new, old)| new != old) {
+            faults.invalid(path(), spec.at("ipFamilies").clone(), ONCE);
+        }
+        return;
+    }
+    if now.len() < then.len() && spec.count("clusterIPs") == 0 {
+        let rule = "primary ipFamily can not be unset";
+        faults.invalid(path(), spec.at("ipFamilies").clone(), rule);
+    }
+    if let (Some(new), Some(old)) = (now.first(), then.first())
+        && new != old
+    {
+        faults.invalid(path(), spec.at("clusterIPs").clone(), ONCE);
+    }
+    let single = spec.text("ipFamilyPolicy") == "SingleStack";
+    if now.len() == 1 && then.len() > 1 && !single {
+        let rule = "must be set to 'SingleStack' when releasing the secondary ipFamily";
+        let policy = spec.at("ipFamilyPolicy").clone();
+        faults.invalid(spec.path("ipFamilyPolicy"), policy, rule);
     }
 }
 
@@ -354,9 +478,20 @@ fn validate_kept_addresses(spec: &Spot<'_>, before: &Value, faults: &mut Faults)
 
 /// Fields that mean nothing in a service of this type.
 pub(super) fn warnings(service: &Value) -> Vec<String> {
-    let spec = service.at("spec");
+    let spec = Spot::new(service, "spec");
     let mut warnings = Vec::new();
-    if is_headless(service) {
+    let hints = "service.kubernetes.io/topology-aware-hints";
+    if service.at("metadata.annotations").get(hints).is_some() {
+        warnings.push(format!(
+            "annotation {hints} is deprecated, please use service.kubernetes.io/topology-mode \
+             instead"
+        ));
+    }
+    let headless = is_headless(service);
+    if spec.text("type") != "ExternalName" && !headless {
+        warnings.extend(each(spec.items("clusterIPs"), ip));
+    }
+    if headless {
         if !spec.text("loadBalancerIP").is_empty() {
             warnings.push("spec.loadBalancerIP is ignored for headless services".into());
         }
@@ -368,6 +503,15 @@ pub(super) fn warnings(service: &Value) -> Vec<String> {
         }
     }
     let named = spec.text("type") == "ExternalName";
+    warnings.extend(each(spec.items("externalIPs"), ip));
+    if spec.count("externalIPs") > 0 && !headless && !named {
+        let warning =
+            "spec.externalIPs is deprecated and may no longer be implemented in some clusters";
+        warnings.push(warning.into());
+    }
+    let balancer = spec.child("loadBalancerIP");
+    warnings.extend(ip(&balancer.path, balancer.as_str().unwrap_or("")));
+    warnings.extend(each(spec.items("loadBalancerSourceRanges"), cidr));
     if named && spec.count("externalIPs") > 0 {
         let warning = "spec.externalIPs is ignored when spec.type is \"ExternalName\"";
         warnings.push(warning.into());

@@ -33,6 +33,19 @@ impl Strategy for EndpointSlice {
         immutable(&Spot::new(object, ""), old, "addressType", faults);
     }
 
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if object.text("addressType") == "FQDN" {
+            warnings.push("spec.addressType: FQDN endpoints are deprecated".into());
+        }
+        warnings.extend(odd_addresses(object));
+        warnings
+    }
+
+    fn warnings_update(&self, object: &Value, _old: &Value) -> Vec<String> {
+        odd_addresses(object)
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         let port = |port: &Value| match (port.maybe_int("port"), port.at("name").as_str()) {
             (Some(number), _) => number.to_string(),
@@ -51,6 +64,23 @@ impl Strategy for EndpointSlice {
             age(object, now),
         ]
     }
+}
+
+/// Addresses that are better written otherwise; controllers write them well.
+fn odd_addresses(object: &Value) -> Vec<String> {
+    let labels = object.at("metadata.labels");
+    let manager = labels.get("endpointslice.kubernetes.io/managed-by");
+    let manager = manager.and_then(Value::as_str).unwrap_or("");
+    let known = [
+        "endpointslice-controller.k8s.io",
+        "endpointslicemirroring-controller.k8s.io",
+    ];
+    if known.contains(&manager) {
+        return Vec::new();
+    }
+    let endpoints = Spot::new(object, "").items("endpoints");
+    let addresses = endpoints.flat_map(|one| one.items("addresses").collect::<Vec<_>>());
+    crate::warnings::each(addresses, crate::warnings::ip)
 }
 
 fn shown(all: Vec<String>) -> String {

@@ -36,10 +36,15 @@ impl Strategy for Ingress {
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {
-        let annotated = object.at("metadata.annotations").get(CLASS).is_some();
+        let annotated = object.at("metadata.annotations").get(CLASS).is_some()
+            && !object.has("spec.ingressClassName");
         let warning = "annotation \"kubernetes.io/ingress.class\" is deprecated, please use \
                        'spec.ingressClassName' instead";
         annotated.then(|| warning.to_owned()).into_iter().collect()
+    }
+
+    fn warnings_update(&self, _object: &Value, _old: &Value) -> Vec<String> {
+        Vec::new()
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {

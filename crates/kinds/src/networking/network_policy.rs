@@ -57,6 +57,20 @@ impl Strategy for NetworkPolicy {
         }
     }
 
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let spec = Spot::new(object, "spec");
+        let mut warnings = Vec::new();
+        for (rules, peers) in [("ingress", "from"), ("egress", "to")] {
+            let rules = spec.items(rules);
+            for peer in rules.flat_map(|rule| rule.items(peers).collect::<Vec<_>>()) {
+                let block = peer.child("ipBlock");
+                let ranges = std::iter::once(block.child("cidr")).chain(block.items("except"));
+                warnings.extend(crate::warnings::each(ranges, crate::warnings::cidr));
+            }
+        }
+        warnings
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         let pods = selector(object, "spec.podSelector");
         cells![name(object), pods, age(object, now)]

@@ -40,6 +40,13 @@ impl Strategy for RuntimeClass {
         immutable(&Spot::new(object, ""), old, "handler", faults);
     }
 
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let keys = object.fields("scheduling.nodeSelector").map(|(key, _)| key);
+        let old = keys.filter_map(crate::warnings::node_label);
+        old.map(|message| format!("scheduling.nodeSelector: {message}"))
+            .collect()
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         cells![name(object), object.text("handler"), age(object, now)]
     }

@@ -14,7 +14,6 @@ const ALTERNATIVES_MAX: usize = 8;
 const CONSTRAINTS_MAX: usize = 32;
 const CONFIGURATIONS_MAX: usize = 32;
 const SELECTORS_MAX: usize = 32;
-const EXPRESSION_BYTES_MAX: usize = 10 << 10;
 const PARAMETERS_BYTES_MAX: usize = 10 << 10;
 const IDENTIFIER_MAX: usize = 32;
 
@@ -178,10 +177,7 @@ pub(super) fn validate_selectors(holder: &Spot<'_>, faults: &mut Faults) {
     for selector in holder.items("selectors") {
         match selector.some("cel") {
             None => faults.required(selector.path("cel"), ""),
-            Some(cel) if cel.text("expression").len() > EXPRESSION_BYTES_MAX => {
-                faults.too_long(cel.path("expression"), EXPRESSION_BYTES_MAX);
-            }
-            Some(_) => {}
+            Some(cel) => super::selectors::validate(&cel, faults),
         }
     }
 }

@@ -75,6 +75,15 @@ impl Strategy for ResourceSlice {
         &["spec.nodeName", "spec.driver"]
     }
 
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let driver = object.text("spec.driver");
+        let warning = format!(
+            "spec.driver: driver names should be lowercase; {driver:?} contains uppercase characters"
+        );
+        let upper = driver.to_lowercase() != driver;
+        upper.then_some(warning).into_iter().collect()
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         cells![
             name(object),

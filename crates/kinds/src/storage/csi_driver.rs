@@ -64,6 +64,21 @@ impl Strategy for CsiDriver {
         immutable(&spec, old.at("spec"), "volumeLifecycleModes", faults);
     }
 
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let exposed = object.count("spec.tokenRequests") > 0
+            && !object.has("spec.serviceAccountTokenInSecrets");
+        let warning = "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, \
+                       set to true to prevent possible logging of tokens in volume attributes";
+        exposed.then(|| warning.to_owned()).into_iter().collect()
+    }
+
+    fn warnings_update(&self, object: &Value, old: &Value) -> Vec<String> {
+        match object.at("spec.tokenRequests") == old.at("spec.tokenRequests") {
+            true => Vec::new(),
+            false => self.warnings(object),
+        }
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         let spec = object.at("spec");
         let modes: Vec<_> = spec.texts("volumeLifecycleModes").collect();

@@ -32,6 +32,17 @@ impl Strategy for CsiStorageCapacity {
         }
     }
 
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let topology = Spot::new(object, "nodeTopology");
+        let mut warnings = crate::warnings::expressions(&topology);
+        for (label, _) in topology.fields("matchLabels") {
+            if let Some(message) = crate::warnings::node_label(label) {
+                warnings.push(format!("nodeTopology.matchLabels.{label}: {message}"));
+            }
+        }
+        warnings
+    }
+
     fn cells(&self, object: &Value, _now: Timestamp) -> Cells {
         let capacity = match object.at("capacity") {
             Value::Null => "<unset>".to_owned(),

@@ -44,6 +44,16 @@ impl Strategy for StorageClass {
         }
     }
 
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let terms = Spot::new(object, "").items("allowedTopologies");
+        let all = terms.flat_map(|term| term.items("matchLabelExpressions").collect::<Vec<_>>());
+        let old = |one: Spot<'_>| {
+            let message = crate::warnings::node_label(one.text("key"))?;
+            Some(format!("{}: {message}", one.path("key")))
+        };
+        all.filter_map(old).collect()
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         let annotations = object.at("metadata.annotations");
         let marks = [

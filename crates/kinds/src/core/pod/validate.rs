@@ -5,6 +5,7 @@ mod handlers;
 mod resources;
 mod scheduling;
 mod security;
+mod status;
 mod subresource;
 #[cfg(test)]
 mod tests;
@@ -19,10 +20,11 @@ pub(crate) use resources::{
     validate_overhead,
 };
 pub(crate) use scheduling::{node_selector, validate_effect, validate_tolerations};
-pub(crate) use volumes::validate_driver;
+pub(crate) use volumes::{descending, no_backsteps, validate_driver, validate_host_path};
 
+pub(super) use status::validate_status;
 pub(super) use subresource::{prepare_subresource, validate_subresource};
-pub(super) use update::{validate_status, validate_update};
+pub(super) use update::validate_update;
 
 use crate::metadata::{validate_annotations, validate_labels};
 use crate::spot::{Spot, maybe_named, maybe_one_of, one_of, required, rules, unsupported};

@@ -133,9 +133,24 @@ fn validate_resize(pod: &Value, old: &Value, faults: &mut Faults) {
     if is_mirror(old) {
         return faults.forbidden("", "static pods cannot be resized");
     }
+    if old.text("spec.os.name") == "windows" {
+        return faults.forbidden("", "windows pods cannot be resized");
+    }
     if qos_class(pod) != qos_class(old) {
         let rule = "Pod QOS Class may not change as a result of resizing";
         faults.invalid("spec", pod.text("status.qosClass"), rule);
+    }
+    // Nodes that can resize say what their running containers have.
+    let mut statuses = old.list("status.containerStatuses").iter();
+    let running = statuses.find(|one| one.has("state.running"));
+    if running.is_some_and(|one| !one.has("resources")) {
+        let rule = "Pod running on node without support for resize";
+        faults.forbidden("spec", rule);
+    }
+    validate_pod_sizes(pod.at("spec"), old.at("spec"), faults);
+    if old.count("status.nodeAllocatableResourceClaimStatuses") > 0 {
+        let rule = "pods with node allocatable resource claims cannot be resized";
+        faults.forbidden("spec", rule);
     }
     for list in ["containers", "initContainers"] {
         let (now, then) = (pod.at("spec").list(list), old.at("spec").list(list));
@@ -149,12 +164,52 @@ fn validate_resize(pod: &Value, old: &Value, faults: &mut Faults) {
                 let rule = format!("{list} may not be renamed or reordered on resize");
                 return faults.forbidden(format!("{path}.name"), rule);
             }
-            validate_sizes(new, before, &path, faults);
+            validate_sizes(new, before, (list, &path), faults);
         }
     }
 }
 
-fn validate_sizes(new: &Value, before: &Value, path: &str, faults: &mut Faults) {
+/// Resources of the pod as a whole.
+fn validate_pod_sizes(spec: &Value, before: &Value, faults: &mut Faults) {
+    if before.has("resources") && !spec.has("resources") {
+        let rule = "pod-level resources cannot be removed";
+        return faults.forbidden("spec.resources", rule);
+    }
+    for list in ["requests", "limits"] {
+        let now = spec.at("resources").at(list);
+        let mut then = before.at("resources").fields(list);
+        if then.any(|(name, _)| now.get(name).is_none()) {
+            let rule = format!("pod-level resource {list} cannot be removed");
+            faults.forbidden(format!("spec.resources.{list}"), rule);
+        }
+    }
+    if !same(
+        without_sizes(spec).at("resources"),
+        without_sizes(before).at("resources"),
+    ) {
+        let rule = "only cpu and memory resources are mutable at pod-level";
+        faults.forbidden("spec", rule);
+    }
+}
+
+/// The same without what a resize may change.
+fn without_sizes(holder: &Value) -> Value {
+    let mut resources = holder.at("resources").clone();
+    for list in ["requests", "limits"] {
+        for resource in ["cpu", "memory"] {
+            resources.drop_field(&format!("{list}.{resource}"));
+        }
+        if resources.count(list) == 0 {
+            resources.drop_field(list);
+        }
+    }
+    let mut holder = holder.clone();
+    holder.set("resources", resources);
+    holder.drop_field("resizePolicy");
+    holder
+}
+
+fn validate_sizes(new: &Value, before: &Value, (list, path): (&str, &str), faults: &mut Faults) {
     for (list, what) in [("requests", "requests"), ("limits", "limits")] {
         let now = new.at("resources").at(list);
         let mut then = before.at("resources").fields(list);
@@ -163,18 +218,24 @@ fn validate_sizes(new: &Value, before: &Value, path: &str, faults: &mut Faults) 
             faults.forbidden(format!("{path}.resources.{list}"), rule);
         }
     }
-    let fixed = |container: &Value| {
-        let mut container = container.clone();
-        for list in ["requests", "limits"] {
-            for resource in ["cpu", "memory"] {
-                container.drop_field(&format!("resources.{list}.{resource}"));
-            }
+    let fixed = same(&without_sizes(new), &without_sizes(before));
+    if list == "containers" {
+        if !fixed {
+            faults.forbidden("spec", "only cpu and memory resources are mutable");
         }
-        container.drop_field("resizePolicy");
-        container
-    };
-    if !same(&fixed(new), &fixed(before)) {
-        faults.forbidden("spec", "only cpu and memory resources are mutable");
+        return;
+    }
+    if !fixed {
+        let rule = "only cpu and memory resources for init or sidecar containers are mutable";
+        faults.forbidden(path, rule);
+    }
+    if !same(new, before) && before.text("restartPolicy") != "Always" {
+        let rule = "non-sidecar init containers with a resize policy of RestartContainer cannot \
+                    be resized";
+        let policies = new.list("resizePolicy").iter();
+        for _ in policies.filter(|one| one.text("restartPolicy") == "RestartContainer") {
+            faults.forbidden(path, rule);
+        }
     }
 }
 

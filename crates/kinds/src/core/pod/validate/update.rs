@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::containers::untrimmed_image;
 use super::validate_pod;
-use crate::spot::{Spot, immutable, required, rules, same};
+use crate::spot::{Spot, required, rules, same};
 use crate::tree::Tree;
 
 const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,\
@@ -174,57 +174,4 @@ fn only_additions(new: &Value, old: &Value) -> bool {
     lists
         .iter()
         .all(|list| new.list(list).starts_with(old.list(list)))
-}
-
-/// Faults of a changed status.
-pub(crate) fn validate_status(pod: &Value, old: &Value, faults: &mut Faults) {
-    let (status, before) = (Spot::new(pod, "status"), old.at("status"));
-    if pod.text("spec.nodeName") != old.text("spec.nodeName") {
-        faults.forbidden(status.path("nodeName"), "may not be changed directly");
-    }
-    let nominated = status.text("nominatedNodeName");
-    if !nominated.is_empty() && nominated != before.text("nominatedNodeName") {
-        let path = status.path("nominatedNodeName");
-        rules(
-            faults,
-            path.clone(),
-            nominated,
-            naming::dns1123_subdomain(nominated),
-        );
-        if !old.text("spec.nodeName").is_empty() {
-            let rule = "may not be set on pods that are already bound to a node";
-            faults.forbidden(path, rule);
-        }
-    }
-    if !status.text("qosClass").is_empty() {
-        immutable(&status, before, "qosClass", faults);
-    }
-    validate_restarts(pod, old, faults);
-    for list in ["podIPs", "hostIPs"] {
-        for address in status.items(list) {
-            let ip = address.text("ip");
-            rules(faults, address.path.clone(), ip, naming::ip(ip));
-        }
-    }
-}
-
-/// Containers that have ended for good stay ended.
-fn validate_restarts(pod: &Value, old: &Value, faults: &mut Faults) {
-    let policy = old.text("spec.restartPolicy");
-    let mut all = old.list("spec.containers").iter();
-    if policy == "Always" || all.any(|container| container.has("restartPolicy")) {
-        return;
-    }
-    let now = pod.list("status.containerStatuses");
-    for (index, status) in old.list("status.containerStatuses").iter().enumerate() {
-        let ended = status.at("state.terminated");
-        let again = policy == "OnFailure" && ended.int("exitCode") != 0;
-        let name = status.text("name");
-        let mut same_name = now.iter().filter(|one| one.text("name") == name);
-        let revived = same_name.any(|one| !one.has("state.terminated"));
-        if !ended.is_null() && !again && revived {
-            let path = format!("status.containerStatuses[{index}].state");
-            faults.forbidden(path, "may not be transitioned to non-terminated state");
-        }
-    }
 }

@@ -7,6 +7,8 @@ use serde_json::Value;
 
 use super::containers::validate_field_ref;
 use super::resources;
+use crate::core::volume_source::{self, Holder};
+use crate::metadata::{validate_annotations, validate_labels};
 use crate::spot::{Spot, named, required, rules, unsupported};
 use crate::tree::Tree;
 
@@ -16,6 +18,40 @@ pub(super) type Volumes<'tree> = BTreeMap<&'tree str, &'tree Value>;
 const MODE_RULE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 const TOKEN_SECONDS_MIN: i64 = 600;
 const TOKEN_SECONDS_MAX: i64 = 1 << 32;
+/// Where a volume's files come from, in upstream's order: of several the first is taken as meant,
+/// the others as too much.
+const SOURCES: [&str; 30] = [
+    "emptyDir",
+    "hostPath",
+    "gitRepo",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "secret",
+    "nfs",
+    "iscsi",
+    "glusterfs",
+    "flocker",
+    "persistentVolumeClaim",
+    "rbd",
+    "cinder",
+    "cephfs",
+    "quobyte",
+    "downwardAPI",
+    "fc",
+    "flexVolume",
+    "configMap",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "storageos",
+    "projected",
+    "scaleIO",
+    "csi",
+    "ephemeral",
+    "image",
+];
 const HOST_PATH_TYPES: [&str; 8] = [
     "",
     "BlockDevice",
@@ -61,34 +97,25 @@ pub(super) fn validate_volumes<'tree>(
 }
 
 fn validate_source(volume: &Spot<'_>, pod: &str, faults: &mut Faults) {
-    let sources = volume.fields("");
-    let sources = sources.filter(|(field, value)| *field != "name" && !value.is_null());
-    let mut sources: Vec<_> = sources.map(|(field, _)| field).collect();
-    // The first in this order is taken as meant, the others as too much.
-    let order = [
-        "emptyDir",
-        "hostPath",
-        "secret",
-        "persistentVolumeClaim",
-        "downwardAPI",
-    ];
-    sources.sort_by_key(|source| {
-        order
-            .iter()
-            .position(|one| one == source)
-            .unwrap_or(order.len())
-    });
-    let Some((source, extra)) = sources.split_first() else {
+    let mut sources = SOURCES.iter().filter(|source| volume.has(source));
+    let Some(source) = sources.next() else {
         return faults.required(volume.path.clone(), "must specify a volume type");
     };
-    for extra in extra {
-        faults.forbidden(
-            volume.path(extra),
-            "may not specify more than 1 volume type",
-        );
+    validate_one(volume, source, pod, faults);
+    for extra in sources {
+        let path = match *extra {
+            // So upstream spells them here.
+            "downwardAPI" => "downwarAPI",
+            "cephfs" => "cephFS",
+            extra => extra,
+        };
+        faults.forbidden(volume.path(path), "may not specify more than 1 volume type");
     }
+}
+
+fn validate_one(volume: &Spot<'_>, source: &str, pod: &str, faults: &mut Faults) {
     let spot = volume.child(source);
-    match *source {
+    match source {
         "emptyDir" => validate_size(&spot, faults),
         "hostPath" => validate_host_path(&spot, faults),
         "secret" => {
@@ -108,20 +135,12 @@ fn validate_source(volume: &Spot<'_>, pod: &str, faults: &mut Faults) {
         }
         "projected" => validate_projected(&spot, faults),
         "csi" => validate_csi(&spot, faults),
-        "nfs" => {
-            required(&spot, "server", faults);
-            required(&spot, "path", faults);
-            if !spot.text("path").starts_with('/') {
-                faults.invalid(
-                    spot.path("path"),
-                    spot.text("path"),
-                    "must be an absolute path",
-                );
-            }
-        }
         "ephemeral" => validate_ephemeral(volume, &spot, pod, faults),
         "image" => validate_image(&spot, pod, faults),
-        _ => {}
+        other => {
+            let holder = Holder::Pod(volume.text("name"));
+            volume_source::validate(volume, other, holder, faults);
+        }
     }
 }
 
@@ -142,7 +161,8 @@ fn validate_size(directory: &Spot<'_>, faults: &mut Faults) {
     }
 }
 
-fn validate_host_path(path: &Spot<'_>, faults: &mut Faults) {
+/// Faults in `hostPath`.
+pub(crate) fn validate_host_path(path: &Spot<'_>, faults: &mut Faults) {
     if path.text("path").is_empty() {
         return faults.required(path.path("path"), "");
     }
@@ -183,14 +203,16 @@ pub(super) fn validate_local_path(parent: &Spot<'_>, field: &str, faults: &mut F
     }
 }
 
-fn descending(target: &str, path: &str, faults: &mut Faults) {
+/// A path that stays below where it starts.
+pub(crate) fn descending(target: &str, path: &str, faults: &mut Faults) {
     if target.starts_with('/') {
         faults.invalid(path, target, "must be a relative path");
     }
     no_backsteps(target, path, faults);
 }
 
-fn no_backsteps(target: &str, path: &str, faults: &mut Faults) {
+/// A path that never goes up.
+pub(crate) fn no_backsteps(target: &str, path: &str, faults: &mut Faults) {
     if target.split('/').any(|part| part == "..") {
         faults.invalid(path, target, "must not contain '..'");
     }
@@ -262,11 +284,102 @@ fn validate_projected(projected: &Spot<'_>, faults: &mut Faults) {
             validate_token(&token, projected, faults);
         }
         if let Some(bundle) = source.some("clusterTrustBundle") {
-            required(&bundle, "path", faults);
-            validate_local_path(&bundle, "path", faults);
+            validate_bundle(&bundle, faults);
             once(bundle.text("path"), bundle.text("path"), faults);
         }
+        if let Some(certificate) = source.some("podCertificate") {
+            validate_certificate(&certificate, faults);
+            for field in CERTIFICATE_PATHS {
+                once(certificate.text(field), certificate.text(field), faults);
+            }
+        }
     }
+}
+
+fn validate_bundle(bundle: &Spot<'_>, faults: &mut Faults) {
+    match (bundle.has("name"), bundle.has("signerName")) {
+        (true, true) => {
+            let rule = "only one of name and signerName may be used";
+            faults.invalid(bundle.path.clone(), bundle.value.clone(), rule);
+        }
+        (true, false) => {
+            let name = bundle.text("name");
+            if name.is_empty() {
+                faults.required(bundle.path("name"), "must be a valid object name");
+            }
+            // The name of a signer stands before the rest, with its slash as a colon.
+            let own = name.rsplit_once(':').map_or(name, |(_, own)| own);
+            for rule in naming::dns1123_subdomain(own) {
+                let rule = format!("not a valid clustertrustbundlename: {rule}");
+                faults.invalid(bundle.path("name"), name, rule);
+            }
+            if let Some(selector) = bundle.some("labelSelector") {
+                let rule = "labelSelector must be unset if name is specified";
+                faults.invalid(selector.path, selector.value.clone(), rule);
+            }
+        }
+        (false, true) => {
+            if bundle.text("signerName").is_empty() {
+                let rule = "must be a valid signer name";
+                faults.required(bundle.path("signerName"), rule);
+            }
+            validate_signer(bundle, faults);
+            crate::spot::label_selector(&bundle.child("labelSelector"), faults);
+        }
+        (false, false) => {
+            let rule = "either name or signerName must be specified";
+            faults.required(bundle.path.clone(), rule);
+        }
+    }
+    required(bundle, "path", faults);
+    validate_local_path(bundle, "path", faults);
+}
+
+const CERTIFICATE_PATHS: [&str; 3] = ["credentialBundlePath", "keyPath", "certificateChainPath"];
+
+fn validate_certificate(certificate: &Spot<'_>, faults: &mut Faults) {
+    validate_signer(certificate, faults);
+    let keys = [
+        "RSA3072",
+        "RSA4096",
+        "ECDSAP256",
+        "ECDSAP384",
+        "ECDSAP521",
+        "ED25519",
+    ];
+    let key = certificate.text("keyType");
+    if !keys.contains(&key) {
+        unsupported(faults, certificate.path("keyType"), key, &keys);
+    }
+    let path = certificate.path("maxExpirationSeconds");
+    if let Some(seconds) = certificate.maybe_int("maxExpirationSeconds") {
+        // A day by Kubernetes' own signers, a quarter of a year by others.
+        let kubernetes = certificate.text("signerName").starts_with("kubernetes.io/");
+        let most = if kubernetes { 86_400 } else { 7_862_400 };
+        if seconds < 3600 {
+            let rule = "if provided, maxExpirationSeconds must be >= 3600";
+            faults.invalid(path.clone(), seconds, rule);
+        }
+        if seconds > most {
+            let rule = format!("if provided, maxExpirationSeconds must be <= {most}");
+            faults.invalid(path, seconds, rule);
+        }
+    }
+    let mut given = CERTIFICATE_PATHS
+        .iter()
+        .filter(|field| !certificate.text(field).is_empty());
+    for field in given.clone() {
+        validate_local_path(certificate, field, faults);
+    }
+    if given.next().is_none() {
+        let rule =
+            "specify at least one of credentialBundlePath, keyPath, and certificateChainPath";
+        faults.required(certificate.path.clone(), rule);
+    }
+}
+
+fn validate_signer(holder: &Spot<'_>, faults: &mut Faults) {
+    crate::certificates::validate_signer(holder, faults);
 }
 
 fn validate_token(token: &Spot<'_>, projected: &Spot<'_>, faults: &mut Faults) {
@@ -289,8 +402,18 @@ fn validate_token(token: &Spot<'_>, projected: &Spot<'_>, faults: &mut Faults) {
 
 fn validate_csi(csi: &Spot<'_>, faults: &mut Faults) {
     validate_driver(csi, "driver", faults);
-    if let Some(secret) = csi.some("nodePublishSecretRef") {
-        named(&secret, "name", naming::dns1123_subdomain, faults);
+    let Some(secret) = csi.some("nodePublishSecretRef") else {
+        return;
+    };
+    match secret.text("name") {
+        "" => faults.required(secret.path("name"), ""),
+        // Upstream reports the name as if it were the driver's.
+        name => rules(
+            faults,
+            csi.path("name"),
+            name,
+            naming::dns1123_subdomain(name),
+        ),
     }
 }
 
@@ -312,6 +435,8 @@ fn validate_ephemeral(volume: &Spot<'_>, spot: &Spot<'_>, pod: &str, faults: &mu
     if !spot.has("volumeClaimTemplate") {
         faults.required(spot.path("volumeClaimTemplate"), "");
     } else {
+        let metadata = spot.child("volumeClaimTemplate.metadata");
+        validate_template_metadata(&metadata, faults);
         let spec = spot.child("volumeClaimTemplate.spec");
         crate::core::validate_claim_spec(&spec, faults);
     }
@@ -320,6 +445,20 @@ fn validate_ephemeral(volume: &Spot<'_>, spot: &Spot<'_>, pod: &str, faults: &mu
         for rule in naming::dns1123_subdomain(&claim) {
             let rule = format!("PVC name \"{claim}\": {rule}");
             faults.invalid(volume.path("name"), name, rule);
+        }
+    }
+}
+
+/// A template of claims has labels and annotations only.
+fn validate_template_metadata(metadata: &Spot<'_>, faults: &mut Faults) {
+    let annotations = metadata.child("annotations");
+    validate_annotations(annotations.value, &annotations.path, faults);
+    let labels = metadata.child("labels");
+    validate_labels(labels.value, &labels.path, faults);
+    for (field, value) in metadata.fields("") {
+        let known = matches!(field, "annotations" | "labels" | "creationTimestamp");
+        if !known && !crate::spot::is_empty(value) {
+            faults.forbidden(metadata.path(field), "cannot be set");
         }
     }
 }
