@@ -1,10 +1,13 @@
 //! Addresses and ports of Services: who has which, and what a new one gets.
 //!
-//! What is taken is read off the Service cache; a write in flight holds a reservation until
-//! the cache has seen it, so that no two Services ever get the same.
+//! What is taken is read off the caches of Services and IPAddresses; a write in flight holds a
+//! reservation until they have seen it, so that no two Services ever get the same.
 
 pub(crate) mod addresses;
+pub(crate) mod claims;
 pub(crate) mod pool;
+pub(crate) mod ranges;
+pub(crate) mod repair;
 pub(crate) mod service;
 
 use std::net::IpAddr;
@@ -18,6 +21,7 @@ use crate::cache::{Entry, Observer};
 use crate::registry::Resource;
 use addresses::Cidr;
 use pool::Pool;
+use ranges::Ranges;
 
 /// Why allocations cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -27,16 +31,29 @@ pub(crate) struct RangeError(pub(crate) String);
 /// All addresses and ports that Services have.
 #[derive(Clone)]
 pub(crate) struct Allocations {
+    /// The configured range, which is the one of the ServiceCIDR `kubernetes`.
     pub(crate) range: Cidr,
     pub(crate) ports: std::ops::RangeInclusive<u16>,
     pub(crate) taken: Arc<Mutex<Taken>>,
+    /// Told where IPAddresses and Services contradict each other.
+    pub(crate) doubt: Arc<tokio::sync::Notify>,
 }
 
 /// What is taken, and by which Service.
 #[derive(Default)]
 pub(crate) struct Taken {
     pub(crate) addresses: Pool<IpAddr>,
+    /// What IPAddresses stand for, whoever made them.
+    pub(crate) claims: Pool<IpAddr>,
+    pub(crate) ranges: Ranges,
     pub(crate) ports: Pool<(u16, String)>,
+}
+
+impl Taken {
+    /// Whether anybody has an address.
+    pub(crate) fn has(&self, address: &IpAddr) -> bool {
+        self.addresses.is_taken(address) || self.claims.is_taken(address)
+    }
 }
 
 /// What a write in flight holds; let go when dropped, which is after the caches have seen it.
@@ -81,7 +98,18 @@ impl Allocations {
             range: Cidr::parse(range).ok_or_else(|| RangeError(range.to_owned()))?,
             ports,
             taken: Arc::default(),
+            doubt: Arc::default(),
         })
+    }
+
+    /// Who follows the objects of a resource.
+    pub(crate) fn observer(&self, group_resource: &str) -> Option<Arc<dyn Observer>> {
+        match group_resource {
+            "services" => Some(Arc::new(self.clone())),
+            "ipaddresses.networking.k8s.io" => Some(Arc::new(claims::Follower(self.clone()))),
+            "servicecidrs.networking.k8s.io" => Some(Arc::new(ranges::Follower(self.clone()))),
+            _ => None,
+        }
     }
 
     /// Gives a new Service what it needs.

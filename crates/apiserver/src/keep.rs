@@ -1,4 +1,5 @@
-//! The only writers of the store: one object at a time, each compared with the version it replaces.
+//! The only writers of the store: one object at a time, each compared with the version it replaces,
+//! and what must come and go with it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,14 +28,43 @@ pub(crate) enum Outcome {
     Lost(Option<KeyValue>),
 }
 
+/// What is done in the same transaction as a write, or not at all.
+#[derive(Default)]
+pub(crate) struct Beside {
+    compare: Vec<Compare>,
+    ops: Vec<Op>,
+}
+
+impl Beside {
+    /// Puts an object that must not be there yet.
+    pub(crate) fn put(&mut self, key: Bytes, value: Bytes) {
+        let absent = Compare::ModRevision(key.clone(), Order::Equal, 0);
+        self.compare.push(absent);
+        self.ops.push(Op::Put {
+            key,
+            value,
+            lease: 0,
+            prev_kv: false,
+        });
+    }
+
+    /// Removes an object if it is there.
+    pub(crate) fn remove(&mut self, key: Bytes) {
+        self.ops.push(Op::Delete {
+            keys: KeyRange::One(key),
+            prev_kv: false,
+        });
+    }
+}
+
 /// Puts an object whose version now is `expected`; 0: there is none.
 pub(crate) async fn put(
     store: &dyn Store,
     cache: &Cache,
     key: &str,
     expected: i64,
-    tree: &Value,
-    lease: i64,
+    (tree, lease): (&Value, i64),
+    beside: Beside,
 ) -> Result<Outcome, Status> {
     let key = cache.storage_key(key);
     let value = Bytes::from(encode(tree));
@@ -46,7 +76,7 @@ pub(crate) async fn put(
         prev_kv: false,
     };
     let word = if expected == 0 { "create" } else { "update" };
-    let result = guarded(store, key, expected, op);
+    let result = guarded(store, key, expected, op, beside);
     let result = measured(word, cache, result).await?;
     if !result.succeeded {
         return Ok(Outcome::Lost(found(result)));
@@ -62,13 +92,14 @@ pub(crate) async fn remove(
     cache: &Cache,
     key: &str,
     expected: i64,
+    beside: Beside,
 ) -> Result<Outcome, Status> {
     let key = cache.storage_key(key);
     let op = Op::Delete {
         keys: KeyRange::One(key.clone()),
         prev_kv: false,
     };
-    let result = guarded(store, key, expected, op);
+    let result = guarded(store, key, expected, op, beside);
     let result = measured("delete", cache, result).await?;
     if !result.succeeded {
         return Ok(Outcome::Lost(found(result)));
@@ -96,10 +127,15 @@ async fn guarded(
     key: Bytes,
     expected: i64,
     op: Op,
+    beside: Beside,
 ) -> Result<TxnResult, Status> {
+    let mut compare = vec![Compare::ModRevision(key.clone(), Order::Equal, expected)];
+    compare.extend(beside.compare);
+    let mut success = vec![op];
+    success.extend(beside.ops);
     let txn = Txn {
-        compare: vec![Compare::ModRevision(key.clone(), Order::Equal, expected)],
-        success: vec![op],
+        compare,
+        success,
         failure: vec![Op::Range(Range::all(KeyRange::One(key)))],
     };
     store.txn(txn).await.map_err(|error| failed(&error))

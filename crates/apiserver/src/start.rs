@@ -158,6 +158,12 @@ pub async fn build(
         crew.stop(),
     );
     crew.spawn("store compaction", compactor);
+    let repair = crate::allocate::repair::run(
+        Arc::clone(&server.core),
+        server.client(Identity::loopback()),
+        crew.stop(),
+    );
+    crew.spawn("addresses of services", repair);
     let forget = crate::forget::run(Arc::clone(&server.core), crew.stop());
     crew.spawn("forgetting", forget);
     let checks = server.client(Identity::loopback());
@@ -193,8 +199,8 @@ fn observer(
     authorizer: &Arc<Authorizer>,
     allocations: &Allocations,
 ) -> Option<Arc<dyn Observer>> {
-    if group_resource == "services" {
-        return Some(Arc::new(allocations.clone()));
+    if let Some(observer) = allocations.observer(group_resource) {
+        return Some(observer);
     }
     Authorizer::WATCHES.contains(&group_resource).then(|| {
         let rights = Rights {

@@ -26,6 +26,16 @@ impl<T: Clone + Eq + Hash> Pool<T> {
         self.owners.contains_key(one) || self.reserved.contains_key(one)
     }
 
+    /// Who has it, as the cache says.
+    pub(crate) fn owner(&self, one: &T) -> Option<&str> {
+        self.owners.get(one).map(String::as_str)
+    }
+
+    /// All that is owned, and by whom.
+    pub(crate) fn owners(&self) -> impl Iterator<Item = (&T, &str)> {
+        self.owners.iter().map(|(one, owner)| (one, owner.as_str()))
+    }
+
     /// Holds one for a write in flight.
     pub(crate) fn reserve(&mut self, one: T) {
         *self.reserved.entry(one).or_default() += 1;

@@ -71,7 +71,12 @@ pub(crate) fn allocate(
         ports: Vec::new(),
     };
     families(service, old, &mut faults);
-    address(allocations, &taken, service, old, &mut charge, &mut faults);
+    if !address(allocations, &taken, service, old, &mut charge, &mut faults) {
+        let why = "range is full";
+        return Err(Status::internal(format!(
+            "failed to allocate a serviceIP for Service {name:?}: {why}"
+        )));
+    }
     ports(allocations, &taken, service, old, &mut charge, &mut faults);
     if !faults.is_empty() {
         let names = Names::namespaced("", "v1", "Service", "services");
@@ -140,6 +145,7 @@ fn families(service: &mut Value, old: Option<&Value>, faults: &mut Faults) {
     }
 }
 
+/// `false`: there is no free address left.
 fn address(
     allocations: &Allocations,
     taken: &Taken,
@@ -147,9 +153,9 @@ fn address(
     old: Option<&Value>,
     charge: &mut Charge,
     faults: &mut Faults,
-) {
+) -> bool {
     if kind_of(service) == "ExternalName" {
-        return;
+        return true;
     }
     let before = old
         .filter(|old| kind_of(old) != "ExternalName")
@@ -169,7 +175,7 @@ fn address(
     if !listed.is_empty() && listed != asked && before.is_none() {
         let rule = "first value must match `clusterIP`";
         faults.invalid("spec.clusterIPs", json!([listed]), rule);
-        return;
+        return true;
     }
     if before.is_some_and(|before| !before.is_empty() && before != asked) {
         faults.invalid(
@@ -177,26 +183,18 @@ fn address(
             asked.as_str(),
             "may not change once set",
         );
-        return;
+        return true;
     }
     let chosen = match asked.as_str() {
         "None" => "None".to_owned(),
-        "" => match allocations.range.pick(|one| taken.addresses.is_taken(one)) {
-            Some(address) => {
-                charge.addresses.push(address);
-                address.to_string()
-            }
-            None => {
-                let rule = "failed to allocate a serviceIP: range is full";
-                faults.add(
-                    "spec.clusterIP",
-                    meta::FaultKind::Internal,
-                    Value::Null,
-                    rule,
-                );
-                return;
-            }
-        },
+        "" => {
+            let free = taken.ranges.pick(&allocations.range, |one| taken.has(one));
+            let Some(address) = free else {
+                return false;
+            };
+            charge.addresses.push(address);
+            address.to_string()
+        }
         given if before == Some(given) => given.to_owned(),
         given => match check_given(allocations, taken, given) {
             Ok(address) => {
@@ -205,13 +203,14 @@ fn address(
             }
             Err(rule) => {
                 faults.invalid("spec.clusterIPs", json!([given]), rule);
-                return;
+                return true;
             }
         },
     };
     let spec = spec(service);
     spec.insert("clusterIPs".into(), json!([chosen]));
     spec.insert("clusterIP".into(), chosen.into());
+    true
 }
 
 fn check_given(allocations: &Allocations, taken: &Taken, given: &str) -> Result<IpAddr, String> {
@@ -219,13 +218,11 @@ fn check_given(allocations: &Allocations, taken: &Taken, given: &str) -> Result<
     let address: IpAddr = given
         .parse()
         .map_err(|_| "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned())?;
-    if !allocations.range.contains(address) {
-        return Err(failed(format!(
-            "the provided IP ({given}) is not in the valid range. The range of valid IPs is {}",
-            allocations.range
-        )));
+    if !taken.ranges.contain(&allocations.range, address) {
+        let why = "the provided network does not match the current range";
+        return Err(failed(why.into()));
     }
-    match taken.addresses.is_taken(&address) {
+    match taken.has(&address) {
         true => Err(failed("provided IP is already allocated".into())),
         false => Ok(address),
     }

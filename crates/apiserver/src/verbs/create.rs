@@ -11,6 +11,7 @@ use rand::Rng;
 use serde_json::Value;
 
 use super::write::{Write, metadata, place, text};
+use crate::allocate::claims;
 use crate::body;
 use crate::cache::encode;
 use crate::chain::Call;
@@ -154,7 +155,9 @@ async fn try_create(write: &Write<'_>, object: Value) -> Result<Bytes, Status> {
     }
     let lease = lease(write.core, resource).await?;
     let store = &*write.core.store;
-    match keep::put(store, cache, &key, 0, &object.0, lease).await? {
+    let beside = claims::beside_write(write.core, &key, &charge, (&object.0, None), resource)?;
+    match keep::put(store, cache, &key, 0, (&object.0, lease), beside).await? {
+        Outcome::Lost(None) => Err(claims::lost(&name, &object.0)),
         Outcome::Lost(_) => Err(Status::already_exists(write.names(), &name)),
         Outcome::Written(written) => {
             admitted.stored();

@@ -12,10 +12,11 @@ use serde_json::Value;
 
 use super::update::is_finished;
 use super::write::{Write, metadata, text};
+use crate::allocate::claims;
 use crate::body;
 use crate::cache::Entry;
 use crate::chain::Call;
-use crate::keep::{self, Outcome};
+use crate::keep::{self, Beside, Outcome};
 use crate::registry::Resource;
 use crate::respond::{self, Answer};
 use crate::server::Core;
@@ -185,7 +186,8 @@ async fn attempt(
     let row = &resource.row;
     let grace = row.strategy.grace_period_seconds(&old.0, options.grace);
     mark(&mut new, &old, grace.unwrap_or(0), Timestamp::now());
-    set_finalizers(&mut new, options.policy.as_deref());
+    let orphans = old.deletion_timestamp().is_none() && row.strategy.orphans_dependents();
+    set_finalizers(&mut new, options.policy.as_deref(), orphans);
     if old.deletion_timestamp().is_none() {
         row.strategy.prepare_delete(&mut new);
     }
@@ -205,9 +207,12 @@ async fn attempt(
     let key = resource.key(write.namespace, name);
     let store = &*write.core.store;
     metadata(&mut new).remove("resourceVersion");
-    let outcome = match gone {
-        true => keep::remove(store, cache, &key, entry.revision).await?,
-        false => keep::put(store, cache, &key, entry.revision, &new, entry.lease).await?,
+    let outcome = if gone {
+        let beside = claims::beside_removal(write.core, resource, &key, &old.0);
+        keep::remove(store, cache, &key, entry.revision, beside).await?
+    } else {
+        let kept = (&new, entry.lease);
+        keep::put(store, cache, &key, entry.revision, kept, Beside::default()).await?
     };
     match outcome {
         Outcome::Lost(kv) => Ok(Attempt::Lost(kv.and_then(|kv| cache.read_entry(&kv)))),
@@ -275,9 +280,14 @@ fn mark(new: &mut Value, old: &Object, grace: i64, now: Timestamp) {
 }
 
 /// The propagation policy stands in the finalizers, where the garbage collector reads it.
-fn set_finalizers(new: &mut Value, policy: Option<&str>) {
-    let Some(policy) = policy else {
-        return;
+/// Where nobody names one, dependents of a few old kinds stay.
+fn set_finalizers(new: &mut Value, policy: Option<&str>, orphans: bool) {
+    let named = metadata(new).get("finalizers").and_then(Value::as_array);
+    let named = named.is_some_and(|list| list.iter().any(|one| one == ORPHAN || one == FOREGROUND));
+    let policy = match policy {
+        Some(policy) => policy,
+        None if orphans && !named => "Orphan",
+        None => return,
     };
     let own = match policy {
         "Orphan" => Some(ORPHAN),

@@ -12,7 +12,7 @@ pub(super) enum Part {
     Status,
     /// `spec.finalizers` of a namespace.
     Finalizers,
-    /// `spec.ephemeralContainers` of a pod; none may go or change.
+    /// `spec.ephemeralContainers` of a pod.
     Ephemeral,
     /// Resources of a pod's containers.
     Resources,
@@ -42,47 +42,18 @@ impl Part {
             Part::All | Part::Given => given,
             Part::Status => status_only(group, old, given),
             Part::Finalizers => finalizers_only(old, &given),
-            Part::Ephemeral => ephemeral_only(old, &given),
-            Part::Resources => resources_only(old, &given),
+            Part::Ephemeral | Part::Resources => spec_given(old, &given),
             Part::Approval => approval_only(old, &given),
         }
     }
 }
 
-/// Debug containers are added behind those that are there.
-fn ephemeral_only(old: &Value, given: &Value) -> Value {
-    let list = |object: &Value| {
-        let list = object
-            .pointer("/spec/ephemeralContainers")
-            .and_then(Value::as_array);
-        list.cloned().unwrap_or_default()
-    };
-    let mut all = list(old);
-    for container in list(given) {
-        if !all.iter().any(|own| own["name"] == container["name"]) {
-            all.push(container);
-        }
-    }
+/// The specification as it was sent: the kind keeps what the subresource may change, and refuses
+/// what should not have been touched.
+fn spec_given(old: &Value, given: &Value) -> Value {
     let mut new = old.clone();
-    if !all.is_empty() {
-        meta::object::map_at(&mut new, "spec").insert("ephemeralContainers".into(), all.into());
-    }
-    new
-}
-
-fn resources_only(old: &Value, given: &Value) -> Value {
-    let mut new = old.clone();
-    for field in ["containers", "initContainers"] {
-        let pointer = format!("/spec/{field}");
-        let sent = given.pointer(&pointer).and_then(Value::as_array);
-        let own = new.pointer_mut(&pointer).and_then(Value::as_array_mut);
-        for container in own.into_iter().flatten() {
-            let mut same = sent.into_iter().flatten();
-            let same = same.find(|sent| sent["name"] == container["name"]);
-            if let Some(resources) = same.and_then(|sent| sent.get("resources")) {
-                container["resources"] = resources.clone();
-            }
-        }
+    if let (Some(new), Some(spec)) = (new.as_object_mut(), given.get("spec")) {
+        new.insert("spec".into(), spec.clone());
     }
     new
 }
@@ -187,20 +158,6 @@ mod tests {
             "finalize",
             json!({"spec": {"finalizers": [], "image": "2"}}),
             json!({"finalizers": []}),
-        );
-        let debug = json!([{"name": "d", "image": "2"}, {"name": "e"}]);
-        let expect = json!([{"name": "d", "image": "1"}, {"name": "e"}]);
-        check(
-            "ephemeralcontainers",
-            json!({"spec": {"image": "2", "ephemeralContainers": debug}}),
-            json!({"ephemeralContainers": expect}),
-        );
-        let sent = json!([{"name": "c", "image": "2", "resources": {"limits": {"cpu": "1"}}}]);
-        let expect = json!([{"name": "c", "image": "1", "resources": {"limits": {"cpu": "1"}}}]);
-        check(
-            "resize",
-            json!({"spec": {"containers": sent}}),
-            json!({"containers": expect}),
         );
     }
 }

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::create;
 use super::parts::{Part, keep_status};
 use super::write::{Write, metadata, place, same, text};
+use crate::allocate::{Charge, claims};
 use crate::body;
 use crate::cache::{Entry, encode};
 use crate::chain::Call;
@@ -174,6 +175,8 @@ async fn attempt(
                 row.strategy.default(&mut new);
             }
             new = part.of_given(&row.names.group, &old, new);
+            row.strategy
+                .prepare_subresource(write.subresource, &mut new, &old);
         }
     }
     if !made.owned {
@@ -192,7 +195,7 @@ async fn attempt(
     let allocations = &write.core.allocations;
     let charge = match part {
         Part::All => allocations.update(resource, &key, &mut new, &old.0, write.dry_run)?,
-        _ => crate::allocate::Charge::nothing(),
+        _ => Charge::nothing(),
     };
     count_generation(write, &old.0, &mut new);
     validate(write, name, &new, &old.0)?;
@@ -209,12 +212,8 @@ async fn attempt(
     if write.dry_run {
         return Ok(Attempt::Done(encode(&new.0).into()));
     }
-    let (store, cache) = (&*write.core.store, resource.cache()?);
-    let leaves = is_finished(&tree);
-    let outcome = match leaves {
-        true => keep::remove(store, cache, &key, entry.revision).await?,
-        false => keep::put(store, cache, &key, entry.revision, &tree, entry.lease).await?,
-    };
+    let (cache, leaves) = (resource.cache()?, is_finished(&tree));
+    let outcome = replace(write, &key, entry, (&tree, &old.0), &charge).await?;
     match outcome {
         Outcome::Lost(kv) => Ok(Attempt::Lost(kv.and_then(|kv| cache.read_entry(&kv)))),
         Outcome::Written(written) => {
@@ -227,6 +226,32 @@ async fn attempt(
             }))
         }
     }
+}
+
+/// Puts the new version, or removes the object where nothing holds it any more.
+async fn replace(
+    write: &Write<'_>,
+    key: &str,
+    entry: &Entry,
+    (new, old): (&Value, &Value),
+    charge: &Charge,
+) -> Result<Outcome, Status> {
+    let (core, resource) = (write.core, write.resource);
+    let (store, cache) = (&*core.store, resource.cache()?);
+    if is_finished(new) {
+        let beside = claims::beside_removal(core, resource, key, old);
+        return keep::remove(store, cache, key, entry.revision, beside).await;
+    }
+    let beside = claims::beside_write(core, key, charge, (new, Some(old)), resource)?;
+    keep::put(
+        store,
+        cache,
+        key,
+        entry.revision,
+        (new, entry.lease),
+        beside,
+    )
+    .await
 }
 
 /// 422 for an update that does not say what it replaces. Upstream names the resource here.
@@ -316,8 +341,10 @@ fn validate(write: &Write<'_>, name: &str, new: &Value, old: &Value) -> Result<(
     match Part::of(write.subresource) {
         Part::All => strategy.validate_update(new, old, &mut faults),
         Part::Status => strategy.validate_status(new, old, &mut faults),
-        Part::Ephemeral | Part::Resources => strategy.validate_create(new, &mut faults),
-        Part::Finalizers | Part::Approval | Part::Given => {}
+        Part::Ephemeral | Part::Resources | Part::Approval => {
+            strategy.validate_subresource(write.subresource, new, old, &mut faults);
+        }
+        Part::Finalizers | Part::Given => {}
     }
     write.check(name, &faults)
 }

@@ -74,3 +74,51 @@ async fn some_updates_must_name_what_they_replace() {
         ))
     );
 }
+
+#[tokio::test]
+async fn subresources_of_pods_change_their_part_by_their_rules() {
+    let cluster = Cluster::start().await;
+    let account = json!({"metadata": {"name": "default"}});
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    cluster.post(accounts, account).await.expect("an account");
+    let mut pod = crate::cluster::pod("web");
+    pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "1"}});
+    let pods = crate::cluster::PODS;
+    cluster.post(pods, pod).await.expect("a pod");
+    let path = format!("{pods}/web");
+    let send = async |part: &str, body: Value| {
+        let path = format!("{path}/{part}");
+        let body = serde_json::to_vec(&body).unwrap();
+        let kind = "application/strategic-merge-patch+json";
+        let answer = cluster.client.patch_value(&path, kind, body).await;
+        answer.map_err(|status| status.message)
+    };
+    let debug = json!([{"name": "debug", "image": "busybox"}]);
+    let made = send(
+        "ephemeralcontainers",
+        json!({"spec": {"ephemeralContainers": debug, "nodeName": "ignored"}}),
+    );
+    let made = made.await.expect("a debug container");
+    assert_eq!(
+        made["spec"]["ephemeralContainers"][0]["imagePullPolicy"],
+        "Always"
+    );
+    assert!(made["spec"].get("nodeName").is_none());
+    assert_eq!(made["metadata"]["generation"], 2);
+    let gone = json!({"spec": {"ephemeralContainers": [{"name": "debug", "$patch": "delete"}]}});
+    assert_eq!(
+        send("ephemeralcontainers", gone).await.unwrap_err(),
+        "Pod \"web\" is invalid: spec.ephemeralContainers: Forbidden: existing ephemeral \
+         containers \"debug\" may not be removed\n"
+    );
+    let sizes = |sizes: Value| json!({"spec": {"containers": [{"name": "main", "image": "other", "resources": sizes}]}});
+    let larger = send("resize", sizes(json!({"requests": {"cpu": "2"}}))).await;
+    let larger = larger.expect("a larger pod");
+    let container = &larger["spec"]["containers"][0];
+    assert_eq!(container["resources"]["requests"]["cpu"], "2");
+    assert_eq!(container["image"], "example.com/app:1");
+    let status = json!({"status": {"podIP": "10.0.0.7"}});
+    let said = send("status", status).await.expect("a status");
+    assert_eq!(said["status"]["podIPs"], json!([{"ip": "10.0.0.7"}]));
+    assert_eq!(said["status"]["qosClass"], "Burstable");
+}
