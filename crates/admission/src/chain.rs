@@ -22,8 +22,9 @@ use crate::{
     always, always_pull_images, anti_affinity, certificates, claim_resize, declared_features,
     default_class, default_toleration_seconds, deny_external_ips, event_rate_limit,
     extended_resource_toleration, limit_ranger, namespace_exists, namespace_lifecycle,
-    node_restriction, pod_node_selector, pod_resize, pod_toleration_restriction,
-    pod_topology_labels, priority, quota, runtime_class, service_account, taint_nodes,
+    node_restriction, owner_references, pod_node_selector, pod_resize, pod_toleration_restriction,
+    pod_topology_labels, priority, quota, runtime_class, service_account, storage_protection,
+    taint_nodes,
 };
 
 /// The first of the plugins that upstream asks behind the admission webhooks.
@@ -89,6 +90,12 @@ const PLUGINS: &[(&str, bool, Make)] = &[
     }),
     ("DefaultStorageClass", true, |_| {
         made(default_class::STORAGE)
+    }),
+    ("StorageObjectInUseProtection", true, |_| {
+        made(storage_protection::StorageObjectInUseProtection)
+    }),
+    ("OwnerReferencesPermissionEnforcement", false, |_| {
+        made(owner_references::OwnerReferencesPermissionEnforcement)
     }),
     ("PersistentVolumeClaimResize", true, |_| {
         made(claim_resize::PersistentVolumeClaimResize)
@@ -372,6 +379,7 @@ mod tests {
                 "Priority",
                 "DefaultTolerationSeconds",
                 "DefaultStorageClass",
+                "StorageObjectInUseProtection",
                 "PersistentVolumeClaimResize",
                 "RuntimeClass",
                 "CertificateApproval",

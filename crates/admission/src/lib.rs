@@ -23,6 +23,7 @@ mod measure;
 mod namespace_exists;
 mod namespace_lifecycle;
 mod node_restriction;
+mod owner_references;
 pub mod plugin;
 mod pod_node_selector;
 mod pod_resize;
@@ -36,6 +37,7 @@ pub mod resources;
 mod runtime_class;
 mod service_account;
 mod settings;
+mod storage_protection;
 mod taint_nodes;
 mod tree;
 

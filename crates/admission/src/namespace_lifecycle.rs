@@ -4,7 +4,7 @@ use meta::names::Names;
 use meta::status::Cause;
 use meta::{Object, Status};
 
-use crate::plugin::{Awaited, Lookup, Operation, Plugin, Request};
+use crate::plugin::{Lookup, Operation, Plugin, Request};
 
 /// Namespaces that cannot be deleted.
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
@@ -14,22 +14,6 @@ pub(crate) struct NamespaceLifecycle;
 impl Plugin for NamespaceLifecycle {
     fn name(&self) -> &'static str {
         "NamespaceLifecycle"
-    }
-
-    fn awaits(
-        &self,
-        request: &Request<'_>,
-        _object: &Object,
-        lookup: &dyn Lookup,
-    ) -> Option<Awaited> {
-        let missing = request.operation == Operation::Create
-            && matters(request)
-            && lookup.get("namespaces", "", request.namespace).is_none();
-        missing.then(|| Awaited {
-            resource: "namespaces",
-            namespace: String::new(),
-            name: request.namespace.into(),
-        })
     }
 
     fn mutate(
@@ -119,21 +103,8 @@ mod tests {
         assert_eq!(message(&world, Operation::Create, "nodes", "a"), None);
         let review = "localsubjectaccessreviews.authorization.k8s.io";
         assert_eq!(message(&world, Operation::Create, review, ""), None);
-        let asked = request(Operation::Create, "pods", "web");
-        let pod = object(json!({}));
-        let awaited = NamespaceLifecycle
-            .awaits(&asked.borrow(), &pod, &world)
-            .unwrap();
-        assert_eq!(
-            (awaited.resource, awaited.name.as_str()),
-            ("namespaces", "default")
-        );
         let there = world.with("namespaces", json!({"metadata": {"name": "default"}}));
         assert_eq!(message(&there, Operation::Create, "pods", "web"), None);
-        assert_eq!(
-            NamespaceLifecycle.awaits(&asked.borrow(), &pod, &there),
-            None
-        );
     }
 
     #[test]

@@ -35,11 +35,11 @@ impl Plugin for ServiceAccount {
             return None;
         }
         let name = account_name(object);
-        let missing = lookup
-            .get("serviceaccounts", request.namespace, name)
-            .is_none();
-        // Only this one is made by a controller.
-        (missing && name == DEFAULT).then(|| Awaited {
+        let has = |resource, namespace, name| lookup.get(resource, namespace, name).is_some();
+        let missing = !has("serviceaccounts", request.namespace, name);
+        // Only this one is made by a controller, and only where the namespace exists.
+        let comes = missing && name == DEFAULT && has("namespaces", "", request.namespace);
+        comes.then(|| Awaited {
             resource: "serviceaccounts",
             namespace: request.namespace.into(),
             name: name.into(),
@@ -380,13 +380,19 @@ mod tests {
              \"x\" not found"
         );
         let asked = request(Operation::Create, "pods", "p");
-        let awaits = |pod: Value| {
+        let awaits = |world: &World, pod: Value| {
             ServiceAccount
-                .awaits(&asked.borrow(), &object(pod), &empty)
+                .awaits(&asked.borrow(), &object(pod), world)
                 .map(|awaited| awaited.name)
         };
-        assert_eq!(awaits(json!({"spec": {}})).as_deref(), Some("default"));
-        assert_eq!(awaits(json!({"spec": {"serviceAccountName": "x"}})), None);
+        assert_eq!(awaits(&empty, json!({"spec": {}})), None);
+        let young = empty.with("namespaces", json!({"metadata": {"name": "default"}}));
+        let account = awaits(&young, json!({"spec": {}}));
+        assert_eq!(account.as_deref(), Some("default"));
+        assert_eq!(
+            awaits(&young, json!({"spec": {"serviceAccountName": "x"}})),
+            None
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::networking::v1 as networking;
 use k8s_openapi::api::policy::v1 as policy;
 use k8s_openapi::api::rbac::v1 as rbac;
+use k8s_openapi::api::storage::v1 as storage;
 use serde::de::DeserializeOwned;
 
 use crate::List;
@@ -99,4 +100,5 @@ kinds!(
     networking::ServiceCIDR,
     policy::PodDisruptionBudget,
     rbac::ClusterRole,
+    storage::VolumeAttributesClass,
 );

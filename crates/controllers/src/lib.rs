@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod context;
 pub mod network;
 pub mod pods;
+pub mod storage;
 pub mod workloads;
 
 use base::Crew;
@@ -33,6 +34,19 @@ pub const CONTROLLERS: &[(&str, Start)] = &[
     ),
     ("endpointslice-controller", network::endpointslice::start),
     ("endpoints-controller", network::endpoints::start),
+    ("service-cidr-controller", network::service_cidr::start),
+    (
+        "persistentvolumeclaim-protection-controller",
+        storage::protection::start_claims,
+    ),
+    (
+        "persistentvolume-protection-controller",
+        storage::protection::start_volumes,
+    ),
+    (
+        "volumeattributesclass-protection-controller",
+        storage::protection::start_classes,
+    ),
     ("namespace-controller", cluster::namespace::start),
     ("serviceaccount-controller", cluster::serviceaccount::start),
     ("node-lifecycle-controller", cluster::node_lifecycle::start),

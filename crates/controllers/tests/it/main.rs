@@ -5,5 +5,6 @@ mod certificates;
 mod cluster;
 mod garbage;
 mod node;
+mod storage;
 mod workloads;
 mod world;

@@ -1,0 +1,3 @@
+//! Controllers of storage.
+
+pub mod protection;
