@@ -188,6 +188,7 @@ fn volume_mount(
             Some("Bidirectional") => MountPropagation::Bidirectional,
             _ => MountPropagation::Private,
         },
+        ..Mount::default()
     })
 }
 

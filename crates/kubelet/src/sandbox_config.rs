@@ -42,6 +42,7 @@ pub(crate) fn sandbox_config(pod: &Pod, attempt: u32, config: &Config) -> PodSan
         namespaces: security::namespaces(pod),
         sysctls: sysctls.map(|s| (s.name.clone(), s.value.clone())).collect(),
         resources: Some(resources::of_pod(pod, config)),
+        runtime_handler: String::new(),
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) fn namespaces(pod: &Pod) -> NamespaceOptions {
         network: node_or(spec.host_network, NamespaceMode::Pod),
         pid: node_or(spec.host_pid, shared_pid),
         ipc: node_or(spec.host_ipc, NamespaceMode::Pod),
+        user: None,
     }
 }
 
@@ -46,6 +47,7 @@ pub(crate) fn context(
         privileged,
         add_capabilities: capabilities.add.unwrap_or_default(),
         drop_capabilities: capabilities.drop.unwrap_or_default(),
+        ambient_capabilities: Vec::new(),
         namespaces: namespaces(pod),
         run_as_user,
         run_as_username: None,

@@ -7,9 +7,6 @@ mod log_reader;
 mod numbers;
 mod path;
 mod remote_command;
-mod spdy;
-mod spdy_command;
-mod websocket;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -20,7 +17,6 @@ use base::Stop;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
-use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -33,13 +29,12 @@ use crate::config::{GuardRequest, Refusal, ServerConfig};
 use crate::pod::PodExt;
 use crate::shared::Shared;
 use path::{Query, subresource};
+use streaming::Body;
 
 /// Connections at one time.
 const CONNECTIONS_MAX: usize = 1_024;
 /// A handshake takes at most so long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
-type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Answers connections; ends when the process stops.
 pub(crate) async fn serve(
@@ -170,17 +165,17 @@ async fn respond(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<B
         }
         ["exec", namespace, pod, container] | ["exec", namespace, pod, _, container] => {
             let target = (*namespace, *pod, *container);
-            remote_command::answer(shared, target, &query, false, request).await
+            remote_command::answer(shared, target, &query, false, request)
         }
         ["attach", namespace, pod, container] | ["attach", namespace, pod, _, container] => {
             let target = (*namespace, *pod, *container);
-            remote_command::answer(shared, target, &query, true, request).await
+            remote_command::answer(shared, target, &query, true, request)
         }
         ["run", namespace, pod, container] | ["run", namespace, pod, _, container] => {
             remote_command::run(shared, (namespace, pod, container), &query).await
         }
         ["portForward", namespace, pod] | ["portForward", namespace, pod, _] => {
-            forward::answer(shared, (namespace, pod), &query, request).await
+            forward::answer(shared, (namespace, pod), &query, request)
         }
         _ => text(StatusCode::NOT_FOUND, "404 page not found\n".into()),
     }

@@ -190,22 +190,39 @@ pub fn limit_bounding(keep: Capabilities) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes `set` the effective and permitted set; nothing is inheritable.
-pub fn apply(set: Capabilities) -> io::Result<()> {
+/// Makes `set` the effective and permitted set. What is in `ambient` too is kept through the
+/// `execve` of users other than root; nothing else is inheritable.
+pub fn apply(set: Capabilities, ambient: Capabilities) -> io::Result<()> {
+    let ambient = ambient.and(set);
     let header = Header {
         version: VERSION_3,
         pid: 0,
     };
-    let half = |bits: u64| Data {
-        effective: bits as u32,
-        permitted: bits as u32,
-        inheritable: 0,
+    let half = |shift: u32| Data {
+        effective: (set.0 >> shift) as u32,
+        permitted: (set.0 >> shift) as u32,
+        inheritable: (ambient.0 >> shift) as u32,
     };
-    let data = [half(set.0 & 0xffff_ffff), half(set.0 >> 32)];
+    let data = [half(0), half(32)];
     // SAFETY: version 3 reads two data elements, which is what we pass.
     let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
     if result == -1 {
         return Err(io::Error::last_os_error());
+    }
+    for number in (0..NAMES.len()).filter(|number| ambient.0 & 1 << number != 0) {
+        // SAFETY: numbers only.
+        let result = unsafe {
+            libc::prctl(
+                libc::PR_CAP_AMBIENT,
+                libc::PR_CAP_AMBIENT_RAISE,
+                number,
+                0,
+                0,
+            )
+        };
+        if result == -1 {
+            return Err(io::Error::last_os_error());
+        }
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! controller lives where is read once from the mount table; after that a
 //! [`Cgroup`] is one path in every hierarchy that matters to us.
 
+mod detail;
 mod devices;
 mod limits;
 mod usage;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+pub use detail::{BlockIo, Detail, HugePages, Pressure};
 pub use devices::DeviceRule;
 pub use limits::Limits;
 pub use usage::Usage;

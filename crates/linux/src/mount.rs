@@ -166,6 +166,17 @@ impl Detached {
         shape_mount(self.0.as_fd(), set, propagation, recursive)
     }
 
+    /// Shows the files of this mount, not of those below it, with the ids that they have in a user
+    /// namespace. Not every file system can (Linux 5.12 and later, more with each).
+    pub fn map_ids(&self, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
+        let attributes = MountAttr {
+            set: libc::MOUNT_ATTR_IDMAP,
+            userns_fd: u64::try_from(user_namespace.as_raw_fd()).map_err(io::Error::other)?,
+            ..MountAttr::default()
+        };
+        set_attributes(self.0.as_fd(), &attributes, false)
+    }
+
     /// Attaches it on top of what `target` names.
     pub fn attach(&self, target: BorrowedFd<'_>) -> io::Result<()> {
         // SAFETY: empty C strings, descriptors that live through the call, numbers.
@@ -209,6 +220,14 @@ pub fn shape_mount(
         },
         ..MountAttr::default()
     };
+    set_attributes(mount, &attributes, recursive)
+}
+
+fn set_attributes(
+    mount: BorrowedFd<'_>,
+    attributes: &MountAttr,
+    recursive: bool,
+) -> io::Result<()> {
     let mut flags = libc::AT_EMPTY_PATH as u32;
     if recursive {
         flags |= libc::AT_RECURSIVE as u32;
@@ -220,7 +239,7 @@ pub fn shape_mount(
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            std::ptr::from_ref(&attributes),
+            std::ptr::from_ref(attributes),
             size_of::<MountAttr>(),
         )
     };

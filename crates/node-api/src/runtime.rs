@@ -46,11 +46,29 @@ pub enum NamespaceMode {
     Target(String),
 }
 
+/// Ids of a user namespace and what they are on the node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMapping {
+    pub host_id: u32,
+    pub container_id: u32,
+    pub length: u32,
+}
+
+/// A user namespace of a pod's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserNamespace {
+    pub uids: Vec<IdMapping>,
+    pub gids: Vec<IdMapping>,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamespaceOptions {
     pub network: NamespaceMode,
     pub pid: NamespaceMode,
     pub ipc: NamespaceMode,
+    /// `None` is the node's user namespace.
+    #[serde(default)]
+    pub user: Option<UserNamespace>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +108,9 @@ pub struct PodSandboxConfig {
     pub sysctls: Map,
     /// Limits of the pod's cgroup as a whole; `None` leaves it unlimited.
     pub resources: Option<LinuxResources>,
+    /// The handler that was asked for; empty is the default.
+    #[serde(default)]
+    pub runtime_handler: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,6 +145,12 @@ pub struct LinuxResources {
     /// Page size (`2MB`) to limit in bytes.
     pub hugepage_limits: BTreeMap<String, i64>,
     pub pids_limit: i64,
+    /// Memory and swap together; not set, a limit of memory leaves no swap.
+    #[serde(default)]
+    pub memory_swap_limit_bytes: i64,
+    /// Files of cgroup version 2 and what to write to them.
+    #[serde(default)]
+    pub unified: Map,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,6 +169,23 @@ pub struct Mount {
     pub readonly: bool,
     pub recursive_read_only: bool,
     pub propagation: MountPropagation,
+    /// Shows the files with the ids of the pod's user namespace.
+    #[serde(default)]
+    pub mapped: bool,
+    /// Mounts an image instead of `host_path`.
+    #[serde(default)]
+    pub image: Option<ImageMount>,
+}
+
+/// An image as a volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageMount {
+    /// The image's id, as `pull_image` returned it.
+    pub image: String,
+    /// What the user wrote.
+    pub user_specified_image: String,
+    /// A folder or file of the image; empty mounts all of it.
+    pub sub_path: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -168,6 +212,9 @@ pub struct SecurityContext {
     pub privileged: bool,
     pub add_capabilities: Vec<String>,
     pub drop_capabilities: Vec<String>,
+    /// Kept through `execve` by users other than root; added to the others too.
+    #[serde(default)]
+    pub ambient_capabilities: Vec<String>,
     pub namespaces: NamespaceOptions,
     /// Numeric user; wins over `run_as_username`, and both over the image's.
     pub run_as_user: Option<i64>,
@@ -242,6 +289,18 @@ pub struct ContainerStatus {
     pub log_path: PathBuf,
     /// Process id on the node; 0 when not running.
     pub pid: i32,
+    /// Who the first process ran as at its start; `None` before that.
+    pub user: Option<ContainerUser>,
+    /// What asks it to end, by its number on Linux.
+    pub stop_signal: i32,
+}
+
+/// CRI `LinuxContainerUser`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerUser {
+    pub uid: i64,
+    pub gid: i64,
+    pub supplemental_groups: Vec<i64>,
 }
 
 /// Stopped, started or created; what makes an event-driven PLEG.
@@ -318,6 +377,86 @@ pub struct ContainerStats {
     pub memory_working_set_bytes: u64,
     pub memory_rss_bytes: u64,
     pub process_count: u64,
+    pub page_faults: u64,
+    pub major_page_faults: u64,
+    /// Swap in use.
+    pub swap_bytes: u64,
+}
+
+/// Figures of a pod as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodSandboxStats {
+    /// Of the pod's cgroup; `id` is the sandbox's.
+    pub total: ContainerStats,
+    /// Of its network, the primary first; empty with the host network.
+    pub interfaces: Vec<InterfaceStats>,
+}
+
+/// Counters of one network interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceStats {
+    pub name: String,
+    pub receive: TrafficStats,
+    pub transmit: TrafficStats,
+}
+
+/// One direction of traffic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrafficStats {
+    pub bytes: u64,
+    pub packets: u64,
+    pub errors: u64,
+    pub dropped: u64,
+}
+
+/// What a container's processes and cgroup tell beyond [`ContainerStats`], for metrics. What the
+/// machine does not count is 0 or missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerFigures {
+    pub cpu_user_nanos: u64,
+    pub cpu_system_nanos: u64,
+    pub cpu_periods: u64,
+    pub cpu_throttled_periods: u64,
+    pub cpu_throttled_nanos: u64,
+    pub memory_cache_bytes: u64,
+    pub memory_mapped_file_bytes: u64,
+    pub memory_max_usage_bytes: u64,
+    pub memory_kernel_bytes: u64,
+    /// How often a limit was hit.
+    pub memory_failures: u64,
+    pub out_of_memory_kills: u64,
+    pub threads: u64,
+    /// 0 is without limit.
+    pub threads_max: u64,
+    pub file_descriptors: u64,
+    pub sockets: u64,
+    /// Soft limit of open files of the first process.
+    pub open_files_limit: u64,
+    /// By page size (`2MB`): bytes in use, and the most there were.
+    pub huge_pages: Vec<(String, u64, u64)>,
+    pub block_io: Vec<BlockIo>,
+    /// By resource (`cpu`, `memory`, `io`): microseconds some and all processes waited for it.
+    pub pressure: Vec<(&'static str, u64, u64)>,
+}
+
+/// Reads or writes of one block device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlockIo {
+    pub major: u64,
+    pub minor: u64,
+    pub write: bool,
+    pub bytes: u64,
+    pub operations: u64,
+}
+
+/// How full something is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FilesystemUsage {
+    /// A folder of the file system.
+    pub mountpoint: PathBuf,
+    pub used_bytes: u64,
+    /// 0 where they are not counted.
+    pub inodes_used: u64,
 }
 
 /// CRI `RuntimeService`.
@@ -355,6 +494,12 @@ pub trait RuntimeService: Send + Sync + 'static {
         id: &str,
         resources: LinuxResources,
     ) -> Result<(), RuntimeError>;
+    /// Changes the limits of a pod's cgroup as a whole, where it is the runtime's.
+    async fn update_pod_sandbox_resources(
+        &self,
+        id: &str,
+        resources: LinuxResources,
+    ) -> Result<(), RuntimeError>;
     /// Asks the log's writer to open its path anew, after the file was renamed.
     async fn reopen_container_log(&self, id: &str) -> Result<(), RuntimeError>;
 
@@ -376,6 +521,10 @@ pub trait RuntimeService: Send + Sync + 'static {
 
     async fn container_stats(&self, id: &str) -> Result<ContainerStats, RuntimeError>;
     async fn list_container_stats(&self) -> Result<Vec<ContainerStats>, RuntimeError>;
+    async fn container_figures(&self, id: &str) -> Result<ContainerFigures, RuntimeError>;
+    /// What the container has written to its own file system; walks all of it.
+    async fn writable_layer(&self, id: &str) -> Result<FilesystemUsage, RuntimeError>;
+    async fn pod_sandbox_stats(&self, id: &str) -> Result<PodSandboxStats, RuntimeError>;
     /// Events from now on; bounded, a slow receiver gets [`ContainerEventKind::Resync`].
     fn events(&self) -> mpsc::Receiver<ContainerEvent>;
     /// `None` when the runtime and the pod network are ready, else what is missing.
@@ -431,6 +580,10 @@ pub trait ImageService: Send + Sync + 'static {
         auth: Option<AuthConfig>,
     ) -> Result<String, RuntimeError>;
     async fn remove_image(&self, image: &str) -> Result<(), RuntimeError>;
+    /// The configuration of an image in the OCI's JSON form.
+    async fn image_details(&self, image: &str) -> Result<String, RuntimeError>;
     /// Bytes used by images and snapshots.
     async fn image_fs_bytes(&self) -> Result<u64, RuntimeError>;
+    /// How full the file systems of images and of containers' own files are.
+    async fn image_fs_info(&self) -> Result<(FilesystemUsage, FilesystemUsage), RuntimeError>;
 }

@@ -136,16 +136,19 @@ impl Store {
         Ok(gone)
     }
 
-    /// Keeps an image's layers on disk for a container, whatever happens to the image.
-    pub fn lease(&self, name: &str, image: &ImageRecord) -> Result<(), ImageError> {
+    /// Keeps the layers of images on disk for a container, whatever happens to the images.
+    pub fn lease(&self, name: &str, images: &[&ImageRecord]) -> Result<(), ImageError> {
         let _lock = self.lock()?;
-        for layer in &image.layers {
-            if !self.layer_folder(&layer.diff_id).is_dir() {
-                let message = format!("layer {} of {} is gone", layer.diff_id, image.id);
-                return Err(ImageError::Conflict(message));
+        let mut diff_ids: Vec<&str> = Vec::new();
+        for image in images {
+            for layer in &image.layers {
+                if !self.layer_folder(&layer.diff_id).is_dir() {
+                    let message = format!("layer {} of {} is gone", layer.diff_id, image.id);
+                    return Err(ImageError::Conflict(message));
+                }
+                diff_ids.push(layer.diff_id.as_str());
             }
         }
-        let diff_ids: Vec<&str> = image.layers.iter().map(|l| l.diff_id.as_str()).collect();
         let path = self.root.join("leases").join(name);
         fs::write(&path, diff_ids.join("\n")).at(&path)
     }

@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 
 use linux::capability::Capabilities;
 use linux::cgroup::Limits;
-use node_api::{ContainerState, Device, Mount, SeccompProfile};
+use node_api::{
+    ContainerState, ContainerUser, Device, IdMapping, Mount, MountPropagation, SeccompProfile,
+    UserNamespace,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// File names in the folder of a sandbox.
@@ -23,6 +26,7 @@ pub(crate) mod file {
     pub(crate) const SHM: &str = "shm";
     pub(crate) const HOSTNAME: &str = "hostname";
     pub(crate) const RESOLV: &str = "resolv.conf";
+    pub(crate) const HOSTS: &str = "hosts";
     pub(crate) const CONTAINERS: &str = "containers";
     /// In the folder of a container.
     pub(crate) const CONTAINER: &str = "container.json";
@@ -42,6 +46,9 @@ pub(crate) struct SandboxSpec {
     pub(crate) sysctls: BTreeMap<String, String>,
     /// The supervisor's own cgroup.
     pub(crate) cgroup: String,
+    /// A user namespace for the pod, which owns its other namespaces.
+    #[serde(default)]
+    pub(crate) user: Option<UserNamespace>,
 }
 
 /// Whose process ids a container sees.
@@ -63,6 +70,26 @@ pub(crate) struct UserSpec {
     pub(crate) name: String,
     pub(crate) supplemental: Vec<i64>,
     pub(crate) strict: bool,
+}
+
+/// An image that is mounted as a volume.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ImageVolume {
+    pub(crate) container_path: PathBuf,
+    /// Folder names below `layers_folder`, topmost first.
+    pub(crate) layers: Vec<String>,
+    /// A folder or file of the image; empty is all of it.
+    pub(crate) sub_path: PathBuf,
+    pub(crate) propagation: MountPropagation,
+}
+
+/// What an id of a user namespace is on the node; `None` for one that it does not have.
+pub(crate) fn on_node(mappings: &[IdMapping], id: u32) -> Option<u32> {
+    let within = |mapping: &IdMapping| {
+        let offset = id.checked_sub(mapping.container_id)?;
+        (offset < mapping.length).then_some(mapping.host_id + offset)
+    };
+    mappings.iter().find_map(within)
 }
 
 /// A container, ready to be made.
@@ -95,6 +122,13 @@ pub(crate) struct ContainerSpec {
     pub(crate) stdin: bool,
     pub(crate) stdin_once: bool,
     pub(crate) log_path: Option<PathBuf>,
+    /// The pod's.
+    #[serde(default)]
+    pub(crate) user_namespace: Option<UserNamespace>,
+    #[serde(default)]
+    pub(crate) images: Vec<ImageVolume>,
+    #[serde(default)]
+    pub(crate) ambient: Capabilities,
 }
 
 /// One more process in a container.
@@ -120,6 +154,9 @@ pub(crate) struct Status {
     pub(crate) exit_code: i32,
     pub(crate) reason: String,
     pub(crate) message: String,
+    /// Who the first process ran as at its start.
+    #[serde(default)]
+    pub(crate) user: Option<ContainerUser>,
 }
 
 impl Status {
@@ -132,6 +169,7 @@ impl Status {
             exit_code: 0,
             reason: String::new(),
             message: String::new(),
+            user: None,
         }
     }
 
@@ -145,6 +183,7 @@ impl Status {
             exit_code,
             reason: reason.to_owned(),
             message: message.to_owned(),
+            user: self.user.clone(),
         }
     }
 }

@@ -6,8 +6,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{ConfigCommand, DEFAULT_DATA_DIR, ServerArgs};
 use crate::demo_app::DemoApp;
+use crate::engine::EngineArgs;
 use crate::image::ImageCommand;
-use crate::{demo, image, purge, server};
+use crate::{demo, engine, image, purge, server};
 
 /// Kubernetes in one boat: API server, store, scheduler, controllers, kubelet, container engine,
 /// network and DNS in one process
@@ -27,6 +28,8 @@ pub(crate) const VERSION: &str = concat!("v1.36.2+sampan-", env!("CARGO_PKG_VERS
 enum Command {
     /// Run a cluster, or one part of it
     Server(Box<ServerArgs>),
+    /// Run the container engine alone, behind CRI
+    Engine(EngineArgs),
     /// Show and check the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -67,6 +70,10 @@ fn execute(global: &ctl::Global, command: Command) -> Result<i32> {
             threads(config.worker_threads)?
                 .block_on(server::run(config))
                 .map(|()| 0)
+        }
+        Command::Engine(args) => {
+            log_to_stderr("info");
+            threads(2)?.block_on(engine::run(args)).map(|()| 0)
         }
         Command::Config(command) => command.run().map(|()| 0),
         Command::Image(command) => {

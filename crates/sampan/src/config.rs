@@ -95,6 +95,9 @@ pub(crate) struct ServerArgs {
     /// Name servers of the node
     #[arg(long)]
     resolv_conf: Option<PathBuf>,
+    /// Unix socket that serves the node's container engine by CRI v1 [default: none]
+    #[arg(long)]
+    cri_socket: Option<PathBuf>,
     /// Bridge that the pods of this node hang on
     #[arg(long)]
     bridge: Option<String>,
@@ -183,6 +186,7 @@ pub(crate) struct Config {
     pub max_pods: u32,
     pub pod_manifest_path: PathBuf,
     pub resolv_conf: PathBuf,
+    pub cri_socket: Option<PathBuf>,
     pub bridge: String,
     pub tls_cert_file: Option<PathBuf>,
     pub tls_private_key_file: Option<PathBuf>,
@@ -260,6 +264,7 @@ impl ServerArgs {
             max_pods: self.max_pods.or(file.max_pods),
             pod_manifest_path: self.pod_manifest_path.or(file.pod_manifest_path),
             resolv_conf: self.resolv_conf.or(file.resolv_conf),
+            cri_socket: self.cri_socket.or(file.cri_socket),
             bridge: self.bridge.or(file.bridge),
             tls_cert_file: self.tls_cert_file.or(file.tls_cert_file),
             tls_private_key_file: self.tls_private_key_file.or(file.tls_private_key_file),
@@ -385,6 +390,7 @@ impl ServerArgs {
             resolv_conf: self
                 .resolv_conf
                 .unwrap_or_else(|| "/etc/resolv.conf".into()),
+            cri_socket: self.cri_socket,
             bridge: self.bridge.unwrap_or_else(|| "sampan0".into()),
             tls_cert_file: self.tls_cert_file,
             tls_private_key_file: self.tls_private_key_file,

@@ -11,6 +11,7 @@ mod config;
 mod crews;
 mod demo;
 mod demo_app;
+mod engine;
 mod files;
 mod guard;
 mod identity;

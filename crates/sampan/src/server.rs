@@ -21,7 +21,7 @@ use crate::config::{Config, Role};
 use crate::crews::Crews;
 use crate::files::text;
 use crate::guard::Delegated;
-use crate::{addons, identity, reload};
+use crate::{addons, engine, identity, reload};
 
 /// Runs what the configuration says until SIGTERM or SIGINT.
 pub(crate) async fn run(config: Config) -> Result<()> {
@@ -466,6 +466,10 @@ async fn start_kubelet(
     let engine = runtime::open(engine_config(&config.data_dir), pods, crew)
         .await
         .context("container engine")?;
+    if let Some(socket) = &config.cri_socket {
+        let cri = engine::cri_config(socket, &config.data_dir);
+        engine::serve(engine.clone(), cri, crew).await?;
+    }
     let parts = kubelet::Parts {
         runtime: engine.clone(),
         images: engine,

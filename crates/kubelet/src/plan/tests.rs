@@ -91,6 +91,8 @@ impl Stage {
             message: String::new(),
             log_path: "/l".into(),
             pid: 0,
+            user: None,
+            stop_signal: 15,
         };
         let started = Health {
             started: true,

@@ -208,6 +208,8 @@ impl RuntimeService for FakeRuntime {
             message: String::new(),
             log_path: log_directory.join(&config.log_path),
             pid: 0,
+            user: None,
+            stop_signal: 15,
             config,
         };
         state.containers.insert(id.clone(), status);
@@ -363,6 +365,26 @@ impl RuntimeService for FakeRuntime {
         Ok(Vec::new())
     }
 
+    async fn container_figures(&self, id: &str) -> Result<ContainerFigures, RuntimeError> {
+        Err(missing(id))
+    }
+
+    async fn writable_layer(&self, id: &str) -> Result<FilesystemUsage, RuntimeError> {
+        Err(missing(id))
+    }
+
+    async fn pod_sandbox_stats(&self, id: &str) -> Result<PodSandboxStats, RuntimeError> {
+        Err(missing(id))
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        _: &str,
+        _: LinuxResources,
+    ) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
     fn events(&self) -> mpsc::Receiver<ContainerEvent> {
         let (sender, receiver) = mpsc::channel(256);
         self.state.lock().listeners.push(sender);
@@ -403,7 +425,15 @@ impl ImageService for FakeRuntime {
         Ok(())
     }
 
+    async fn image_details(&self, image: &str) -> Result<String, RuntimeError> {
+        Err(missing(image))
+    }
+
     async fn image_fs_bytes(&self) -> Result<u64, RuntimeError> {
         Ok(0)
+    }
+
+    async fn image_fs_info(&self) -> Result<(FilesystemUsage, FilesystemUsage), RuntimeError> {
+        Ok(Default::default())
     }
 }

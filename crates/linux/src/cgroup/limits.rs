@@ -13,11 +13,17 @@ pub struct Limits {
     pub cpu_quota: i64,
     pub cpu_shares: i64,
     pub memory_bytes: i64,
+    /// Memory and swap together; not set, a limit of memory leaves no swap.
+    #[serde(default)]
+    pub swap_bytes: i64,
     pub pids: i64,
     pub cpus: String,
     pub memory_nodes: String,
     /// By page size, such as `2MB`.
     pub huge_pages: BTreeMap<String, i64>,
+    /// Files of version 2 and what to write to them.
+    #[serde(default)]
+    pub unified: BTreeMap<String, String>,
     /// When memory runs out, all processes of the group die, not one of them. Version 2 only.
     pub die_together: bool,
 }
@@ -53,8 +59,8 @@ impl Cgroup {
         )?;
         on(
             "memory",
-            limits.memory_bytes != 0,
-            &|folder| memory_v1(folder, limits.memory_bytes),
+            limits.memory_bytes != 0 || limits.swap_bytes != 0,
+            &|folder| memory_v1(folder, limits),
             &|folder| memory_v2(folder, limits),
         )?;
         let pids = |folder: &Path| write(folder, "pids.max", &or_max(limits.pids));
@@ -68,7 +74,25 @@ impl Cgroup {
             &|folder| huge_pages(folder, limits, "limit_in_bytes"),
             &|folder| huge_pages(folder, limits, "max"),
         )?;
+        self.write_unified(&limits.unified)?;
         Ok(missing)
+    }
+}
+
+impl Cgroup {
+    /// Only where version 2 manages resources; names are of files in the group itself.
+    fn write_unified(&self, files: &BTreeMap<String, String>) -> io::Result<()> {
+        let Some(folder) = self.v2().filter(|_| self.is_pure_unified()) else {
+            return Ok(());
+        };
+        for (file, value) in files {
+            if file.contains('/') {
+                let message = format!("cgroup file {file:?} is not a plain name");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+            }
+            write(&folder, file, value)?;
+        }
+        Ok(())
     }
 }
 
@@ -118,24 +142,44 @@ fn weight(shares: i64) -> i64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 
-fn memory_v1(folder: &Path, bytes: i64) -> io::Result<()> {
-    let value = bytes.max(-1).to_string();
-    let swap = "memory.memsw.limit_in_bytes";
+fn memory_v1(folder: &Path, limits: &Limits) -> io::Result<()> {
+    let (memory, swap) = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes");
+    let sum = match limits.swap_bytes {
+        0 => limits.memory_bytes,
+        sum => sum,
+    };
+    let sum = folder.join(swap).exists().then(|| sum.max(-1).to_string());
+    let set_memory = || match limits.memory_bytes {
+        0 => Ok(()),
+        bytes => write(folder, memory, &bytes.max(-1).to_string()),
+    };
     // Memory may never exceed memory plus swap, so growing starts with the sum, shrinking ends with it.
-    if folder.join(swap).exists() && write(folder, swap, &value).is_ok() {
-        return write(folder, "memory.limit_in_bytes", &value);
+    if let Some(sum) = &sum
+        && write(folder, swap, sum).is_ok()
+    {
+        return set_memory();
     }
-    write(folder, "memory.limit_in_bytes", &value)?;
-    if folder.join(swap).exists() {
-        write(folder, swap, &value)?;
+    set_memory()?;
+    if let Some(sum) = &sum {
+        write(folder, swap, sum)?;
     }
     Ok(())
 }
 
 fn memory_v2(folder: &Path, limits: &Limits) -> io::Result<()> {
-    write(folder, "memory.max", &or_max(limits.memory_bytes))?;
+    if limits.memory_bytes != 0 {
+        write(folder, "memory.max", &or_max(limits.memory_bytes))?;
+    }
+    let swap = match limits.swap_bytes {
+        0 => "0".to_owned(),
+        sum if sum < 0 => "max".to_owned(),
+        sum => (sum - limits.memory_bytes.max(0)).max(0).to_string(),
+    };
     let together = if limits.die_together { "1" } else { "0" };
-    for (file, value) in [("memory.swap.max", "0"), ("memory.oom.group", together)] {
+    for (file, value) in [
+        ("memory.swap.max", swap.as_str()),
+        ("memory.oom.group", together),
+    ] {
         if folder.join(file).exists() {
             write(folder, file, value)?;
         }

@@ -14,6 +14,9 @@ pub struct Usage {
     pub working_set_bytes: u64,
     pub rss_bytes: u64,
     pub processes: u64,
+    pub page_faults: u64,
+    pub major_page_faults: u64,
+    pub swap_bytes: u64,
 }
 
 impl Cgroup {
@@ -25,6 +28,10 @@ impl Cgroup {
         } else if let Some(folder) = self.v2() {
             usage.cpu_nanos = field(&folder, "cpu.stat", "usage_usec") * 1000;
         }
+        let (faults, major_faults) = match self.v1("memory") {
+            Some(_) => ("total_pgfault", "total_pgmajfault"),
+            None => ("pgfault", "pgmajfault"),
+        };
         let (folder, current, inactive, rss) = if let Some(folder) = self.v1("memory") {
             (
                 Some(folder),
@@ -40,6 +47,12 @@ impl Cgroup {
             let inactive = field(&folder, "memory.stat", inactive);
             usage.working_set_bytes = usage.memory_bytes.saturating_sub(inactive);
             usage.rss_bytes = field(&folder, "memory.stat", rss);
+            usage.page_faults = field(&folder, "memory.stat", faults);
+            usage.major_page_faults = field(&folder, "memory.stat", major_faults);
+            usage.swap_bytes = match self.v1("memory") {
+                Some(folder) => field(&folder, "memory.stat", "total_swap"),
+                None => number(&folder, "memory.swap.current"),
+            };
         }
         if let Some(folder) = self.v1("pids").or_else(|| self.v2()) {
             usage.processes = number(&folder, "pids.current");
@@ -57,12 +70,12 @@ impl Cgroup {
     }
 }
 
-fn number(folder: &Path, file: &str) -> u64 {
+pub(super) fn number(folder: &Path, file: &str) -> u64 {
     let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
     text.trim().parse().unwrap_or(0)
 }
 
-fn field(folder: &Path, file: &str, name: &str) -> u64 {
+pub(super) fn field(folder: &Path, file: &str, name: &str) -> u64 {
     let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
     let value = |line: &str| {
         line.strip_prefix(name)?
@@ -105,6 +118,7 @@ mod tests {
             working_set_bytes: 3500,
             rss_bytes: 3000,
             processes: 3,
+            ..Usage::default()
         };
         assert_eq!(group.usage(), expected);
         assert_eq!(group.out_of_memory_kills(), 1);

@@ -72,7 +72,7 @@ fn names_move_and_images_go_with_their_last_name() {
     assert_eq!(store.get(image.id.as_str()).unwrap().repo_tags.len(), 2);
     assert!(!store.remove("app:v1").unwrap());
     assert!(matches!(store.get("app:v1"), Err(ImageError::NotFound(_))));
-    store.lease("c1", &image).unwrap();
+    store.lease("c1", &[&image]).unwrap();
     assert!(store.remove("other/name").unwrap());
     assert!(
         store.layer_folder(&image.layers[0].diff_id).is_dir(),

@@ -2,7 +2,7 @@
 
 use super::sandbox::remove_folder;
 use super::{Config, OpenError};
-use crate::spec::file;
+use crate::spec::{file, read_json};
 
 /// Kills every pod below the configured cgroup root and removes cgroups, mounts, sockets and the
 /// containers' own files; images stay. Only while no engine is open on the same folders.
@@ -20,6 +20,7 @@ pub fn clean_up(config: &Config) -> Result<(), OpenError> {
         .kill()
         .and_then(|()| group.remove())
         .map_err(fault(config.cgroup_root.as_ref()))?;
+    remove_foreign(config, &groups)?;
     let entries = match std::fs::read_dir(&config.state) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         other => Some(other.map_err(fault(&config.state))?),
@@ -34,6 +35,24 @@ pub fn clean_up(config: &Config) -> Result<(), OpenError> {
         config.root.join("images/leases"),
     ] {
         remove_folder(&folder).map_err(fault(&folder))?;
+    }
+    Ok(())
+}
+
+/// Sandboxes below somebody else's cgroup are known by their records only.
+fn remove_foreign(config: &Config, groups: &linux::cgroup::Hierarchies) -> Result<(), OpenError> {
+    let fault = |error| OpenError::Io(config.state.clone(), error);
+    for entry in std::fs::read_dir(&config.state)
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let record = entry.path().join(file::SANDBOX);
+        let Ok(record) = read_json::<super::SandboxRecord>(&record) else {
+            continue;
+        };
+        let group = groups.group(&record.cgroup).map_err(fault)?;
+        group.kill().and_then(|()| group.remove()).map_err(fault)?;
     }
     Ok(())
 }

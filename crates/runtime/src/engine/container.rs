@@ -14,7 +14,7 @@ use super::sandbox::{remove_folder, remove_recorded};
 use super::translate::{self, Places};
 use super::{ContainerRecord, Engine, Entry, blocking, fresh_id, internal};
 use crate::protocol::{Call, Refusal};
-use crate::spec::{ContainerSpec, Status, file, now_nanos, read_json, write_json};
+use crate::spec::{ContainerSpec, Status, file, now_nanos, on_node, read_json, write_json};
 
 const KILL: i32 = 9;
 /// A killed container that has not ended after this time is stuck in the kernel.
@@ -35,14 +35,29 @@ impl Engine {
         let id = fresh_id();
         let (store, image_name) = (self.store.clone(), config.image.clone());
         warn_of_lost_propagation(&config);
-        let image =
-            blocking(move || store.get(&image_name).map_err(super::images::explain)).await?;
+        translate::check_container(&config, &pod.record.config)?;
+        let volumes: Vec<Mount> = config
+            .mounts
+            .iter()
+            .filter(|mount| mount.image.is_some())
+            .cloned()
+            .collect();
+        let (image, volumes) = blocking(move || {
+            let image = store.get(&image_name).map_err(super::images::explain)?;
+            let volumes: Result<Vec<_>, _> = volumes
+                .iter()
+                .map(|mount| super::volumes::find(&store, mount))
+                .collect();
+            Ok((image, volumes?))
+        })
+        .await?;
         let log = config.log_path.as_os_str();
         let log = (!log.is_empty()).then(|| pod.record.config.log_directory.join(log));
         let places = Places {
             layers: self.store.layers_folder(),
             writable: self.writable(&id),
             log: log.clone(),
+            images: volumes.iter().map(|(volume, _)| volume.clone()).collect(),
         };
         let spec = translate::container(&id, &config, &pod, &image, places)?;
         let record = ContainerRecord {
@@ -60,17 +75,13 @@ impl Engine {
         let writing = (record.clone(), folder.clone());
         blocking(move || {
             let (record, folder) = writing;
+            let used: Vec<&oci::ImageRecord> = std::iter::once(&image)
+                .chain(volumes.iter().map(|(_, image)| image))
+                .collect();
             store
-                .lease(&record.id, &image)
+                .lease(&record.id, &used)
                 .map_err(super::images::explain)?;
-            for name in ["upper", "work", "rootfs"] {
-                // The root folder's mode is what programs see as the mode of `/`.
-                let made = std::fs::DirBuilder::new()
-                    .recursive(true)
-                    .mode(0o755)
-                    .create(spec.writable.join(name));
-                made.map_err(internal)?;
-            }
+            make_writable(&spec).map_err(internal)?;
             std::fs::create_dir_all(&folder).map_err(internal)?;
             write_json(&folder.join(file::SPEC), &spec).map_err(internal)?;
             write_json(&folder.join(file::CONTAINER), &record).map_err(internal)
@@ -214,7 +225,12 @@ impl Engine {
     ) -> Result<(), RuntimeError> {
         let entry = self.entry(id)?;
         let _change = entry.change.lock().await;
+        if entry.state() == ContainerState::Exited {
+            let message = format!("container {id} has ended");
+            return Err(RuntimeError::FailedPrecondition(message));
+        }
         let mut record = entry.record.read().clone();
+        let resources = merged(&record.config.resources, resources);
         let limits = translate::container_limits(&resources);
         if entry.state() == ContainerState::Running {
             let group = self.group(&record.cgroup)?;
@@ -254,6 +270,44 @@ impl Engine {
     pub(super) fn writable(&self, id: &str) -> PathBuf {
         self.config.root.join("containers").join(id)
     }
+}
+
+/// The folders of what the container writes.
+fn make_writable(spec: &ContainerSpec) -> std::io::Result<()> {
+    for name in ["upper", "work", "rootfs"] {
+        // The root folder's mode is what programs see as the mode of `/`.
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(spec.writable.join(name))?;
+    }
+    let Some(user) = &spec.user_namespace else {
+        return Ok(());
+    };
+    let (uid, gid) = (on_node(&user.uids, 0), on_node(&user.gids, 0));
+    std::os::unix::fs::chown(spec.writable.join("upper"), uid, gid)
+}
+
+/// What is set in `new` wins over `old`.
+fn merged(old: &LinuxResources, new: LinuxResources) -> LinuxResources {
+    let number = |old: i64, new: i64| if new == 0 { old } else { new };
+    let text = |old: &String, new: String| if new.is_empty() { old.clone() } else { new };
+    let mut both = LinuxResources {
+        cpu_period: number(old.cpu_period, new.cpu_period),
+        cpu_quota: number(old.cpu_quota, new.cpu_quota),
+        cpu_shares: number(old.cpu_shares, new.cpu_shares),
+        memory_limit_bytes: number(old.memory_limit_bytes, new.memory_limit_bytes),
+        memory_swap_limit_bytes: number(old.memory_swap_limit_bytes, new.memory_swap_limit_bytes),
+        oom_score_adj: number(old.oom_score_adj, new.oom_score_adj),
+        cpuset_cpus: text(&old.cpuset_cpus, new.cpuset_cpus),
+        cpuset_mems: text(&old.cpuset_mems, new.cpuset_mems),
+        pids_limit: number(old.pids_limit, new.pids_limit),
+        hugepage_limits: old.hugepage_limits.clone(),
+        unified: old.unified.clone(),
+    };
+    both.hugepage_limits.extend(new.hugepage_limits);
+    both.unified.extend(new.unified);
+    both
 }
 
 /// A supervisor that is gone, or does not know the container, has nothing left to signal.

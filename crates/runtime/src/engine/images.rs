@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use node_api::{AuthConfig, Image, ImageService, RuntimeError};
+use node_api::{AuthConfig, FilesystemUsage, Image, ImageService, RuntimeError};
 use oci::{ImageError, ImageRecord};
 
 use super::{Engine, blocking, internal};
@@ -96,8 +96,30 @@ impl ImageService for Engine {
         .await
     }
 
+    async fn image_details(&self, name: &str) -> Result<String, RuntimeError> {
+        let (store, name) = (self.store.clone(), name.to_owned());
+        blocking(move || {
+            let record = store.get(&name).map_err(explain)?;
+            std::fs::read_to_string(store.blob_path(&record.id)).map_err(internal)
+        })
+        .await
+    }
+
     async fn image_fs_bytes(&self) -> Result<u64, RuntimeError> {
         let store = self.store.clone();
         blocking(move || store.disk_bytes().map_err(explain)).await
+    }
+
+    async fn image_fs_info(&self) -> Result<(FilesystemUsage, FilesystemUsage), RuntimeError> {
+        let store = self.store.clone();
+        let images = blocking(move || {
+            Ok(FilesystemUsage {
+                mountpoint: store.layers_folder(),
+                used_bytes: store.disk_bytes().map_err(explain)?,
+                inodes_used: 0,
+            })
+        });
+        let images = images.await?;
+        Ok((images, self.all_written().await?))
     }
 }

@@ -12,6 +12,7 @@ mod service;
 mod stats;
 mod streams;
 mod translate;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Display;
@@ -43,6 +44,9 @@ pub struct Config {
     pub cgroup_root: String,
     /// The program that is run as `<program> supervise <folder>`.
     pub supervisor_exe: PathBuf,
+    /// Cgroups that sandboxes name as their parents are somebody else's: they are below the root of
+    /// each hierarchy itself, and neither limited nor removed.
+    pub foreign_cgroup_parents: bool,
 }
 
 impl Config {
@@ -53,6 +57,7 @@ impl Config {
             state: data.join("run"),
             cgroup_root: cgroup_root.to_owned(),
             supervisor_exe: PathBuf::from("/proc/self/exe"),
+            foreign_cgroup_parents: false,
         }
     }
 }
@@ -268,6 +273,8 @@ impl Entry {
             message: status.message,
             log_path: record.log_path,
             pid: status.pid,
+            user: status.user,
+            stop_signal: record.stop_signal,
         }
     }
 }

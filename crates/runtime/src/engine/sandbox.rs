@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use linux::cgroup::Cgroup;
 use node_api::{
-    ContainerEventKind, ContainerState, NamespaceMode, PodNetworkConfig, PodNetworkResult,
-    PodSandboxConfig, RuntimeError, SandboxState,
+    ContainerEventKind, ContainerState, LinuxResources, NamespaceMode, PodNetworkConfig,
+    PodNetworkResult, PodSandboxConfig, RuntimeError, SandboxState,
 };
 use parking_lot::Mutex;
 
@@ -27,6 +28,7 @@ impl Engine {
         &self,
         config: PodSandboxConfig,
     ) -> Result<String, RuntimeError> {
+        translate::check_sandbox(&config)?;
         let id = fresh_id();
         let folder = self.config.state.join(&id);
         let cgroup = format!("{}/{id}", self.pod_cgroup(&config));
@@ -71,7 +73,31 @@ impl Engine {
         if parent.is_empty() {
             return format!("/{root}");
         }
+        if self.config.foreign_cgroup_parents {
+            return format!("/{parent}");
+        }
         format!("/{root}/{parent}")
+    }
+
+    /// The same, where it is ours alone: to be limited, and removed with its last sandbox.
+    fn own_pod_cgroup(&self, config: &PodSandboxConfig) -> Result<Option<Cgroup>, RuntimeError> {
+        if config.cgroup_parent.is_empty() || self.config.foreign_cgroup_parents {
+            return Ok(None);
+        }
+        self.group(&self.pod_cgroup(config)).map(Some)
+    }
+
+    pub(super) async fn update_sandbox(
+        &self,
+        id: &str,
+        resources: LinuxResources,
+    ) -> Result<(), RuntimeError> {
+        let pod = self.pod(id)?;
+        match self.own_pod_cgroup(&pod.record.config)? {
+            Some(whole) => blocking(move || limit_pod(&whole, &resources)).await,
+            // Its owner has changed it already.
+            None => Ok(()),
+        }
     }
 
     async fn bring_up(&self, pod: &Arc<Pod>) -> Result<(), RuntimeError> {
@@ -99,6 +125,8 @@ impl Engine {
         }
         let result = self.network.add(&network_config(pod)?).await?;
         write_json(&pod.folder.join(file::NETWORK), &result).map_err(internal)?;
+        let hosts = translate::hosts(&pod.record.config, &result.ips);
+        std::fs::write(pod.folder.join(file::HOSTS), hosts).map_err(internal)?;
         *pod.network.lock() = result;
         Ok(())
     }
@@ -116,8 +144,9 @@ impl Engine {
             shared_pids: config.namespaces.pid == NamespaceMode::Pod,
             sysctls: config.sysctls.clone(),
             cgroup: leaf.clone(),
+            user: config.namespaces.user.clone(),
         };
-        let (whole, leaf) = (self.group(&self.pod_cgroup(config))?, self.group(&leaf)?);
+        let (whole, leaf) = (self.own_pod_cgroup(config)?, self.group(&leaf)?);
         let pod = Arc::clone(pod);
         blocking(move || {
             std::fs::create_dir_all(pod.folder.join(file::CONTAINERS)).map_err(internal)?;
@@ -133,19 +162,10 @@ impl Engine {
             write_json(&pod.folder.join(file::SPEC), &spec).map_err(internal)?;
             write_json(&pod.folder.join(file::SANDBOX), &pod.record).map_err(internal)?;
             leaf.create().map_err(internal)?;
-            if let Some(resources) = config
-                .resources
-                .as_ref()
-                .filter(|_| !config.cgroup_parent.is_empty())
-            {
-                let missing = whole
-                    .limit(&translate::limits(resources))
-                    .map_err(internal)?;
-                for controller in missing {
-                    tracing::warn!(controller, "no such cgroup controller, pod limit not set");
-                }
+            match (&config.resources, whole) {
+                (Some(resources), Some(whole)) => limit_pod(&whole, resources),
+                _ => Ok(()),
             }
-            Ok(())
         })
         .await
     }
@@ -321,10 +341,7 @@ impl Engine {
 
     async fn remove_files(&self, pod: &Arc<Pod>) -> Result<(), RuntimeError> {
         let (folder, group) = (pod.folder.clone(), self.group(&pod.record.cgroup)?);
-        let config = &pod.record.config;
-        let whole =
-            (!config.cgroup_parent.is_empty()).then(|| self.group(&self.pod_cgroup(config)));
-        let whole = whole.transpose()?;
+        let whole = self.own_pod_cgroup(&pod.record.config)?;
         blocking(move || {
             linux::mount::unmount_if_mounted(&folder.join(file::SHM)).map_err(internal)?;
             group.remove().map_err(internal)?;
@@ -335,6 +352,16 @@ impl Engine {
         })
         .await
     }
+}
+
+fn limit_pod(whole: &Cgroup, resources: &LinuxResources) -> Result<(), RuntimeError> {
+    let missing = whole
+        .limit(&translate::limits(resources))
+        .map_err(internal)?;
+    for controller in missing {
+        tracing::warn!(controller, "no such cgroup controller, pod limit not set");
+    }
+    Ok(())
 }
 
 fn network_config(pod: &Pod) -> Result<PodNetworkConfig, RuntimeError> {

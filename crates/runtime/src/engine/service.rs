@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use node_api::{
-    ContainerConfig, ContainerEvent, ContainerStats, ContainerStatus, Duplex, ExecRequest,
-    ExecResult, ExecSession, LinuxResources, PodSandboxConfig, PodSandboxStatus, RuntimeError,
-    RuntimeService,
+    ContainerConfig, ContainerEvent, ContainerFigures, ContainerStats, ContainerStatus, Duplex,
+    ExecRequest, ExecResult, ExecSession, FilesystemUsage, LinuxResources, PodSandboxConfig,
+    PodSandboxStats, PodSandboxStatus, RuntimeError, RuntimeService,
 };
 use tokio::sync::mpsc;
 
@@ -79,6 +79,14 @@ impl RuntimeService for Engine {
         self.update(id, resources).await
     }
 
+    async fn update_pod_sandbox_resources(
+        &self,
+        id: &str,
+        resources: LinuxResources,
+    ) -> Result<(), RuntimeError> {
+        self.update_sandbox(id, resources).await
+    }
+
     async fn reopen_container_log(&self, id: &str) -> Result<(), RuntimeError> {
         self.reopen_log(id).await
     }
@@ -114,6 +122,18 @@ impl RuntimeService for Engine {
 
     async fn list_container_stats(&self) -> Result<Vec<ContainerStats>, RuntimeError> {
         self.all_stats()
+    }
+
+    async fn container_figures(&self, id: &str) -> Result<ContainerFigures, RuntimeError> {
+        self.figures(id).await
+    }
+
+    async fn writable_layer(&self, id: &str) -> Result<FilesystemUsage, RuntimeError> {
+        self.written(id).await
+    }
+
+    async fn pod_sandbox_stats(&self, id: &str) -> Result<PodSandboxStats, RuntimeError> {
+        self.pod_stats(id).await
     }
 
     fn events(&self) -> mpsc::Receiver<ContainerEvent> {

@@ -27,6 +27,8 @@ use crate::spec::ExecSpec;
 const OUTPUT_LIMIT: usize = 16 << 20;
 /// What a program left behind may hold its pipes open; after its end we wait so long for the rest.
 const REST_TIMEOUT: Duration = Duration::from_secs(1);
+/// A killed process that has not ended after this time is stuck in the kernel.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Sizes that may wait to be set.
 const RESIZE_QUEUE: usize = 8;
 
@@ -44,7 +46,7 @@ impl Engine {
             stderr: true,
             ..ExecRequest::default()
         };
-        let mut session = self.open_exec(request).await?;
+        let (mut session, started) = self.begin_exec(request).await?;
         let mut result = ExecResult::default();
         let outputs = {
             let (stdout, stderr) = (session.stdout.take(), session.stderr.take());
@@ -69,8 +71,8 @@ impl Engine {
             None => work.await?,
             Some(timeout) => match tokio::time::timeout(timeout, work).await {
                 Ok(code) => code?,
-                // Dropping the session ends the process.
                 Err(_) => {
+                    started.kill(&mut session.exit).await;
                     let message = format!("exec timed out after {timeout:?}");
                     return Err(RuntimeError::DeadlineExceeded(message));
                 }
@@ -84,6 +86,14 @@ impl Engine {
         &self,
         request: ExecRequest,
     ) -> Result<ExecSession, RuntimeError> {
+        let (session, _) = self.begin_exec(request).await?;
+        Ok(session)
+    }
+
+    async fn begin_exec(
+        &self,
+        request: ExecRequest,
+    ) -> Result<(ExecSession, StartedExec), RuntimeError> {
         let entry = self.entry(&request.container_id)?;
         if entry.state() != ContainerState::Running {
             let message = format!("container {} is not running", request.container_id);
@@ -121,7 +131,7 @@ impl Engine {
                 .ok_or_else(|| internal("no terminal came back"))?;
             resize = Some(streams.terminal(master, stdin)?);
         }
-        Ok(streams.session(resize, exit))
+        Ok((streams.session(resize, exit), StartedExec { id, link }))
     }
 
     /// The exit code to come; who drops it ends the process.
@@ -238,6 +248,25 @@ impl Engine {
         Err(RuntimeError::Unavailable(format!(
             "failed to connect to localhost:{port} inside sandbox {sandbox}: {reason}"
         )))
+    }
+}
+
+/// An exec by its name.
+struct StartedExec {
+    id: String,
+    link: Arc<Link>,
+}
+
+impl StartedExec {
+    /// Ends the process, and waits until it is gone.
+    async fn kill(self, exit: &mut oneshot::Receiver<Result<i32, RuntimeError>>) {
+        let call = Call::KillExec { exec: self.id };
+        if let Err(error) = self.link.call(call, Vec::new()).await {
+            return tracing::debug!(%error, "exec not ended");
+        }
+        if tokio::time::timeout(KILL_TIMEOUT, exit).await.is_err() {
+            tracing::warn!("an exec does not end after SIGKILL");
+        }
     }
 }
 

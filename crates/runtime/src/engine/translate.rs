@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use linux::capability::Capabilities;
 use linux::cgroup::Limits;
 use node_api::{
-    ContainerConfig, LinuxResources, Mount, NamespaceMode, PodSandboxConfig, RuntimeError,
-    SeccompProfile, SecurityContext,
+    ContainerConfig, LinuxResources, Mount, MountPropagation, NamespaceMode, PodSandboxConfig,
+    RuntimeError, SeccompProfile, SecurityContext,
 };
 use oci::ImageRecord;
 
 use super::Pod;
-use crate::spec::{ContainerSpec, PidScope, UserSpec, file};
+use crate::spec::{ContainerSpec, ImageVolume, PidScope, UserSpec, file};
 
 /// Hidden from unprivileged containers: what tells about or steers the node itself.
 const MASKED: [&str; 12] = [
@@ -39,11 +39,16 @@ const READ_ONLY: [&str; 5] = [
 
 const DEFAULT_STOP_SIGNAL: i32 = 15;
 
+/// The kernel takes one more, DNS does not.
+const HOSTNAME_MAX: usize = 63;
+
+/// What was wished for, or as much of the pod's name as makes a host name.
 pub(super) fn hostname(config: &PodSandboxConfig) -> String {
-    if config.hostname.is_empty() {
-        return config.name.clone();
+    if !config.hostname.is_empty() {
+        return config.hostname.clone();
     }
-    config.hostname.clone()
+    let name: String = config.name.chars().take(HOSTNAME_MAX).collect();
+    name.trim_end_matches(['-', '.']).to_owned()
 }
 
 pub(super) fn limits(resources: &LinuxResources) -> Limits {
@@ -52,10 +57,12 @@ pub(super) fn limits(resources: &LinuxResources) -> Limits {
         cpu_quota: resources.cpu_quota,
         cpu_shares: resources.cpu_shares,
         memory_bytes: resources.memory_limit_bytes,
+        swap_bytes: resources.memory_swap_limit_bytes,
         pids: resources.pids_limit,
         cpus: resources.cpuset_cpus.clone(),
         memory_nodes: resources.cpuset_mems.clone(),
         huge_pages: resources.hugepage_limits.clone(),
+        unified: resources.unified.clone(),
         die_together: false,
     }
 }
@@ -86,6 +93,15 @@ pub(super) fn resolv_conf(config: &PodSandboxConfig) -> String {
     text
 }
 
+/// The hosts file of containers that bring none.
+pub(super) fn hosts(config: &PodSandboxConfig, ips: &[std::net::IpAddr]) -> String {
+    let mut text = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n".to_owned();
+    for ip in ips {
+        text.push_str(&format!("{ip} {}\n", hostname(config)));
+    }
+    text
+}
+
 /// The signal that asks a container to end.
 pub(super) fn stop_signal(
     config: &ContainerConfig,
@@ -112,12 +128,7 @@ pub(super) fn container(
 ) -> Result<ContainerSpec, RuntimeError> {
     let security = &config.security;
     let run = &image.config.config;
-    let capabilities = if security.privileged {
-        Capabilities::ALL
-    } else {
-        Capabilities::for_container(&security.add_capabilities, &security.drop_capabilities)
-            .map_err(RuntimeError::InvalidArgument)?
-    };
+    let (capabilities, ambient) = capabilities(security)?;
     let working_dir = if config.working_dir.is_empty() {
         &run.working_dir
     } else {
@@ -141,6 +152,9 @@ pub(super) fn container(
         writable: places.writable,
         readonly_rootfs: security.readonly_rootfs,
         mounts: mounts(config, folder),
+        images: places.images,
+        ambient,
+        user_namespace: pod.record.config.namespaces.user.clone(),
         devices: config.devices.clone(),
         masked_paths: masked,
         readonly_paths: read_only,
@@ -169,6 +183,85 @@ pub(super) struct Places {
     pub(super) layers: PathBuf,
     pub(super) writable: PathBuf,
     pub(super) log: Option<PathBuf>,
+    pub(super) images: Vec<ImageVolume>,
+}
+
+/// All it may have, and what of that is ambient.
+fn capabilities(security: &SecurityContext) -> Result<(Capabilities, Capabilities), RuntimeError> {
+    let mut ambient = Capabilities::default();
+    for name in &security.ambient_capabilities {
+        ambient = ambient
+            .with(name)
+            .ok_or_else(|| RuntimeError::InvalidArgument(format!("unknown capability {name:?}")))?;
+    }
+    let all = if security.privileged {
+        Capabilities::ALL
+    } else {
+        Capabilities::for_container(&security.add_capabilities, &security.drop_capabilities)
+            .map_err(RuntimeError::InvalidArgument)?
+    };
+    Ok((Capabilities(all.0 | ambient.0), ambient))
+}
+
+/// What no container can be made of, told before anything is.
+pub(super) fn check_container(
+    config: &ContainerConfig,
+    pod: &PodSandboxConfig,
+) -> Result<(), RuntimeError> {
+    let refuse = |message: String| Err(RuntimeError::InvalidArgument(message));
+    for mount in &config.mounts {
+        let path = mount.container_path.display();
+        if mount.recursive_read_only {
+            if !mount.readonly {
+                return refuse(format!("mount {path}: recursive read-only needs read-only"));
+            }
+            if mount.propagation != MountPropagation::Private {
+                return refuse(format!(
+                    "mount {path}: recursive read-only needs private propagation"
+                ));
+            }
+        }
+        if mount.image.is_some() && !mount.readonly {
+            return refuse(format!(
+                "mount {path}: an image can be mounted read-only only"
+            ));
+        }
+        if mount.mapped && pod.namespaces.user.is_none() {
+            return refuse(format!("mount {path}: the pod has no user namespace"));
+        }
+    }
+    let user = &config.security.namespaces.user;
+    if user.is_some() && *user != pod.namespaces.user {
+        return refuse("the container's user namespace is not its pod's".to_owned());
+    }
+    Ok(())
+}
+
+/// What no sandbox can be made of.
+pub(super) fn check_sandbox(config: &PodSandboxConfig) -> Result<(), RuntimeError> {
+    let Some(user) = &config.namespaces.user else {
+        return Ok(());
+    };
+    for (what, mappings) in [("uid", &user.uids), ("gid", &user.gids)] {
+        let fault = match mappings.as_slice() {
+            [one] if one.length == 0 => "is empty",
+            [one] if one.container_id != 0 => "does not map id 0",
+            [one] if one.host_id.checked_add(one.length).is_none() => "ends beyond the last id",
+            [_] => continue,
+            [] => "is missing",
+            _ => "has more than one range",
+        };
+        return Err(RuntimeError::InvalidArgument(format!(
+            "user namespace: the {what} mapping {fault}"
+        )));
+    }
+    if config.namespaces.pid == NamespaceMode::Node || config.namespaces.ipc == NamespaceMode::Node
+    {
+        return Err(RuntimeError::InvalidArgument(
+            "user namespace: not together with the node's processes or IPC".to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 /// `command` replaces both halves of the image, `args` its second half only.
@@ -223,14 +316,17 @@ fn user(security: &SecurityContext, image: &str) -> UserSpec {
 /// The pod's wishes, and the files every container of a pod gets.
 fn mounts(config: &ContainerConfig, folder: &std::path::Path) -> Vec<Mount> {
     let mut mounts = config.mounts.clone();
+    mounts.retain(|mount| mount.image.is_none());
     for (path, name) in [
         ("/etc/hostname", file::HOSTNAME),
         ("/etc/resolv.conf", file::RESOLV),
+        ("/etc/hosts", file::HOSTS),
     ] {
-        if mounts
+        let taken = config
+            .mounts
             .iter()
-            .any(|mount| mount.container_path.as_os_str() == path)
-        {
+            .any(|mount| mount.container_path.as_os_str() == path);
+        if taken || !folder.join(name).exists() {
             continue;
         }
         mounts.push(Mount {

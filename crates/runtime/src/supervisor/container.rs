@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::unistd::Pid;
-use node_api::ContainerState;
+use node_api::{ContainerState, ContainerUser};
 
 use crate::spec::{ContainerSpec, Status, file, write_json};
 use crate::supervisor::Token;
@@ -31,6 +31,8 @@ pub(super) struct Starting {
     /// The master of an exec's terminal, to be sent with the answer.
     pub(super) terminal: Option<OwnedFd>,
     pub(super) fault: Option<String>,
+    /// Who the program runs as.
+    pub(super) user: Option<ContainerUser>,
     /// Not yet passed on.
     pub(super) warnings: Vec<String>,
     /// The child was about to become the program.
@@ -45,6 +47,7 @@ impl Starting {
             request,
             terminal: None,
             fault: None,
+            user: None,
             warnings: Vec::new(),
             ready: false,
         }

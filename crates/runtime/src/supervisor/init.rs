@@ -20,7 +20,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid};
-use node_api::SeccompProfile;
+use node_api::{ContainerUser, SeccompProfile};
 
 use crate::spec::{ContainerSpec, ExecSpec};
 use crate::supervisor::rootfs::{self, Outside};
@@ -32,6 +32,8 @@ pub(crate) mod note {
     pub(crate) const TERMINAL: u8 = b'P';
     /// Something the host would not give; the child goes on without.
     pub(crate) const WARNING: u8 = b'W';
+    /// Who the program will run as, in JSON.
+    pub(crate) const USER: u8 = b'U';
     /// The end: why the program cannot run.
     pub(crate) const FAULT: u8 = b'E';
     /// The next call is `execve`.
@@ -92,13 +94,20 @@ impl Child {
         self.begin(spec)?;
         let root = rootfs::build(spec, outside, &|message| self.warn(message))?;
         pivot(root.as_fd()).step("pivot_root")?;
-        self.stdio(spec.tty, stdio, true)?;
-        self.wait_for_parent()?;
-        nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).step("cgroup namespace")?;
         if spec.readonly_rootfs {
             shape_mount(root.as_fd(), attribute::READ_ONLY, None, false).step("read-only root")?;
         }
         drop(root);
+        if let Some(user) = &outside.user {
+            nix::sched::setns(user, CloneFlags::CLONE_NEWUSER)
+                .step("joining the user namespace")?;
+            become_root_inside()?;
+            // A copy that belongs to the user namespace; what was mounted before stays as it is.
+            nix::sched::unshare(CloneFlags::CLONE_NEWNS).step("mount namespace")?;
+        }
+        self.stdio(spec.tty, stdio, true)?;
+        self.wait_for_parent()?;
+        nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).step("cgroup namespace")?;
         self.run(spec, &spec.args, spec.tty)
     }
 
@@ -111,8 +120,12 @@ impl Child {
     ) -> Result<Never, String> {
         self.begin(spec)?;
         self.wait_for_parent()?;
-        let namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP;
+        let mut namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP;
+        namespaces.set(CloneFlags::CLONE_NEWUSER, spec.user_namespace.is_some());
         linux::namespace::join(pidfd, namespaces).step("joining the container")?;
+        if spec.user_namespace.is_some() {
+            become_root_inside()?;
+        }
         self.stdio(exec.tty, stdio, false)?;
         self.run(spec, &exec.args, exec.tty)
     }
@@ -181,6 +194,7 @@ impl Child {
 
     fn run(&self, spec: &ContainerSpec, args: &[String], tty: bool) -> Result<Never, String> {
         let user = user::find(&spec.user)?;
+        self.tell(note::USER, &said(&user)?);
         let env = environment(spec, &user.home, tty);
         let into_cwd = || {
             nix::unistd::chdir(if spec.cwd.is_empty() {
@@ -211,7 +225,7 @@ impl Child {
         if let Some(filters) = loaded_early {
             filters.load().map_err(|error| error.to_string())?;
         }
-        become_user(&user, kept)?;
+        become_user(&user, kept, spec.ambient)?;
         if early.is_err() {
             into_cwd().step(&format!("chdir to cwd ({:?})", spec.cwd))?;
         }
@@ -319,7 +333,28 @@ fn filters(spec: &ContainerSpec) -> Result<Option<Filters>, String> {
     }
 }
 
-fn become_user(user: &user::User, capabilities: Capabilities) -> Result<(), String> {
+/// In a user namespace just joined we are nobody yet.
+fn become_root_inside() -> Result<(), String> {
+    nix::unistd::setgroups(&[]).step("setgroups")?;
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    nix::unistd::setresgid(gid, gid, gid).step("setgid")?;
+    nix::unistd::setresuid(uid, uid, uid).step("setuid")
+}
+
+fn said(user: &user::User) -> Result<String, String> {
+    let user = ContainerUser {
+        uid: user.uid.into(),
+        gid: user.gid.into(),
+        supplemental_groups: user.groups.iter().map(|gid| i64::from(*gid)).collect(),
+    };
+    serde_json::to_string(&user).step("user")
+}
+
+fn become_user(
+    user: &user::User,
+    capabilities: Capabilities,
+    ambient: Capabilities,
+) -> Result<(), String> {
     let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     prctl::set_keepcaps(true).step("keep capabilities")?;
@@ -327,7 +362,7 @@ fn become_user(user: &user::User, capabilities: Capabilities) -> Result<(), Stri
     nix::unistd::setresgid(gid, gid, gid).step("setgid")?;
     nix::unistd::setresuid(uid, uid, uid).step("setuid")?;
     prctl::set_keepcaps(false).step("keep capabilities")?;
-    capability::apply(capabilities).step("capabilities")
+    capability::apply(capabilities, ambient).step("capabilities")
 }
 
 /// The file to run, found as a shell would; the words of the errors are what users know.

@@ -78,6 +78,7 @@ impl Supervisor {
             shm: self.spec.own_ipc.then(|| self.folder.join(file::SHM)),
             cgroups: cgroup.mounts(),
             pure_cgroup2: cgroup.is_pure_unified(),
+            user: self.user_namespace().step("user namespace")?,
         };
         let mut flags = CloneFlags::CLONE_NEWNS;
         let pids = self.pids_of(spec)?;
@@ -172,12 +173,17 @@ impl Supervisor {
         }
     }
 
+    fn user_namespace(&self) -> io::Result<Option<OwnedFd>> {
+        self.user.as_ref().map(OwnedFd::try_clone).transpose()
+    }
+
     fn pids_of<'a>(&'a self, spec: &ContainerSpec) -> Result<PidsOf<'a>, String> {
         match &spec.pids {
             PidScope::Own => Ok(PidsOf::New),
             PidScope::Node => Ok(PidsOf::Ours),
             PidScope::Pod => {
-                let (_, pidfd) = self.pause.as_ref().ok_or("the pod shares no process ids")?;
+                let shared = self.pause.as_ref().filter(|_| self.spec.shared_pids);
+                let (_, pidfd) = shared.ok_or("the pod shares no process ids")?;
                 Ok(PidsOf::Behind(pidfd.as_fd()))
             }
             PidScope::Container(id) => {

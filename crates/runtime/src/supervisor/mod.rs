@@ -6,6 +6,7 @@
 mod container;
 mod init;
 mod launch;
+mod layers;
 mod log;
 mod rootfs;
 mod setup;
@@ -99,6 +100,9 @@ fn report(pipe: OwnedFd, words: &str) {
     let _ = nix::unistd::write(&pipe, words.as_bytes());
 }
 
+/// A process that only holds namespaces.
+type Pause = (Pid, OwnedFd);
+
 /// Everything there is.
 pub(crate) struct Supervisor {
     spec: SandboxSpec,
@@ -108,8 +112,10 @@ pub(crate) struct Supervisor {
     signals: SignalFd,
     /// To come back to after a visit in a container's process id namespace.
     own_pids: OwnedFd,
-    /// First process of the shared process id namespace.
-    pause: Option<(Pid, OwnedFd)>,
+    /// First process of the shared process id namespace, or holder of the user namespace.
+    pause: Option<Pause>,
+    /// The pod's user namespace.
+    user: Option<OwnedFd>,
     clients: BTreeMap<u64, Channel>,
     next_client: u64,
     containers: BTreeMap<String, Container>,

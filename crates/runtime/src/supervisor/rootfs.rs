@@ -13,8 +13,8 @@ use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
 use node_api::{Mount, MountPropagation};
 
-use crate::spec::ContainerSpec;
-use crate::supervisor::Step;
+use crate::spec::{ContainerSpec, on_node};
+use crate::supervisor::{Step, layers};
 
 /// Character devices every container has.
 const DEVICES: [(&str, u64, u64); 6] = [
@@ -33,6 +33,8 @@ const LINKS: [(&str, &str); 6] = [
     ("core", "/proc/kcore"),
     ("ptmx", "pts/ptmx"),
 ];
+/// The group of terminals, by old custom.
+const TERMINAL_GROUP: u32 = 5;
 /// Folders of /dev that privileged containers get their own of.
 const NOT_HOST_DEVICES: [&str; 8] = [
     "pts",
@@ -52,13 +54,19 @@ pub(crate) struct Outside {
     /// The container's cgroup: controller (empty for version 2) and folder.
     pub(crate) cgroups: Vec<(String, PathBuf)>,
     pub(crate) pure_cgroup2: bool,
+    /// The pod's user namespace.
+    pub(crate) user: Option<OwnedFd>,
 }
 
-/// A mount source, caught before the namespace is cut off from the node's.
-struct Source<'a> {
-    mount: &'a Mount,
-    tree: Detached,
-    is_file: bool,
+/// Something to be mounted; what comes from the node is caught before the namespace is cut off
+/// from the node's.
+pub(super) struct Source<'a> {
+    pub(super) path: &'a Path,
+    pub(super) tree: Detached,
+    pub(super) is_file: bool,
+    pub(super) propagation: MountPropagation,
+    pub(super) readonly: bool,
+    pub(super) recursive_read_only: bool,
 }
 
 /// Builds everything; the returned handle is the new root, to pivot to.
@@ -69,9 +77,8 @@ pub(crate) fn build(
 ) -> Result<OwnedFd, String> {
     let mut sources = Vec::new();
     for mount in &spec.mounts {
-        sources.push(catch(mount)?);
+        sources.push(catch(mount, outside)?);
     }
-    sources.sort_by_key(|source| source.mount.container_path.components().count());
     let shm = match &outside.shm {
         Some(path) => Detached::copy(AT_FDCWD.as_fd(), path, false),
         None => Detached::copy(AT_FDCWD.as_fd(), Path::new("/dev/shm"), false),
@@ -86,7 +93,9 @@ pub(crate) fn build(
         cgroups.push((name.as_str(), tree));
     }
     make_all_private().step("making mounts private")?;
-    let handle = overlay(spec, warn).step("overlay")?;
+    sources.extend(layers::volumes(spec, outside)?);
+    sources.sort_by_key(|source| source.path.components().count());
+    let handle = layers::overlay(spec, outside, warn).step("overlay")?;
     let root = Root::from_descriptor(handle.try_clone().step("overlay")?);
     standard_mounts(spec, &root, shm, cgroups)?;
     for source in sources {
@@ -97,87 +106,47 @@ pub(crate) fn build(
         copy_device(&root, &device.host_path, &device.container_path).step(&name)?;
     }
     if !spec.cwd.is_empty() {
-        root.make_folders(Path::new(&spec.cwd), 0o755)
-            .step("working directory")?;
+        let folder = root.make_folders(Path::new(&spec.cwd), 0o755);
+        give_to_root_inside(spec, folder).step("working directory")?;
     }
     cover(spec, &root)?;
     Ok(handle)
 }
 
-fn catch(mount: &Mount) -> Result<Source<'_>, String> {
+fn catch<'a>(mount: &'a Mount, outside: &Outside) -> Result<Source<'a>, String> {
     let name = || format!("mount source {}", mount.host_path.display());
     let metadata = std::fs::metadata(&mount.host_path).step(&name())?;
     let tree = Detached::copy(AT_FDCWD.as_fd(), &mount.host_path, true).step(&name())?;
+    if let (true, Some(user)) = (mount.mapped, &outside.user) {
+        tree.map_ids(user.as_fd())
+            .step(&format!("{}: mapping ids", name()))?;
+    }
     Ok(Source {
-        mount,
+        path: &mount.container_path,
         tree,
         is_file: !metadata.is_dir(),
+        propagation: mount.propagation,
+        readonly: mount.readonly,
+        recursive_read_only: mount.recursive_read_only,
     })
 }
 
-fn overlay(spec: &ContainerSpec, warn: &dyn Fn(&str)) -> io::Result<OwnedFd> {
-    // Layer names relative to this folder are short enough for every interface.
-    nix::unistd::chdir(&spec.layers_folder)?;
-    let target = spec.writable.join("rootfs");
-    if let Err(error) = stack(spec, &target) {
-        // Some file systems, another overlay among them, cannot hold the upper part.
-        if error.kind() != io::ErrorKind::InvalidInput {
-            return Err(error);
-        }
-        warn(&format!(
-            "{} cannot hold an overlay, writes stay in memory: {error}",
-            spec.writable.display()
-        ));
-        let memory = Filesystem::open("tmpfs")?.set("mode", b"700")?.mount(0)?;
-        memory.attach(Root::open(&spec.writable)?.as_fd())?;
-        for name in ["upper", "work", "rootfs"] {
-            Root::open(&spec.writable)?.make_folders(Path::new(name), 0o755)?;
-        }
-        stack(spec, &target)?;
-    }
-    let root = Root::open(&target)?;
-    nix::unistd::chdir("/")?;
-    root.as_fd().try_clone_to_owned()
-}
-
-fn stack(spec: &ContainerSpec, target: &Path) -> io::Result<()> {
-    match overlay_by_descriptor(spec) {
-        Ok(tree) => tree.attach(Root::open(target)?.as_fd()),
-        // Kernels before 6.5 take layers in one option text only.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => overlay_by_text(spec, target),
-        Err(error) => Err(error),
-    }
-}
-
-fn overlay_by_descriptor(spec: &ContainerSpec) -> io::Result<Detached> {
-    let context = Filesystem::open("overlay")?;
-    for layer in &spec.layers {
-        context.set("lowerdir+", layer.as_bytes())?;
-    }
-    let folder = |name: &str| {
-        spec.writable
-            .join(name)
-            .into_os_string()
-            .into_encoded_bytes()
+/// What we have just made is the node's root's, who is nobody in a user namespace.
+fn give_to_root_inside(spec: &ContainerSpec, made: io::Result<OwnedFd>) -> io::Result<()> {
+    let made = made?;
+    let Some(user) = &spec.user_namespace else {
+        return Ok(());
     };
-    context.set("upperdir", &folder("upper"))?;
-    context.set("workdir", &folder("work"))?;
-    // A container's own writes need not survive the machine, so nothing waits for the disk.
-    context.flag("volatile")?;
-    context.mount(0)
-}
-
-fn overlay_by_text(spec: &ContainerSpec, target: &Path) -> io::Result<()> {
-    let writable = spec.writable.display();
-    let lower = spec.layers.join(":");
-    let options = format!("lowerdir={lower},upperdir={writable}/upper,workdir={writable}/work");
-    let flags = nix::mount::MsFlags::empty();
-    nix::mount::mount(
-        Some("overlay"),
-        target,
-        Some("overlay"),
-        flags,
-        Some(options.as_str()),
+    if nix::sys::stat::fstat(&made)?.st_uid != 0 {
+        return Ok(());
+    }
+    let (uid, gid) = (on_node(&user.uids, 0), on_node(&user.gids, 0));
+    nix::unistd::fchownat(
+        &made,
+        "",
+        uid.map(Into::into),
+        gid.map(Into::into),
+        nix::fcntl::AtFlags::AT_EMPTY_PATH,
     )?;
     Ok(())
 }
@@ -198,12 +167,20 @@ fn standard_mounts(
     attach(root, "/proc", proc)?;
     let dev = tmpfs(attribute::NO_SUID, b"755", b"65536k").step("mount /dev")?;
     attach(root, "/dev", Ok(dev))?;
+    // Its own root adds to it, a console first of all.
+    give_to_root_inside(spec, root.make_folders(Path::new("/dev"), 0o755)).step("mount /dev")?;
     populate_dev(spec, root).step("populate /dev")?;
     let terminals = Filesystem::open("devpts").and_then(|fs| {
+        let group = match &spec.user_namespace {
+            Some(user) => on_node(&user.gids, TERMINAL_GROUP),
+            None => Some(TERMINAL_GROUP),
+        };
         fs.flag("newinstance")?
             .set("ptmxmode", b"0666")?
-            .set("mode", b"0620")?
-            .set("gid", b"5")?;
+            .set("mode", b"0620")?;
+        if let Some(group) = group {
+            fs.set("gid", group.to_string().as_bytes())?;
+        }
         fs.mount(attribute::NO_SUID | attribute::NO_EXEC)
     });
     attach(root, "/dev/pts", terminals)?;
@@ -312,21 +289,20 @@ fn copy_device(root: &Root, host: &Path, path: &Path) -> io::Result<()> {
 }
 
 fn bind(root: &Root, source: Source<'_>) -> Result<(), String> {
-    let mount = source.mount;
-    let name = mount.container_path.display().to_string();
-    let propagation = match mount.propagation {
+    let name = source.path.display().to_string();
+    let propagation = match source.propagation {
         MountPropagation::Private => Propagation::Private,
         MountPropagation::HostToContainer => Propagation::Slave,
         MountPropagation::Bidirectional => Propagation::Shared,
     };
     source.tree.shape(0, Some(propagation), true).step(&name)?;
-    if mount.readonly {
+    if source.readonly {
         source
             .tree
-            .shape(attribute::READ_ONLY, None, mount.recursive_read_only)
+            .shape(attribute::READ_ONLY, None, source.recursive_read_only)
             .step(&name)?;
     }
-    let place = root.mount_point(&mount.container_path, source.is_file);
+    let place = root.mount_point(source.path, source.is_file);
     let place = place.step(&format!("mount point {name}"))?;
     source
         .tree

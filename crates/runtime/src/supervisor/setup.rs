@@ -12,10 +12,10 @@ use linux::process::{Forked, clone_process, close_from, exit_now, ignore_signal}
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::Pid;
+use node_api::{IdMapping, UserNamespace};
 
 use crate::spec::{SandboxSpec, file, read_json};
-use crate::supervisor::{Step, Supervisor};
+use crate::supervisor::{Pause, Step, Supervisor};
 
 /// The supervisor is the last of the pod to be killed for memory.
 const OOM_SCORE: &str = "-998";
@@ -42,7 +42,12 @@ pub(super) fn supervisor(folder: &Path) -> Result<Supervisor, String> {
     let cgroup = hierarchies.group(&spec.cgroup).step("cgroup")?;
     cgroup.join(nix::unistd::getpid(), true).step("cgroup")?;
     let own_pids = linux::namespace::own("pid").step("process id namespace")?;
-    namespaces(&spec)?;
+    let holder = spec
+        .user
+        .as_ref()
+        .map(|user| hold_user(user, &spec))
+        .transpose()?;
+    namespaces(&spec, holder.as_ref())?;
     if spec.own_ipc {
         mount_shm(&folder.join(file::SHM)).step("shared memory")?;
     }
@@ -51,10 +56,13 @@ pub(super) fn supervisor(folder: &Path) -> Result<Supervisor, String> {
     signals.thread_block().step("signal mask")?;
     let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
     let signals = SignalFd::with_flags(&signals, flags).step("signal descriptor")?;
-    let pause = if spec.shared_pids {
-        Some(start_pause()?)
-    } else {
-        None
+    let user = holder
+        .as_ref()
+        .map(|(pid, _)| linux::namespace::of(*pid, "user"));
+    let user = user.transpose().step("user namespace")?;
+    let pause = match holder {
+        None if spec.shared_pids => Some(start_pause(CloneFlags::CLONE_NEWPID)?),
+        holder => holder,
     };
     // The folder is the working directory for a moment: a socket's path may not be long.
     nix::unistd::chdir(folder).step("state folder")?;
@@ -70,6 +78,7 @@ pub(super) fn supervisor(folder: &Path) -> Result<Supervisor, String> {
         signals,
         own_pids,
         pause,
+        user,
         clients: Default::default(),
         next_client: 0,
         containers: Default::default(),
@@ -93,12 +102,39 @@ fn quiet_streams(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn namespaces(spec: &SandboxSpec) -> Result<(), String> {
+/// What the pod shares, but for process ids.
+fn shared_namespaces(spec: &SandboxSpec) -> CloneFlags {
     let mut flags = CloneFlags::empty();
     flags.set(CloneFlags::CLONE_NEWNET, spec.own_network);
     flags.set(CloneFlags::CLONE_NEWIPC, spec.own_ipc);
     flags.set(CloneFlags::CLONE_NEWUTS, spec.hostname.is_some());
-    nix::sched::unshare(flags).step("namespaces")?;
+    flags
+}
+
+/// A process that holds the pod's user namespace, and has made the others in it, so that they are
+/// its own. We ourselves stay with the node's user ids.
+fn hold_user(user: &UserNamespace, spec: &SandboxSpec) -> Result<Pause, String> {
+    let mut flags = shared_namespaces(spec) | CloneFlags::CLONE_NEWUSER;
+    flags.set(CloneFlags::CLONE_NEWPID, spec.shared_pids);
+    let (pid, pidfd) = start_pause(flags)?;
+    let ranges = |mappings: &[IdMapping]| -> Vec<(u32, u32, u32)> {
+        let range = |one: &IdMapping| (one.container_id, one.host_id, one.length);
+        mappings.iter().map(range).collect()
+    };
+    linux::namespace::user_mappings(pid, [&ranges(&user.uids), &ranges(&user.gids)])
+        .step("ids of the user namespace")?;
+    Ok((pid, pidfd))
+}
+
+fn namespaces(spec: &SandboxSpec, holder: Option<&Pause>) -> Result<(), String> {
+    let flags = shared_namespaces(spec);
+    match holder {
+        Some((_, pidfd)) if !flags.is_empty() => {
+            linux::namespace::join(pidfd.as_fd(), flags).step("namespaces")?;
+        }
+        Some(_) => {}
+        None => nix::sched::unshare(flags).step("namespaces")?,
+    }
     if let Some(hostname) = &spec.hostname {
         nix::unistd::sethostname(hostname).step("hostname")?;
     }
@@ -121,9 +157,9 @@ fn mount_shm(path: &Path) -> io::Result<()> {
     tree.attach(linux::root::Root::open(path)?.as_fd())
 }
 
-/// The first process of a shared process id namespace: it only waits, and reaps by ignoring.
-fn start_pause() -> Result<(Pid, std::os::fd::OwnedFd), String> {
-    match clone_process(CloneFlags::CLONE_NEWPID, None).step("pause process")? {
+/// The first process of shared namespaces: it only waits, and reaps by ignoring.
+fn start_pause(namespaces: CloneFlags) -> Result<Pause, String> {
+    match clone_process(namespaces, None).step("pause process")? {
         Forked::Parent { pid, pidfd } => Ok((pid, pidfd)),
         Forked::Child => {
             let _ = prctl::set_pdeathsig(Signal::SIGKILL);

@@ -181,6 +181,7 @@ impl Supervisor {
         if starting.ready && starting.fault.is_none() {
             container.status.state = ContainerState::Running;
             container.status.started_at = now_nanos();
+            container.status.user = starting.user;
             container.save();
             let status = container.status.clone();
             self.tell_all(&Message::Started {
@@ -398,6 +399,7 @@ fn read_notes(id: &str, starting: &mut Starting) -> bool {
                 eprintln!("{id}: {text}");
                 starting.warnings.push(text);
             }
+            note::USER => starting.user = serde_json::from_str(&text).ok(),
             note::FAULT => starting.fault = Some(text),
             note::READY => starting.ready = true,
             other => eprintln!("{id}: unknown note {other}"),

@@ -63,18 +63,16 @@ async fn limits_reach_the_cgroup_and_can_change() {
         ..Default::default()
     };
     host.engine()
-        .update_container_resources(&id, smaller.clone())
+        .update_container_resources(&id, smaller)
         .await
         .unwrap();
     assert_eq!(memory(), (32 << 20).to_string());
+    // What is not set stays as it was.
+    let status = host.engine().container_status(&id).await.unwrap();
+    let kept = status.config.resources;
     assert_eq!(
-        host.engine()
-            .container_status(&id)
-            .await
-            .unwrap()
-            .config
-            .resources,
-        smaller
+        (kept.memory_limit_bytes, kept.cpu_quota, kept.pids_limit),
+        (32 << 20, 50_000, 50)
     );
     host.close().await;
 }
@@ -114,6 +112,7 @@ async fn the_nodes_own_namespaces() {
         network: NamespaceMode::Node,
         pid: NamespaceMode::Node,
         ipc: NamespaceMode::Node,
+        ..Default::default()
     };
     let pod = host.engine().run_pod_sandbox(pod).await.unwrap();
     assert!(

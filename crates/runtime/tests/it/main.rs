@@ -9,3 +9,4 @@ mod limits;
 mod sharing;
 mod speed;
 mod streams;
+mod users;

@@ -35,6 +35,12 @@ async fn commands_run_to_their_end() {
         )
         .await;
     assert!(matches!(slow, Err(RuntimeError::DeadlineExceeded(_))));
+    // What timed out is gone, not only asked to go.
+    let rest = engine
+        .exec_sync(&id, words(&["sh", "-c", "ps | grep -c 'sleep 6[0]'"]), None)
+        .await
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&rest.stdout), "0\n");
     let fault = engine
         .exec_sync(&id, words(&["nonsense"]), None)
         .await
@@ -52,12 +58,6 @@ async fn commands_run_to_their_end() {
         .await
         .unwrap();
     assert_eq!(much.stdout.len(), 16 << 20, "cut, not stuck");
-    // What timed out was killed.
-    let rest = engine
-        .exec_sync(&id, words(&["sh", "-c", "ps | grep -c 'sleep 6[0]'"]), None)
-        .await
-        .unwrap();
-    assert_eq!(String::from_utf8_lossy(&rest.stdout), "0\n");
     engine.stop_container(&id, Duration::ZERO).await.unwrap();
     let fault = engine
         .exec_sync(&id, words(&["echo"]), None)

@@ -10,29 +10,29 @@ use hyper_util::rt::TokioIo;
 use spdy::{Role, Session, SpdyError};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Body, full, text};
+use crate::{Body, full, text};
 
 const SPDY: &str = "SPDY/3.1";
 const PROTOCOL: &str = "x-stream-protocol-version";
 const ACCEPTED_PROTOCOLS: &str = "x-accepted-stream-protocol-versions";
 /// How long a peer may take to open the streams that it needs.
-pub(super) const STREAM_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const STREAM_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a peer may take to leave after the goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether a request asks for SPDY.
-pub(super) fn is_asked(request: &Request<Incoming>) -> bool {
+pub(crate) fn is_asked(request: &Request<Incoming>) -> bool {
     let value = request.headers().get(header::UPGRADE);
     let value = value.and_then(|value| value.to_str().ok()).unwrap_or("");
     value.eq_ignore_ascii_case(SPDY)
 }
 
 /// What to answer, the protocol, and what becomes the connection.
-pub(super) type Accepted = (Response<Body>, &'static str, OnUpgrade);
+pub(crate) type Accepted = (Response<Body>, &'static str, OnUpgrade);
 
 /// Accepts an upgrade with the first of the client's protocols that is known; a client that names
 /// none means the oldest, which is the last known.
-pub(super) fn accept(
+pub(crate) fn accept(
     request: Request<Incoming>,
     known: &[&'static str],
 ) -> Result<Accepted, Box<Response<Body>>> {
@@ -76,7 +76,7 @@ pub(super) fn accept(
 }
 
 /// Waits for the upgrade, and runs `work` on the session.
-pub(super) async fn run<F, T>(upgrade: OnUpgrade, work: F)
+pub(crate) async fn run<F, T>(upgrade: OnUpgrade, work: F)
 where
     F: FnOnce(Session, spdy::Incoming) -> T,
     T: Future<Output = ()>,
@@ -88,7 +88,7 @@ where
 }
 
 /// Runs `work` on a session over a transport, until it is done or the peer left.
-pub(super) async fn run_over<F, T>(transport: impl AsyncRead + AsyncWrite + Send + 'static, work: F)
+pub(crate) async fn run_over<F, T>(transport: impl AsyncRead + AsyncWrite + Send + 'static, work: F)
 where
     F: FnOnce(Session, spdy::Incoming) -> T,
     T: Future<Output = ()>,

@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
-use super::{Body, full, text};
+use crate::{Body, full, text};
 
 /// Frames on their way to a slow peer.
 const FRAMES_MAX: usize = 16;
@@ -27,18 +27,18 @@ const FRAMES_MAX: usize = 16;
 /// How long a peer may take to answer the goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
+pub(crate) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 /// A request that became a WebSocket.
-pub(super) struct Accepted {
+pub(crate) struct Accepted {
     /// To be sent first.
-    pub(super) response: Response<Body>,
-    pub(super) protocol: &'static str,
+    pub(crate) response: Response<Body>,
+    pub(crate) protocol: &'static str,
     upgrade: OnUpgrade,
 }
 
 /// Accepts an upgrade with the first of `protocols` that the client offers.
-pub(super) fn accept(
+pub(crate) fn accept(
     request: Request<Incoming>,
     protocols: &[&'static str],
 ) -> Result<Accepted, Box<Response<Body>>> {
@@ -84,7 +84,7 @@ pub(super) fn accept(
 }
 
 /// Whether a request offers a protocol.
-pub(super) fn offers(request: &Request<Incoming>, protocol: &str) -> bool {
+pub(crate) fn offers(request: &Request<Incoming>, protocol: &str) -> bool {
     has_word(request, header::SEC_WEBSOCKET_PROTOCOL, protocol)
 }
 
@@ -97,7 +97,7 @@ fn has_word(request: &Request<Incoming>, name: header::HeaderName, word: &str) -
 }
 
 /// The last frame; clients take any other code, also none, for a fault.
-pub(super) fn goodbye() -> Message {
+pub(crate) fn goodbye() -> Message {
     Message::Close(Some(CloseFrame {
         code: CloseCode::Normal,
         reason: Default::default(),
@@ -106,17 +106,17 @@ pub(super) fn goodbye() -> Message {
 
 /// The sending side of all channels. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Sender {
+pub(crate) struct Sender {
     frames: mpsc::Sender<Message>,
     base64: bool,
 }
 
 /// The receiving side.
-pub(super) struct Receiver(SplitStream<Socket>);
+pub(crate) struct Receiver(SplitStream<Socket>);
 
 impl Sender {
     /// Sends bytes on a channel. Returns whether the peer is still there.
-    pub(super) async fn send(&self, channel: u8, bytes: &[u8]) -> bool {
+    pub(crate) async fn send(&self, channel: u8, bytes: &[u8]) -> bool {
         let frame = match self.base64 {
             true => Message::text(format!("{channel}{}", STANDARD.encode(bytes))),
             false => {
@@ -130,7 +130,7 @@ impl Sender {
     }
 
     /// Says goodbye.
-    pub(super) async fn close(&self) {
+    pub(crate) async fn close(&self) {
         // A peer that left already needs no goodbye.
         drop(self.frames.send(goodbye()).await);
     }
@@ -142,7 +142,7 @@ impl Sender {
 
 impl Receiver {
     /// The next frame: channel and bytes; `None` when the peer left.
-    pub(super) async fn next(&mut self, sender: &Sender) -> Option<(u8, Bytes)> {
+    pub(crate) async fn next(&mut self, sender: &Sender) -> Option<(u8, Bytes)> {
         loop {
             match self.0.next().await?.ok()? {
                 Message::Binary(bytes) if !bytes.is_empty() => {
@@ -163,7 +163,7 @@ impl Receiver {
 
 impl Accepted {
     /// Completes the upgrade and runs `work` on the socket.
-    pub(super) async fn run<F, T>(upgrade: OnUpgrade, protocol: &str, work: F)
+    pub(crate) async fn run<F, T>(upgrade: OnUpgrade, protocol: &str, work: F)
     where
         F: FnOnce(Sender, Receiver) -> T,
         T: Future<Output = Receiver>,
@@ -193,7 +193,7 @@ impl Accepted {
     }
 
     /// The socket, once the upgrade is complete.
-    pub(super) async fn socket(upgrade: OnUpgrade) -> Option<Socket> {
+    pub(crate) async fn socket(upgrade: OnUpgrade) -> Option<Socket> {
         match upgrade.await {
             Ok(upgraded) => {
                 let upgraded = TokioIo::new(upgraded);
@@ -207,7 +207,7 @@ impl Accepted {
     }
 
     /// The parts: what to answer, the protocol, and what becomes the socket.
-    pub(super) fn into_parts(self) -> (Response<Body>, &'static str, OnUpgrade) {
+    pub(crate) fn into_parts(self) -> (Response<Body>, &'static str, OnUpgrade) {
         (self.response, self.protocol, self.upgrade)
     }
 }

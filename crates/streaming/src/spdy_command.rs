@@ -9,17 +9,17 @@ use spdy::{Stream, StreamWriter};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
 
-use super::spdy::STREAM_TIMEOUT;
+use crate::upgrade::STREAM_TIMEOUT;
 
 /// The longest message about a terminal's size.
 const SIZE_BYTES_MAX: u64 = 4 << 10;
 
 /// The streams of one command, by type.
-pub(super) struct Streams(HashMap<String, Stream>);
+pub(crate) struct Streams(HashMap<String, Stream>);
 
 impl Streams {
     /// Waits for streams of all these types; `None` when the peer does not open them in time.
-    pub(super) async fn gather(incoming: &mut spdy::Incoming, types: &[&str]) -> Option<Streams> {
+    pub(crate) async fn gather(incoming: &mut spdy::Incoming, types: &[&str]) -> Option<Streams> {
         let gathered = async {
             let mut streams = HashMap::new();
             while types.iter().any(|kind| !streams.contains_key(*kind)) {
@@ -40,7 +40,7 @@ impl Streams {
     }
 
     /// Moves bytes until the command ended.
-    pub(super) async fn converse(&mut self, session: ExecSession) -> Result<i32, RuntimeError> {
+    pub(crate) async fn converse(&mut self, session: ExecSession) -> Result<i32, RuntimeError> {
         let ExecSession {
             stdin,
             stdout,
@@ -70,7 +70,7 @@ impl Streams {
     }
 
     /// Says on the error stream how the command ended.
-    pub(super) async fn say(&mut self, verdict: &[u8]) {
+    pub(crate) async fn say(&mut self, verdict: &[u8]) {
         let Some(mut writer) = self.writer("error") else {
             return;
         };

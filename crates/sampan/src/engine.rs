@@ -1,0 +1,97 @@
+//! `sampan engine`: the container engine alone, behind CRI, for a kubelet or crictl of somebody
+//! else.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use base::{Crew, Ipv4Cidr};
+use clap::Args;
+use runtime::Engine;
+
+use crate::crews::Crews;
+use crate::server::engine_config;
+
+/// Flags of `sampan engine`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct EngineArgs {
+    /// Folder that holds everything
+    #[arg(short = 'd', long, default_value = "/var/lib/sampan-engine")]
+    data_dir: PathBuf,
+    /// Unix socket of CRI v1
+    #[arg(long, default_value = "/run/sampan/cri.sock")]
+    cri_socket: PathBuf,
+    /// Where streams of exec, attach and port-forward are served
+    #[arg(long, default_value = "127.0.0.1:0")]
+    stream_address: SocketAddr,
+    /// Addresses of this node's pods
+    #[arg(long)]
+    pod_cidr: Option<Ipv4Cidr>,
+    /// Addresses of all pods
+    #[arg(long)]
+    cluster_cidr: Option<Ipv4Cidr>,
+    /// Bridge that the pods hang on
+    #[arg(long)]
+    bridge: Option<String>,
+}
+
+/// Runs the engine until SIGTERM or SIGINT; containers go on.
+pub(crate) async fn run(args: EngineArgs) -> Result<()> {
+    let crews = Crews::default();
+    crews.stop_on_signals(Duration::ZERO)?;
+    let started = start(&args, &crews.work).await;
+    if started.is_err() {
+        crews.work.stop().raise();
+    }
+    let ended = crews.finished().await;
+    started?;
+    ended?;
+    Ok(())
+}
+
+async fn start(args: &EngineArgs, crew: &Crew) -> Result<()> {
+    let data_dir = std::path::absolute(&args.data_dir)?;
+    std::fs::create_dir_all(&data_dir)
+        .with_context(|| format!("cannot create {}", data_dir.display()))?;
+    network::bring_up_loopback().await.context("loopback")?;
+    let usual = network::Config::new(data_dir.join("network"));
+    let network = network::Config {
+        pod_cidr: args.pod_cidr.unwrap_or(usual.pod_cidr),
+        cluster_cidr: args.cluster_cidr.unwrap_or(usual.cluster_cidr),
+        bridge: args.bridge.clone().unwrap_or(usual.bridge.clone()),
+        ..usual
+    };
+    let pods = network::open(network).await.context("pod network")?;
+    let config = runtime::Config {
+        foreign_cgroup_parents: true,
+        ..engine_config(&data_dir)
+    };
+    let engine = runtime::open(config, pods, crew)
+        .await
+        .context("container engine")?;
+    let config = cri::Config {
+        streaming: args.stream_address,
+        ..cri_config(&args.cri_socket, &data_dir)
+    };
+    serve(engine, config, crew).await
+}
+
+/// The usual arrangement for a socket.
+pub(crate) fn cri_config(socket: &Path, data_dir: &Path) -> cri::Config {
+    cri::Config {
+        socket: socket.to_owned(),
+        streaming: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        state: data_dir.join("engine"),
+    }
+}
+
+/// Serves CRI in front of an engine.
+pub(crate) async fn serve(engine: Arc<Engine>, config: cri::Config, crew: &Crew) -> Result<()> {
+    let parts = cri::Parts {
+        runtime: engine.clone(),
+        images: engine,
+    };
+    cri::serve(parts, config, crew).await.context("CRI")
+}
