@@ -1,28 +1,6 @@
 //! Names of fields that an expression cannot spell, made spellable (`__dot__`, `__namespace__`).
 
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
+use crate::words::is_reserved;
 
 /// The name an expression uses for a field, if there is one.
 pub fn escape(name: &str) -> Option<String> {
@@ -30,7 +8,7 @@ pub fn escape(name: &str) -> Option<String> {
     if !(first.is_ascii_alphabetic() || matches!(first, '_' | '-' | '.' | '/')) {
         return None;
     }
-    if RESERVED.contains(&name) {
+    if is_reserved(name) {
         return Some(format!("__{name}__"));
     }
     let mut escaped = String::with_capacity(name.len());
@@ -55,7 +33,7 @@ pub fn unescape(escaped: &str) -> String {
     let word = escaped
         .strip_prefix("__")
         .and_then(|rest| rest.strip_suffix("__"));
-    if let Some(word) = word.filter(|word| RESERVED.contains(word)) {
+    if let Some(word) = word.filter(|word| is_reserved(word)) {
         return word.to_owned();
     }
     let pieces = [

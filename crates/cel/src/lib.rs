@@ -61,6 +61,7 @@ mod types;
 mod unify;
 mod url;
 mod value;
+mod words;
 
 pub use admission::{AdmissionVariables, admission_env};
 pub use authorizer::{Authorizer, Check, Decision};
@@ -79,3 +80,4 @@ pub use source::{CompileError, CompileErrors};
 pub use types::{Decl, Field, ListType, MapType, ObjectType, Type, UNBOUNDED};
 pub use url::Url;
 pub use value::{JsonList, JsonMap, Key, Made, Text, Value};
+pub use words::is_identifier;

@@ -14,25 +14,6 @@ pub(crate) const MAX_DEPTH: usize = 100;
 /// How long an expression may be, in bytes.
 const MAX_LENGTH: usize = 100_000;
 
-const RESERVED: [&str; 17] = [
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
 const EXPECTED: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
 
 /// Parses an expression; answers its tree and how many nodes it has.
@@ -426,7 +407,7 @@ impl Parser<'_> {
         if &*name == "in" || matches!(&*name, "true" | "false" | "null") {
             return Err(self.unexpected("IDENTIFIER"));
         }
-        if !field && RESERVED.contains(&&*name) {
+        if !field && crate::words::RESERVED.contains(&&*name) {
             return Err((self.at(), format!("reserved identifier: {name}")));
         }
         self.next += 1;

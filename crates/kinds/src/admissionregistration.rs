@@ -1,7 +1,11 @@
 //! The group `admissionregistration.k8s.io`: webhooks and policies.
 
+mod binding;
 mod conditions;
+mod expressions;
+mod matching;
 mod policy;
+mod rule;
 mod target;
 mod webhook;
 
@@ -18,10 +22,10 @@ pub(crate) fn rows() -> Vec<Row> {
     let names = |kind, plural| Names::cluster("admissionregistration.k8s.io", "v1", kind, plural).categories(&["api-extensions"]);
     let rows = [
         Row::new(names("MutatingAdmissionPolicy", "mutatingadmissionpolicies"), "Name, Mutations:integer, ParamKind, Age", policy::Policies { mutating: true, cells: mutating_policy }),
-        Row::new(names("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings"), BINDING, policy::Bindings { mutating: true, cells: binding }),
+        Row::new(names("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings"), BINDING, binding::Bindings { mutating: true, cells: binding }),
         Row::new(names("MutatingWebhookConfiguration", "mutatingwebhookconfigurations"), webhook::COLUMNS, webhook::Webhooks { mutating: true }),
         Row::new(names("ValidatingAdmissionPolicy", "validatingadmissionpolicies"), "Name, Validations:integer, ParamKind, Age", policy::Policies { mutating: false, cells: validating_policy }).status(),
-        Row::new(names("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings"), BINDING, policy::Bindings { mutating: false, cells: binding }),
+        Row::new(names("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings"), BINDING, binding::Bindings { mutating: false, cells: binding }),
         Row::new(names("ValidatingWebhookConfiguration", "validatingwebhookconfigurations"), webhook::COLUMNS, webhook::Webhooks { mutating: false }),
     ];
     let rows = rows.into_iter();

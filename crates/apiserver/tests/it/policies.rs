@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{CONFIG_MAPS, Cluster, config_map};
 
-const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
+pub(crate) const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 
 fn rules(group: &str, resource: &str) -> Value {
@@ -21,7 +21,7 @@ fn deployment(name: &str, replicas: i64) -> Value {
 }
 
 /// Creates a policy and a binding of the same name.
-async fn policy(cluster: &Cluster, kind: &str, name: &str, spec: Value, binding: Value) {
+pub(crate) async fn policy(cluster: &Cluster, kind: &str, name: &str, spec: Value, binding: Value) {
     let policy = json!({"metadata": {"name": name}, "spec": spec});
     cluster
         .post(&format!("{GROUP}/{kind}policies"), policy)
@@ -99,7 +99,7 @@ async fn a_validation_refuses_with_its_message() {
 async fn faults_refuse_unless_ignored() {
     let cluster = Cluster::start().await;
     let mut spec = json!({"matchConstraints": rules("", "configmaps"),
-        "matchConditions": [{"name": "not b", "expression": "object.metadata.name != 'b'"}],
+        "matchConditions": [{"name": "not-b", "expression": "object.metadata.name != 'b'"}],
         "validations": [{"expression": "object.data.missing == 'x'"}]});
     validating(&cluster, "strict", spec.clone()).await;
     let refused = cluster

@@ -7,16 +7,16 @@ use meta::{Faults, naming};
 use serde_json::{Value, json};
 
 use super::conditions::match_conditions;
+use super::rule::validate_rule;
 use super::target::{service, url};
 use crate::row::{Cells, Strategy};
-use crate::spot::{Spot, label_selector, maybe_one_of, unsupported};
+use crate::spot::{Spot, label_selector, maybe_one_of};
 use crate::table::{age, cells, name};
 use crate::tree::Tree;
 
 pub(super) const COLUMNS: &str = "Name, Webhooks:integer, Age";
 /// Versions of AdmissionReview that are spoken, as upstream lists them.
 const REVIEWS: [&str; 2] = ["v1", "v1beta1"];
-const OPERATIONS: [&str; 5] = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
 const TIMEOUT_SECONDS: i64 = 10;
 const TIMEOUT_SECONDS_MAX: i64 = 30;
 
@@ -114,7 +114,6 @@ impl Webhooks {
     fn validate_hook(&self, hook: &Spot<'_>, strict: &Strictness, faults: &mut Faults) {
         validate_name(hook, faults);
         for rule in hook.items("rules") {
-            validate_operations(&rule, faults);
             validate_rule(&rule, faults);
         }
         maybe_one_of(hook, "failurePolicy", &["Fail", "Ignore"], faults);
@@ -191,91 +190,6 @@ fn validate_reviews(hook: &Spot<'_>, known: bool, faults: &mut Faults) {
     if known && !REVIEWS.iter().any(|one| seen.contains(*one)) {
         let detail = format!("must include at least one of {all}");
         faults.invalid(hook.path(FIELD), hook.at(FIELD).clone(), detail);
-    }
-}
-
-fn validate_operations(rule: &Spot<'_>, faults: &mut Faults) {
-    let operations: Vec<Spot<'_>> = rule.items("operations").collect();
-    let path = rule.path("operations");
-    if operations.is_empty() {
-        faults.required(path.clone(), "");
-    }
-    if operations.len() > 1 && operations.iter().any(|one| one.as_str() == Some("*")) {
-        let broken = "if '*' is present, must not specify other operations";
-        faults.invalid(path, rule.at("operations").clone(), broken);
-    }
-    for operation in operations {
-        let word = operation.as_str().unwrap_or("");
-        if !OPERATIONS.contains(&word) {
-            unsupported(faults, operation.path.clone(), word, &OPERATIONS);
-        }
-    }
-}
-
-/// `apiGroups`, `apiVersions`, `resources` and `scope` of a rule.
-fn validate_rule(rule: &Spot<'_>, faults: &mut Faults) {
-    let lists = [("apiGroups", "API groups"), ("apiVersions", "API versions")];
-    for (field, what) in lists {
-        if rule.count(field) == 0 {
-            faults.required(rule.path(field), "");
-        }
-        if rule.count(field) > 1 && rule.texts(field).any(|one| one == "*") {
-            let broken = format!("if '*' is present, must not specify other {what}");
-            faults.invalid(rule.path(field), rule.at(field).clone(), broken);
-        }
-    }
-    for version in rule.items("apiVersions") {
-        if version.as_str() == Some("") {
-            faults.required(version.path.clone(), "");
-        }
-    }
-    validate_resources(rule, faults);
-    maybe_one_of(rule, "scope", &["*", "Cluster", "Namespaced"], faults);
-}
-
-fn validate_resources(rule: &Spot<'_>, faults: &mut Faults) {
-    let resources = rule.path("resources");
-    if rule.count("resources") == 0 {
-        faults.required(resources.clone(), "");
-    }
-    // `x/*` and `*/x` seen so far.
-    let (mut with_all_parts, mut of_all) = (BTreeSet::new(), BTreeSet::new());
-    let (mut everything, mut all_whole, mut some_whole) = (false, false, false);
-    for spot in rule.items("resources") {
-        let text = spot.as_str().unwrap_or("");
-        if text.is_empty() {
-            faults.required(spot.path.clone(), "");
-            continue;
-        }
-        everything |= text == "*/*";
-        all_whole |= text == "*";
-        let Some((resource, part)) = text.split_once('/') else {
-            some_whole = text != "*";
-            continue;
-        };
-        if with_all_parts.contains(resource) {
-            let broken = format!("if '{resource}/*' is present, must not specify {text}");
-            faults.invalid(spot.path.clone(), text, broken);
-        }
-        if of_all.contains(part) {
-            let broken = format!("if '*/{part}' is present, must not specify {text}");
-            faults.invalid(spot.path.clone(), text, broken);
-        }
-        if part == "*" {
-            with_all_parts.insert(resource.to_owned());
-        }
-        if resource == "*" {
-            of_all.insert(part.to_owned());
-        }
-    }
-    let list = rule.at("resources");
-    if everything && rule.count("resources") > 1 {
-        let broken = "if '*/*' is present, must not specify other resources";
-        faults.invalid(resources.clone(), list.clone(), broken);
-    }
-    if all_whole && some_whole {
-        let broken = "if '*' is present, must not specify other resources without subresources";
-        faults.invalid(resources, list.clone(), broken);
     }
 }
 
