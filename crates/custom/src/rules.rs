@@ -109,6 +109,11 @@ impl Rules {
     pub(crate) fn read(schema: &Value) -> Option<Rules> {
         node(schema, true)
     }
+
+    /// The rules of a part of a schema.
+    pub(crate) fn of_part(schema: &Value) -> Option<Rules> {
+        node(schema, false)
+    }
 }
 
 fn node(schema: &Value, is_root: bool) -> Option<Rules> {

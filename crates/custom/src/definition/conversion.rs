@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use meta::{Faults, naming};
 use serde_json::Value;
 
-use super::{list, text};
+use super::{is_true, list, text};
 
 /// Versions of ConversionReview that this server speaks.
 const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
@@ -28,6 +28,9 @@ pub(super) fn validate(definition: &Value, old: Option<&Value>, faults: &mut Fau
     let versions = list(conversion, "/webhook/conversionReviewVersions");
     if strategy == "Webhook" {
         validate_config(config, faults);
+        if old.is_some_and(|old| is_true(old, "Established") && !has_broken_bundle(old)) {
+            validate_bundle(bundle(definition), faults);
+        }
         let known = |list: &[Value]| {
             let mut own = list.iter().filter_map(Value::as_str);
             list.is_empty() || own.any(|own| REVIEW_VERSIONS.contains(&own))
@@ -59,6 +62,34 @@ fn validate_config(config: Option<&Value>, faults: &mut Faults) {
         (Some(url), None) => validate_url(url.as_str().unwrap_or(""), &at, faults),
         (None, Some(service)) => validate_service(service, &format!("{at}.service"), faults),
         _ => faults.required(at, "exactly one of url or service is required"),
+    }
+}
+
+fn bundle(definition: &Value) -> &str {
+    text(definition, "/spec/conversion/webhook/clientConfig/caBundle")
+}
+
+/// Whether a bundle holds no certificate, as far as its form tells.
+fn is_broken(bundle: &str) -> bool {
+    use base64::Engine as _;
+    let decoded = base64::engine::general_purpose::STANDARD.decode(bundle);
+    let text = decoded.ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    !text.is_some_and(|text| {
+        let begins = text.find("-----BEGIN ");
+        begins.is_some_and(|at| text[at..].contains("-----END "))
+    })
+}
+
+fn has_broken_bundle(old: &Value) -> bool {
+    let before = bundle(old);
+    !before.is_empty() && is_broken(before)
+}
+
+/// Once a definition is served, its webhook must not be lost.
+fn validate_bundle(bundle: &str, faults: &mut Faults) {
+    if !bundle.is_empty() && is_broken(bundle) {
+        let rule = "unable to load root certificates: unable to parse bytes as PEM block";
+        faults.invalid(format!("{PATH}.webhookClientConfig.caBundle"), bundle, rule);
     }
 }
 

@@ -3,6 +3,7 @@
 use meta::Faults;
 use serde_json::{Value, json};
 
+use crate::rules::{self, Run};
 use crate::structural::Structural;
 use crate::{check, embedded, prune};
 
@@ -13,19 +14,26 @@ pub(super) fn validate(schema: &Value, path: &str, faults: &mut Faults) {
         let place = Place {
             path: path.to_owned(),
             in_meta: None,
+            raw: schema,
         };
         walk(&root, &place, faults);
     }
 }
 
-struct Place {
+struct Place<'s> {
     path: String,
     /// Inside the metadata of an object: the fields from the object's root on.
     in_meta: Option<Vec<String>>,
+    /// The schema as it is written, with its rules.
+    raw: &'s Value,
 }
 
-impl Place {
-    fn below(&self, step: &str, name: Option<&str>, is_object: bool) -> Place {
+impl<'s> Place<'s> {
+    fn below(&self, step: &str, name: Option<&str>, is_object: bool) -> Place<'s> {
+        let raw = match name {
+            Some(name) => self.raw.get("properties").and_then(|all| all.get(name)),
+            None => self.raw.get("items"),
+        };
         let is_meta = |name: &str| matches!(name, "metadata" | "apiVersion" | "kind");
         let in_meta = match (&self.in_meta, name) {
             (Some(way), Some(name)) if !is_object => {
@@ -37,17 +45,23 @@ impl Place {
         Place {
             path: format!("{}{step}", self.path),
             in_meta,
+            raw: raw.unwrap_or(&Value::Null),
         }
     }
 }
 
-fn walk(schema: &Structural, place: &Place, faults: &mut Faults) {
+fn walk(schema: &Structural, place: &Place<'_>, faults: &mut Faults) {
     if let Some(default) = &schema.default {
         let at = format!("{}.default", place.path);
+        let mut found = Faults::new();
         match &place.in_meta {
-            Some(way) if !schema.embedded => meta_default(schema, default, way, &at, faults),
-            _ => plain_default(schema, default, &at, faults),
+            Some(way) if !schema.embedded => meta_default(schema, default, way, &at, &mut found),
+            _ => plain_default(schema, default, &at, &mut found),
         }
+        if found.is_empty() {
+            ask_rules(place.raw, default, &at, &mut found);
+        }
+        faults.0.extend(found.0);
     }
     // Values of maps may not have defaults that anybody would fill in.
     if let Some(items) = schema.items.as_deref() {
@@ -60,6 +74,26 @@ fn walk(schema: &Structural, place: &Place, faults: &mut Faults) {
             &place.below(&step, Some(name), schema.embedded),
             faults,
         );
+    }
+}
+
+/// A default must satisfy the schema's rules: when it stays as it is, and when it comes anew.
+fn ask_rules(schema: &Value, default: &Value, at: &str, faults: &mut Faults) {
+    let Some(rules) = rules::Rules::of_part(schema) else {
+        return;
+    };
+    let mut found = Faults::new();
+    Run::strictly(&rules, default, Some(default), &mut found);
+    if found.is_empty() {
+        Run::strictly(&rules, default, None, &mut found);
+    }
+    for mut fault in found.0 {
+        fault.field = match fault.field.as_str() {
+            "<nil>" => at.to_owned(),
+            field if field.starts_with('[') => format!("{at}{field}"),
+            field => format!("{at}.{field}"),
+        };
+        faults.0.push(fault);
     }
 }
 

@@ -56,8 +56,8 @@ const REASONS: [&str; 4] = [
 /// Schemas nest no deeper than this.
 const DEPTH_MAX: usize = 100;
 
-/// Faults of the schema of one version.
-pub(super) fn validate(version: &Value, path: &str, faults: &mut Faults) {
+/// Faults of the schema of one version. `is_known`: it has been accepted before.
+pub(super) fn validate(version: &Value, path: &str, is_known: bool, faults: &mut Faults) {
     let Some(schema) = version.pointer("/schema/openAPIV3Schema") else {
         return;
     };
@@ -80,7 +80,7 @@ pub(super) fn validate(version: &Value, path: &str, faults: &mut Faults) {
     };
     node(schema, &path, true, &way, &mut broken);
     if broken.is_empty() {
-        expressions::validate(schema, &path, &mut broken);
+        expressions::validate(schema, &path, is_known, &mut broken);
     }
     faults.0.extend(broken.0);
 }

@@ -33,7 +33,7 @@ pub(super) fn validate(definition: &Value, old: Option<&Value>, faults: &mut Fau
     for (at, version) in all.iter().enumerate() {
         let path = format!("spec.versions[{at}]");
         versions::validate_one(version, &path, faults);
-        validate_parts(version, all, &path, faults);
+        validate_parts(version, all, (&path, old), faults);
     }
     versions::validate(all, faults);
     for field in ["plural", "singular", "kind", "listKind"] {
@@ -45,7 +45,7 @@ pub(super) fn validate(definition: &Value, old: Option<&Value>, faults: &mut Fau
         names::validate(own, "spec.names", faults);
     }
     if let Some(first) = all.first() {
-        validate_shared(first, all, faults);
+        validate_shared(first, all, old, faults);
     }
     conversion::validate(definition, old, faults);
     if let Some(old) = old {
@@ -73,26 +73,46 @@ fn is_shared(all: &[Value], field: &str) -> bool {
 }
 
 /// What one version says for itself.
-fn validate_parts(version: &Value, all: &[Value], path: &str, faults: &mut Faults) {
+fn validate_parts(
+    version: &Value,
+    all: &[Value],
+    (path, old): (&str, Option<&Value>),
+    faults: &mut Faults,
+) {
     for (field, _) in SHARED {
         if version.get(field).is_some() && !is_shared(all, field) {
-            validate_part(version, field, &format!("{path}.{field}"), faults);
+            let path = format!("{path}.{field}");
+            validate_part(version, field, (&path, old), faults);
         }
     }
 }
 
 /// What all versions say.
-fn validate_shared(first: &Value, all: &[Value], faults: &mut Faults) {
+fn validate_shared(first: &Value, all: &[Value], old: Option<&Value>, faults: &mut Faults) {
     for (field, name) in SHARED {
         if first.get(field).is_some() && is_shared(all, field) {
-            validate_part(first, field, &format!("spec.{name}"), faults);
+            validate_part(first, field, (&format!("spec.{name}"), old), faults);
         }
     }
 }
 
-fn validate_part(version: &Value, field: &str, path: &str, faults: &mut Faults) {
+fn validate_part(
+    version: &Value,
+    field: &str,
+    (path, old): (&str, Option<&Value>),
+    faults: &mut Faults,
+) {
     match field {
-        "schema" => schema::validate(version, path, faults),
+        "schema" => {
+            // What its rules may cost was settled when the schema came.
+            let same = |before: &&Value| {
+                before.get("name") == version.get("name")
+                    && before.get("schema") == version.get("schema")
+            };
+            let before = old.map(|old| list(old, "/spec/versions"));
+            let is_known = before.is_some_and(|before| before.iter().any(|one| same(&one)));
+            schema::validate(version, path, is_known, faults);
+        }
         "subresources" => columns::validate_subresources(version, path, faults),
         "additionalPrinterColumns" => columns::validate(version, path, faults),
         _ => validate_selectable(version, path, faults),

@@ -119,6 +119,37 @@ fn defaults_must_validate_and_be_pruned() {
 }
 
 #[test]
+fn defaults_must_satisfy_rules() {
+    let at = format!("{ROOT}.properties[spec].properties[a].default");
+    let with = |rule: Value, default: i64| {
+        spec(
+            json!({"type": "object", "properties": {"a": {"type": "integer", "default": default,
+            "x-kubernetes-validations": [rule]}}}),
+        )
+    };
+    let small = json!({"rule": "self < 5", "message": "too big"});
+    check(with(small.clone(), 4), &[]);
+    check(
+        with(small, 5),
+        &[&format!("{at}: Invalid value: 5: too big")],
+    );
+    // A rule about changes is asked as if the default had always been there, and as if it came.
+    let grows = json!({"rule": "self > oldSelf", "message": "must grow"});
+    check(
+        with(grows, 1),
+        &[&format!("{at}: Invalid value: 1: must grow")],
+    );
+    let comes = json!({"rule": "oldSelf.hasValue()", "optionalOldSelf": true, "message": "new"});
+    check(with(comes, 1), &[&format!("{at}: Invalid value: 1: new")]);
+    let below = spec(
+        json!({"type": "object", "properties": {"a": {"type": "object",
+        "default": {"b": "x"}, "properties": {"b": {"type": "string", "maxLength": 9,
+        "x-kubernetes-validations": [{"rule": "self == 'y'", "message": "not y"}]}}}}}),
+    );
+    check(below, &[&format!("{at}.b: Invalid value: \"x\": not y")]);
+}
+
+#[test]
 fn names_versions_and_columns_have_rules() {
     let mut object = definition(json!({"type": "object"}));
     object["metadata"]["name"] = "x".into();
@@ -217,4 +248,57 @@ fn expressions_must_compile_and_be_cheap() {
     assert!(found[0].ends_with(&format!(
         "oldSelf cannot be used on the uncorrelatable portion of the schema within {ROOT}.properties[spec]"
     )), "{found:?}");
+}
+
+#[test]
+fn a_known_schema_keeps_its_dear_rules() {
+    let rule = json!([{"rule": "self.all(a, self.all(b, a == b))"}]);
+    let old = definition(spec(json!({"type": "array", "items": {"type": "string"},
+        "x-kubernetes-validations": rule})));
+    let refused = faults(&old);
+    assert!(
+        refused[0].contains("estimated rule cost exceeds budget"),
+        "{refused:?}"
+    );
+    let update = |new: &Value| {
+        let mut faults = Faults::new();
+        DefinitionStrategy.validate_update(new, &old, &mut faults);
+        let all: Vec<String> = faults.0.iter().map(ToString::to_string).collect();
+        all.iter()
+            .filter(|one| one.contains("estimated rule cost exceeds"))
+            .count()
+    };
+    assert_eq!(update(&old), 0);
+    let mut new = old.clone();
+    new["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["maxItems"] =
+        1_000_000.into();
+    assert_eq!(update(&new), 1);
+}
+
+#[test]
+fn a_served_definition_keeps_a_bundle_that_can_be_read() {
+    let with = |bundle: &str| {
+        let mut object = definition(json!({"type": "object"}));
+        object["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {
+            "conversionReviewVersions": ["v1"],
+            "clientConfig": {"url": "https://a.b/c", "caBundle": bundle}}});
+        object["status"]["conditions"] = json!([{"type": "Established", "status": "True"}]);
+        object
+    };
+    // A certificate's frame, and text that is none.
+    let (sound, broken) = ("LS0tLS1CRUdJTiBYLS0tLS0KLS0tLS1FTkQgWC0tLS0tCg==", "bm8=");
+    assert!(faults(&with(broken)).is_empty());
+    let told = |new: &Value, old: &Value| {
+        let mut faults = Faults::new();
+        DefinitionStrategy.validate_update(new, old, &mut faults);
+        faults.0.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&with(broken), &with(broken)), [""; 0]);
+    assert_eq!(
+        told(&with(broken), &with(sound)),
+        [
+            "spec.conversion.webhookClientConfig.caBundle: Invalid value: \"bm8=\": unable to load \
+          root certificates: unable to parse bytes as PEM block"
+        ]
+    );
 }

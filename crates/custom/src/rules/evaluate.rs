@@ -64,6 +64,21 @@ impl<'a> Run<'a> {
         run.node(rules, object, old, before, &Path::Root);
     }
 
+    /// The same, but what does not hold is never excused because it did not hold before.
+    pub(crate) fn strictly(
+        rules: &Rules,
+        object: &Value,
+        old: Option<&Value>,
+        faults: &'a mut Faults,
+    ) {
+        let mut run = Run {
+            faults,
+            budget: Budget::new(),
+            ended: false,
+        };
+        run.node(rules, object, old, Before::Nothing, &Path::Root);
+    }
+
     fn node(
         &mut self,
         rules: &Rules,
