@@ -206,7 +206,16 @@ impl Checker<'_> {
 
     fn call(&mut self, expr: &Expr, call: &Call) -> Type {
         for arg in &call.args {
-            self.expr(arg);
+            match &arg.kind {
+                // What is formatted need not be of one type.
+                Kind::List(elements) if &*call.function == "format" => {
+                    for element in elements {
+                        self.item(&element.value, element.optional);
+                    }
+                    self.out.types[arg.id] = Type::list(Type::Dyn);
+                }
+                _ => drop(self.expr(arg)),
+            }
         }
         let Some(target) = &call.target else {
             return match functions::find(&call.function) {

@@ -244,8 +244,8 @@ fn unescape(text: &str, bytes: bool) -> Option<Vec<u8>> {
         rest = &rest[escape.len_utf8()..];
         let (radix, digits) = match escape {
             'x' | 'X' => (16, 2),
-            'u' if !bytes => (16, 4),
-            'U' if !bytes => (16, 8),
+            'u' => (16, 4),
+            'U' => (16, 8),
             '0'..='3' => {
                 rest = &text[text.len() - rest.len() - 1..];
                 (8, 3)
@@ -257,7 +257,8 @@ fn unescape(text: &str, bytes: bool) -> Option<Vec<u8>> {
         };
         let number = u32::from_str_radix(rest.get(..digits)?, radix).ok()?;
         rest = &rest[digits..];
-        if bytes {
+        // A character stands for its bytes, a number for one.
+        if bytes && !matches!(escape, 'u' | 'U') {
             out.push(u8::try_from(number).ok()?);
         } else {
             out.extend_from_slice(char::from_u32(number)?.encode_utf8(&mut [0; 4]).as_bytes());

@@ -4,6 +4,9 @@ use crate::ast::{Call, Expr, Kind, Literal};
 use crate::functions::regexp;
 use crate::source::{CompileError, CompileErrors};
 
+/// Seconds of the years 1 to 9999.
+const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+
 /// Checks regular expressions, durations and timestamps that are written out.
 pub(crate) fn check(source: &str, expr: &Expr) -> Result<(), CompileErrors> {
     let mut errors = Vec::new();
@@ -27,8 +30,12 @@ pub(crate) fn check(source: &str, expr: &Expr) -> Result<(), CompileErrors> {
 /// The argument that cannot be right, and the function it is given to.
 fn wrong(call: &Call) -> Option<(&Expr, &str)> {
     let arg = call.args.last()?;
-    let Kind::Literal(Literal::String(text)) = &arg.kind else {
-        return None;
+    let text = match &arg.kind {
+        Kind::Literal(Literal::String(text)) => text,
+        Kind::Literal(Literal::Int(second)) if &*call.function == "timestamp" => {
+            return (!SECONDS.contains(second)).then_some((arg, "timestamp"));
+        }
+        _ => return None,
     };
     let right = match &*call.function {
         "matches" => regexp::compile(text).is_ok(),

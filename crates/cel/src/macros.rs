@@ -42,6 +42,7 @@ pub(crate) fn member(
         ("bind", 3) if matches!(&target.kind, Kind::Ident(name) if &**name == "cel") => {
             return bind(parser, at, args).map(Outcome::Expanded);
         }
+        ("sortBy", 2) => return sort_by(parser, at, target, args).map(Outcome::Expanded),
         ("optMap" | "optFlatMap", 2) => {
             return optional(parser, at, target, function == "optMap", args).map(Outcome::Expanded);
         }
@@ -259,6 +260,37 @@ impl Make<'_, '_> {
         };
         self.parser.node(self.at, Kind::Fold(Box::new(fold)))
     }
+}
+
+/// `list.sortBy(name, key)`: the list, evaluated once, is sorted by a list of keys.
+fn sort_by(
+    parser: &mut Parser<'_>,
+    at: usize,
+    target: Expr,
+    args: Vec<Expr>,
+) -> Result<Expr, Fault> {
+    if matches!(
+        target.kind,
+        Kind::Literal(_) | Kind::Map(_) | Kind::Struct(_)
+    ) {
+        let message = "sortBy can only be applied to a list, identifier, comprehension, call or \
+                       select expression";
+        return Err((target.at, message.to_owned()));
+    }
+    // A name that no expression can spell.
+    let hidden: Arc<str> = "@__sortBy_input__".into();
+    let ident = |parser: &mut Parser<'_>| parser.node(at, Kind::Ident(hidden.clone()));
+    let (sorted, mapped) = (ident(parser), ident(parser));
+    let mut args = args.into_iter();
+    let name = Make { parser, at }.variable(args.next())?;
+    let keys = Make { parser, at }.loops(mapped, "map", name, None, args.collect())?;
+    let call = crate::ast::Call {
+        target: Some(sorted),
+        function: "@sortByAssociatedKeys".into(),
+        args: vec![keys],
+    };
+    let call = parser.node(at, Kind::Call(Box::new(call)));
+    Ok(Make { parser, at }.let_in(hidden, target, call))
 }
 
 /// `optional.optMap(name, expression)` and `optFlatMap`.

@@ -176,13 +176,15 @@ fn object(schema: &Json, root: bool, path: &str) -> Option<Decl> {
         if required.contains(&name.as_str()) && property.get("default").is_none() {
             min_bytes += name.len() as u64 + decl.min_bytes + 4;
         }
-        fields.insert(
-            escaped,
-            Field {
-                json: name.clone(),
-                decl,
-            },
-        );
+        let field = Field {
+            json: name.clone(),
+            decl,
+        };
+        // A reserved word can be spelled as it is, too.
+        if crate::words::is_reserved(name) {
+            fields.insert(name.clone(), field.clone());
+        }
+        fields.insert(escaped, field);
     }
     if root {
         complete_root(&mut fields, path);

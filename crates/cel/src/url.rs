@@ -20,6 +20,7 @@ impl Url {
         if text.bytes().any(|c| c < b' ' || c == 0x7f) {
             return Err("net/url: invalid control character in URL".to_owned());
         }
+        let (text, _fragment) = text.split_once('#').unwrap_or((text, ""));
         let (scheme, rest) = scheme(text)?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         if !rest.starts_with('/') {

@@ -126,8 +126,10 @@ impl<'a> JsonMap<'a> {
                 .map(|value| Value::typed(value, &ty.value)),
             Shape::Fields(ty) => {
                 let field = ty.fields.get(name)?;
-                self.map
-                    .get(&field.json)
+                // A field that is null is as good as absent.
+                let value = self.map.get(&field.json);
+                value
+                    .filter(|value| !value.is_null())
                     .map(|value| Value::typed(value, &field.decl))
             }
         }

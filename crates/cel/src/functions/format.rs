@@ -129,7 +129,7 @@ fn infinite(number: f64) -> String {
     .to_owned()
 }
 
-/// `1.052033\u{202f}\u{d7}\u{202f}10\u{2070}\u{b3}`: the exponent as a power of ten.
+/// `1.052033\u{d7}10\u{2070}\u{b3}`: the exponent as a power of ten.
 fn scientific(number: f64, precision: usize) -> String {
     const RAISED: [char; 10] = [
         '\u{2070}', '\u{b9}', '\u{b2}', '\u{b3}', '\u{2074}', '\u{2075}', '\u{2076}', '\u{2077}',
@@ -145,7 +145,7 @@ fn scientific(number: f64, precision: usize) -> String {
         .bytes()
         .filter_map(|digit| RAISED.get(usize::from(digit - b'0')))
         .collect();
-    format!("{digits}\u{202f}\u{d7}\u{202f}10{sign}{raised}")
+    format!("{digits}\u{d7}10{sign}{raised}")
 }
 
 /// What `%s` makes of a value.

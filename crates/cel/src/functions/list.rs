@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use super::operator::add;
 use super::{Outcome, Spec, compare, equal, fault, no_overload};
+use crate::types::Type;
 use crate::value::Value;
 
 /// How many numbers `lists.range` may make: what one evaluation may cost.
@@ -146,7 +147,7 @@ fn sum<'a>(args: &[Value<'a>]) -> Outcome<'a> {
     };
     let mut items = items.into_iter();
     let Some(mut total) = items.next() else {
-        return Ok(Value::Int(0));
+        return Ok(zero(list));
     };
     if !matches!(
         total,
@@ -158,6 +159,19 @@ fn sum<'a>(args: &[Value<'a>]) -> Outcome<'a> {
         total = add(&[total, item])?;
     }
     Ok(total)
+}
+
+/// What nothing amounts to.
+fn zero<'a>(list: &Value<'_>) -> Value<'a> {
+    let elem = match list {
+        Value::JsonList(list) => list.ty.as_ref().map(|ty| &ty.elem.ty),
+        _ => None,
+    };
+    match elem {
+        Some(Type::Duration) => Value::Duration(jiff::SignedDuration::ZERO),
+        Some(Type::Double) => Value::Double(0.0),
+        _ => Value::Int(0),
+    }
 }
 
 fn extreme<'a>(args: &[Value<'a>], wanted: Ordering, name: &str) -> Outcome<'a> {

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use super::{Outcome, Spec, fault, lazy, no_overload};
 use crate::value::Value;
 
+/// The beginning of year 1, which Go takes for no time at all.
+const FIRST_SECOND: i64 = -62_135_596_800;
+
 pub(super) const TABLE: &[Spec] = &[
     Spec {
         name: "optional.of",
@@ -79,7 +82,8 @@ fn of_non_zero<'a>(args: &[Value<'a>]) -> Outcome<'a> {
         Value::Uint(value) => *value == 0,
         Value::Double(value) => *value == 0.0,
         Value::Duration(span) => span.is_zero(),
-        Value::Timestamp(_) | Value::Type(_) | Value::Opaque(_) | Value::Optional(_) => false,
+        Value::Timestamp(at) => at.as_second() == FIRST_SECOND && at.subsec_nanosecond() == 0,
+        Value::Type(_) | Value::Opaque(_) | Value::Optional(_) => false,
         Value::Object(made) => made.fields.is_empty(),
         Value::JsonMap(map) => map.map.is_empty(),
         other => other.size() == Some(0),
