@@ -4,11 +4,10 @@
 //! 1. [`Chain::awaited`] (optional): waits shortly for what is about to appear;
 //! 2. [`Chain::mutate`] with the object as sent (not for deletions and connections), then
 //!    defaults and validation;
+//!    Policies and webhooks, which may have to wait, stand between the two halves of the plugins;
 //! 3. [`Chain::validate`] with the final object, its name generated; for a `Connect`, `None`;
 //! 4. the store; then [`Chain::settled`], exactly once for each `validate` that said yes: also
 //!    for each attempt of a retry, and for dry runs (not stored).
-
-use std::sync::Arc;
 
 use meta::{Object, Status};
 use serde_json::Value;
@@ -16,15 +15,14 @@ use serde_json::Value;
 use crate::measure::{Clock, Step, Times};
 use crate::plugin::{Awaited, Lookup, Plugin, Request};
 use crate::pod_security::PodSecurity;
-use crate::policy::{MutatingAdmissionPolicy, Policies, ValidatingAdmissionPolicy};
 use crate::settings::{ConfigError, Settings};
 use crate::{
     always, always_pull_images, anti_affinity, certificates, claim_resize, declared_features,
     default_class, default_toleration_seconds, deny_external_ips, event_rate_limit,
-    extended_resource_toleration, limit_ranger, namespace_exists, namespace_lifecycle,
-    node_restriction, owner_references, pod_node_selector, pod_resize, pod_toleration_restriction,
-    pod_topology_labels, priority, quota, runtime_class, service_account, storage_protection,
-    taint_nodes,
+    extended_resource_toleration, limit_ranger, namespace_auto_provision, namespace_exists,
+    namespace_lifecycle, node_restriction, owner_references, pod_node_selector, pod_resize,
+    pod_toleration_restriction, pod_topology_labels, priority, quota, runtime_class,
+    service_account, storage_protection, taint_nodes,
 };
 
 /// The first of the plugins that upstream asks behind the admission webhooks.
@@ -45,6 +43,9 @@ type Make = fn(&Value) -> Result<Box<dyn Plugin>, ConfigError>;
 /// All plugins in upstream's order, with whether they are on by default.
 const PLUGINS: &[(&str, bool, Make)] = &[
     ("AlwaysAdmit", false, |_| made(always::AlwaysAdmit)),
+    ("NamespaceAutoProvision", false, |_| {
+        made(namespace_auto_provision::NamespaceAutoProvision)
+    }),
     ("NamespaceLifecycle", true, |_| {
         made(namespace_lifecycle::NamespaceLifecycle)
     }),
@@ -185,22 +186,6 @@ impl Chain {
         }
     }
 
-    /// The chain with policies, where upstream has them: before the webhooks.
-    pub fn with_policies(mut self, policies: &Arc<Policies>, settings: &Settings) -> Chain {
-        let wanted: [Box<dyn Plugin>; 2] = [
-            Box::new(MutatingAdmissionPolicy(Arc::clone(policies))),
-            Box::new(ValidatingAdmissionPolicy(Arc::clone(policies))),
-        ];
-        for plugin in wanted {
-            if !settings.disable.iter().any(|name| name == plugin.name()) {
-                self.plugins.insert(self.before_webhooks, plugin);
-                self.times.push(Times::default());
-                self.before_webhooks += 1;
-            }
-        }
-        self
-    }
-
     /// The names of the plugins, in order.
     pub fn names(&self) -> Vec<&'static str> {
         self.plugins.iter().map(|plugin| plugin.name()).collect()
@@ -226,20 +211,12 @@ impl Chain {
         object: &mut Object,
         lookup: &dyn Lookup,
     ) -> Result<(), Status> {
-        let mut again = false;
         let mut clock = Clock::start();
         for (plugin, times) in self.plugins.iter().zip(&self.times) {
-            let before = plugin.may_reinvoke().then(|| object.clone());
             let asked = plugin.mutate(request, object, lookup);
             let what = (plugin.name(), Step::Admit, request.operation);
             times.tell(what, asked.is_err(), &mut clock);
             asked?;
-            again |= before.is_some_and(|before| before != *object);
-        }
-        if again {
-            for plugin in &self.plugins {
-                plugin.mutate_again(request, object, lookup)?;
-            }
         }
         Ok(())
     }
@@ -251,13 +228,13 @@ impl Chain {
         object: Option<&Object>,
         lookup: &dyn Lookup,
     ) -> Result<(), Status> {
-        self.validate_before_webhooks(request, object, lookup)?;
+        self.validate_before_policies(request, object, lookup)?;
         self.validate_behind_webhooks(request, object, lookup)
     }
 
-    /// The first half of [`Chain::validate`]. When a webhook refuses after it, the caller says
-    /// so by [`Chain::refused_by_webhook`].
-    pub fn validate_before_webhooks(
+    /// The first half of [`Chain::validate`]. When a policy or webhook refuses after it, the
+    /// caller says so by [`Chain::refused_between`].
+    pub fn validate_before_policies(
         &self,
         request: &Request<'_>,
         object: Option<&Object>,
@@ -301,8 +278,8 @@ impl Chain {
         Ok(())
     }
 
-    /// Tells the plugins before the webhooks that a webhook has refused.
-    pub fn refused_by_webhook(&self, request: &Request<'_>, object: Option<&Object>) {
+    /// Tells the plugins before policies and webhooks that one of these has refused.
+    pub fn refused_between(&self, request: &Request<'_>, object: Option<&Object>) {
         for plugin in self.plugins.iter().take(self.before_webhooks) {
             plugin.settled(request, object, false);
         }
@@ -318,6 +295,8 @@ impl Chain {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use parking_lot::Mutex;
     use serde_json::json;
 
@@ -366,9 +345,7 @@ mod tests {
     #[test]
     fn the_order_is_upstreams() {
         assert_eq!(
-            chain()
-                .with_policies(&Policies::new(Arc::default()), &Settings::default())
-                .names(),
+            chain().names(),
             [
                 "NamespaceLifecycle",
                 "LimitRanger",
@@ -389,8 +366,6 @@ mod tests {
                 "PodTopologyLabels",
                 "NodeDeclaredFeatureValidator",
                 "PodResizeValidator",
-                "MutatingAdmissionPolicy",
-                "ValidatingAdmissionPolicy",
                 "ResourceQuota",
             ]
         );

@@ -20,6 +20,7 @@ mod event_rate_limit;
 mod extended_resource_toleration;
 mod limit_ranger;
 mod measure;
+mod namespace_auto_provision;
 mod namespace_exists;
 mod namespace_lifecycle;
 mod node_restriction;
@@ -34,6 +35,7 @@ pub mod policy;
 mod priority;
 pub mod quota;
 pub mod resources;
+mod rounds;
 mod runtime_class;
 mod service_account;
 mod settings;
@@ -43,8 +45,9 @@ mod tree;
 
 pub use chain::{Chain, chain, chain_with};
 pub use plugin::{Awaited, Lookup, Notes, Operation, Plugin, Request};
-pub use policy::{Policies, Rights};
+pub use policy::{Later, Policies, Rights, Subject, Views};
 pub use priority::system_priority_classes;
+pub use rounds::Rounds;
 pub use settings::{ConfigError, Settings};
 
 #[cfg(test)]

@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 use auth::Identity;
 use meta::{Names, Object, Status};
-use schema::TypeRef;
-use serde_json::Value;
 
 /// The kind of write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,16 +40,6 @@ pub trait Notes: Send + Sync {
 
     /// Adds to the audit record of the request, where one is kept.
     fn annotate(&self, _key: &str, _value: &str) {}
-
-    /// The options of the write, such as `CreateOptions`.
-    fn options(&self, _operation: Operation, _dry_run: bool) -> Value {
-        Value::Null
-    }
-
-    /// The version that the client speaks.
-    fn version(&self) -> Option<&str> {
-        None
-    }
 
     /// What webhooks say about rights, where such webhooks decide.
     fn answers(&self) -> Option<Arc<auth::Answers>> {
@@ -105,6 +93,8 @@ pub struct Awaited {
     pub resource: &'static str,
     pub namespace: String,
     pub name: String,
+    /// Nobody will make it: the API server is to.
+    pub create: bool,
 }
 
 /// Objects as the API server's caches know them; never waits. It must know what its own clients
@@ -123,14 +113,6 @@ pub trait Lookup: Send + Sync {
     /// The names of a kind, if it is served in that version.
     fn kind(&self, _group: &str, _version: &str, _kind: &str) -> Option<Names> {
         None
-    }
-    /// The shape of a kind's objects.
-    fn shape(&self, _names: &Names) -> Option<TypeRef> {
-        None
-    }
-    /// The versions in which a resource is served.
-    fn versions(&self, names: &Names) -> Vec<String> {
-        vec![names.version.clone()]
     }
 }
 
@@ -158,21 +140,6 @@ pub trait Plugin: Send + Sync + 'static {
         _lookup: &dyn Lookup,
     ) -> Result<(), Status> {
         Ok(())
-    }
-
-    /// Whether what this plugin changes may matter to those before it; they are then asked again.
-    fn may_reinvoke(&self) -> bool {
-        false
-    }
-
-    /// The second [`Plugin::mutate`] of one write, after another plugin changed the object.
-    fn mutate_again(
-        &self,
-        request: &Request<'_>,
-        object: &mut Object,
-        lookup: &dyn Lookup,
-    ) -> Result<(), Status> {
-        self.mutate(request, object, lookup)
     }
 
     /// May refuse the write. `object` is `None` for deletions.

@@ -24,15 +24,15 @@ impl Plugin for PodTopologyLabels {
         object: &mut Object,
         lookup: &dyn Lookup,
     ) -> Result<(), Status> {
-        // A binding is an update of the pod here.
-        let placed = match request.subresource {
-            "" => request.operation == Operation::Create,
-            subresource => subresource == "binding",
-        };
-        if !placed || !request.resource_is("pods") {
+        if request.operation != Operation::Create || !request.resource_is("pods") {
             return Ok(());
         }
-        let node = text(spec(object), "nodeName");
+        let node = match request.subresource {
+            "" => text(spec(object), "nodeName"),
+            // The labels of a binding become the pod's.
+            "binding" => object.text("/target/name"),
+            _ => return Ok(()),
+        };
         let Some(node) = Some(node).filter(|node| !node.is_empty()) else {
             return Ok(());
         };
@@ -66,9 +66,8 @@ mod tests {
             "nodes",
             json!({"metadata": {"name": "n1", "labels": labels}}),
         );
-        let mut pod =
-            object(json!({"metadata": {"labels": {"a": "b"}}, "spec": {"nodeName": "n1"}}));
-        let asked = request(Operation::Update, "pods/binding", "web");
+        let mut pod = object(json!({"metadata": {"labels": {"a": "b"}}, "target": {"name": "n1"}}));
+        let asked = request(Operation::Create, "pods/binding", "web");
         let done = PodTopologyLabels.mutate(&asked.borrow(), &mut pod, &world);
         assert!(done.is_ok());
         assert_eq!(

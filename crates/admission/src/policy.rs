@@ -9,8 +9,10 @@ mod matching;
 mod mutating;
 mod params;
 mod scene;
+mod subject;
 pub mod typing;
 mod validating;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,10 +20,17 @@ use std::sync::Arc;
 use auth::Authorizer;
 use meta::{Object, Status};
 use parking_lot::{Mutex, RwLock};
+use serde_json::Value;
 
-use crate::plugin::{Lookup, Plugin, Request};
+use crate::rounds::Rounds;
+use crate::settings::Settings;
 use compile::{Binding, Policy};
 pub use scene::Rights;
+pub use subject::{Later, Subject, Views};
+
+/// Upstream's names of the two plugins that policies are.
+const MUTATING: &str = "MutatingAdmissionPolicy";
+const VALIDATING: &str = "ValidatingAdmissionPolicy";
 
 /// The resources that [`Policies::set`] and [`Policies::remove`] must be told about.
 pub const WATCHES: [&str; 4] = [
@@ -34,6 +43,8 @@ pub const WATCHES: [&str; 4] = [
 /// All policies and bindings, compiled.
 pub struct Policies {
     authorizer: Arc<Authorizer>,
+    /// Whether an operator wants mutating and validating policies.
+    wanted: [bool; 2],
     known: Mutex<Known>,
     validating: RwLock<Arc<[Hook]>>,
     mutating: RwLock<Arc<[Hook]>>,
@@ -54,9 +65,10 @@ struct Hook {
 
 impl Policies {
     /// No policies yet. `authorizer` answers for the variable of that name.
-    pub fn new(authorizer: Arc<Authorizer>) -> Arc<Policies> {
+    pub fn new(authorizer: Arc<Authorizer>, settings: &Settings) -> Arc<Policies> {
         Arc::new(Policies {
             authorizer,
+            wanted: [MUTATING, VALIDATING].map(|name| !settings.disables(name)),
             known: Mutex::default(),
             validating: RwLock::new(Arc::new([])),
             mutating: RwLock::new(Arc::new([])),
@@ -126,86 +138,74 @@ impl Policies {
             });
             hooks.filter(|hook| !hook.bindings.is_empty()).collect()
         };
-        *self.validating.write() = hooks(WATCHES[0], WATCHES[1]);
-        *self.mutating.write() = hooks(WATCHES[2], WATCHES[3]);
+        let [mutates, validates] = self.wanted;
+        if validates {
+            *self.validating.write() = hooks(WATCHES[0], WATCHES[1]);
+        }
+        if mutates {
+            *self.mutating.write() = hooks(WATCHES[2], WATCHES[3]);
+        }
+    }
+
+    fn rights(&self, subject: &Subject<'_>) -> Arc<Rights> {
+        Rights::new(&self.authorizer, subject)
+    }
+
+    /// Whether there is any mutating policy.
+    pub fn may_mutate(&self) -> bool {
+        !self.mutating.read().is_empty()
+    }
+
+    /// Whether there is any validating policy.
+    pub fn may_refuse(&self) -> bool {
+        !self.validating.read().is_empty()
+    }
+
+    /// Lets all mutating policies change an object, as it is kept. Whether any has, and the
+    /// object. `again`: this is the second pass.
+    pub async fn mutate(
+        &self,
+        subject: &Subject<'_>,
+        object: Value,
+        old: Option<&Value>,
+        rounds: &mut Rounds,
+        again: bool,
+    ) -> Result<(bool, Value), Status> {
+        let hooks = Arc::clone(&self.mutating.read());
+        if hooks.is_empty() || is_exempt(subject) {
+            return Ok((false, object));
+        }
+        if again {
+            rounds.begin_again(&object);
+        }
+        let mut change = mutating::Change::new(self, subject, old, rounds, again);
+        let object = change.run(&hooks, object).await?;
+        let changed = change.changed;
+        rounds.end(&object);
+        Ok((changed, object))
+    }
+
+    /// Lets all validating policies judge a new and an old object, as they are kept.
+    pub async fn validate(
+        &self,
+        subject: &Subject<'_>,
+        object: Option<&Value>,
+        old: Option<&Value>,
+    ) -> Result<(), Status> {
+        let hooks = Arc::clone(&self.validating.read());
+        match hooks.is_empty() || is_exempt(subject) {
+            true => Ok(()),
+            false => validating::judge(self, &hooks, subject, (object, old)).await,
+        }
     }
 }
 
 /// Policies judge neither themselves nor questions about rights: nobody could mend them.
-fn is_exempt(request: &Request<'_>) -> bool {
-    let names = request.names;
+fn is_exempt(subject: &Subject<'_>) -> bool {
+    let names = subject.names;
     match names.group.as_str() {
         "authentication.k8s.io" | "authorization.k8s.io" => true,
         "admissionregistration.k8s.io" => names.plural.contains("admissionpolic"),
         _ => false,
-    }
-}
-
-/// The plugin that lets policies refuse writes.
-pub struct ValidatingAdmissionPolicy(pub Arc<Policies>);
-
-impl Plugin for ValidatingAdmissionPolicy {
-    fn name(&self) -> &'static str {
-        "ValidatingAdmissionPolicy"
-    }
-
-    fn validate(
-        &self,
-        request: &Request<'_>,
-        object: Option<&Object>,
-        lookup: &dyn Lookup,
-    ) -> Result<(), Status> {
-        let hooks = Arc::clone(&self.0.validating.read());
-        match hooks.is_empty() || is_exempt(request) {
-            true => Ok(()),
-            false => validating::judge(&self.0, &hooks, request, object, lookup),
-        }
-    }
-}
-
-/// The plugin that lets policies change objects.
-pub struct MutatingAdmissionPolicy(pub Arc<Policies>);
-
-impl MutatingAdmissionPolicy {
-    fn change(
-        &self,
-        request: &Request<'_>,
-        object: &mut Object,
-        lookup: &dyn Lookup,
-        again: bool,
-    ) -> Result<(), Status> {
-        let hooks = Arc::clone(&self.0.mutating.read());
-        match hooks.is_empty() || is_exempt(request) {
-            true => Ok(()),
-            false => mutating::change(&self.0, &hooks, request, object, lookup, again),
-        }
-    }
-}
-
-impl Plugin for MutatingAdmissionPolicy {
-    fn name(&self) -> &'static str {
-        "MutatingAdmissionPolicy"
-    }
-
-    fn may_reinvoke(&self) -> bool {
-        !self.0.mutating.read().is_empty()
-    }
-
-    fn mutate(
-        &self,
-        request: &Request<'_>,
-        object: &mut Object,
-        lookup: &dyn Lookup,
-    ) -> Result<(), Status> {
-        self.change(request, object, lookup, false)
-    }
-
-    fn mutate_again(
-        &self,
-        request: &Request<'_>,
-        object: &mut Object,
-        lookup: &dyn Lookup,
-    ) -> Result<(), Status> {
-        self.change(request, object, lookup, true)
     }
 }

@@ -43,6 +43,7 @@ impl Plugin for ServiceAccount {
             resource: "serviceaccounts",
             namespace: request.namespace.into(),
             name: name.into(),
+            create: false,
         })
     }
 

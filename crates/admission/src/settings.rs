@@ -74,6 +74,11 @@ impl Settings {
         Ok(())
     }
 
+    /// Whether a plugin that is on by default shall not run.
+    pub fn disables(&self, plugin: &str) -> bool {
+        self.disable.iter().any(|name| name == plugin)
+    }
+
     /// What a plugin was told; null for nothing.
     pub(crate) fn of(&self, plugin: &str) -> &Value {
         self.plugins.get(plugin).unwrap_or(&Value::Null)

@@ -17,9 +17,7 @@ use http::HeaderMap;
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use parking_lot::Mutex;
 
-use admission::Operation;
 use auth::{Answers, Authorizer, Identity};
-use serde_json::{Value, json};
 
 pub(crate) use accept::Accept;
 pub(crate) use info::RequestInfo;
@@ -177,29 +175,5 @@ impl admission::Notes for Call {
 
     fn answers(&self) -> Option<Arc<Answers>> {
         self.answers.clone()
-    }
-
-    fn options(&self, operation: Operation, dry_run: bool) -> Value {
-        let kind = match (operation, self.info.verb) {
-            (Operation::Create | Operation::Update, "patch") => "PatchOptions",
-            (Operation::Create, _) => "CreateOptions",
-            (Operation::Update, _) => "UpdateOptions",
-            (Operation::Delete, _) => "DeleteOptions",
-            (Operation::Connect, _) => return Value::Null,
-        };
-        let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
-        if dry_run {
-            options["dryRun"] = json!(["All"]);
-        }
-        for field in ["propagationPolicy", "fieldManager", "fieldValidation"] {
-            if let Some(value) = self.query.get(field) {
-                options[field] = value.into();
-            }
-        }
-        options
-    }
-
-    fn version(&self) -> Option<&str> {
-        Some(self.info.version.as_str()).filter(|version| !version.is_empty())
     }
 }

@@ -24,6 +24,7 @@ mod measure;
 mod metrics;
 mod openapi;
 mod pages;
+mod policy_rights;
 mod policy_status;
 mod pretty;
 mod process;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use auth::token::{Found, TokenLookup};
 use auth::{Answers, Attributes, Authorizer, Decision, Identity};
 use meta::{Names, Object};
-use schema::TypeRef;
 
 use crate::cache::{Entry, Observer};
 use crate::registry::Registry;
@@ -78,20 +77,6 @@ impl admission::Lookup for Lookup {
         let mut kept = resources.filter(|own| own.cache.is_some());
         let found = kept.find(|own| own.row.names.kind == kind)?;
         Some(found.row.names.clone())
-    }
-
-    fn shape(&self, names: &Names) -> Option<TypeRef> {
-        let now = self.registry.now();
-        let resource = now.find(&names.group, &names.version, &names.plural)?;
-        resource.ty.clone()
-    }
-
-    fn versions(&self, names: &Names) -> Vec<String> {
-        let now = self.registry.now();
-        let own = now.all().map(|own| &own.row.names);
-        own.filter(|own| own.group == names.group && own.plural == names.plural)
-            .map(|own| own.version.clone())
-            .collect()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use admission::Operation;
 use auth::token::Bearer;
 use auth::{Attributes, Decision, Identity};
 use client::Body;
@@ -15,7 +16,8 @@ use crate::chain::Call;
 use crate::registry::Resource;
 use crate::respond::{self, Answer};
 use crate::server::{ApiServer, Core};
-use crate::verbs::write::{metadata, place, text};
+use crate::verbs::write::{Write, metadata, place, text};
+use crate::webhooks;
 
 /// Answers a question.
 pub(crate) async fn answer(
@@ -27,6 +29,14 @@ pub(crate) async fn answer(
     let bytes = body::read(body).await?;
     let mut review = body::object(call, resource, &bytes)?;
     let names = &resource.row.names;
+    let write = Write::of(core, call, resource)?;
+    let kind = (
+        names.group.as_str(),
+        names.version.as_str(),
+        names.kind.as_str(),
+    );
+    let name = text(&review, "/metadata/name").to_owned();
+    review = webhooks::ask_about(&write, Operation::Create, &name, kind, review).await?;
     let status = match names.kind.as_str() {
         "TokenReview" => token(core, &review).await?,
         "SelfSubjectReview" => {

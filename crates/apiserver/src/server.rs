@@ -41,6 +41,7 @@ pub(crate) struct Core {
     pub(crate) signer: Arc<TokenSigner>,
     pub(crate) lookup: Lookup,
     pub(crate) admission: admission::Chain,
+    pub(crate) policies: Arc<admission::Policies>,
     /// The clients of all webhooks of this server.
     pub(crate) webhooks: Arc<webhook::Webhooks>,
     pub(crate) hooks: crate::webhooks::Hooks,

@@ -74,8 +74,8 @@ pub async fn build(
         .map_err(|error| BuildError::ServiceRange(error.0))?;
     let services = Arc::new(crate::webhooks::Services::default());
     let webhooks = Arc::new(webhook::Webhooks::new(Arc::clone(&services) as _));
-    let hooks = crate::webhooks::Hooks::new(&webhooks);
-    let policies = admission::Policies::new(Arc::clone(&authorizer));
+    let hooks = crate::webhooks::Hooks::new(&webhooks, &config.admission);
+    let policies = admission::Policies::new(Arc::clone(&authorizer), &config.admission);
     let observing = |group_resource: &str| {
         let observer = observer(group_resource, &authorizer, &allocations);
         let observer = observer.or_else(|| hooks.observer(group_resource));
@@ -108,9 +108,8 @@ pub async fn build(
         authenticator,
         authorizer,
         signer,
-        admission: admission::chain_with(&config.admission)
-            .map_err(BuildError::Admission)?
-            .with_policies(&policies, &config.admission),
+        admission: admission::chain_with(&config.admission).map_err(BuildError::Admission)?,
+        policies,
         webhooks,
         hooks,
         allocations,

@@ -15,6 +15,7 @@ pub(super) type Compiled = Result<Program, String>;
 pub(super) struct Policy {
     pub(super) name: String,
     pub(super) constraints: Match,
+    /// Each with its text.
     pub(super) conditions: Vec<(String, Compiled)>,
     /// Each under its full name (`variables.x`), in order.
     pub(super) variables: Vec<(String, Compiled)>,
@@ -28,7 +29,7 @@ pub(super) struct Policy {
 pub(super) enum Rules {
     Validate {
         validations: Vec<Validation>,
-        annotations: Vec<(String, Compiled)>,
+        annotations: Vec<Annotation>,
     },
     Mutate {
         mutations: Vec<Mutation>,
@@ -44,6 +45,13 @@ pub(super) struct Validation {
     pub(super) message: String,
     pub(super) message_expression: Option<Compiled>,
     pub(super) reason: String,
+}
+
+/// One audit annotation of a validating policy.
+pub(super) struct Annotation {
+    pub(super) key: String,
+    pub(super) source: String,
+    pub(super) program: Compiled,
 }
 
 /// One change of a mutating policy.
@@ -90,6 +98,8 @@ pub(super) fn list<'v>(value: &'v Value, field: &str) -> impl Iterator<Item = &'
 /// The variables' environment and programs.
 struct Compiler {
     env: Env,
+    /// Of messages, which ask nobody for rights.
+    messages: Env,
     conditions: Env,
     variables: Vec<(String, Compiled)>,
 }
@@ -97,38 +107,42 @@ struct Compiler {
 impl Compiler {
     fn new(spec: &Value, patches: bool) -> Compiler {
         let params = spec.get("paramKind").is_some_and(|kind| !kind.is_null());
-        let mut variables = AdmissionVariables {
-            params,
-            authorizer: true,
-            patches: false,
+        let env = |authorizer: bool, patches: bool| {
+            admission_env(AdmissionVariables {
+                params,
+                authorizer,
+                patches,
+            })
         };
-        let conditions = admission_env(variables);
-        variables.patches = patches;
-        let mut env =
-            admission_env(variables).declare("variables", Type::object("kubernetes.variables", []));
+        let composed =
+            |env: Env| env.declare("variables", Type::object("kubernetes.variables", []));
+        let mut own = composed(env(true, false));
+        let mut rules = composed(env(true, patches));
+        let mut messages = composed(env(false, false));
         let mut compiled = Vec::new();
         for variable in list(spec, "variables") {
             let name = format!("variables.{}", text(variable, "name"));
-            let program = env.compile_to(text(variable, "expression"), &[]);
+            let program = own.compile_to(text(variable, "expression"), &[]);
             let ty = program
                 .as_ref()
                 .map_or(Type::Dyn, |program| program.result_type().clone());
-            env = env.declare(name.clone(), ty);
+            let declare = |env: Env| env.declare(name.clone(), ty.clone());
+            (own, rules, messages) = (declare(own), declare(rules), declare(messages));
             compiled.push((name, program));
         }
         Compiler {
-            env,
-            conditions,
+            env: rules,
+            messages,
+            conditions: env(true, false),
             variables: compiled,
         }
     }
 
     fn conditions(&self, spec: &Value) -> Vec<(String, Compiled)> {
         let one = |condition: &Value| {
-            let program = self
-                .conditions
-                .compile_to(text(condition, "expression"), &[Type::Bool]);
-            (text(condition, "name").to_owned(), program)
+            let source = text(condition, "expression").trim();
+            let program = self.conditions.compile_to(source, &[Type::Bool]);
+            (source.to_owned(), program)
         };
         list(spec, "matchConditions").map(one).collect()
     }
@@ -139,7 +153,7 @@ impl Policy {
     pub(super) fn validating(object: &Object) -> Arc<Policy> {
         let spec = object.0.get("spec").unwrap_or(&Value::Null);
         let compiler = Compiler::new(spec, false);
-        let message = |text: &str| compiler.env.compile_to(text, &[Type::String]);
+        let message = |text: &str| compiler.messages.compile_to(text, &[Type::String]);
         let validation = |validation: &Value| Validation {
             expression: text(validation, "expression").trim().to_owned(),
             program: compiler
@@ -152,11 +166,12 @@ impl Policy {
             reason: text(validation, "reason").to_owned(),
         };
         let annotation = |annotation: &Value| {
-            let program = text(annotation, "valueExpression");
-            let program = compiler
-                .env
-                .compile_to(program, &[Type::String, Type::Null]);
-            (text(annotation, "key").to_owned(), program)
+            let source = text(annotation, "valueExpression").trim();
+            Annotation {
+                key: text(annotation, "key").to_owned(),
+                source: source.to_owned(),
+                program: compiler.env.compile_to(source, &[Type::String, Type::Null]),
+            }
         };
         let rules = Rules::Validate {
             validations: list(spec, "validations").map(validation).collect(),
@@ -173,7 +188,7 @@ impl Policy {
             let expression = |field: &str| {
                 mutation
                     .get(field)
-                    .map_or("", |part| text(part, "expression"))
+                    .map_or("", |part| text(part, "expression").trim())
                     .to_owned()
             };
             match text(mutation, "patchType") {

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use cel::{Budget, EvalError, Value};
-use meta::Object;
+use meta::{Names, Object, Status};
 
+use super::Hook;
 use super::compile::{Binding, Compiled, Policy};
+use super::matching::{Meanings, Objects};
 use super::params::{self, Param};
 use super::scene::Scene;
-use super::{Hook, Policies};
-use crate::plugin::{Lookup, Request};
+use super::subject::Subject;
 
 /// What match conditions may cost: a quarter of what all else may.
 const CONDITIONS_BUDGET: u64 = 2_500_000;
@@ -18,8 +19,8 @@ const CONDITIONS_BUDGET: u64 = 2_500_000;
 pub(super) struct Invocation<'h> {
     pub(super) policy: &'h Policy,
     pub(super) binding: &'h Binding,
-    /// The version in which the policy means the write.
-    pub(super) version: String,
+    /// The resource as which the policy means the write.
+    pub(super) names: Arc<Names>,
     pub(super) param: Param,
 }
 
@@ -33,11 +34,11 @@ pub(super) struct Unready<'h> {
 /// All policies to evaluate for a write, each in the order of upstream.
 pub(super) fn invocations<'h>(
     hooks: &'h [Hook],
-    request: &Request<'_>,
-    object: Option<&Object>,
-    lookup: &dyn Lookup,
+    subject: &Subject<'_>,
+    objects: Objects<'_>,
 ) -> Vec<Result<Invocation<'h>, Unready<'h>>> {
     let mut all = Vec::new();
+    let mut meanings = Meanings::new(subject);
     for hook in hooks {
         let policy = &*hook.policy;
         let unready = |binding: Option<&'h Binding>, error: String| {
@@ -52,8 +53,8 @@ pub(super) fn invocations<'h>(
                 message: format!("failed to configure {part}: {error}"),
             })
         };
-        let version = match policy.constraints.concerns(request, object, lookup) {
-            Ok(Some(version)) => version,
+        let names = match policy.constraints.concerns(&mut meanings, objects) {
+            Ok(Some(names)) => names,
             Ok(None) => continue,
             Err(error) => {
                 all.push(unready(None, error));
@@ -63,13 +64,13 @@ pub(super) fn invocations<'h>(
         for binding in &hook.bindings {
             let concerned = match &binding.resources {
                 Some(resources) => resources
-                    .concerns(request, object, lookup)
+                    .concerns(&mut meanings, objects)
                     .map(|found| found.is_some()),
                 None => Ok(true),
             };
             let params = match concerned {
                 Ok(false) => continue,
-                Ok(true) => params::collect(policy, binding, request, lookup),
+                Ok(true) => params::collect(policy, binding, subject),
                 Err(error) => Err(error),
             };
             match params {
@@ -77,7 +78,7 @@ pub(super) fn invocations<'h>(
                     Ok(Invocation {
                         policy,
                         binding,
-                        version: version.clone(),
+                        names: Arc::clone(&names),
                         param,
                     })
                 })),
@@ -92,11 +93,15 @@ pub(super) fn invocations<'h>(
 pub(super) fn conditions(policy: &Policy, scene: &Scene<'_>) -> Result<bool, String> {
     let mut budget = Budget::of(CONDITIONS_BUDGET);
     let mut errors = Vec::new();
-    for (_, program) in &policy.conditions {
-        match run(program, scene, &mut budget) {
+    for (source, program) in &policy.conditions {
+        match run(source, program, scene, &mut budget) {
             Ok(value) if value.as_bool() == Some(false) => return Ok(false),
             Ok(_) => {}
-            Err(error) => errors.push(error),
+            Err(Failure::Rule(error)) => errors.push(error),
+            Err(Failure::Budget(error)) => {
+                errors = vec![error];
+                break;
+            }
         }
     }
     match (errors.is_empty(), policy.fails) {
@@ -107,48 +112,49 @@ pub(super) fn conditions(policy: &Policy, scene: &Scene<'_>) -> Result<bool, Str
     }
 }
 
-/// Evaluates; the error without the expression's text.
-pub(super) fn run<'a>(
-    program: &Compiled,
-    scene: &Scene<'a>,
-    budget: &mut Budget,
-) -> Result<Value<'a>, String> {
-    match program {
-        Ok(program) => program
-            .evaluate(scene, budget)
-            .map_err(|error| error.to_string()),
-        Err(error) => Err(format!("compilation error: {error}")),
-    }
-}
-
 /// Evaluates an expression; the error names it as upstream does.
-pub(super) fn run_named<'a>(
+pub(super) fn run<'a>(
     source: &str,
     program: &Compiled,
     scene: &Scene<'a>,
     budget: &mut Budget,
-) -> Result<Value<'a>, String> {
-    match program {
-        Ok(program) => program
-            .evaluate(scene, budget)
-            .map_err(|error| match error {
-                EvalError::Budget => error.to_string(),
-                error => format!("expression '{source}' resulted in error: {error}"),
-            }),
-        Err(error) => Err(format!("compilation error: {error}")),
+) -> Result<Value<'a>, Failure> {
+    let program = program
+        .as_ref()
+        .map_err(|error| Failure::Rule(format!("compilation error: {error}")))?;
+    program
+        .evaluate(scene, budget)
+        .map_err(|error| match error {
+            EvalError::Budget => Failure::Budget(error.to_string()),
+            error => Failure::Rule(format!("expression '{source}' resulted in error: {error}")),
+        })
+}
+
+/// Why an expression has no value.
+pub(super) enum Failure {
+    /// It is this expression's own fault.
+    Rule(String),
+    /// Nothing more can be evaluated.
+    Budget(String),
+}
+
+impl Failure {
+    pub(super) fn text(self) -> String {
+        match self {
+            Failure::Rule(text) | Failure::Budget(text) => text,
+        }
     }
 }
 
-/// The namespace of a write, as expressions see it.
-pub(super) fn namespace_of(request: &Request<'_>, lookup: &dyn Lookup) -> Option<Arc<Object>> {
-    let inside = !request.namespace.is_empty() && !request.resource_is("namespaces");
-    inside
-        .then(|| lookup.get("namespaces", "", request.namespace))
-        .flatten()
-}
-
-impl Policies {
-    pub(super) fn rights(&self, request: &Request<'_>) -> Arc<super::scene::Rights> {
-        super::scene::Rights::new(&self.authorizer, request)
+/// The namespace of a write, as rules see it.
+pub(super) fn namespace_of(subject: &Subject<'_>) -> Result<Option<Arc<Object>>, Status> {
+    if subject.namespace.is_empty() || subject.is_namespaces() {
+        return Ok(None);
     }
+    let namespace = subject.lookup.get("namespaces", "", subject.namespace);
+    let missing = || {
+        let names = Names::cluster("", "v1", "Namespace", "namespaces");
+        Status::not_found(&names, subject.namespace)
+    };
+    namespace.ok_or_else(missing).map(Some)
 }

@@ -1,10 +1,39 @@
 //! Which writes a policy or a binding is about.
 
+use std::sync::Arc;
+
 use meta::{LabelSelector, Names, Object};
 use serde_json::Value;
 
 use super::compile::{list, text};
-use crate::plugin::{Lookup, Operation, Request};
+use super::subject::Subject;
+use crate::plugin::Operation;
+
+/// The new and the old object, as they are kept.
+pub(super) type Objects<'o> = (Option<&'o Value>, Option<&'o Value>);
+
+/// The resources as which a write may be meant.
+pub(super) struct Meanings<'s> {
+    subject: &'s Subject<'s>,
+    own: Arc<Names>,
+    others: Option<Vec<Arc<Names>>>,
+}
+
+impl<'s> Meanings<'s> {
+    pub(super) fn new(subject: &'s Subject<'s>) -> Meanings<'s> {
+        Meanings {
+            subject,
+            own: Arc::new(subject.names.clone()),
+            others: None,
+        }
+    }
+
+    fn others(&mut self) -> &[Arc<Names>] {
+        let views = self.subject.views;
+        let others = || views.equivalents().into_iter().map(Arc::new).collect();
+        self.others.get_or_insert_with(others)
+    }
+}
 
 /// `matchConstraints` of a policy, `matchResources` of a binding.
 pub(super) struct Match {
@@ -43,26 +72,24 @@ impl Rule {
         }
     }
 
-    /// Whether the rule is about a write of the resource in this version.
-    fn takes(&self, request: &Request<'_>, version: &str) -> bool {
+    /// Whether the rule is about a write that is meant as one of this resource.
+    fn takes(&self, subject: &Subject<'_>, names: &Names) -> bool {
         let has = |words: &[String], word: &str| words.iter().any(|own| own == "*" || own == word);
-        let names = request.names;
-        let namespaces = names.group.is_empty() && names.plural == "namespaces";
-        let namespaced = !request.namespace.is_empty() && !namespaces;
+        let namespaced = !subject.namespace.is_empty() && !subject.is_namespaces();
         let in_scope = match self.scope.as_str() {
             "Namespaced" => namespaced,
             "Cluster" => !namespaced,
             _ => true,
         };
         in_scope
-            && has(&self.operations, word(request.operation))
+            && has(&self.operations, word(subject.operation))
             && has(&self.groups, &names.group)
-            && has(&self.versions, version)
-            && (self.names.is_empty() || self.names.iter().any(|own| own == request.name))
+            && has(&self.versions, &names.version)
+            && (self.names.is_empty() || self.names.iter().any(|own| own == subject.name))
             && self.resources.iter().any(|own| {
                 let (resource, part) = own.split_once('/').unwrap_or((own, ""));
                 (resource == "*" || resource == names.plural)
-                    && (part == request.subresource || part == "*" && own.contains('/'))
+                    && (part == "*" || part == subject.subresource)
             })
     }
 }
@@ -94,96 +121,85 @@ impl Match {
         }
     }
 
-    /// The version in which the write is meant; `None`: it is not. A match without rules is about
-    /// all that its selectors choose.
+    /// The resource as which the write is meant; `None`: it is not. A match without rules is
+    /// about all that its selectors choose. What is not meant is never told of a broken selector.
     pub(super) fn concerns(
         &self,
-        request: &Request<'_>,
-        object: Option<&Object>,
-        lookup: &dyn Lookup,
-    ) -> Result<Option<String>, String> {
-        let names = request.names;
-        let asked = request.notes.version().unwrap_or(&names.version);
-        let by_rules = |rules: &[Rule]| {
-            if rules.iter().any(|rule| rule.takes(request, asked)) {
-                return Some(asked.to_owned());
-            }
-            let versions = if self.equivalent {
-                lookup.versions(names)
-            } else {
-                Vec::new()
-            };
-            versions
-                .into_iter()
-                .find(|version| rules.iter().any(|rule| rule.takes(request, version)))
+        meanings: &mut Meanings<'_>,
+        objects: Objects<'_>,
+    ) -> Result<Option<Arc<Names>>, String> {
+        let names = match self.include.is_empty() {
+            true => Some(Arc::clone(&meanings.own)),
+            false => self.by_rules(&self.include, meanings),
         };
-        let version = match self.include.is_empty() {
-            true => Some(asked.to_owned()),
-            false => by_rules(&self.include),
-        };
-        let Some(version) = version else {
+        let Some(names) = names else {
             return Ok(None);
         };
-        if by_rules(&self.exclude).is_some()
-            || !self.in_namespaces(request, object, lookup)?
-            || !self.has_labels(request, object)?
-        {
+        if self.by_rules(&self.exclude, meanings).is_some() {
             return Ok(None);
         }
-        Ok(Some(version))
+        let (in_namespaces, has_labels) = (
+            self.in_namespaces(meanings.subject, objects),
+            self.has_labels(objects),
+        );
+        match (in_namespaces, has_labels) {
+            (Ok(false), _) | (_, Ok(false)) => Ok(None),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+            _ => Ok(Some(names)),
+        }
+    }
+
+    fn by_rules(&self, rules: &[Rule], meanings: &mut Meanings<'_>) -> Option<Arc<Names>> {
+        let subject = meanings.subject;
+        if rules.iter().any(|rule| rule.takes(subject, subject.names)) {
+            return Some(Arc::clone(&meanings.own));
+        }
+        if !self.equivalent || rules.is_empty() {
+            return None;
+        }
+        let others = meanings.others();
+        // Earlier rules first.
+        let found = rules.iter().find_map(|rule| {
+            let mut others = others.iter();
+            others.find(|names| rule.takes(subject, names))
+        });
+        found.cloned()
     }
 
     fn in_namespaces(
         &self,
-        request: &Request<'_>,
-        object: Option<&Object>,
-        lookup: &dyn Lookup,
+        subject: &Subject<'_>,
+        (object, _): Objects<'_>,
     ) -> Result<bool, String> {
         let selector = self.namespaces.as_ref().map_err(String::clone)?;
-        if selector.is_empty() {
-            return Ok(true);
-        }
-        let is_namespace = request.resource_is("namespaces");
-        if !is_namespace && request.namespace.is_empty() {
+        if selector.is_empty() || subject.namespace.is_empty() {
             // Cluster-wide objects are in no namespace that could be left out.
             return Ok(true);
         }
-        let is_write = matches!(request.operation, Operation::Create | Operation::Update);
-        if let Some(object) =
-            object.filter(|_| is_namespace && is_write && request.subresource.is_empty())
-        {
-            return Ok(selector.matches(|key| object.label(key)));
+        let is_write = matches!(subject.operation, Operation::Create | Operation::Update);
+        let whole = subject.is_namespaces() && is_write && subject.subresource.is_empty();
+        if let Some(object) = object.filter(|_| whole) {
+            return Ok(has(selector, object));
         }
-        let name = if is_namespace {
-            request.name
-        } else {
-            request.namespace
-        };
-        let namespace = lookup.get("namespaces", "", name);
+        let name = subject.namespace;
+        let namespace = subject.lookup.get("namespaces", "", name);
         let namespace = namespace.ok_or_else(|| format!("namespaces \"{name}\" not found"))?;
-        Ok(selector.matches(|key| namespace.label(key)))
+        Ok(has(selector, &namespace.0))
     }
 
-    fn has_labels(&self, request: &Request<'_>, object: Option<&Object>) -> Result<bool, String> {
+    fn has_labels(&self, (object, old): Objects<'_>) -> Result<bool, String> {
         let selector = self.objects.as_ref().map_err(String::clone)?;
-        let fits = |object: Option<&Object>| {
-            object.is_some_and(|object| selector.matches(|key| object.label(key)))
-        };
-        Ok(selector.is_empty() || fits(object) || fits(request.old))
+        let fits = |object: Option<&Value>| object.is_some_and(|object| has(selector, object));
+        Ok(selector.is_empty() || fits(object) || fits(old))
     }
+}
+
+fn has(selector: &LabelSelector, object: &Value) -> bool {
+    let labels = object.pointer("/metadata/labels");
+    selector.matches(|key| labels?.get(key)?.as_str())
 }
 
 /// Whether a selector chooses an object.
 pub(super) fn selects(selector: &LabelSelector, object: &Object) -> bool {
     selector.matches(|key| object.label(key))
-}
-
-/// The kind of a write in one version, as requests show it.
-pub(super) fn kind_of(names: &Names, version: &str) -> Value {
-    serde_json::json!({"group": names.group, "version": version, "kind": names.kind})
-}
-
-/// The resource of a write in one version.
-pub(super) fn resource_of(names: &Names, version: &str) -> Value {
-    serde_json::json!({"group": names.group, "version": version, "resource": names.plural})
 }

@@ -5,108 +5,199 @@ use std::sync::Arc;
 
 use cel::{Budget, Value};
 use meta::status::Cause;
-use meta::{Object, Reason, Status};
-use schema::{ListKind, MapKind, Shape};
+use meta::{Names, Object, Reason, Status};
+use schema::{ListKind, MapKind, Shape, TypeRef};
 use serde_json::{Value as Json, json};
 
 use super::compile::{Binding, Compiled, Mutation, Policy, Rules};
-use super::evaluate::{conditions, invocations, namespace_of, run_named};
-use super::scene::{Rights, Scene, request_json};
+use super::evaluate::{Failure, Invocation, conditions, invocations, namespace_of, run};
+use super::scene::{Rights, Scene};
+use super::subject::Subject;
+use super::versions::show;
 use super::{Hook, Policies};
-use crate::plugin::{Lookup, Operation, Request};
+use crate::rounds::Rounds;
 
-/// Lets all policies change the object, one after the other.
-pub(super) fn change(
-    policies: &Policies,
-    hooks: &[Hook],
-    request: &Request<'_>,
-    object: &mut Object,
-    lookup: &dyn Lookup,
+/// One pass of all policies over one object.
+pub(super) struct Change<'c> {
+    policies: &'c Policies,
+    subject: &'c Subject<'c>,
+    old: Option<&'c Json>,
+    rounds: &'c mut Rounds,
     again: bool,
-) -> Result<(), Status> {
-    if !matches!(request.operation, Operation::Create | Operation::Update) {
-        return Ok(());
+    /// Whether any policy has been heard out.
+    pub(super) changed: bool,
+}
+
+impl<'c> Change<'c> {
+    pub(super) fn new(
+        policies: &'c Policies,
+        subject: &'c Subject<'c>,
+        old: Option<&'c Json>,
+        rounds: &'c mut Rounds,
+        again: bool,
+    ) -> Change<'c> {
+        Change {
+            policies,
+            subject,
+            old,
+            rounds,
+            again,
+            changed: false,
+        }
     }
-    let found = invocations(hooks, request, Some(object), lookup);
-    let mut refused = Refused(Vec::new());
-    let rights = policies.rights(request);
-    let namespace = namespace_of(request, lookup);
-    for invocation in found {
-        let invocation = match invocation {
-            Ok(invocation) => invocation,
-            Err(unready) => {
-                refused.add(unready.policy, unready.binding, &unready.message, false);
-                continue;
+
+    /// Lets all policies change the object, one after the other.
+    pub(super) async fn run(&mut self, hooks: &[Hook], mut object: Json) -> Result<Json, Status> {
+        let found = invocations(hooks, self.subject, (Some(&object), self.old));
+        if found.is_empty() {
+            return Ok(object);
+        }
+        let mut refused = Refused(Vec::new());
+        let rights = self.policies.rights(self.subject);
+        let namespace = namespace_of(self.subject)?;
+        for invocation in found {
+            match invocation {
+                Ok(invocation) => {
+                    let space = namespace.as_deref();
+                    object = self
+                        .invoke(&invocation, object, space, &rights, &mut refused)
+                        .await?;
+                }
+                Err(unready) => {
+                    refused.add(unready.policy, unready.binding, &unready.message, false);
+                }
+            }
+        }
+        if self.changed {
+            self.rounds.require();
+        }
+        refused.status(self.subject, &object)?;
+        Ok(object)
+    }
+
+    /// Lets one policy change the object.
+    async fn invoke(
+        &mut self,
+        invocation: &Invocation<'_>,
+        mut object: Json,
+        namespace: Option<&Object>,
+        rights: &Arc<Rights>,
+        refused: &mut Refused,
+    ) -> Result<Json, Status> {
+        let (policy, binding) = (invocation.policy, invocation.binding);
+        let (subject, names) = (self.subject, &*invocation.names);
+        let Rules::Mutate { mutations, again } = &policy.rules else {
+            return Ok(object);
+        };
+        let old = match show(subject, names, self.old).await {
+            Ok(old) => old,
+            Err(status) => {
+                let text = format!("failed to configure policy: {}", status.message);
+                refused.add(policy, None, &text, false);
+                return Ok(object);
             }
         };
-        let Rules::Mutate {
-            mutations,
-            again: reinvoked,
-        } = &invocation.policy.rules
-        else {
-            continue;
-        };
-        if again && !reinvoked {
-            continue;
-        }
-        let json = request_json(request, &invocation.version);
-        let (policy, binding) = (invocation.policy, invocation.binding);
+        let request = subject.request(names);
         let stage = Stage {
             policy,
-            old: request.old,
-            request: &json,
-            namespace: namespace.as_deref(),
-            param: invocation.param.as_deref(),
-            rights: &rights,
+            old: old.as_deref(),
+            request: &request,
+            namespace: namespace.map(|namespace| &namespace.0),
+            param: invocation.param.as_deref().map(|param| &param.0),
+            rights,
         };
-        match conditions(policy, &stage.scene(object)) {
-            Ok(true) => {}
-            Ok(false) => continue,
-            Err(error) => {
-                refused.add(policy, Some(binding), &error, true);
-                continue;
+        {
+            let shown = subject.views.shown(names, &object).await?;
+            match conditions(policy, &stage.scene(&shown, None)) {
+                Ok(true) => {}
+                Ok(false) => return Ok(object),
+                Err(error) => {
+                    refused.add(policy, Some(binding), &error, true);
+                    return Ok(object);
+                }
             }
         }
+        let key = key_of(invocation);
+        if self.again && !self.rounds.is_due(&key) {
+            return Ok(object);
+        }
+        let shape = subject.views.shape(names);
+        let shape = shape.ok_or_else(|| unknown(subject, names))?;
         for mutation in mutations {
-            let changed = {
-                let scene = stage.scene(object);
-                match mutation {
-                    Mutation::Apply(source, program) => {
-                        apply(source, program, &scene, request, object, lookup)
-                    }
-                    Mutation::JsonPatch(source, program) => patch(source, program, &scene, object),
-                }
-            };
+            let shown = subject.views.shown(names, &object).await?;
+            let changed = stage.apply(mutation, &shown, &shape, subject.subresource);
             match changed {
-                Ok(changed) => object.0 = changed,
+                Ok(changed) => {
+                    let changed = subject.views.kept(names, changed, &object).await?;
+                    if changed != object {
+                        self.rounds.require();
+                    }
+                    self.changed = true;
+                    object = changed;
+                }
                 Err(error) => refused.add(policy, Some(binding), &error, true),
             }
         }
+        if *again {
+            self.rounds.called(key);
+        }
+        Ok(object)
     }
-    refused.status(request, object)
+}
+
+/// What one evaluation of a policy is known by.
+fn key_of(invocation: &Invocation<'_>) -> String {
+    let param = invocation.param.as_deref();
+    let param = param.map(|param| format!("{}/{}", param.namespace(), param.name()));
+    let (policy, binding) = (&invocation.policy.name, &invocation.binding.name);
+    format!("{policy}/{binding}/{}", param.unwrap_or_default())
+}
+
+fn unknown(subject: &Subject<'_>, names: &Names) -> Status {
+    let [group, version, kind] = subject.views.kind(names);
+    let group = match group.as_str() {
+        "" => String::from("/"),
+        group => format!("{group}/"),
+    };
+    let text = format!(
+        "Resource kind {group}{version}, Kind={kind} not found. There can be a delay between when \
+         CustomResourceDefinitions are created and when they are available."
+    );
+    Status::new(Reason::ServiceUnavailable, text)
 }
 
 /// What one policy sees, but for the object that it changes.
 struct Stage<'s> {
     policy: &'s Policy,
-    old: Option<&'s Object>,
+    old: Option<&'s Json>,
     request: &'s Json,
-    namespace: Option<&'s Object>,
-    param: Option<&'s Object>,
+    namespace: Option<&'s Json>,
+    param: Option<&'s Json>,
     rights: &'s Arc<Rights>,
 }
 
 impl Stage<'_> {
-    fn scene<'o>(&'o self, object: &'o Object) -> Scene<'o> {
+    fn scene<'o>(&'o self, object: &'o Json, namespace: Option<&'o Json>) -> Scene<'o> {
         let objects = (Some(object), self.old);
-        Scene::new(
-            self.policy,
-            objects,
-            self.request,
-            self.namespace,
-            self.param,
-            self.rights,
-        )
+        let scene = Scene::new(self.policy, objects, self.request, self.param, self.rights);
+        scene.with_namespace(namespace)
+    }
+
+    fn apply(
+        &self,
+        mutation: &Mutation,
+        object: &Json,
+        shape: &TypeRef,
+        subresource: &str,
+    ) -> Result<Json, String> {
+        let scene = self.scene(object, self.namespace);
+        match mutation {
+            Mutation::Apply(source, program) => {
+                let applied = configuration(source, program, &scene)?;
+                merge(applied, object, shape, subresource)
+            }
+            Mutation::JsonPatch(source, program) => patch(source, program, &scene, object),
+        }
     }
 }
 
@@ -129,11 +220,11 @@ impl Refused {
         }
     }
 
-    fn status(self, request: &Request<'_>, object: &Object) -> Result<(), Status> {
+    fn status(self, subject: &Subject<'_>, object: &Json) -> Result<(), Status> {
         let Some((message, invalid)) = self.0.first() else {
             return Ok(());
         };
-        let mut status = request.refused(Some(object), "");
+        let mut status = subject.refused(Some(object), "");
         status.message.clone_from(message);
         if *invalid {
             // Upstream changes the reason and leaves the code.
@@ -149,25 +240,26 @@ impl Refused {
     }
 }
 
-/// Merges the object that the expression makes, as server-side apply would, but owned by nobody.
-fn apply(
-    source: &str,
-    program: &Compiled,
-    scene: &Scene<'_>,
-    request: &Request<'_>,
-    object: &Object,
-    lookup: &dyn Lookup,
-) -> Result<Json, String> {
-    let value = run_named(source, program, scene, &mut Budget::new())?;
+/// The object that the expression makes.
+fn configuration(source: &str, program: &Compiled, scene: &Scene<'_>) -> Result<Json, String> {
+    let value = run(source, program, scene, &mut Budget::new()).map_err(Failure::text)?;
     if !matches!(value, Value::Object(_)) {
         return Err("unsupported return type from ApplyConfiguration expression".into());
     }
     check_names(&value, "Object").map_err(|error| format!("type mismatch: {error}"))?;
-    let mut applied = value.to_json().ok_or("invalid return type: not JSON")?;
-    let shape = lookup.shape(request.names);
-    let shape = shape.ok_or_else(|| format!("Resource kind {} not found", request.names.kind))?;
+    let made = value.to_json();
+    made.ok_or_else(|| "invalid return type: not JSON".into())
+}
+
+/// Merges a configuration as server-side apply would, but owned by nobody.
+fn merge(
+    mut applied: Json,
+    object: &Json,
+    shape: &TypeRef,
+    subresource: &str,
+) -> Result<Json, String> {
     for field in ["apiVersion", "kind"] {
-        applied[field] = object.0.get(field).cloned().unwrap_or_default();
+        applied[field] = object.get(field).cloned().unwrap_or_default();
     }
     let mut atomics = Vec::new();
     find_atomics(
@@ -182,17 +274,17 @@ fn apply(
             "error applying patch: invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {atomics}"
         ));
     }
-    let mut live = object.0.clone();
+    let mut live = object.clone();
     let managed = live
         .get_mut("metadata")
         .and_then(Json::as_object_mut)
         .and_then(|own| own.remove("managedFields"));
-    let version = object.api_version().to_owned();
+    let version = object.get("apiVersion").and_then(Json::as_str);
     let options = schema::ApplyOptions {
         manager: "policy",
         force: true,
-        api_version: &version,
-        subresource: request.subresource,
+        api_version: version.unwrap_or_default(),
+        subresource,
         now: "",
         reset: &[],
     };
@@ -274,9 +366,9 @@ fn patch(
     source: &str,
     program: &Compiled,
     scene: &Scene<'_>,
-    object: &Object,
+    object: &Json,
 ) -> Result<Json, String> {
-    let value = run_named(source, program, scene, &mut Budget::new())?;
+    let value = run(source, program, scene, &mut Budget::new()).map_err(Failure::text)?;
     let Value::List(operations) = &value else {
         return Err("type mismatch: JSONPatchType.expression should evaluate to array".into());
     };
@@ -285,10 +377,10 @@ fn patch(
         .map(operation)
         .collect::<Result<Vec<Json>, String>>()?;
     let bytes = Json::Array(operations).to_string();
-    match schema::json_patch(&object.0, bytes.as_bytes()) {
+    match schema::json_patch(object, bytes.as_bytes()) {
         Ok(changed) => Ok(changed),
         // A test that does not hold is how an expression says: not this one.
-        Err(error) if error.to_string().ends_with("test failed") => Ok(object.0.clone()),
+        Err(error) if error.to_string().ends_with("test failed") => Ok(object.clone()),
         Err(error) => Err(format!("JSON Patch: {error}")),
     }
 }

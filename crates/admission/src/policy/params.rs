@@ -6,7 +6,7 @@ use meta::Object;
 
 use super::compile::{Binding, Policy};
 use super::matching::selects;
-use crate::plugin::{Lookup, Request};
+use super::subject::Subject;
 
 /// One evaluation's parameter; `None` where a policy has none.
 pub(super) type Param = Option<Arc<Object>>;
@@ -15,8 +15,7 @@ pub(super) type Param = Option<Arc<Object>>;
 pub(super) fn collect(
     policy: &Policy,
     binding: &Binding,
-    request: &Request<'_>,
-    lookup: &dyn Lookup,
+    subject: &Subject<'_>,
 ) -> Result<Vec<Param>, String> {
     let (Some(kind), Some(reference)) = (&policy.param_kind, &binding.param) else {
         return Ok(vec![None]);
@@ -31,7 +30,8 @@ pub(super) fn collect(
             kind.api_version, kind.kind
         )
     };
-    let names = lookup
+    let names = subject
+        .lookup
         .kind(group, version, &kind.kind)
         .ok_or_else(unknown)?;
     let namespace = match (names.is_namespaced(), reference.namespace.as_str()) {
@@ -41,10 +41,10 @@ pub(super) fn collect(
                 "paramRef.namespace must not be provided for a cluster-scoped `paramKind`".into(),
             );
         }
-        (true, "") if request.namespace.is_empty() => {
+        (true, "") if subject.namespace.is_empty() => {
             return Err("cannot use namespaced paramRef in policy binding that matches cluster-scoped resources".into());
         }
-        (true, "") => request.namespace,
+        (true, "") => subject.namespace,
         (true, own) => own,
     };
     let resource = names.group_resource();
@@ -52,7 +52,7 @@ pub(super) fn collect(
         ("", None) => return Err("one of name or selector must be provided".into()),
         ("", Some(selector)) => {
             let selector = selector.as_ref().map_err(String::clone)?;
-            let all = lookup.list(&resource, namespace).into_iter();
+            let all = subject.lookup.list(&resource, namespace).into_iter();
             all.filter(|object| selects(selector, object))
                 .map(Some)
                 .collect()
@@ -60,7 +60,8 @@ pub(super) fn collect(
         (_, Some(_)) => {
             return Err("paramRef.name and paramRef.selector are mutually exclusive".into());
         }
-        (name, None) => lookup
+        (name, None) => subject
+            .lookup
             .get(&resource, namespace, name)
             .into_iter()
             .map(Some)

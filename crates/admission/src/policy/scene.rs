@@ -5,12 +5,11 @@ use std::sync::{Arc, LazyLock};
 
 use auth::{Answers, Attributes, Authorizer, Decision, Identity};
 use cel::{AdmissionVariables, Budget, Check, Env, EvalError, Resolver, Value, admission_env};
-use meta::Object;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 use super::compile::Policy;
-use super::matching::{kind_of, resource_of, word};
-use crate::plugin::Request;
+use super::matching::Objects;
+use super::subject::Subject;
 
 /// The types of what is bound here.
 static TYPES: LazyLock<Env> = LazyLock::new(|| admission_env(AdmissionVariables::default()));
@@ -31,25 +30,27 @@ pub(super) struct Scene<'a> {
 impl<'a> Scene<'a> {
     pub(super) fn new(
         policy: &'a Policy,
-        objects: (Option<&'a Object>, Option<&'a Object>),
+        (object, old): Objects<'a>,
         request: &'a Json,
-        namespace: Option<&'a Object>,
-        params: Option<&'a Object>,
+        params: Option<&'a Json>,
         rights: &'a Arc<Rights>,
     ) -> Scene<'a> {
-        fn tree(object: &Object) -> &Json {
-            &object.0
-        }
         Scene {
             policy,
-            object: objects.0.map(tree),
-            old: objects.1.map(tree),
+            object,
+            old,
             request,
-            namespace: namespace.map(tree),
-            params: params.map(tree),
+            namespace: None,
+            params,
             rights,
             variables: policy.variables.iter().map(|_| OnceCell::new()).collect(),
         }
+    }
+
+    /// Match conditions do not see the namespace; rules do.
+    pub(super) fn with_namespace(mut self, namespace: Option<&'a Json>) -> Scene<'a> {
+        self.namespace = namespace;
+        self
     }
 
     fn variable(&self, name: &str, budget: &mut Budget) -> Option<Result<Value<'a>, EvalError>> {
@@ -112,16 +113,17 @@ pub struct Rights {
 }
 
 impl Rights {
-    pub(super) fn new(authorizer: &Arc<Authorizer>, request: &Request<'_>) -> Arc<Rights> {
+    pub(super) fn new(authorizer: &Arc<Authorizer>, subject: &Subject<'_>) -> Arc<Rights> {
         let asked = Check {
-            group: request.names.group.clone(),
-            resource: request.names.plural.clone(),
-            subresource: request.subresource.to_owned(),
-            namespace: request.namespace.to_owned(),
-            name: request.name.to_owned(),
+            group: subject.names.group.clone(),
+            resource: subject.names.plural.clone(),
+            subresource: subject.subresource.to_owned(),
+            namespace: subject.namespace.to_owned(),
+            name: subject.name.to_owned(),
             ..Check::default()
         };
-        Rights::of(authorizer, request.user, asked, request.notes.answers())
+        let answers = subject.notes.answers();
+        Rights::of(authorizer, subject.user, asked, answers)
     }
 
     /// The rights of a user who asks about this resource; `answers` are those of webhooks.
@@ -180,35 +182,4 @@ impl cel::Authorizer for Rights {
             error: None,
         }
     }
-}
-
-/// The `request` variable: an AdmissionRequest without its objects.
-pub(super) fn request_json(request: &Request<'_>, version: &str) -> Json {
-    let (names, user) = (request.names, request.user);
-    let asked = request.notes.version().unwrap_or(&names.version);
-    let mut info = json!({"username": user.name, "groups": user.groups});
-    if !user.uid.is_empty() {
-        info["uid"] = user.uid.as_str().into();
-    }
-    if !user.extra.is_empty() {
-        info["extra"] = json!(user.extra);
-    }
-    let is_namespace = request.resource_is("namespaces");
-    let mut tree = json!({
-        "kind": kind_of(names, version),
-        "resource": resource_of(names, version),
-        "requestKind": kind_of(names, asked),
-        "requestResource": resource_of(names, asked),
-        "name": request.name,
-        "namespace": if is_namespace { request.name } else { request.namespace },
-        "operation": word(request.operation),
-        "userInfo": info,
-        "dryRun": request.dry_run,
-        "options": request.notes.options(request.operation, request.dry_run),
-    });
-    if !request.subresource.is_empty() {
-        tree["subResource"] = request.subresource.into();
-        tree["requestSubResource"] = request.subresource.into();
-    }
-    tree
 }

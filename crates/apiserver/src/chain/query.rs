@@ -44,6 +44,13 @@ impl Query {
             .map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
+    /// The same query with other values for some parameters.
+    pub(crate) fn replaced(&self, keys: &[&str], pairs: Vec<(String, String)>) -> Query {
+        let kept = self.0.iter();
+        let kept = kept.filter(|(own, _)| !keys.contains(&own.as_str()));
+        Query(kept.cloned().chain(pairs).collect())
+    }
+
     /// Whether a parameter is set to something other than false.
     pub(crate) fn flag(&self, key: &str) -> bool {
         let first = self.0.iter().find(|(own, _)| own == key);

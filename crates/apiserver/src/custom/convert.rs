@@ -4,6 +4,7 @@
 //! Objects are kept in the version in which they were written last. Whoever reads them in
 //! another asks the webhook, for all objects of a list in one call.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -247,6 +248,29 @@ impl Resource {
         let mut tree = converted.pop().unwrap_or_default();
         self.fill(&mut tree);
         Ok(tree)
+    }
+
+    /// Whether a kept object is as this version shows it.
+    pub(crate) fn shows(&self, kept: &Value) -> bool {
+        match &self.conversion {
+            Some(_) => text(kept, "/apiVersion") == self.row.names.api_version(),
+            None => self.seen.is_none(),
+        }
+    }
+
+    /// Whether fields are others in other versions.
+    pub(crate) fn is_converted_by_webhook(&self) -> bool {
+        let conversion = self.conversion.as_deref();
+        matches!(conversion, Some(Conversion::Webhook(_)))
+    }
+
+    /// A kept object as this version shows it.
+    pub(crate) async fn seen<'v>(&self, kept: &'v Value) -> Result<Cow<'v, Value>, Status> {
+        if self.shows(kept) {
+            return Ok(Cow::Borrowed(kept));
+        }
+        let converted = self.converted(kept.clone()).await?;
+        Ok(Cow::Owned(self.shown(converted)))
     }
 
     /// The same on encoded objects.

@@ -38,9 +38,12 @@ pub(crate) async fn bind(
             "name in URL does not match name in Binding object: {name} != {own}"
         )));
     }
-    check(&binding, name)?;
     let kind = ("", "v1", "Binding");
-    webhooks::ask_about(&write, Operation::Create, name, kind, &binding).await?;
+    let name = name.to_owned();
+    let name = name.as_str();
+    let binding = webhooks::ask_about(&write, Operation::Create, name, kind, binding).await?;
+    check(&binding, name)?;
+    write.is_admitted = true;
     let make = |pod: &Value| bound(name, pod, &binding);
     change(&write, name, &make).await?;
     let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",

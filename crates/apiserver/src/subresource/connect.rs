@@ -10,7 +10,7 @@ use hyper::upgrade::OnUpgrade;
 use meta::{Object, Status};
 use serde_json::Value;
 
-use crate::chain::Call;
+use crate::chain::{Call, Query};
 use crate::dispatch::no_such_resource;
 use crate::registry::Resource;
 use crate::respond::Answer;
@@ -41,12 +41,16 @@ pub(crate) async fn connect(
         asked.verb = "create".into();
         core.authorizer.demand(&call.user, &asked).await?;
     }
-    let name = call.info.name.as_str();
     let write = Write::of(core, call, resource)?;
-    let admitted = write.admit(admission::Operation::Connect, name, None, None);
-    drop(admitted.await?);
-    crate::webhooks::connection(&write).await?;
-    let (target, path) = in_pod(core, call, resource).await?;
+    let query = match call.info.subresource.as_str() {
+        // A log is read, not connected to.
+        "log" => call.query.clone(),
+        _ => {
+            let connected = crate::webhooks::connection(&write).await?;
+            connected.query(&call.query)
+        }
+    };
+    let (target, path) = in_pod(core, call, resource, &query).await?;
     let upgrade = parts.extensions.remove::<OnUpgrade>();
     let mut request = Request::builder()
         .method(parts.method)
@@ -73,7 +77,12 @@ pub(crate) async fn connect(
     }
 }
 
-async fn in_pod(core: &Core, call: &Call, pods: &Resource) -> Result<(Target, String), Status> {
+async fn in_pod(
+    core: &Core,
+    call: &Call,
+    pods: &Resource,
+    query: &Query,
+) -> Result<(Target, String), Status> {
     let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
     let pod = newest(core, pods, namespace, name).await?.shared_tree();
     let word = call.info.subresource.as_str();
@@ -93,7 +102,7 @@ async fn in_pod(core: &Core, call: &Call, pods: &Resource) -> Result<(Target, St
         percent_encode(name)
     );
     if word != "portforward" {
-        let container = container(call, &pod)?;
+        let container = container(query, &pod)?;
         path.push('/');
         path.push_str(&percent_encode(&container));
     }
@@ -103,12 +112,12 @@ async fn in_pod(core: &Core, call: &Call, pods: &Resource) -> Result<(Target, St
             "pod {name} does not have a host assigned"
         )));
     }
-    add_query(&mut path, call, &["container"]);
+    add_query(&mut path, query, &["container"]);
     Ok((kubelet(core, node)?, path))
 }
 
 /// The container that is meant, in upstream's words when that is not clear.
-fn container(call: &Call, pod: &Object) -> Result<String, Status> {
+fn container(query: &Query, pod: &Object) -> Result<String, Status> {
     let names = |field: &str| -> Vec<String> {
         let list = pod
             .0
@@ -126,7 +135,7 @@ fn container(call: &Call, pod: &Object) -> Result<String, Status> {
         names("ephemeralContainers"),
     );
     let pod_name = pod.name();
-    if let Some(asked) = call.query.get("container") {
+    if let Some(asked) = query.get("container") {
         let known = [&main, &init, &debug]
             .iter()
             .any(|list| list.iter().any(|own| own == asked));
@@ -219,8 +228,8 @@ pub(crate) fn kubelet(core: &Core, node: &str) -> Result<Target, Status> {
 }
 
 /// The rest of the path, and the query but for some parameters.
-fn add_query(path: &mut String, call: &Call, without: &[&str]) {
-    let pairs = call.query.pairs().filter(|(key, _)| !without.contains(key));
+fn add_query(path: &mut String, query: &Query, without: &[&str]) {
+    let pairs = query.pairs().filter(|(key, _)| !without.contains(key));
     for (at, (key, value)) in pairs.enumerate() {
         path.push(if at == 0 { '?' } else { '&' });
         path.push_str(&format!(

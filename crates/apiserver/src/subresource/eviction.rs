@@ -36,7 +36,7 @@ pub(crate) async fn evict(
     body: Body,
 ) -> Result<Answer, Status> {
     let bytes = body::read(body).await?;
-    let eviction = body::foreign(call, ("policy", "v1", "Eviction"), &bytes)?;
+    let mut eviction = body::foreign(call, ("policy", "v1", "Eviction"), &bytes)?;
     let name = call.info.name.as_str();
     let own = text(&eviction, "/metadata/name");
     if !own.is_empty() && own != name {
@@ -44,16 +44,14 @@ pub(crate) async fn evict(
             "name in URL does not match name in Eviction object",
         ));
     }
-    let given = eviction
-        .get("deleteOptions")
-        .cloned()
-        .unwrap_or_else(|| json!({}));
-    let options = DeleteOptions::of(call, Some(&given))?;
     let mut write = Write::of(core, call, pods)?;
-    write.dry_run |= options.dry_run;
+    write.dry_run |= options(call, &eviction)?.dry_run;
     let pod = newest(core, pods, write.namespace, name).await?;
     let kind = ("policy", "v1", "Eviction");
-    webhooks::ask_about(&write, Operation::Create, name, kind, &eviction).await?;
+    eviction = webhooks::ask_about(&write, Operation::Create, name, kind, eviction).await?;
+    let options = options(call, &eviction)?;
+    // What follows is part of what has been admitted.
+    write.is_admitted = true;
     let tree = pod.decode().0;
     if !needs_no_budget(&tree) {
         spend(&write, &pod, &tree).await?;
@@ -79,6 +77,12 @@ pub(crate) async fn evict(
     let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
         "code": 201});
     respond::value(call, StatusCode::CREATED, &done)
+}
+
+/// How the pod is to be deleted.
+fn options(call: &Call, eviction: &Value) -> Result<DeleteOptions, Status> {
+    let given = eviction.get("deleteOptions").cloned();
+    DeleteOptions::of(call, Some(&given.unwrap_or_else(|| json!({}))))
 }
 
 /// Pods that do not run, or go already, are nobody's loss.

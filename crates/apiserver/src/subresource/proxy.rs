@@ -33,11 +33,8 @@ pub(crate) async fn answer(
     mut parts: Parts,
     body: Body,
 ) -> Result<Answer, Status> {
-    let name = call.info.name.as_str();
     let write = Write::of(core, call, resource)?;
-    let admitted = write.admit(admission::Operation::Connect, name, None, None);
-    drop(admitted.await?);
-    crate::webhooks::connection(&write).await?;
+    let connected = crate::webhooks::connection(&write).await?;
     let target = locate(core, call, resource).await?;
     let upgrade = parts.extensions.remove::<OnUpgrade>();
     let path = target_path(&call.info.path);
@@ -53,9 +50,9 @@ pub(crate) async fn answer(
         );
         return Ok(answer);
     }
-    let uri = match path {
-        "" => format!("/{query}"),
-        path => format!("{path}{query}"),
+    let uri = match connected.path().unwrap_or(path) {
+        path if path.starts_with('/') => format!("{path}{query}"),
+        path => format!("/{path}{query}"),
     };
     let mut request = Request::builder()
         .method(parts.method)

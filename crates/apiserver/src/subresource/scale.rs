@@ -27,7 +27,7 @@ pub(crate) async fn answer(
     resource: &Resource,
     body: Body,
 ) -> Result<Answer, Status> {
-    let write = Write::of(core, call, resource.stored())?;
+    let write = Write::of(core, call, resource)?;
     let name = call.info.name.as_str();
     let json = match call.info.verb {
         "get" => newest(core, resource, write.namespace, name)

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use admission::Operation;
 use auth::TokenSpec;
 use auth::token::{Bound, MAX_SECONDS, MIN_SECONDS, Ref};
 use client::Body;
@@ -17,7 +18,8 @@ use crate::registry::Resource;
 use crate::respond::{self, Answer};
 use crate::server::Core;
 use crate::verbs::get::newest;
-use crate::verbs::write::text;
+use crate::verbs::write::{Write, text};
+use crate::webhooks;
 
 const KIND: (&str, &str, &str) = ("authentication.k8s.io", "v1", "TokenRequest");
 const DEFAULT_SECONDS: i64 = 3600;
@@ -33,10 +35,10 @@ pub(crate) async fn request(
     let mut request = body::foreign(call, KIND, &bytes)?;
     let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
     let account = newest(core, accounts, namespace, name).await?;
-    let seconds = request
-        .pointer("/spec/expirationSeconds")
-        .and_then(Value::as_i64);
-    let seconds = seconds.unwrap_or(DEFAULT_SECONDS);
+    check(seconds_of(&request))?;
+    let write = Write::of(core, call, accounts)?;
+    request = webhooks::ask_about(&write, Operation::Create, name, KIND, request).await?;
+    let seconds = seconds_of(&request);
     check(seconds)?;
     let longest = core.signer.seconds_max().unwrap_or(MAX_SECONDS);
     if seconds > longest {
@@ -75,6 +77,11 @@ pub(crate) async fn request(
     request["spec"]["expirationSeconds"] = seconds.into();
     request["status"] = json!({"token": token, "expirationTimestamp": meta::time::rfc3339(end)});
     respond::text(call, StatusCode::CREATED, encode(&request).into())
+}
+
+fn seconds_of(request: &Value) -> i64 {
+    let seconds = request.pointer("/spec/expirationSeconds");
+    seconds.and_then(Value::as_i64).unwrap_or(DEFAULT_SECONDS)
 }
 
 fn check(seconds: i64) -> Result<(), Status> {

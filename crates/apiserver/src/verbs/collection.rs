@@ -66,9 +66,10 @@ async fn delete_one(
     options: &DeleteOptions,
     entry: &Entry,
 ) -> Result<Option<Value>, Status> {
-    let mut write = Write::of(core, call, resource.stored())?;
+    let mut write = Write::of(core, call, resource)?;
     write.namespace = entry.namespace();
     write.dry_run = options.dry_run;
+    write.delete_options = Some(&options.tree);
     let json = match delete_object(&write, entry.name(), options).await {
         Ok(Deleted::Gone(entry)) => entry.json.clone(),
         Ok(Deleted::Waits(json)) => json,

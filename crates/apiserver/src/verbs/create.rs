@@ -36,7 +36,7 @@ pub(crate) async fn create(
     body: Body,
 ) -> Result<Answer, Status> {
     let bytes = body::read(body).await?;
-    let write = Write::of(core, call, resource.stored())?;
+    let write = Write::of(core, call, resource)?;
     let object = resource.kept(body::object(call, resource, &bytes)?);
     let object = resource.stored().converted(object).await?;
     let json = create_object(&write, object).await?;
@@ -139,7 +139,14 @@ async fn try_create(write: &Write<'_>, object: Value) -> Result<Bytes, Status> {
         .create(resource, &key, &mut object, write.dry_run)?;
     let mut faults = Faults::new();
     kinds::metadata::validate_create(write.names(), &object, &*row.strategy, &mut faults);
-    row.strategy.validate_create(&object, &mut faults);
+    match write.spoken {
+        None => row.strategy.validate_create(&object, &mut faults),
+        Some(spoken) => {
+            let seen = spoken.seen(&object).await?;
+            spoken.row.strategy.validate_create(&seen, &mut faults);
+        }
+    }
+    crate::policy_rights::check(write, &object, None, &mut faults);
     write.check(&name, &faults)?;
     let object = Object(object);
     let admitted = write

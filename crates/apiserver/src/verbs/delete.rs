@@ -8,7 +8,7 @@ use client::Body;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use meta::{Object, Status};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::update::is_finished;
 use super::write::{Write, metadata, text};
@@ -34,6 +34,8 @@ pub(crate) struct DeleteOptions {
     pub(crate) uid: Option<String>,
     pub(crate) resource_version: Option<String>,
     pub(crate) dry_run: bool,
+    /// As admission sees them.
+    pub(crate) tree: Value,
 }
 
 impl DeleteOptions {
@@ -80,6 +82,7 @@ impl DeleteOptions {
             options.policy =
                 orphan.map(|orphan| if orphan { "Orphan" } else { "Background" }.to_owned());
         }
+        options.tree = options.tree(tree.unwrap_or(&Value::Null));
         match options.policy.as_deref() {
             None | Some("Orphan" | "Background" | "Foreground") => Ok(options),
             Some(other) => Err(Status::new(
@@ -91,6 +94,24 @@ impl DeleteOptions {
                 ),
             )),
         }
+    }
+}
+
+impl DeleteOptions {
+    /// What was given in the body, completed by the query.
+    fn tree(&self, given: &Value) -> Value {
+        let mut tree = match given {
+            Value::Object(map) => Value::Object(map.clone()),
+            _ => json!({}),
+        };
+        if let Some(grace) = self.grace {
+            tree["gracePeriodSeconds"] = grace.into();
+        }
+        let orphans = tree.get("orphanDependents").is_some();
+        if let Some(policy) = self.policy.as_ref().filter(|_| !orphans) {
+            tree["propagationPolicy"] = policy.as_str().into();
+        }
+        tree
     }
 }
 
@@ -111,8 +132,9 @@ pub(crate) async fn delete(
 ) -> Result<Answer, Status> {
     let bytes = body::read(body).await?;
     let options = DeleteOptions::read(call, &bytes)?;
-    let mut write = Write::of(core, call, resource.stored())?;
+    let mut write = Write::of(core, call, resource)?;
     write.dry_run = options.dry_run;
+    write.delete_options = Some(&options.tree);
     match delete_object(&write, &call.info.name, &options).await? {
         Deleted::Waits(json) => {
             let json = resource.converted_json(json).await?;

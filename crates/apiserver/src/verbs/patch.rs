@@ -39,7 +39,7 @@ pub(crate) async fn patch(
     body: Body,
 ) -> Result<Answer, Status> {
     let bytes = body::read(body).await?;
-    let write = Write::of(core, call, resource.stored())?;
+    let write = Write::of(core, call, resource)?;
     match read(call, resource, &bytes)? {
         Patch::Apply(applied) => apply(&write, resource, applied).await,
         patch => {

@@ -43,7 +43,7 @@ pub(crate) async fn update(
     body: Body,
 ) -> Result<Answer, Status> {
     let bytes = body::read(body).await?;
-    let write = Write::of(core, call, resource.stored())?;
+    let write = Write::of(core, call, resource)?;
     let object = resource.kept(body::object(call, resource, &bytes)?);
     let mut object = resource.stored().converted(object).await?;
     check_name(&object, &call.info.name)?;
@@ -198,7 +198,7 @@ async fn attempt(
         _ => Charge::nothing(),
     };
     count_generation(write, &old.0, &mut new);
-    validate(write, name, &new, &old.0)?;
+    validate(write, name, &new, &old.0).await?;
     let new = Object(new);
     let admitted = write
         .admit(Operation::Update, name, Some(&new), Some(&old))
@@ -334,12 +334,30 @@ fn count_generation(write: &Write<'_>, old: &Value, new: &mut Value) {
     metadata(new).insert("generation".into(), (generation.unwrap_or(0) + 1).into());
 }
 
-fn validate(write: &Write<'_>, name: &str, new: &Value, old: &Value) -> Result<(), Status> {
-    let strategy = &*write.resource.row.strategy;
+async fn validate(write: &Write<'_>, name: &str, new: &Value, old: &Value) -> Result<(), Status> {
+    match write.spoken {
+        None => judge(write, write.resource, name, (new, old)),
+        Some(spoken) => {
+            let (new, old) = (spoken.seen(new).await?, spoken.seen(old).await?);
+            judge(write, spoken, name, (&new, &old))
+        }
+    }
+}
+
+fn judge(
+    write: &Write<'_>,
+    by: &Resource,
+    name: &str,
+    (new, old): (&Value, &Value),
+) -> Result<(), Status> {
+    let strategy = &*by.row.strategy;
     let mut faults = Faults::new();
     kinds::metadata::validate_update(write.names(), new, old, strategy, &mut faults);
     match Part::of(write.subresource) {
-        Part::All => strategy.validate_update(new, old, &mut faults),
+        Part::All => {
+            strategy.validate_update(new, old, &mut faults);
+            crate::policy_rights::check(write, new, Some(old), &mut faults);
+        }
         Part::Status => strategy.validate_status(new, old, &mut faults),
         Part::Ephemeral | Part::Resources | Part::Approval => {
             strategy.validate_subresource(write.subresource, new, old, &mut faults);

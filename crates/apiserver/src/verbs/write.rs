@@ -43,29 +43,43 @@ pub(crate) struct Write<'a> {
     pub(crate) core: &'a Arc<Core>,
     pub(crate) call: &'a Call,
     pub(crate) resource: &'a Resource,
+    /// The version that a client speaks of a custom resource, when it is not the stored one: its
+    /// schema judges what is written.
+    pub(crate) spoken: Option<&'a Resource>,
     pub(crate) namespace: &'a str,
     /// Such as `status`, or empty.
     pub(crate) subresource: &'a str,
     pub(crate) dry_run: bool,
+    /// `DeleteOptions`, as the request has them.
+    pub(crate) delete_options: Option<&'a Value>,
+    /// Admission is done: what is written follows from an object that it has seen, such as a
+    /// Binding.
+    pub(crate) is_admitted: bool,
 }
 
 impl<'a> Write<'a> {
-    /// The write that a request asks for.
+    /// The write that a request asks for, in whichever version.
     pub(crate) fn of(
         core: &'a Arc<Core>,
         call: &'a Call,
         resource: &'a Resource,
     ) -> Result<Write<'a>, Status> {
+        let is_spoken = resource.custom && resource.seen.is_some();
+        let spoken = is_spoken.then_some(resource);
+        let resource = resource.stored();
         Ok(Write {
             core,
             call,
             resource,
+            spoken,
             namespace: match resource.row.names.is_namespaced() {
                 true => &call.info.namespace,
                 false => "",
             },
             subresource: &call.info.subresource,
             dry_run: crate::body::is_dry_run(call)?,
+            delete_options: None,
+            is_admitted: false,
         })
     }
 
@@ -73,7 +87,8 @@ impl<'a> Write<'a> {
         &self.resource.row.names
     }
 
-    /// Runs the mutating plugins and webhooks, and then checks the rights to hand out rights.
+    /// Runs the mutating plugins, policies and webhooks, and then checks the rights to hand out
+    /// rights.
     pub(crate) async fn mutate(
         &self,
         operation: Operation,
@@ -94,9 +109,12 @@ impl<'a> Write<'a> {
         object: Value,
         old: Option<&Object>,
     ) -> Result<Value, Status> {
+        if self.is_admitted {
+            return Ok(object);
+        }
         let mut object = Object(object);
         self.complete(operation, name, &mut object, old).await?;
-        if self.core.hooks.may_mutate()
+        if webhooks::may_mutate(self.core)
             && let Some(asked) = Asked::of(self, operation, name)
         {
             let mutated = webhooks::mutate(&asked, object.0, old, |mut object| {
@@ -115,7 +133,7 @@ impl<'a> Write<'a> {
     }
 
     /// Runs the mutating plugins.
-    async fn complete(
+    pub(crate) async fn complete(
         &self,
         operation: Operation,
         name: &str,
@@ -137,7 +155,7 @@ impl<'a> Write<'a> {
         }
     }
 
-    /// Asks the validating plugins before the webhooks.
+    /// Asks the validating plugins before policies and webhooks.
     async fn validate(
         &self,
         request: &admission::Request<'_>,
@@ -148,20 +166,35 @@ impl<'a> Write<'a> {
             let lookup = &core.lookup;
             return core
                 .admission
-                .validate_before_webhooks(request, object, lookup);
+                .validate_before_policies(request, object, lookup);
         };
         let lookup = core.lookup.with(answers);
         loop {
             let validated = core
                 .admission
-                .validate_before_webhooks(request, object, &lookup);
+                .validate_before_policies(request, object, &lookup);
             if answers.are_missing() && validated.is_ok() {
-                core.admission.refused_by_webhook(request, object);
+                core.admission.refused_between(request, object);
             }
             if !self.call.find_answers(&core.authorizer).await {
                 return validated;
             }
         }
+    }
+
+    /// Lets the plugins judge an object that is not kept.
+    pub(crate) async fn judge(
+        &self,
+        operation: Operation,
+        name: &str,
+        object: &Object,
+    ) -> Result<(), Status> {
+        let request = self.request(operation, name, None);
+        let (admission, lookup) = (&self.core.admission, &self.core.lookup);
+        self.validate(&request, Some(object)).await?;
+        admission.validate_behind_webhooks(&request, Some(object), lookup)?;
+        admission.settled(&request, Some(object), false);
+        Ok(())
     }
 
     /// Waits a moment for what the new object needs and a controller is about to make, such as a
@@ -172,6 +205,9 @@ impl<'a> Write<'a> {
         let core = self.core;
         let end = tokio::time::Instant::now() + NEEDS_WAIT;
         while let Some(missing) = core.admission.awaited(&request, &object, &core.lookup) {
+            if missing.create && !self.make(&missing).await {
+                break;
+            }
             let resources = core.registry.now();
             let cache = resources
                 .by_name(missing.resource)
@@ -198,7 +234,37 @@ impl<'a> Write<'a> {
         object.0
     }
 
-    /// Runs the validating plugins and webhooks. Whoever admitted the write learns how it ended.
+    /// Makes what a plugin finds missing; whether it is there now, or will soon be.
+    async fn make(&self, missing: &admission::Awaited) -> bool {
+        let names = {
+            let resources = self.core.registry.now();
+            let own = resources.by_name(missing.resource);
+            own.map(|own| own.row.names.clone())
+        };
+        let Some(names) = names else {
+            return false;
+        };
+        let server = crate::ApiServer {
+            core: Arc::clone(self.core),
+        };
+        let client = server.client(auth::Identity::loopback());
+        let namespace = Some(missing.namespace.as_str()).filter(|own| !own.is_empty());
+        let body = serde_json::json!({"metadata": {"name": missing.name}});
+        let path = names.path(namespace, None);
+        let made = Box::pin(client.send_value(http::Method::POST, &path, &body)).await;
+        match made {
+            Err(status) if !status.is_already_exists() => {
+                tracing::warn!(%status, name = missing.name, "cannot make what is missing");
+                false
+            }
+            _ => {
+                self.core.feed.fresh().await;
+                true
+            }
+        }
+    }
+
+    /// Runs the validating plugins, policies and webhooks. Whoever admitted the write learns how it ended.
     pub(crate) async fn admit<'w>(
         &'w self,
         operation: Operation,
@@ -221,8 +287,17 @@ impl<'a> Write<'a> {
     ) -> Result<Admitted<'w>, Status> {
         let core = self.core;
         let request = self.request(operation, name, old);
+        if self.is_admitted {
+            return Ok(Admitted {
+                request: None,
+                core,
+                object,
+                stored: false,
+            });
+        }
         let deletes = operation == Operation::Delete;
-        let asked = match core.hooks.may_refuse() || deletes && core.hooks.may_mutate() {
+        let asks = webhooks::may_refuse(core) || deletes && core.hooks.may_mutate();
+        let asked = match asks {
             true => Asked::of(self, operation, name),
             false => None,
         };
@@ -231,7 +306,7 @@ impl<'a> Write<'a> {
             let objects = (object.map(|object| &object.0), old.map(|old| &old.0));
             let heard = Box::pin(webhooks::validate(&asked, objects)).await;
             if let Err(status) = heard {
-                core.admission.refused_by_webhook(&request, object);
+                core.admission.refused_between(&request, object);
                 return Err(status);
             }
         }
@@ -239,7 +314,7 @@ impl<'a> Write<'a> {
         admission.validate_behind_webhooks(&request, object, lookup)?;
         Ok(Admitted {
             core,
-            request,
+            request: Some(request),
             object,
             stored: false,
         })
@@ -275,13 +350,18 @@ impl<'a> Write<'a> {
             return;
         };
         let manager = self.call.field_manager();
+        // Versions that differ in their name have the same fields.
+        let spoken = self
+            .spoken
+            .filter(|spoken| !spoken.is_converted_by_webhook());
+        let names = spoken.map_or(self.names(), |spoken| &spoken.row.names);
         schema::update_managed_fields(
             ty.get(),
             old,
             new,
             schema::UpdateOptions {
                 manager: &manager,
-                api_version: &self.names().api_version(),
+                api_version: &names.api_version(),
                 subresource: self.subresource,
                 now: &meta::time::now(),
                 reset: reset_paths(self.resource, self.subresource),
@@ -327,7 +407,8 @@ impl Write<'_> {
 /// A write that admission let pass; tells the plugins at its end whether it was stored.
 pub(crate) struct Admitted<'w> {
     core: &'w Core,
-    request: admission::Request<'w>,
+    /// `None`: nobody was asked.
+    request: Option<admission::Request<'w>>,
     object: Option<&'w Object>,
     stored: bool,
 }
@@ -341,8 +422,10 @@ impl Admitted<'_> {
 
 impl Drop for Admitted<'_> {
     fn drop(&mut self) {
-        let admission = &self.core.admission;
-        admission.settled(&self.request, self.object, self.stored);
+        if let Some(request) = &self.request {
+            let admission = &self.core.admission;
+            admission.settled(request, self.object, self.stored);
+        }
     }
 }
 

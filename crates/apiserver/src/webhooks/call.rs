@@ -1,5 +1,6 @@
 //! One question to one webhook.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -52,7 +53,7 @@ pub(super) async fn ask(
         .as_ref()
         .map_err(|error| Trouble::Calling(format!("could not get REST client: {error}")))?;
     let shown = async |object: Option<&Value>| match object {
-        Some(object) => asked.shown(resource, object).await,
+        Some(object) => asked.shown(resource, object).await.map(Cow::into_owned),
         None => Ok(Value::Null),
     };
     let trees = (shown(objects.new).await?, shown(objects.old).await?);

@@ -1,5 +1,6 @@
 //! `matchConditions` of webhooks: expressions about a write that must all hold.
 
+use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
 use admission::Rights;
@@ -64,14 +65,11 @@ pub(super) async fn hold(
     if hook.conditions.is_empty() {
         return Ok(true);
     }
-    let new = match objects.new {
-        Some(new) => asked.shown(resource, new).await?,
-        None => Json::Null,
+    let shown = async |object| match object {
+        Some(object) => asked.shown(resource, object).await,
+        None => Ok(Cow::Owned(Json::Null)),
     };
-    let old = match objects.old {
-        Some(old) => asked.shown(resource, old).await?,
-        None => Json::Null,
-    };
+    let (new, old) = (shown(objects.new).await?, shown(objects.old).await?);
     let request = review::request(asked, "", resource);
     let failures = loop {
         let failures = evaluate(hook, asked, (&new, &old), &request);

@@ -1,40 +1,98 @@
 //! Questions about what is not kept: connections, bindings, evictions, tokens.
 
 use admission::Operation;
-use meta::Status;
+use meta::{Object, Status};
 use serde_json::{Map, Value, json};
 
 use super::Asked;
-use super::matching::Objects;
-use super::validate::{ask_mutating, ask_validating};
+use super::mutate::mutate;
+use super::validate::validate;
 use super::view::{GroupVersionKind, View};
+use crate::chain::Query;
 use crate::verbs::write::Write;
 
-/// Asks all webhooks about an object that a subresource takes and does not keep.
+/// Admits an object that a subresource takes and does not keep: by plugins, policies and
+/// webhooks. They may change it.
 pub(crate) async fn ask_about(
     write: &Write<'_>,
     operation: Operation,
     name: &str,
-    kind: GroupVersionKind,
-    object: &Value,
-) -> Result<(), Status> {
-    let hooks = &write.core.hooks;
-    if !hooks.may_mutate() && !hooks.may_refuse() {
-        return Ok(());
+    kind: GroupVersionKind<'_>,
+    object: Value,
+) -> Result<Value, Status> {
+    let core = write.core;
+    let mut object = Object(object);
+    write.complete(operation, name, &mut object, None).await?;
+    let asked = match super::may_mutate(core) || super::may_refuse(core) {
+        true => Asked::seen(write, operation, name, View::Foreign(kind)),
+        false => None,
+    };
+    if let Some(asked) = &asked {
+        let mutated = mutate(asked, object.0, None, |mut object| {
+            Box::pin(async move {
+                write.complete(operation, name, &mut object, None).await?;
+                Ok(object)
+            })
+        });
+        object = Object(Box::pin(mutated).await?);
     }
-    let Some(asked) = Asked::seen(write, operation, name, View::Foreign(kind)) else {
-        return Ok(());
-    };
-    let objects = Objects {
-        new: Some(object),
-        old: None,
-    };
-    ask_mutating(&asked, objects).await?;
-    ask_validating(&asked, objects).await
+    write.judge(operation, name, &object).await?;
+    if let Some(asked) = &asked {
+        let judged = validate(asked, (Some(&object.0), None));
+        Box::pin(judged).await?;
+    }
+    Ok(object.0)
 }
 
+/// A connection that admission has let pass.
+pub(crate) struct Connected {
+    /// Its options, where they are not those that the client asked for.
+    changed: Option<Value>,
+}
+
+impl Connected {
+    /// The query that makes these options.
+    pub(crate) fn query(&self, asked: &Query) -> Query {
+        let Some(options) = self.changed.as_ref().and_then(Value::as_object) else {
+            return asked.clone();
+        };
+        let mut pairs = Vec::new();
+        for (field, value) in options {
+            let mut add = |value: &Value| {
+                let text = match value {
+                    Value::String(text) => text.clone(),
+                    value => value.to_string(),
+                };
+                pairs.push((field.clone(), text));
+            };
+            match value {
+                _ if field == "kind" || field == "apiVersion" => {}
+                Value::Array(items) => items.iter().for_each(add),
+                value => add(value),
+            }
+        }
+        asked.replaced(&OPTIONS, pairs)
+    }
+
+    /// Where a proxied request shall go instead.
+    pub(crate) fn path(&self) -> Option<&str> {
+        self.changed.as_ref()?.get("path")?.as_str()
+    }
+}
+
+/// Parameters that are fields of options.
+const OPTIONS: [&str; 7] = [
+    "stdin",
+    "stdout",
+    "stderr",
+    "tty",
+    "container",
+    "command",
+    "ports",
+];
+
 /// Asks about a connection to a pod, node or service, such as an exec.
-pub(crate) async fn connection(write: &Write<'_>) -> Result<(), Status> {
+pub(crate) async fn connection(write: &Write<'_>) -> Result<Connected, Status> {
     let info = &write.call.info;
     let kind = match (info.resource.as_str(), info.subresource.as_str()) {
         ("pods", "exec") => "PodExecOptions",
@@ -44,11 +102,14 @@ pub(crate) async fn connection(write: &Write<'_>) -> Result<(), Status> {
         ("nodes", "proxy") => "NodeProxyOptions",
         ("services", "proxy") => "ServiceProxyOptions",
         // A log is read, not connected to.
-        _ => return Ok(()),
+        _ => return Ok(Connected { changed: None }),
     };
     let options = options(write, kind);
     let kind = ("", "v1", kind);
-    ask_about(write, Operation::Connect, &info.name, kind, &options).await
+    let made = ask_about(write, Operation::Connect, &info.name, kind, options.clone()).await?;
+    Ok(Connected {
+        changed: (made != options).then_some(made),
+    })
 }
 
 /// The options of a connection, from its query.

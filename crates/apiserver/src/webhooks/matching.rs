@@ -43,24 +43,17 @@ fn by_rules(hook: &Hook, asked: &Asked<'_>) -> Option<Arc<Resource>> {
     if hook.rules.iter().any(|rule| rule.is_about(asked, own)) {
         return Some(Arc::clone(own));
     }
-    let cache = own.cache.as_ref().filter(|_| hook.equivalent)?;
-    // Other versions, and groups, of the same objects.
-    let now = asked.core.registry.now();
-    let is_equivalent = |other: &&Arc<Resource>| {
-        let same = other
-            .cache
-            .as_ref()
-            .is_some_and(|one| Arc::ptr_eq(one, cache));
-        same && other.row.names != own.row.names
-    };
-    let equivalents: Vec<&Arc<Resource>> = now.all().filter(is_equivalent).collect();
+    if !hook.equivalent {
+        return None;
+    }
+    let equivalents = asked.equivalents();
     // Earlier rules first.
     let mut rules = hook.rules.iter();
     let found = rules.find_map(|rule| {
         let mut equivalents = equivalents.iter();
         equivalents.find(|other| rule.is_about(asked, other))
     });
-    found.map(|other| Arc::clone(other))
+    found.cloned()
 }
 
 impl Rule {

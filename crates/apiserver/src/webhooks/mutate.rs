@@ -1,8 +1,8 @@
-//! Mutating webhooks: one after the other, each on what the one before has made.
+//! Mutating policies and webhooks: one after the other, each on what the one before has made.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
+use admission::Rounds;
 use futures::future::BoxFuture;
 use meta::{Object, Status};
 use serde_json::Value;
@@ -16,97 +16,139 @@ use super::trail;
 use crate::registry::Resource;
 use crate::verbs::write::{metadata, text};
 
-/// Which webhooks are to be called once more.
-#[derive(Default)]
-struct Rounds {
-    /// Called, and willing to be called again.
-    called: Vec<usize>,
-    again: HashSet<usize>,
-    /// Whether any webhook has changed the object.
-    changed: bool,
-}
-
-/// Lets all webhooks that the write concerns complete the object. `replay` runs the plugins
-/// before them once more, when a webhook has changed what they had seen.
+/// Lets all policies and webhooks that the write concerns complete the object. When one has
+/// changed what others had seen, `replay` runs the plugins before them once more, and those who
+/// wish it are asked again.
 pub(crate) async fn mutate<'r>(
     asked: &Asked<'_>,
     object: Value,
     old: Option<&Object>,
     replay: impl FnOnce(Object) -> BoxFuture<'r, Result<Object, Status>>,
 ) -> Result<Value, Status> {
-    let hooks = asked.core.hooks.mutating.all.load_full();
-    let mut rounds = Rounds::default();
-    let object = round(&hooks, asked, object, old, &mut rounds, false).await?;
-    if !rounds.changed {
+    let mut passes = Passes::default();
+    let object = passes.run(asked, object, old).await?;
+    if !passes.changed {
         return Ok(object);
     }
-    let replayed = replay(Object(object.clone())).await?;
-    if replayed.0 != object {
-        rounds.require();
-    }
-    match rounds.again.is_empty() {
-        true => Ok(replayed.0),
-        false => round(&hooks, asked, replayed.0, old, &mut rounds, true).await,
-    }
+    let replayed = replay(Object(object)).await?;
+    passes.again = true;
+    passes.run(asked, replayed.0, old).await
 }
 
-impl Rounds {
-    /// Those called so far are to be called again.
-    fn require(&mut self) {
-        self.again.extend(self.called.drain(..));
-    }
-}
-
-async fn round(
-    hooks: &[Arc<Hook>],
-    asked: &Asked<'_>,
-    mut object: Value,
-    old: Option<&Object>,
-    rounds: &mut Rounds,
+/// What the second pass must know of the first.
+#[derive(Default)]
+struct Passes {
+    policies: Rounds,
+    webhooks: Rounds,
+    /// Whether anybody has changed the object.
+    changed: bool,
+    /// This is the second pass.
     again: bool,
-) -> Result<Value, Status> {
-    let old = old.map(|old| &old.0);
-    for (index, hook) in hooks.iter().enumerate() {
-        if again && !rounds.again.contains(&index) {
-            continue;
-        }
-        let objects = Objects {
-            new: Some(&object),
-            old,
+}
+
+impl Passes {
+    async fn run(
+        &mut self,
+        asked: &Asked<'_>,
+        object: Value,
+        old: Option<&Object>,
+    ) -> Result<Value, Status> {
+        let old = old.map(|old| &old.0);
+        let core = asked.core;
+        let object = match core.policies.may_mutate() {
+            true => self.ask_policies(asked, object, old).await?,
+            false => object,
         };
-        let Some(resource) = concerns(hook, asked, objects).await? else {
-            continue;
-        };
-        let place = (usize::from(again), index);
-        let patched = match ask(hook, asked, &resource, objects, true).await {
-            Ok(verdict) => {
-                let patched = apply(hook, asked, &resource, &object, &verdict).await;
-                if matches!(patched, Ok(Some(_))) {
-                    trail::patched(asked, hook, place, &verdict);
-                }
-                patched
-            }
-            Err(trouble) => Err(trouble),
-        };
-        let changed = matches!(&patched, Ok(Some(patched)) if *patched != object);
-        trail::mutated(asked, hook, place, changed);
-        match patched {
-            Ok(Some(patched)) => {
-                if changed {
-                    rounds.changed = true;
-                    rounds.require();
-                }
-                object = patched;
-            }
-            Ok(None) => {}
-            Err(Trouble::Calling(why)) => call::failed(hook, asked, &why, "mutation", place)?,
-            Err(Trouble::Refused(status)) => return Err(*status),
-        }
-        if hook.reinvoke {
-            rounds.called.push(index);
+        let hooks = core.hooks.mutating.all.load_full();
+        match hooks.is_empty() {
+            true => Ok(object),
+            false => self.round(&hooks, asked, object, old).await,
         }
     }
-    Ok(object)
+
+    async fn ask_policies(
+        &mut self,
+        asked: &Asked<'_>,
+        object: Value,
+        old: Option<&Value>,
+    ) -> Result<Value, Status> {
+        let (core, subject) = (asked.core, asked.subject());
+        let before = asked.call.answers.is_some().then(|| object.clone());
+        let mut object = object;
+        loop {
+            let mut rounds = self.policies.clone();
+            let policies = &core.policies;
+            let mutated = policies.mutate(&subject, object, old, &mut rounds, self.again);
+            let mutated = mutated.await;
+            // What a webhook had to say about rights may change it all.
+            match &before {
+                Some(before) if asked.call.find_answers(&core.authorizer).await => {
+                    object = before.clone();
+                }
+                _ => {
+                    let (changed, object) = mutated?;
+                    self.policies = rounds;
+                    self.changed |= changed;
+                    return Ok(object);
+                }
+            }
+        }
+    }
+
+    async fn round(
+        &mut self,
+        hooks: &[Arc<Hook>],
+        asked: &Asked<'_>,
+        mut object: Value,
+        old: Option<&Value>,
+    ) -> Result<Value, Status> {
+        if self.again {
+            self.webhooks.begin_again(&object);
+        }
+        for (index, hook) in hooks.iter().enumerate() {
+            let key = format!("{}/{}", hook.configuration, hook.name);
+            if self.again && !self.webhooks.is_due(&key) {
+                continue;
+            }
+            let objects = Objects {
+                new: Some(&object),
+                old,
+            };
+            let Some(resource) = concerns(hook, asked, objects).await? else {
+                continue;
+            };
+            let place = (usize::from(self.again), index);
+            let patched = match ask(hook, asked, &resource, objects, true).await {
+                Ok(verdict) => {
+                    let patched = apply(hook, asked, &resource, &object, &verdict).await;
+                    if matches!(patched, Ok(Some(_))) {
+                        trail::patched(asked, hook, place, &verdict);
+                    }
+                    patched
+                }
+                Err(trouble) => Err(trouble),
+            };
+            let changed = matches!(&patched, Ok(Some(patched)) if *patched != object);
+            trail::mutated(asked, hook, place, changed);
+            if changed {
+                self.changed = true;
+                self.webhooks.require();
+            }
+            if hook.reinvoke {
+                self.webhooks.called(key);
+            }
+            match patched {
+                Ok(Some(patched)) => object = patched,
+                Ok(None) => {}
+                Err(Trouble::Calling(why)) => {
+                    call::failed(hook, asked, &why, "mutation", place)?;
+                }
+                Err(Trouble::Refused(status)) => return Err(*status),
+            }
+        }
+        self.webhooks.end(&object);
+        Ok(object)
+    }
 }
 
 /// The object after a webhook's patch, as it is kept; `None`: there is no patch.

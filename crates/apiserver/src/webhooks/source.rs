@@ -18,11 +18,14 @@ pub(crate) struct Hooks {
 
 impl Hooks {
     /// None yet. `clients` makes the clients of all webhooks of this server.
-    pub(crate) fn new(clients: &Arc<Webhooks>) -> Hooks {
-        let source = || Arc::new(Source::new(Arc::clone(clients)));
+    pub(crate) fn new(clients: &Arc<Webhooks>, settings: &admission::Settings) -> Hooks {
+        let source = |plugin: &str| {
+            let wanted = !settings.disables(plugin);
+            Arc::new(Source::new(Arc::clone(clients), wanted))
+        };
         Hooks {
-            mutating: source(),
-            validating: source(),
+            mutating: source("MutatingAdmissionWebhook"),
+            validating: source("ValidatingAdmissionWebhook"),
         }
     }
 
@@ -50,23 +53,28 @@ impl Hooks {
 /// The webhooks of one kind of configuration.
 pub(super) struct Source {
     clients: Arc<Webhooks>,
+    /// Whether an operator wants this kind at all.
+    wanted: bool,
     by_configuration: Mutex<BTreeMap<String, Vec<Arc<Hook>>>>,
     /// In the order of their configurations' names.
     pub(super) all: ArcSwap<Vec<Arc<Hook>>>,
 }
 
 impl Source {
-    fn new(clients: Arc<Webhooks>) -> Source {
+    fn new(clients: Arc<Webhooks>, wanted: bool) -> Source {
         Source {
             clients,
+            wanted,
             by_configuration: Mutex::default(),
             all: ArcSwap::default(),
         }
     }
 
     fn publish(&self, by_configuration: &BTreeMap<String, Vec<Arc<Hook>>>) {
-        let all = by_configuration.values().flatten().cloned().collect();
-        self.all.store(Arc::new(all));
+        if self.wanted {
+            let all = by_configuration.values().flatten().cloned().collect();
+            self.all.store(Arc::new(all));
+        }
     }
 }
 

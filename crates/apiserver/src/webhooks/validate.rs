@@ -1,4 +1,4 @@
-//! Validating webhooks: all side by side, on the final object.
+//! Validating policies, then validating webhooks: all side by side, on the final object.
 
 use admission::Operation;
 use futures::future::join_all;
@@ -10,8 +10,8 @@ use super::call::{self, Trouble, ask};
 use super::matching::{Objects, concerns};
 use super::trail;
 
-/// Asks all webhooks that the write concerns about the new and the old object; the first in
-/// order that refuses is heard. Deletions pass the mutating webhooks too, which then have
+/// Asks all policies and webhooks that the write concerns about the new and the old object; the
+/// first in order that refuses is heard. Deletions pass the mutating webhooks too, which then have
 /// nothing to change.
 pub(crate) async fn validate(
     asked: &Asked<'_>,
@@ -21,11 +21,26 @@ pub(crate) async fn validate(
     if asked.operation == Operation::Delete {
         ask_mutating(asked, objects).await?;
     }
+    if asked.core.policies.may_refuse() {
+        let subject = asked.subject();
+        let core = asked.core;
+        loop {
+            let judged = core.policies.validate(&subject, new, old).await;
+            // What a webhook had to say about rights may change it all.
+            if !asked.call.find_answers(&core.authorizer).await {
+                judged?;
+                break;
+            }
+        }
+    }
     ask_validating(asked, objects).await
 }
 
-pub(super) async fn ask_validating(asked: &Asked<'_>, objects: Objects<'_>) -> Result<(), Status> {
+async fn ask_validating(asked: &Asked<'_>, objects: Objects<'_>) -> Result<(), Status> {
     let hooks = asked.core.hooks.validating.all.load_full();
+    if hooks.is_empty() {
+        return Ok(());
+    }
     let mut calls = Vec::new();
     for hook in hooks.iter() {
         let Some(resource) = concerns(hook, asked, objects).await? else {
@@ -44,7 +59,7 @@ pub(super) async fn ask_validating(asked: &Asked<'_>, objects: Objects<'_>) -> R
 }
 
 /// Asks mutating webhooks where nothing is there that a patch could change.
-pub(super) async fn ask_mutating(asked: &Asked<'_>, objects: Objects<'_>) -> Result<(), Status> {
+async fn ask_mutating(asked: &Asked<'_>, objects: Objects<'_>) -> Result<(), Status> {
     let hooks = asked.core.hooks.mutating.all.load_full();
     for (index, hook) in hooks.iter().enumerate() {
         let Some(resource) = concerns(hook, asked, objects).await? else {

@@ -1,6 +1,8 @@
 //! How webhooks see an object that is being written: in the version their rule names, as a
 //! Scale, or as the question that a subresource puts.
 
+use std::borrow::Cow;
+
 use meta::Status;
 use serde_json::Value;
 
@@ -9,22 +11,22 @@ use crate::registry::Resource;
 use crate::subresource::scale::{SCALE, scale_of, set};
 
 /// Group, version and kind.
-pub(crate) type GroupVersionKind = (&'static str, &'static str, &'static str);
+pub(crate) type GroupVersionKind<'a> = (&'a str, &'a str, &'a str);
 
 /// What webhooks are shown of a write.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum View {
+pub(super) enum View<'a> {
     /// The object itself.
     Whole,
     /// Its Scale.
     Scale,
     /// An object of another kind that is not kept, such as a Binding.
-    Foreign(GroupVersionKind),
+    Foreign(GroupVersionKind<'a>),
 }
 
-impl View {
+impl<'a> View<'a> {
     /// The kind of what is shown, when it is not the resource's own.
-    pub(super) fn kind(self) -> Option<GroupVersionKind> {
+    pub(super) fn kind(self) -> Option<GroupVersionKind<'a>> {
         match self {
             View::Whole => None,
             View::Scale => Some(SCALE),
@@ -34,19 +36,20 @@ impl View {
 }
 
 impl Asked<'_> {
-    /// A kept object as a webhook sees it that is about `resource`.
-    pub(super) async fn shown(&self, resource: &Resource, kept: &Value) -> Result<Value, Status> {
+    /// A kept object as those see it who are asked about `resource`.
+    pub(super) async fn shown<'v>(
+        &self,
+        resource: &Resource,
+        kept: &'v Value,
+    ) -> Result<Cow<'v, Value>, Status> {
         match self.view {
-            View::Whole => {
-                let converted = resource.converted(kept.clone()).await?;
-                Ok(resource.shown(converted))
-            }
-            View::Scale => scale_of(self.resource.stored(), kept),
-            View::Foreign(_) => Ok(kept.clone()),
+            View::Whole => resource.seen(kept).await,
+            View::Scale => scale_of(self.resource.stored(), kept).map(Cow::Owned),
+            View::Foreign(_) => Ok(Cow::Borrowed(kept)),
         }
     }
 
-    /// What a webhook has made of `before`, as it is kept.
+    /// What a webhook or policy has made of `before`, as it is kept.
     pub(super) async fn kept(
         &self,
         resource: &Resource,
@@ -77,7 +80,12 @@ impl Asked<'_> {
                 }
                 Ok(kept)
             }
-            View::Foreign(_) => Ok(shown),
+            View::Foreign((group, version, kind)) => {
+                if let Some(ty) = schema::builtin(group, version, kind) {
+                    schema::check(ty, &mut shown).map_err(Status::internal)?;
+                }
+                Ok(shown)
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::cluster::Cluster;
 use crate::webhooks::hooks::Hooks;
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-const V1: &str = "/apis/sea.example.com/v1/namespaces/default/ports";
+pub(crate) const V1: &str = "/apis/sea.example.com/v1/namespaces/default/ports";
 const V2: &str = "/apis/sea.example.com/v2/namespaces/default/ports";
 
 /// The webhook: `hostPort` of v1 is `host` and `port` of v2.
@@ -87,7 +87,7 @@ async fn until_stored(cluster: &Cluster, version: &str) {
         .unwrap();
 }
 
-async fn start(path: &str) -> (Cluster, Hooks) {
+pub(crate) async fn start(path: &str) -> (Cluster, Hooks) {
     let cluster = Cluster::start().await;
     let hooks = Hooks::start(&cluster).await;
     let definition = definition(&hooks, path);
@@ -106,7 +106,7 @@ async fn store_as_v2(cluster: &Cluster) {
     until_stored(cluster, "v2").await;
 }
 
-fn port(version: &str, name: &str, fields: Value) -> Value {
+pub(crate) fn port(version: &str, name: &str, fields: Value) -> Value {
     let mut object = json!({"apiVersion": format!("sea.example.com/{version}"), "kind": "Port",
         "metadata": {"name": name}});
     let map = object.as_object_mut().unwrap();
