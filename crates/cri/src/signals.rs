@@ -37,9 +37,10 @@ const NAMES: [&str; 34] = [
     "SIGXCPU",
     "SIGXFSZ",
 ];
-/// CRI's numbers of the first real-time signal, of the last one counted from there, of the first one
+/// CRI's numbers of the first real-time signal, of those counted from there, of the first one
 /// counted from the other end, and of the very last.
 const RTMIN: i32 = 35;
+const RTMIN_PLUS_FIRST: i32 = 36;
 const RTMIN_PLUS_LAST: i32 = 50;
 const RTMAX_MINUS_FIRST: i32 = 51;
 const RTMAX: i32 = 65;
@@ -49,7 +50,7 @@ pub(crate) fn name(number: i32) -> Option<String> {
     match number {
         RTMIN => Some("SIGRTMIN".to_owned()),
         RTMAX => Some("SIGRTMAX".to_owned()),
-        RTMIN..=RTMIN_PLUS_LAST => Some(format!("SIGRTMIN+{}", number - RTMIN)),
+        RTMIN_PLUS_FIRST..=RTMIN_PLUS_LAST => Some(format!("SIGRTMIN+{}", number - RTMIN)),
         RTMAX_MINUS_FIRST..RTMAX => Some(format!("SIGRTMAX-{}", RTMAX - number)),
         number => {
             let index = usize::try_from(number.checked_sub(1)?).ok()?;
