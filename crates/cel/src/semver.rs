@@ -34,7 +34,8 @@ fn word(text: &str) -> Result<(), String> {
 }
 
 impl Version {
-    pub(crate) fn parse(text: &str) -> Result<Version, String> {
+    /// Reads a version; the error is what is wrong with it.
+    pub fn parse(text: &str) -> Result<Version, String> {
         if text.is_empty() {
             return Err("Version string empty".to_owned());
         }

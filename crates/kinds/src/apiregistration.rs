@@ -52,7 +52,7 @@ impl Strategy for ApiService {
         let spec = Spot::new(object, "spec");
         let (group, version) = (spec.text("group"), spec.text("version"));
         let (name, wanted) = (object.text("metadata.name"), format!("{version}.{group}"));
-        if naming::path_segment(name).is_empty() && name != wanted {
+        if !name.is_empty() && naming::path_segment(name).is_empty() && name != wanted {
             let rule = format!("must be `spec.version+\".\"+spec.group`: {wanted:?}");
             faults.invalid("metadata.name", name, rule);
         }

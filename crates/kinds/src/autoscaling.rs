@@ -1,6 +1,7 @@
 //! The group `autoscaling`. Version 2 only: version 1 says less of the same objects.
 
 mod horizontal_pod_autoscaler;
+mod metrics;
 
 use meta::Names;
 

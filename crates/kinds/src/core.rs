@@ -2,7 +2,7 @@
 
 mod config_map;
 mod endpoints;
-mod event;
+pub(crate) mod event;
 mod limit_range;
 mod namespace;
 pub(crate) mod node;
@@ -43,7 +43,7 @@ pub(crate) fn rows() -> Vec<Row> {
     vec![
         Row::new(namespaced("ConfigMap", "configmaps").short(&["cm"]), config_map::COLUMNS, config_map::ConfigMap),
         Row::new(namespaced("Endpoints", "endpoints").short(&["ep"]), endpoints::COLUMNS, endpoints::Endpoints).create_on_update().deprecated(endpoints::DEPRECATION),
-        Row::new(namespaced("Event", "events").short(&["ev"]), event::COLUMNS, event::Event).create_on_update(),
+        Row::new(namespaced("Event", "events").short(&["ev"]), event::COLUMNS, event::CORE).create_on_update(),
         Row::new(namespaced("LimitRange", "limitranges").short(&["limits"]), limit_range::COLUMNS, limit_range::LimitRange).create_on_update(),
         Row::new(cluster("Namespace", "namespaces").short(&["ns"]), namespace::COLUMNS, namespace::Namespace).status().verbs(Verbs::NoDeleteCollection),
         Row::new(cluster("Node", "nodes").short(&["no"]), node::COLUMNS, node::Node).status(),

@@ -116,6 +116,19 @@ pub(crate) fn maybe_named(
     }
 }
 
+/// The text, when it is there and even when empty, must satisfy a rule.
+pub(crate) fn present_named(
+    spot: &Spot<'_>,
+    field: &str,
+    rule: fn(&str) -> Vec<String>,
+    faults: &mut Faults,
+) {
+    if spot.has(field) {
+        let text = spot.text(field);
+        rules(faults, spot.path(field), text, rule(text));
+    }
+}
+
 /// The text must be there.
 pub(crate) fn required(spot: &Spot<'_>, field: &str, faults: &mut Faults) {
     if spot.text(field).is_empty() {

@@ -1,12 +1,12 @@
 //! Other versions of kinds that are kept once: what clients read and write in one shape
 //! is stored in another. A view needs no storage of its own.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use meta::Names;
 use serde_json::{Map, Value, json};
 
-use crate::row::Row;
+use crate::row::{Row, Strategy};
 use crate::tree::Tree;
 
 /// A kind whose objects are those of another row, seen differently.
@@ -19,6 +19,8 @@ pub struct View {
     /// Fields that selectors may name, each with its name in the stored version; when empty, they
     /// are those of the stored kind.
     pub fields: &'static [(&'static str, &'static str)],
+    /// Rules that only this version has; else those of the stored kind.
+    pub strategy: Option<fn() -> Arc<dyn Strategy>>,
     /// Turns an object of this version into one of the stored version.
     pub to_stored: fn(&mut Value),
     /// Turns a stored object into one of this version.
@@ -31,6 +33,9 @@ impl View {
         let stored = crate::row(self.stored.0, self.stored.1)?;
         let mut row = stored.clone();
         row.names = self.names.clone();
+        if let Some(strategy) = self.strategy {
+            row.strategy = strategy();
+        }
         Some(row)
     }
 }
@@ -47,6 +52,7 @@ static VIEWS: LazyLock<Vec<View>> = LazyLock::new(|| {
             names: Names::namespaced("events.k8s.io", "v1", "Event", "events").short(&["ev"]),
             stored: ("", "Event"),
             fields: &EVENT_SELECTORS,
+            strategy: Some(|| Arc::new(crate::core::event::STRICT)),
             to_stored: event_to_core,
             from_stored: event_from_core,
         },
@@ -54,6 +60,7 @@ static VIEWS: LazyLock<Vec<View>> = LazyLock::new(|| {
             names: autoscaler.short(&["hpa"]).categories(&["all"]),
             stored: ("autoscaling", "HorizontalPodAutoscaler"),
             fields: &[],
+            strategy: None,
             to_stored: autoscaler_to_v2,
             from_stored: autoscaler_from_v2,
         },
@@ -220,6 +227,9 @@ fn autoscaler_from_v2(tree: &mut Value) {
         if let Some(Value::Object(all)) = tree.at_mut("metadata.annotations") {
             all.extend(annotations);
         }
+    }
+    if tree.has("status") {
+        tree.fill("status.currentReplicas", 0);
     }
     tree.set("apiVersion", "autoscaling/v1");
 }

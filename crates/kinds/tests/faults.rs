@@ -538,7 +538,7 @@ fn cluster_objects() {
         "autoscaling",
         "HorizontalPodAutoscaler",
         json!({"spec": {"minReplicas": 3, "maxReplicas": 2,
-            "scaleTargetRef": {"kind": "Deployment", "name": "web"}}}),
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}}}),
         &["spec.maxReplicas: Invalid value: 2: must be greater than or equal to `minReplicas`"],
     );
     check(

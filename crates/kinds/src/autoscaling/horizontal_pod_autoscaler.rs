@@ -1,11 +1,12 @@
 //! HorizontalPodAutoscaler.
 
 use jiff::Timestamp;
-use meta::{Faults, naming};
+use meta::Faults;
 use serde_json::{Value, json};
 
+use super::metrics;
 use crate::row::{Cells, Strategy};
-use crate::spot::{Spot, maybe_one_of, named, unsupported};
+use crate::spot::{NOT_NEGATIVE, Spot, amount, maybe_one_of, not_negative, unsupported};
 use crate::table::{age, cells, name, plain, quantity};
 use crate::tree::Tree;
 
@@ -41,32 +42,24 @@ impl Strategy for HorizontalPodAutoscaler {
     }
 
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
-        let spec = Spot::new(object, "spec");
-        let min = spec.maybe_int("minReplicas");
-        if let Some(min) = min.filter(|min| *min < 1) {
-            let rule = "must be greater than or equal to 1";
-            faults.invalid(spec.path("minReplicas"), min, rule);
-        }
-        let max = spec.int("maxReplicas");
-        let path = spec.path("maxReplicas");
-        if max == 0 {
-            faults.required(path.clone(), "must be set and greater than 0");
-        } else if max < 0 {
-            faults.invalid(path.clone(), max, "must be greater than or equal to 1");
-        }
-        if min.is_some_and(|min| max < min) {
-            faults.invalid(path, max, "must be greater than or equal to `minReplicas`");
-        }
-        let target = spec.child("scaleTargetRef");
-        named(&target, "kind", naming::path_segment, faults);
-        named(&target, "name", naming::path_segment, faults);
-        for metric in spec.items("metrics") {
-            validate_metric(&metric, faults);
-        }
-        for rules in ["behavior.scaleUp", "behavior.scaleDown"] {
-            if let Some(rules) = spec.some(rules) {
-                validate_rules(&rules, faults);
-            }
+        validate(object, true, true, faults);
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        // What was accepted once stays acceptable.
+        let version = |reference: &Value, needs_group: bool| {
+            metrics::api_version_fault(reference.text("apiVersion"), needs_group).is_none()
+        };
+        let target = version(old.at("spec.scaleTargetRef"), true);
+        let mut objects = old.list("spec.metrics").iter();
+        let objects = objects.all(|metric| version(metric.at("object.describedObject"), false));
+        validate(object, target, objects, faults);
+    }
+
+    fn validate_status(&self, object: &Value, _old: &Value, faults: &mut Faults) {
+        let status = Spot::new(object, "status");
+        for field in ["currentReplicas", "desiredReplicas"] {
+            not_negative(&status, field, faults);
         }
     }
 
@@ -79,7 +72,7 @@ impl Strategy for HorizontalPodAutoscaler {
         cells![
             name(object),
             format!("{}/{}", target.text("kind"), target.text("name")),
-            metrics(object),
+            shown_metrics(object),
             min,
             object.int("spec.maxReplicas"),
             object.int("status.currentReplicas"),
@@ -88,7 +81,7 @@ impl Strategy for HorizontalPodAutoscaler {
     }
 }
 
-fn metrics(object: &Value) -> String {
+fn shown_metrics(object: &Value) -> String {
     let specs = object.list("spec.metrics");
     let statuses = object.list("status.currentMetrics");
     if specs.is_empty() {
@@ -166,52 +159,31 @@ fn default_rules(object: &mut Value, path: &str, policies: &[(&str, i64)]) {
     object.fill(&format!("{path}.policies"), policies);
 }
 
-fn validate_metric(metric: &Spot<'_>, faults: &mut Faults) {
-    let kinds = [
-        ("ContainerResource", "containerResource"),
-        ("External", "external"),
-        ("Object", "object"),
-        ("Pods", "pods"),
-        ("Resource", "resource"),
-    ];
-    let kind = metric.text("type");
-    let Some((_, field)) = kinds.iter().find(|(word, _)| *word == kind) else {
-        if kind.is_empty() {
-            return faults.required(metric.path("type"), "must specify a metric source type");
-        }
-        return unsupported(
-            faults,
-            metric.path("type"),
-            kind,
-            &kinds.map(|(word, _)| word),
-        );
-    };
-    for (_, other) in kinds.iter().filter(|(_, other)| other != field) {
-        if metric.has(other) {
-            let rule = "must populate the given metric source only";
-            faults.forbidden(metric.path(other), rule);
-        }
+/// Faults in `spec`; whether the versions of the target and of described objects are looked at.
+fn validate(object: &Value, target_version: bool, object_versions: bool, faults: &mut Faults) {
+    let spec = Spot::new(object, "spec");
+    let min = spec.maybe_int("minReplicas");
+    if let Some(min) = min.filter(|min| *min < 1) {
+        let rule = "must be greater than or equal to 1";
+        faults.invalid(spec.path("minReplicas"), min, rule);
     }
-    let Some(source) = metric.some(field) else {
-        let rule = "must populate information for the given metric source";
-        return faults.required(metric.path(field), rule);
-    };
-    if field.to_lowercase().ends_with("resource") && source.text("name").is_empty() {
-        faults.required(source.path("name"), "must specify a resource name");
+    let max = spec.int("maxReplicas");
+    let path = spec.path("maxReplicas");
+    if max == 0 {
+        faults.required(path.clone(), "must be set and greater than 0");
+    } else if max < 0 {
+        faults.invalid(path.clone(), max, "must be greater than or equal to 1");
     }
-    let target = source.child("target");
-    match target.text("type") {
-        "" => faults.required(target.path("type"), "must specify a metric target type"),
-        "Utilization" | "Value" | "AverageValue" => {}
-        other => {
-            let rule = "must be either Utilization, Value, or AverageValue";
-            faults.invalid(target.path("type"), other, rule);
+    if min.is_some_and(|min| max < min) {
+        faults.invalid(path, max, "must be greater than or equal to `minReplicas`");
+    }
+    let target = spec.child("scaleTargetRef");
+    metrics::reference(&target, target_version.then_some(true), faults);
+    metrics::validate(&spec, object_versions, faults);
+    for rules in ["behavior.scaleUp", "behavior.scaleDown"] {
+        if let Some(rules) = spec.some(rules) {
+            validate_rules(&rules, faults);
         }
-    }
-    let percent = target.maybe_int("averageUtilization");
-    if let Some(percent) = percent.filter(|percent| *percent < 1) {
-        let rule = "must be greater than 0";
-        faults.invalid(target.path("averageUtilization"), percent, rule);
     }
 }
 
@@ -226,6 +198,10 @@ fn validate_rules(rules: &Spot<'_>, faults: &mut Faults) {
     } else if window > WINDOW_SECONDS_MAX {
         let rule = format!("must be less than or equal to {WINDOW_SECONDS_MAX}");
         faults.invalid(path, window, rule);
+    }
+    let tolerance = rules.at("tolerance");
+    if amount(tolerance) < amount(&Value::from("0")) && !tolerance.is_null() {
+        faults.invalid(rules.path("tolerance"), tolerance.clone(), NOT_NEGATIVE);
     }
     maybe_one_of(rules, "selectPolicy", &["Disabled", "Max", "Min"], faults);
     if rules.count("policies") == 0 {

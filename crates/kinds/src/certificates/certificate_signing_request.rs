@@ -49,6 +49,10 @@ impl Strategy for CertificateSigningRequest {
         validate_conditions(object, old, faults);
     }
 
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        naming::path_segment(name)
+    }
+
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
         validate_spec(&Spot::new(object, "spec"), faults);
     }
@@ -147,7 +151,7 @@ fn validate_spec(spec: &Spot<'_>, faults: &mut Faults) {
         .starts_with("-----BEGIN CERTIFICATE REQUEST-----")
     {
         let rule = "PEM block type must be CERTIFICATE REQUEST";
-        faults.invalid(spec.path("request"), request, rule);
+        faults.invalid(spec.path("request"), spec.at("request").clone(), rule);
     }
     if spec.count("usages") == 0 {
         faults.required(spec.path("usages"), "");

@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use meta::{Faults, naming};
 use serde_json::Value;
 
+use crate::metadata::IMMUTABLE;
 use crate::row::{Cells, Strategy};
-use crate::spot::{Spot, named, required};
+use crate::spot::{Spot, immutable, required, rules, same};
 use crate::table::{cells, or, since};
 use crate::tree::Tree;
 
@@ -26,11 +27,40 @@ const SELECTABLE: &[&str] = &[
     "type",
 ];
 
-pub(crate) struct Event;
+/// Events as `v1` has them, whose clients may say nearly anything.
+pub(crate) const CORE: Event = Event { strict: false };
+/// The same written as `events.k8s.io/v1`.
+pub(crate) const STRICT: Event = Event { strict: true };
+
+pub(crate) struct Event {
+    strict: bool,
+}
 
 impl Strategy for Event {
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
-        validate(object, faults);
+        validate(object, self.strict, faults);
+        if self.strict {
+            validate_strict(object, faults);
+        }
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        validate(object, self.strict, faults);
+        if !self.strict {
+            return;
+        }
+        if !same(object.at("series"), old.at("series")) {
+            validate_series(object, faults);
+        }
+        let root = Spot::new(object, "");
+        for field in FIXED {
+            immutable(&root, old, field, faults);
+        }
+        // Upstream gives this one its newer name, also where it is shown as the other.
+        if object.text("reportingComponent") != old.text("reportingComponent") {
+            let value = object.at("reportingComponent").clone();
+            faults.invalid("reportingController", value, IMMUTABLE);
+        }
     }
 
     fn selectable_field_names(&self) -> &'static [&'static str] {
@@ -93,8 +123,24 @@ fn source(event: &Value) -> String {
     }
 }
 
+/// What `events.k8s.io/v1` does not let anybody change.
+const FIXED: [&str; 12] = [
+    "involvedObject",
+    "reason",
+    "message",
+    "source",
+    "firstTimestamp",
+    "lastTimestamp",
+    "count",
+    "type",
+    "eventTime",
+    "action",
+    "related",
+    "reportingInstance",
+];
+
 /// An event lives where the object is that it is about; of cluster-wide ones, in `default`.
-fn validate(event: &Value, faults: &mut Faults) {
+fn validate(event: &Value, strict: bool, faults: &mut Faults) {
     let own = event.text("metadata.namespace");
     let about = event.text("involvedObject.namespace");
     let new_style = !event.text("eventTime").is_empty();
@@ -111,8 +157,16 @@ fn validate(event: &Value, faults: &mut Faults) {
     if !new_style {
         return;
     }
+    let path = match strict {
+        true => "reportingController",
+        false => "reportingComponent",
+    };
+    let controller = event.text("reportingComponent");
+    if controller.is_empty() {
+        faults.required(path, "");
+    }
+    rules(faults, path, controller, naming::qualified_name(controller));
     let root = Spot::new(event, "");
-    named(&root, "reportingComponent", naming::qualified_name, faults);
     for field in ["reportingInstance", "action", "reason"] {
         required(&root, field, faults);
     }
@@ -120,6 +174,44 @@ fn validate(event: &Value, faults: &mut Faults) {
         if event.text(field).len() > most {
             faults.invalid(field, "", format!("can have at most {most} characters"));
         }
+    }
+}
+
+/// What `events.k8s.io/v1` asks of new events beyond that.
+fn validate_strict(event: &Value, faults: &mut Faults) {
+    validate_series(event, faults);
+    if event.text("eventTime").is_empty() {
+        faults.required("eventTime", "");
+    }
+    let kind = event.text("type");
+    if !matches!(kind, "Normal" | "Warning") {
+        faults.invalid("type", "", format!("has invalid value: {kind}"));
+    }
+    let source = event.at("source");
+    let set = [
+        ("firstTimestamp", event.has("firstTimestamp")),
+        ("lastTimestamp", event.has("lastTimestamp")),
+        ("count", event.int("count") != 0),
+        (
+            "source",
+            !source.text("component").is_empty() || !source.text("host").is_empty(),
+        ),
+    ];
+    for (field, _) in set.into_iter().filter(|(_, set)| *set) {
+        faults.invalid(field, "", "needs to be unset");
+    }
+}
+
+fn validate_series(event: &Value, faults: &mut Faults) {
+    let series = event.at("series");
+    if series.is_null() {
+        return;
+    }
+    if series.int("count") < 2 {
+        faults.invalid("series.count", "", "should be at least 2");
+    }
+    if series.text("lastObservedTime").is_empty() {
+        faults.required("series.lastObservedTime", "");
     }
 }
 

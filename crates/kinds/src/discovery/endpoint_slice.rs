@@ -5,8 +5,9 @@ use meta::{Faults, naming};
 use serde_json::Value;
 
 use crate::core::validate_endpoint_ip;
+use crate::metadata::validate_labels;
 use crate::row::{Cells, Strategy};
-use crate::spot::{Spot, immutable, maybe_named, one_of, rules, same};
+use crate::spot::{Spot, immutable, maybe_named, maybe_one_of, one_of, present_named, rules, same};
 use crate::table::{age, cells, name, or};
 use crate::tree::Tree;
 
@@ -93,6 +94,8 @@ fn shown(all: Vec<String>) -> String {
 const ENDPOINTS_MAX: usize = 1000;
 const ADDRESSES_MAX: usize = 100;
 const PORTS_MAX: usize = 20_000;
+const TOPOLOGY_MAX: usize = 16;
+const HINTS_MAX: usize = 8;
 
 fn validate(slice: &Value, old: &Value, faults: &mut Faults) {
     let root = Spot::new(slice, "");
@@ -128,8 +131,8 @@ fn validate_ports(root: &Spot<'_>, faults: &mut Faults) {
             faults.duplicate(port.path("name"), name.as_str());
         }
         names.push(name);
-        one_of(&port, "protocol", &["SCTP", "TCP", "UDP"], faults);
-        maybe_named(&port, "appProtocol", naming::qualified_name, faults);
+        maybe_one_of(&port, "protocol", &["SCTP", "TCP", "UDP"], faults);
+        present_named(&port, "appProtocol", naming::qualified_name, faults);
     }
 }
 
@@ -154,6 +157,39 @@ fn validate_endpoint(endpoint: &Spot<'_>, kind: &str, faults: &mut Faults) {
         }
         validate_endpoint_ip(text, &address.path, faults);
     }
-    maybe_named(endpoint, "nodeName", naming::dns1123_subdomain, faults);
-    maybe_named(endpoint, "hostname", naming::dns1123_label, faults);
+    present_named(endpoint, "nodeName", naming::dns1123_subdomain, faults);
+    present_named(endpoint, "hostname", naming::dns1123_label, faults);
+    let topology = endpoint.child("deprecatedTopology");
+    let count = endpoint.count("deprecatedTopology");
+    if count > TOPOLOGY_MAX {
+        faults.too_many(topology.path.clone(), count, TOPOLOGY_MAX);
+    }
+    validate_labels(topology.value, &topology.path, faults);
+    if let Some(hints) = endpoint.some("hints") {
+        if validate_hints(&hints, "forZones", naming::label_value, faults) {
+            validate_hints(&hints, "forNodes", naming::dns1123_subdomain, faults);
+        }
+    }
+}
+
+/// Whether the hints are few enough to be looked at.
+fn validate_hints(
+    hints: &Spot<'_>,
+    list: &str,
+    rule: fn(&str) -> Vec<String>,
+    faults: &mut Faults,
+) -> bool {
+    if too_many(hints, list, HINTS_MAX, faults) {
+        return false;
+    }
+    let mut names = Vec::new();
+    for hint in hints.items(list) {
+        let (name, path) = (hint.text("name").to_owned(), hint.path("name"));
+        if names.contains(&name) {
+            faults.duplicate(path.clone(), name.as_str());
+        }
+        rules(faults, path, name.as_str(), rule(&name));
+        names.push(name);
+    }
+    true
 }

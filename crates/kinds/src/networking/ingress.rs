@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::core::balancers;
 use crate::row::{Cells, Strategy};
-use crate::spot::{Spot, maybe_named, named, rules, unsupported};
+use crate::spot::{Spot, maybe_named, named, present_named, rules, unsupported};
 use crate::table::{age, cells, name, or};
 use crate::tree::Tree;
 
@@ -107,22 +107,25 @@ fn validate_spec(spec: &Spot<'_>, faults: &mut Faults) {
     }
     for tls in spec.items("tls") {
         for host in tls.items("hosts") {
-            validate_host(host.as_str().unwrap_or(""), &host.path, faults);
+            let text = host.as_str().unwrap_or("");
+            rules(faults, host.path.clone(), text, host_rules(text));
         }
         maybe_named(&tls, "secretName", naming::dns1123_subdomain, faults);
     }
-    maybe_named(spec, "ingressClassName", naming::dns1123_subdomain, faults);
+    present_named(spec, "ingressClassName", naming::dns1123_subdomain, faults);
 }
 
 fn validate_host(host: &str, path: &str, faults: &mut Faults) {
-    if host.is_empty() {
-        return;
+    if !host.is_empty() {
+        rules(faults, path, host, host_rules(host));
     }
-    let broken = match host.contains('*') {
+}
+
+fn host_rules(host: &str) -> Vec<String> {
+    match host.contains('*') {
         true => naming::wildcard_dns1123_subdomain(host),
         false => naming::dns1123_subdomain(host),
-    };
-    rules(faults, path, host, broken);
+    }
 }
 
 fn validate_path(spot: &Spot<'_>, faults: &mut Faults) {
@@ -168,7 +171,7 @@ fn validate_backend(backend: &Spot<'_>, faults: &mut Faults) {
             return faults.invalid(path, "", "resource or service backend is required");
         }
         (Some(resource), None) => {
-            maybe_named(&resource, "apiGroup", naming::dns1123_subdomain, faults);
+            present_named(&resource, "apiGroup", naming::dns1123_subdomain, faults);
             named(&resource, "kind", naming::path_segment, faults);
             return named(&resource, "name", naming::path_segment, faults);
         }

@@ -5,7 +5,7 @@ use meta::{Faults, naming};
 use serde_json::Value;
 
 use crate::row::{Cells, Strategy};
-use crate::spot::{Spot, immutable, named, rules};
+use crate::spot::{Spot, immutable, named, present_named, rules, unsupported};
 use crate::table::{age, cells};
 use crate::tree::Tree;
 
@@ -24,20 +24,10 @@ impl Strategy for IngressClass {
         let spec = Spot::new(object, "spec");
         validate_controller(&spec, faults);
         if let Some(parameters) = spec.some("parameters") {
+            present_named(&parameters, "apiGroup", naming::dns1123_subdomain, faults);
             named(&parameters, "kind", naming::path_segment, faults);
             named(&parameters, "name", naming::path_segment, faults);
-            let namespaced = !parameters.text("namespace").is_empty();
-            match parameters.text("scope") {
-                "Namespace" if !namespaced => {
-                    let rule = "`parameters.scope` is set to 'Namespace'";
-                    faults.required(parameters.path("namespace"), rule);
-                }
-                "Cluster" if namespaced => {
-                    let rule = "`parameters.scope` is set to 'Cluster'";
-                    faults.forbidden(parameters.path("namespace"), rule);
-                }
-                _ => {}
-            }
+            validate_scope(&parameters, faults);
         }
     }
 
@@ -67,6 +57,28 @@ impl Strategy for IngressClass {
         };
         let controller = object.text("spec.controller");
         cells![name, controller, parameters, age(object, now)]
+    }
+}
+
+fn validate_scope(parameters: &Spot<'_>, faults: &mut Faults) {
+    let namespaced = parameters.has("namespace");
+    match parameters.text("scope") {
+        "Namespace" if namespaced => {
+            present_named(parameters, "namespace", naming::dns1123_label, faults);
+        }
+        "Namespace" => {
+            let rule = "`parameters.scope` is set to 'Namespace'";
+            faults.required(parameters.path("namespace"), rule);
+        }
+        "Cluster" if namespaced => {
+            let rule = "`parameters.scope` is set to 'Cluster'";
+            faults.forbidden(parameters.path("namespace"), rule);
+        }
+        "Cluster" => {}
+        other => {
+            let words = ["Cluster", "Namespace"];
+            unsupported(faults, parameters.path("scope"), other, &words);
+        }
     }
 }
 

@@ -17,6 +17,11 @@ pub(crate) const COLUMNS: &str =
 pub(crate) struct PodDisruptionBudget;
 
 impl Strategy for PodDisruptionBudget {
+    /// Upstream looks only at names that `generateName` makes.
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        meta::naming::path_segment(name)
+    }
+
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
         let spec = Spot::new(object, "spec");
         if spec.has("minAvailable") && spec.has("maxUnavailable") {

@@ -76,6 +76,9 @@ fn default_request(request: &mut Value) {
     if request.text("allocationMode") == "ExactCount" {
         request.fill_zero("count", 1);
     }
+    for toleration in request.list_mut("tolerations") {
+        toleration.fill_text("operator", "Equal");
+    }
 }
 
 fn state(object: &Value) -> String {

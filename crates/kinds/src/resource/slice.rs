@@ -189,6 +189,11 @@ fn validate_devices(spec: &Spot<'_>, faults: &mut Faults) {
                 validate_qualified(name, &device.path(field), faults);
             }
         }
+        let attributes = device.child("attributes");
+        for (name, value) in device.fields("attributes") {
+            let path = attributes.entry_path(name);
+            validate_attribute(&Spot { value, path }, faults);
+        }
         if device.count("taints") > TAINTS_MAX {
             faults.too_many(device.path("taints"), device.count("taints"), TAINTS_MAX);
             continue;
@@ -198,6 +203,46 @@ fn validate_devices(spec: &Spot<'_>, faults: &mut Faults) {
         }
     }
     unique_names(spec, "devices", faults);
+}
+
+/// Ways in which an attribute says its value: alone, or several.
+const VALUES: [&str; 8] = [
+    "bool", "int", "string", "version", "bools", "ints", "strings", "versions",
+];
+const VALUE_BYTES_MAX: usize = 64;
+
+fn validate_attribute(attribute: &Spot<'_>, faults: &mut Faults) {
+    for field in ["string", "version"] {
+        if let Some(value) = attribute.some(field) {
+            validate_text(&value, field == "version", faults);
+        }
+    }
+    for (field, version) in [("strings", false), ("versions", true)] {
+        for item in attribute.items(field) {
+            validate_text(&item, version, faults);
+        }
+    }
+    let shown: Value = match VALUES.iter().filter(|one| attribute.has(one)).count() {
+        1 => return,
+        0 => "".into(),
+        _ => attribute.value.clone(),
+    };
+    faults.invalid(
+        attribute.path.clone(),
+        shown,
+        "exactly one value must be specified",
+    );
+}
+
+fn validate_text(value: &Spot<'_>, version: bool, faults: &mut Faults) {
+    let text = value.as_str().unwrap_or("");
+    if version && cel::Version::parse(text).is_err() {
+        let rule = "must be a string compatible with semver.org spec 2.0.0";
+        faults.invalid(value.path.clone(), text, rule);
+    }
+    if text.len() > VALUE_BYTES_MAX {
+        faults.too_long(value.path.clone(), VALUE_BYTES_MAX);
+    }
 }
 
 fn validate_taint(taint: &Spot<'_>, faults: &mut Faults) {

@@ -28,12 +28,12 @@ impl Strategy for PriorityClass {
             faults.forbidden("value", rule);
         }
         let policies = ["PreemptLowerPriority", "Never"];
-        maybe_one_of(
-            &Spot::new(object, ""),
-            "preemptionPolicy",
-            &policies,
-            faults,
-        );
+        if object.text("preemptionPolicy").is_empty() {
+            faults.required("preemptionPolicy", "");
+        } else {
+            let root = Spot::new(object, "");
+            maybe_one_of(&root, "preemptionPolicy", &policies, faults);
+        }
     }
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {

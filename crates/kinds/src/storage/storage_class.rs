@@ -7,7 +7,7 @@ use meta::{Faults, naming};
 use serde_json::Value;
 
 use crate::row::{Cells, Strategy};
-use crate::spot::{Spot, immutable, maybe_one_of, one_of, rules};
+use crate::spot::{Spot, immutable, maybe_one_of, rules};
 use crate::table::{age, cells, or};
 use crate::tree::Tree;
 
@@ -26,9 +26,14 @@ impl Strategy for StorageClass {
         let root = Spot::new(object, "");
         validate_provisioner(object, "provisioner", faults);
         validate_parameters(object, faults);
-        maybe_one_of(&root, "reclaimPolicy", &["Delete", "Retain"], faults);
+        if root.at("reclaimPolicy") != "" {
+            maybe_one_of(&root, "reclaimPolicy", &["Delete", "Retain"], faults);
+        }
         let modes = ["Immediate", "WaitForFirstConsumer"];
-        one_of(&root, "volumeBindingMode", &modes, faults);
+        match root.has("volumeBindingMode") {
+            true => maybe_one_of(&root, "volumeBindingMode", &modes, faults),
+            false => faults.required("volumeBindingMode", ""),
+        }
         validate_topologies(&root, faults);
     }
 
@@ -113,9 +118,10 @@ pub(super) fn validate_parameters(object: &Value, faults: &mut Faults) {
 }
 
 fn validate_topologies(root: &Spot<'_>, faults: &mut Faults) {
-    let mut terms: Vec<BTreeMap<String, BTreeSet<String>>> = Vec::new();
+    // Upstream compares with as many empty terms too: an empty one is never the first.
+    let mut terms = vec![BTreeMap::new(); root.count("allowedTopologies")];
     for term in root.items("allowedTopologies") {
-        let mut all = BTreeMap::new();
+        let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for expression in term.items("matchLabelExpressions") {
             let key = expression.text("key");
             let mut values = BTreeSet::new();
@@ -134,7 +140,7 @@ fn validate_topologies(root: &Spot<'_>, faults: &mut Faults) {
                 faults.duplicate(expression.path("key"), key);
             }
         }
-        if terms.contains(&all) {
+        for _ in terms.iter().filter(|term| **term == all) {
             faults.duplicate(term.path("matchLabelExpressions"), "");
         }
         terms.push(all);

@@ -5,7 +5,7 @@ use meta::{Faults, naming};
 use serde_json::Value;
 
 use crate::row::{Cells, Strategy};
-use crate::spot::{Spot, immutable, named, rules};
+use crate::spot::{Spot, immutable, present_named, rules};
 use crate::table::{age, cells, name};
 use crate::tree::Tree;
 
@@ -33,17 +33,13 @@ impl Strategy for VolumeAttachment {
                 let rule = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
                 faults.forbidden(source.path.clone(), rule);
             }
-            (true, false) if source.text("persistentVolumeName").is_empty() => {
-                let rule = "must specify non empty persistentVolumeName";
-                faults.required(source.path("persistentVolumeName"), rule);
-            }
             (true, false) => {
-                named(
-                    &source,
-                    "persistentVolumeName",
-                    naming::dns1123_subdomain,
-                    faults,
-                );
+                let (field, rule) = ("persistentVolumeName", naming::dns1123_subdomain);
+                if source.text(field).is_empty() {
+                    let rule = "must specify non empty persistentVolumeName";
+                    faults.required(source.path(field), rule);
+                }
+                present_named(&source, field, rule, faults);
             }
             (false, true) => {}
         }
