@@ -70,6 +70,7 @@ impl Checker<'_> {
             field: self.name(path),
             kind,
             value,
+            shown: None,
             detail: detail.into(),
         }
     }

@@ -4,6 +4,7 @@ mod cron_job;
 mod job;
 mod job_rules;
 mod schedule;
+mod success_policy;
 
 use meta::Names;
 

@@ -1,6 +1,7 @@
 //! The core group.
 
 mod config_map;
+mod data_source;
 mod endpoints;
 pub(crate) mod event;
 mod limit_range;
@@ -24,6 +25,7 @@ pub(crate) use endpoints::validate_ip as validate_endpoint_ip;
 pub(crate) use persistent_volume_claim::default_spec as default_claim_spec;
 pub(crate) use persistent_volume_claim::validate_spec as validate_claim_spec;
 pub(crate) use pod::defaults::default_spec_at as default_pod_spec;
+pub(crate) use pod::gates::{drop_gated, drop_gated_stateful};
 pub(crate) use pod::validate::{validate_driver, validate_template};
 pub(crate) use pod::warnings;
 pub(crate) use service::balancers;

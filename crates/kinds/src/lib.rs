@@ -15,6 +15,7 @@ mod coordination;
 mod core;
 mod discovery;
 mod flowcontrol;
+mod go;
 pub mod metadata;
 mod networking;
 mod node;

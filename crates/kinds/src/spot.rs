@@ -164,6 +164,30 @@ pub(crate) fn unsupported(
     faults.add(path, FaultKind::NotSupported, value.into(), detail);
 }
 
+/// The same of a value that is shown in upstream's notation.
+pub(crate) fn unsupported_shown(
+    faults: &mut Faults,
+    spot: &Spot<'_>,
+    shape: &crate::go::Shape,
+    words: &[&str],
+) {
+    let quoted: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    let detail = format!("supported values: {}", quoted.join(", "));
+    let shown = crate::go::shown(spot.value, shape);
+    faults.add_shown(spot.path.clone(), FaultKind::NotSupported, shown, detail);
+}
+
+/// The value breaks a rule, and is shown in upstream's notation.
+pub(crate) fn invalid_shown(
+    faults: &mut Faults,
+    spot: &Spot<'_>,
+    shape: &crate::go::Shape,
+    rule: &str,
+) {
+    let shown = crate::go::shown(spot.value, shape);
+    faults.add_shown(spot.path.clone(), FaultKind::Invalid, shown, rule);
+}
+
 /// The number, when there is one, must not be below zero.
 pub(crate) fn not_negative(spot: &Spot<'_>, field: &str, faults: &mut Faults) {
     if spot.int(field) < 0 {
@@ -175,6 +199,16 @@ pub(crate) fn not_negative(spot: &Spot<'_>, field: &str, faults: &mut Faults) {
 pub(crate) fn immutable(new: &Spot<'_>, old: &Value, field: &str, faults: &mut Faults) {
     if !same(new.at(field), old.at(field)) {
         faults.invalid(new.path(field), new.at(field).clone(), IMMUTABLE);
+    }
+}
+
+/// A list that upstream always shows is null when nothing is in it.
+pub(crate) fn null_if_empty(object: &mut Value, parent: &str, list: &str) {
+    let Some(parent) = object.at_mut(parent).filter(|parent| parent.is_object()) else {
+        return;
+    };
+    if parent.count(list) == 0 {
+        parent[list] = Value::Null;
     }
 }
 

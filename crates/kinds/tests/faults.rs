@@ -204,8 +204,10 @@ fn deployments() {
         &[
             "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
             "spec.selector: Required value",
-            "spec.strategy: Unsupported value: {\"type\":\"Magic\"}: supported values: \
-             \"Recreate\", \"RollingUpdate\"",
+            "spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match \
+             template `labels`",
+            "spec.strategy: Unsupported value: {\"Type\":\"Magic\",\"RollingUpdate\":null}: \
+             supported values: \"Recreate\", \"RollingUpdate\"",
         ],
     );
     other["spec"]["selector"] = json!({"matchLabels": {"a": "c"}});
@@ -341,7 +343,8 @@ fn services() {
         json!({"spec": {"ports": [{"port": 80}, {"port": 80, "name": "b"}]}}),
         &[
             "spec.ports[0].name: Required value",
-            "spec.ports[1]: Duplicate value: {\"port\":80,\"protocol\":\"TCP\"}",
+            "spec.ports[1]: Duplicate value: {\"Name\":\"\",\"Protocol\":\"TCP\",\
+             \"AppProtocol\":null,\"Port\":80,\"TargetPort\":0,\"NodePort\":0}",
         ],
     );
     check(
@@ -520,8 +523,9 @@ fn cluster_objects() {
         json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"},
             {"key": "a", "effect": "NoSchedule"}]}}),
         &[
-            "metadata.taints[1]: Duplicate value: {\"effect\":\"NoSchedule\",\"key\":\"a\"}: taints \
-           must be unique by key and effect pair",
+            "metadata.taints[1]: Duplicate value: {\"Key\":\"a\",\"Value\":\"\",\
+             \"Effect\":\"NoSchedule\",\"TimeAdded\":null}: taints must be unique by key and \
+             effect pair",
         ],
     );
     check(
@@ -552,5 +556,48 @@ fn cluster_objects() {
         "Event",
         json!({"involvedObject": {"namespace": "other"}}),
         &["involvedObject.namespace: Invalid value: \"other\": does not match event.namespace"],
+    );
+}
+
+#[test]
+fn quotas_and_limits() {
+    check(
+        "",
+        "ResourceQuota",
+        json!({"spec": {"hard": {"cpu": "1"}, "scopes": ["BestEffort"], "scopeSelector":
+            {"matchExpressions": [{"scopeName": "Terminating", "operator": "In", "values": ["a"]}]}}}),
+        &[
+            "spec.scopes: Invalid value: [\"BestEffort\"]: unsupported scope applied to resource",
+            "spec.scopeSelector.matchExpressions.operator: Invalid value: \"In\": must be 'Exists' \
+             when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, \
+             ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or \
+             ResourceQuotaScopeCrossNamespacePodAffinity",
+        ],
+    );
+    check(
+        "",
+        "LimitRange",
+        json!({"spec": {"limits": [{"type": "Pod", "min": {"cpu": "1"}, "max": {"cpu": "2"},
+            "maxLimitRequestRatio": {"cpu": "3"}}]}}),
+        &[
+            "spec.limits[0].maxLimitRequestRatio[cpu]: Invalid value: \"3\": ratio 3 is greater than \
+             max/min = 2.000000",
+        ],
+    );
+}
+
+#[test]
+fn unusable_selectors_end_the_search() {
+    let broken = json!({"matchExpressions": [{"key": "a", "operator": "In"}]});
+    check(
+        "apps",
+        "ReplicaSet",
+        json!({"spec": {"selector": broken, "template": template()}}),
+        &[
+            "spec.selector.matchExpressions[0].values: Required value: must be specified when \
+             `operator` is 'In' or 'NotIn'",
+            "spec.selector: Invalid value: {\"matchExpressions\":[{\"key\":\"a\",\"operator\":\
+             \"In\"}]}: invalid label selector",
+        ],
     );
 }

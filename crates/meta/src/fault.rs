@@ -73,6 +73,8 @@ pub struct Fault {
     pub kind: FaultKind,
     /// The offending value; shown for the kinds that name it.
     pub value: Value,
+    /// How the value is shown, where that is not its JSON.
+    pub shown: Option<String>,
     /// What would be right; may be empty.
     pub detail: String,
 }
@@ -83,7 +85,10 @@ impl Fault {
         let mut text = self.kind.words().to_owned();
         if self.kind.shows_value() {
             text.push_str(": ");
-            text.push_str(&self.value.to_string());
+            match &self.shown {
+                Some(shown) => text.push_str(shown),
+                None => text.push_str(&self.value.to_string()),
+            }
         }
         if !self.detail.is_empty() {
             text.push_str(": ");
@@ -182,6 +187,24 @@ impl Faults {
             field: field.into(),
             kind,
             value,
+            shown: None,
+            detail: detail.into(),
+        });
+    }
+
+    /// Adds a fault whose value users see as `shown`.
+    pub fn add_shown(
+        &mut self,
+        field: impl Into<String>,
+        kind: FaultKind,
+        shown: impl Into<String>,
+        detail: impl Into<String>,
+    ) {
+        self.0.push(Fault {
+            field: field.into(),
+            kind,
+            value: Value::Null,
+            shown: Some(shown.into()),
             detail: detail.into(),
         });
     }

@@ -274,6 +274,7 @@ impl<'a> Run<'a> {
             field,
             kind,
             value: value.clone(),
+            shown: None,
             detail,
         });
     }

@@ -5,11 +5,12 @@ use meta::Faults;
 use serde_json::Value;
 
 use super::workload;
-use crate::core::{default_pod_spec, validate_template, warnings};
+use crate::core::{default_pod_spec, drop_gated, validate_template, warnings};
+use crate::go::STRATEGY;
 use crate::row::{Cells, Strategy};
 use crate::spot::{
     Spot, at_most_all, count_or_percent, immutable, label_selector, not_negative, same, selects,
-    unsupported,
+    unsupported_shown,
 };
 use crate::table::{age, cells, containers, labels, name, selector};
 use crate::tree::Tree;
@@ -31,10 +32,13 @@ impl Strategy for DaemonSet {
     }
 
     fn prepare_create(&self, object: &mut Value) {
+        drop_gated(object, &Value::Null, "spec.template.spec");
+        object.set("status", serde_json::json!({"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0}));
         set_template_generation(object, 1);
     }
 
     fn prepare_update(&self, object: &mut Value, old: &Value) {
+        drop_gated(object, old, "spec.template.spec");
         let changed = !same(object.at("spec.template"), old.at("spec.template"));
         let annotations = old.at("metadata.annotations");
         let before = annotations.get(TEMPLATE_GENERATION).and_then(Value::as_str);
@@ -49,7 +53,8 @@ impl Strategy for DaemonSet {
         let selector = spec.child("selector");
         label_selector(&selector, faults);
         let labels = spec.child("template.metadata.labels");
-        if selector.is_null() || !selects(selector.value, labels.value) {
+        let sound = workload::is_selector(&selector);
+        if sound && (selector.is_null() || !selects(selector.value, labels.value)) {
             let rule = "`selector` does not match template `labels`";
             faults.invalid(labels.path, labels.value.clone(), rule);
         }
@@ -140,12 +145,7 @@ fn validate_strategy(spec: &Spot<'_>, faults: &mut Faults) {
         }
         _ => {
             let words = ["RollingUpdate", "OnDelete"];
-            unsupported(
-                faults,
-                strategy.path.clone(),
-                strategy.value.clone(),
-                &words,
-            );
+            unsupported_shown(faults, &strategy, &STRATEGY, &words);
         }
     }
 }

@@ -5,9 +5,12 @@ use meta::Faults;
 use serde_json::Value;
 
 use super::workload;
-use crate::core::{default_pod_spec, warnings};
+use crate::core::{default_pod_spec, drop_gated, warnings};
+use crate::go::STRATEGY;
 use crate::row::{Cells, Strategy};
-use crate::spot::{Spot, at_most_all, count_or_percent, immutable, not_negative, unsupported};
+use crate::spot::{
+    Spot, at_most_all, count_or_percent, immutable, not_negative, unsupported_shown,
+};
 use crate::table::{age, cells, containers, name, sorted};
 use crate::tree::Tree;
 
@@ -27,6 +30,15 @@ impl Strategy for Deployment {
         object.fill("spec.revisionHistoryLimit", 10);
         object.fill("spec.progressDeadlineSeconds", 600);
         default_pod_spec(object, "spec.template.spec");
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        drop_gated(object, &Value::Null, "spec.template.spec");
+        object.set("status", serde_json::json!({}));
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value) {
+        drop_gated(object, old, "spec.template.spec");
     }
 
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
@@ -122,12 +134,7 @@ fn validate_strategy(spec: &Spot<'_>, faults: &mut Faults) {
         }
         _ => {
             let words = ["Recreate", "RollingUpdate"];
-            unsupported(
-                faults,
-                strategy.path.clone(),
-                strategy.value.clone(),
-                &words,
-            );
+            unsupported_shown(faults, &strategy, &STRATEGY, &words);
         }
     }
 }

@@ -1,14 +1,22 @@
 //! StatefulSet.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use meta::Faults;
 use serde_json::Value;
 
 use super::workload;
-use crate::core::{default_claim_spec, default_pod_spec, validate_claim_spec, warnings};
+use crate::core::{
+    default_claim_spec, default_pod_spec, drop_gated, drop_gated_stateful, validate_claim_spec,
+    warnings,
+};
+use crate::go::{STATEFUL_STRATEGY, STATEFUL_UPDATE};
+use crate::metadata::{validate_annotations, validate_labels};
 use crate::row::{Cells, Strategy};
 use crate::spot::{
-    Spot, at_most_all, count_or_percent, maybe_named, not_negative, same, unsupported,
+    Spot, at_most_all, count_or_percent, invalid_shown, maybe_named, not_negative, same,
+    unsupported,
 };
 use crate::table::{age, cells, containers, name};
 use crate::tree::Tree;
@@ -44,6 +52,20 @@ impl Strategy for StatefulSet {
             }
         }
         default_pod_spec(object, "spec.template.spec");
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        drop_gated(object, &Value::Null, "spec.template.spec");
+        drop_gated_stateful(object, &Value::Null);
+        object.set(
+            "status",
+            serde_json::json!({"replicas": 0, "availableReplicas": 0}),
+        );
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value) {
+        drop_gated(object, old, "spec.template.spec");
+        drop_gated_stateful(object, old);
     }
 
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
@@ -155,7 +177,7 @@ fn validate_policies(spec: &Spot<'_>, faults: &mut Faults) {
         "" => faults.required(strategy.path.clone(), ""),
         "OnDelete" if !rolling.is_null() => {
             let rule = "only allowed for updateStrategy 'RollingUpdate'";
-            faults.invalid(rolling.path.clone(), rolling.value.clone(), rule);
+            invalid_shown(faults, &rolling, &STATEFUL_UPDATE, rule);
         }
         "OnDelete" => {}
         "RollingUpdate" => {
@@ -170,7 +192,7 @@ fn validate_policies(spec: &Spot<'_>, faults: &mut Faults) {
         }
         _ => {
             let rule = "must be 'RollingUpdate' or 'OnDelete'";
-            faults.invalid(strategy.path.clone(), strategy.value.clone(), rule);
+            invalid_shown(faults, &strategy, &STATEFUL_STRATEGY, rule);
         }
     }
     let retention = spec.child("persistentVolumeClaimRetentionPolicy");
@@ -188,25 +210,39 @@ fn validate_spec(object: &Value, spec: &Spot<'_>, faults: &mut Faults) {
     not_negative(spec, "ordinals.start", faults);
     workload::validate_selector(spec, "statefulset", faults);
     let mut filled = object.clone();
+    // The controller names pods itself.
+    for field in ["hostname", "subdomain"] {
+        filled.drop_field(&format!("spec.template.spec.{field}"));
+    }
     add_claimed_volumes(&mut filled);
-    workload::validate_template(&filled, "StatefulSet", faults);
+    if workload::validate_chosen(&filled, "", faults) {
+        // Upstream looks at the template's own metadata twice.
+        let metadata = spec.child("template.metadata");
+        let template = spec.child("template");
+        validate_labels(metadata.at("labels"), &template.path("labels"), faults);
+        let path = template.path("annotations");
+        validate_annotations(metadata.at("annotations"), &path, faults);
+    }
+    workload::validate_endless(spec, "StatefulSet", faults);
 }
 
 /// Mounts may refer to claim templates as if they were volumes.
 fn add_claimed_volumes(object: &mut Value) {
     let claims = object.list("spec.volumeClaimTemplates").iter();
-    let names: Vec<String> = claims
+    let names: BTreeSet<String> = claims
         .map(|claim| claim.text("metadata.name").to_owned())
-        .filter(|name| !name.is_empty())
         .collect();
     if names.is_empty() {
         return;
     }
-    object.fill("spec.template.spec.volumes", Vec::<Value>::new());
-    if let Some(Value::Array(volumes)) = object.at_mut("spec.template.spec.volumes") {
-        volumes.retain(|volume| !names.iter().any(|name| volume.text("name") == name));
-        volumes.extend(names.iter().map(
-            |name| serde_json::json!({"name": name, "persistentVolumeClaim": {"claimName": name}}),
-        ));
-    }
+    let own = object.list("spec.template.spec.volumes").iter();
+    let own = own
+        .filter(|volume| !names.contains(volume.text("name")))
+        .cloned();
+    let own: Vec<Value> = own.collect();
+    let claimed = names.iter().map(
+        |name| serde_json::json!({"name": name, "persistentVolumeClaim": {"claimName": name}}),
+    );
+    let volumes: Vec<Value> = claimed.chain(own).collect();
+    object.set("spec.template.spec.volumes", volumes);
 }

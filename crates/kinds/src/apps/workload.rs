@@ -1,9 +1,10 @@
 //! The rules that all keepers of pods share: selectors, templates, counts.
 
-use meta::Faults;
+use meta::{FaultKind, Faults};
 use serde_json::Value;
 
 use crate::core::validate_template as validate_pod_template;
+use crate::go::{LABEL_SELECTOR, shown};
 use crate::spot::{Spot, label_selector, not_negative, selects, unsupported};
 use crate::tree::Tree;
 
@@ -20,19 +21,42 @@ pub(crate) fn validate_selector(spec: &Spot<'_>, what: &str, faults: &mut Faults
     }
 }
 
-/// `spec.template` must be chosen by the selector, be sound, and run for ever.
-pub(crate) fn validate_template(object: &Value, kind: &str, faults: &mut Faults) {
+/// Whether the selector could be used; one that is absent selects nothing.
+pub(crate) fn is_selector(selector: &Spot<'_>) -> bool {
+    let mut faults = Faults::new();
+    label_selector(selector, &mut faults);
+    faults.is_empty()
+}
+
+/// `spec.template` must be chosen by the selector, and be sound; false if the selector is so
+/// broken that nothing can be said of the template. `rule` is what then is said.
+pub(crate) fn validate_chosen(object: &Value, rule: &str, faults: &mut Faults) -> bool {
     let spec = Spot::new(object, "spec");
-    let selector = spec.at("selector");
+    let selector = spec.child("selector");
+    if !is_selector(&selector) {
+        let shown = shown(selector.value, &LABEL_SELECTOR);
+        faults.add_shown(selector.path, FaultKind::Invalid, shown, rule);
+        return false;
+    }
     let labels = spec.child("template.metadata.labels");
-    let chosen = selector.count("matchLabels") + selector.count("matchExpressions") > 0;
-    let sound = meta::LabelSelector::from_value(selector).is_ok();
-    if chosen && sound && !selects(selector, labels.value) {
+    let all = selector.count("matchLabels") + selector.count("matchExpressions") == 0;
+    let chosen = match selector.is_null() {
+        true => false,
+        false => all || selects(selector.value, labels.value),
+    };
+    if !chosen {
         let rule = "`selector` does not match template `labels`";
         faults.invalid(labels.path, labels.value.clone(), rule);
     }
     validate_pod_template(object, "spec.template", faults);
-    validate_endless(&spec, kind, faults);
+    true
+}
+
+/// `spec.template` must be chosen by the selector, be sound, and run for ever.
+pub(crate) fn validate_template(object: &Value, kind: &str, faults: &mut Faults) {
+    if validate_chosen(object, "invalid label selector", faults) {
+        validate_endless(&Spot::new(object, "spec"), kind, faults);
+    }
 }
 
 /// Only pods that are started again and again can be kept.

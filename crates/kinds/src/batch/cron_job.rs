@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::job_rules::validate_spec;
 use super::schedule;
-use crate::core::{default_pod_spec, warnings};
+use crate::core::{default_pod_spec, drop_gated, warnings};
 use crate::row::{Cells, Strategy};
 use crate::spot::{Spot, not_negative, one_of, same, unsupported};
 use crate::table::{age, cells, containers, name, or, selector, since};
@@ -24,6 +24,15 @@ impl Strategy for CronJob {
         object.fill("spec.successfulJobsHistoryLimit", 3);
         object.fill("spec.failedJobsHistoryLimit", 1);
         default_pod_spec(object, "spec.jobTemplate.spec.template.spec");
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        drop_gated(object, &Value::Null, "spec.jobTemplate.spec.template.spec");
+        object.set("status", serde_json::json!({}));
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value) {
+        drop_gated(object, old, "spec.jobTemplate.spec.template.spec");
     }
 
     fn validate_create(&self, object: &Value, faults: &mut Faults) {

@@ -5,9 +5,9 @@ use meta::Faults;
 use serde_json::Value;
 
 use super::job_rules::{generated_labels, validate_change, validate_selector, validate_spec};
-use crate::core::{default_pod_spec, warnings};
+use crate::core::{default_pod_spec, drop_gated, warnings};
 use crate::row::{Cells, Strategy};
-use crate::spot::Spot;
+use crate::spot::{Spot, null_if_empty};
 use crate::table::{age, cells, containers, name, selector};
 use crate::tree::Tree;
 
@@ -22,9 +22,15 @@ impl Strategy for Job {
     }
 
     fn prepare_create(&self, object: &mut Value) {
+        drop_gated(object, &Value::Null, "spec.template.spec");
+        object.set("status", serde_json::json!({}));
         if !object.flag("spec.manualSelector") {
             generate_selector(object);
         }
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value) {
+        drop_gated(object, old, "spec.template.spec");
     }
 
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
@@ -170,7 +176,12 @@ fn default_job(job: &mut Value) {
     };
     job.fill("spec.backoffLimit", limit);
     if job.count("metadata.labels") == 0 && job.has("spec.template.metadata.labels") {
-        let labels = job.at("spec.template.metadata.labels").clone();
+        let mut labels = job.at("spec.template.metadata.labels").clone();
+        // Labels that are taken over follow the template when the server adds its own there:
+        // until then nothing stands for them.
+        if !job.flag("spec.manualSelector") && labels.get(CONTROLLER_UID[1]).is_none() {
+            labels[CONTROLLER_UID[1]] = Value::Null;
+        }
         job.set("metadata.labels", labels);
     }
     job.fill("spec.completionMode", "NonIndexed");
@@ -186,6 +197,7 @@ fn default_job(job: &mut Value) {
             pattern.fill_text("status", "True");
         }
     }
+    null_if_empty(job, "spec.podFailurePolicy", "rules");
     default_pod_spec(job, "spec.template.spec");
 }
 
@@ -202,6 +214,11 @@ fn generate_selector(job: &mut Value) {
         for key in CONTROLLER_UID {
             labels.entry(key).or_insert(uid.clone());
         }
+    }
+    let follows = job.at("metadata.labels").get(CONTROLLER_UID[1]);
+    if follows.is_some_and(Value::is_null) {
+        let labels = job.at("spec.template.metadata.labels").clone();
+        job.set("metadata.labels", labels);
     }
     job.fill_map("spec.selector.matchLabels");
     if let Some(Value::Object(labels)) = job.at_mut("spec.selector.matchLabels") {

@@ -2,18 +2,26 @@
 
 use std::collections::BTreeSet;
 
-use meta::Faults;
+use meta::{FaultKind, Faults, naming};
 use serde_json::Value;
 
 use super::job::{CONTROLLER_UID, JOB_NAME};
 use crate::core::validate_template;
+use crate::go::SUCCESS_POLICY;
 use crate::metadata::IMMUTABLE;
 use crate::spot::{
-    Spot, immutable, label_selector, maybe_one_of, not_negative, same, selects, unsupported,
+    Spot, immutable, invalid_shown, label_selector, maybe_one_of, not_negative, rules, same,
+    selects, unsupported,
 };
 use crate::tree::Tree;
 
 const INDEXED_MAX: i64 = 100_000;
+/// As many at once, or failed, when more than [`INDEXED_MAX`] indexes have limits of their own.
+const MANY_INDEXES_MAX: i64 = 10_000;
+const PATTERNS_MAX: usize = 20;
+const EXIT_CODES_MAX: usize = 255;
+const MANAGER_MAX: usize = 63;
+const NOT_INDEXED: &str = "requires indexed completion mode";
 const RULES_MAX: usize = 20;
 
 /// The selector is the server's own, unless the user took it over.
@@ -55,7 +63,9 @@ pub(super) fn validate_selector(spec: &Spot<'_>, faults: &mut Faults) {
     }
     label_selector(&selector, faults);
     let labels = spec.child("template.metadata.labels");
-    if selector.is_null() || !selects(selector.value, labels.value) {
+    let mut broken = Faults::new();
+    label_selector(&selector, &mut broken);
+    if broken.is_empty() && (selector.is_null() || !selects(selector.value, labels.value)) {
         let rule = "`selector` does not match template `labels`";
         faults.invalid(labels.path, labels.value.clone(), rule);
     }
@@ -80,16 +90,23 @@ pub(super) fn validate_spec(object: &Value, path: &str, faults: &mut Faults) {
         faults.required(spec.path("backoffLimitPerIndex"), rule);
     }
     maybe_one_of(&spec, "completionMode", &["NonIndexed", "Indexed"], faults);
-    match spec.text("completionMode") {
-        "Indexed" => validate_indexed(&spec, faults),
-        _ => {
-            for field in ["backoffLimitPerIndex", "maxFailedIndexes", "successPolicy"] {
-                if spec.has(field) {
-                    let value = spec.at(field).clone();
-                    faults.invalid(spec.path(field), value, "requires indexed completion mode");
+    match spec.some("completionMode") {
+        Some(mode) if mode.value == "Indexed" => validate_indexed(&spec, faults),
+        mode => {
+            if mode.is_none_or(|mode| mode.value == "NonIndexed") {
+                for field in ["backoffLimitPerIndex", "maxFailedIndexes"] {
+                    if let Some(count) = spec.some(field) {
+                        faults.invalid(count.path, count.value.clone(), NOT_INDEXED);
+                    }
                 }
             }
+            if let Some(policy) = spec.some("successPolicy") {
+                invalid_shown(faults, &policy, &SUCCESS_POLICY, NOT_INDEXED);
+            }
         }
+    }
+    if let Some(manager) = spec.some("managedBy") {
+        validate_manager(&manager, faults);
     }
     validate_failure_policy(&spec, faults);
     validate_replacement(&spec, faults);
@@ -115,6 +132,52 @@ fn validate_indexed(spec: &Spot<'_>, faults: &mut Faults) {
     if failed > INDEXED_MAX {
         let rule = format!("must be less than or equal to {INDEXED_MAX}");
         faults.invalid(spec.path("maxFailedIndexes"), failed, rule);
+    }
+    if spec.int("completions") > INDEXED_MAX && spec.has("backoffLimitPerIndex") {
+        validate_many_indexes(spec, faults);
+    }
+    super::success_policy::validate(spec, faults);
+}
+
+fn validate_many_indexes(spec: &Spot<'_>, faults: &mut Faults) {
+    if !spec.has("maxFailedIndexes") {
+        let rule = format!("must be specified when completions is above {INDEXED_MAX}");
+        faults.required(spec.path("maxFailedIndexes"), rule);
+    }
+    for field in ["parallelism", "maxFailedIndexes"] {
+        if spec.int(field) > MANY_INDEXES_MAX {
+            let rule = format!(
+                "must be less than or equal to {MANY_INDEXES_MAX} when completions are above \
+                 {INDEXED_MAX} and used with backoff limit per index"
+            );
+            faults.invalid(spec.path(field), spec.int(field), rule);
+        }
+    }
+}
+
+/// Who takes care of the job instead of the server's controller: a domain with a path.
+fn validate_manager(manager: &Spot<'_>, faults: &mut Faults) {
+    const PATH: &str = "Invalid path (regex used for validation is \
+                        '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+    let text = manager.as_str().unwrap_or("");
+    let path = || manager.path.clone();
+    match text.split_once('/') {
+        _ if text.is_empty() => faults.required(path(), ""),
+        Some((host, rest)) if !host.is_empty() && !rest.is_empty() => {
+            rules(faults, path(), host, naming::dns1123_subdomain(host));
+            let sound =
+                |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte);
+            if !rest.bytes().all(sound) {
+                faults.invalid(path(), rest, PATH);
+            }
+        }
+        _ => {
+            let rule = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+            faults.invalid(path(), text, rule);
+        }
+    }
+    if text.len() > MANAGER_MAX {
+        faults.too_long(path(), MANAGER_MAX);
     }
 }
 
@@ -142,38 +205,77 @@ fn validate_failure_policy(spec: &Spot<'_>, faults: &mut Faults) {
             action if actions.contains(&action) => {}
             other => unsupported(faults, rule.path("action"), other, &actions),
         }
-        let conditions = rule.count("onPodConditions") > 0;
-        let which = match (rule.some("onExitCodes"), conditions) {
+        let (codes, conditions) = (rule.some("onExitCodes"), rule.count("onPodConditions"));
+        let which = match (&codes, conditions > 0) {
             (Some(_), true) => "specifying both OnExitCodes and OnPodConditions is not supported",
             (None, false) => "specifying one of OnExitCodes and OnPodConditions is required",
-            (Some(codes), false) => {
-                validate_exit_codes(&codes, &names, faults);
-                continue;
-            }
-            (None, true) => continue,
+            _ => "",
         };
-        faults.invalid(rule.path.clone(), rule.value.clone(), which);
+        if let Some(codes) = codes {
+            validate_exit_codes(&codes, &names, faults);
+        }
+        validate_patterns(&rule, faults);
+        if !which.is_empty() {
+            faults.add(rule.path, FaultKind::InvalidUnshown, Value::Null, which);
+        }
+    }
+}
+
+fn validate_patterns(rule: &Spot<'_>, faults: &mut Faults) {
+    let path = rule.path("onPodConditions");
+    let count = rule.count("onPodConditions");
+    if count > PATTERNS_MAX {
+        faults.too_many(path, count, PATTERNS_MAX);
+    }
+    for pattern in rule.items("onPodConditions") {
+        let kind = pattern.text("type");
+        let broken = naming::qualified_name(kind);
+        rules(faults, pattern.path("type"), kind, broken);
+        let path = pattern.path("status");
+        match pattern.text("status") {
+            "" => faults.required(path, "valid values: [\"False\" \"True\" \"Unknown\"]"),
+            "False" | "True" | "Unknown" => {}
+            other => unsupported(faults, path, other, &["False", "True", "Unknown"]),
+        }
     }
 }
 
 fn validate_exit_codes(codes: &Spot<'_>, names: &BTreeSet<&str>, faults: &mut Faults) {
     let operator = codes.text("operator");
-    if !matches!(operator, "In" | "NotIn") {
-        unsupported(faults, codes.path("operator"), operator, &["In", "NotIn"]);
+    let path = codes.path("operator");
+    match operator {
+        "" => faults.required(path, "valid values: [\"In\" \"NotIn\"]"),
+        "In" | "NotIn" => {}
+        other => unsupported(faults, path, other, &["In", "NotIn"]),
     }
-    let name = codes.text("containerName");
-    if !name.is_empty() && !names.contains(name) {
-        let rule = "must be one of the container or initContainer names in the pod template";
-        faults.invalid(codes.path("containerName"), name, rule);
+    if let Some(name) = codes.some("containerName") {
+        let text = name.value.as_str().unwrap_or("");
+        if !names.contains(text) {
+            let rule = "must be one of the container or initContainer names in the pod template";
+            faults.invalid(name.path, text, rule);
+        }
     }
-    if codes.count("values") == 0 {
+    let (path, count) = (codes.path("values"), codes.count("values"));
+    if count == 0 {
         let rule = "at least one value is required";
-        faults.invalid(codes.path("values"), codes.at("values").clone(), rule);
+        faults.invalid(path.clone(), codes.at("values").clone(), rule);
+    } else if count > EXIT_CODES_MAX {
+        faults.too_many(path.clone(), count, EXIT_CODES_MAX);
     }
+    let (mut seen, mut ordered, mut last) = (BTreeSet::new(), true, i64::MIN);
     for value in codes.items("values") {
-        if operator == "In" && value.as_i64() == Some(0) {
+        let code = value.as_i64().unwrap_or(0);
+        if operator == "In" && code == 0 {
             faults.invalid(value.path.clone(), 0, "must not be 0 for the In operator");
         }
+        if !seen.insert(code) {
+            faults.duplicate(value.path, code);
+        }
+        ordered &= last <= code;
+        last = code;
+    }
+    if !ordered {
+        faults.invalid(path, codes.at("values").clone(), "must be ordered");
     }
 }
 
@@ -183,7 +285,7 @@ fn validate_replacement(spec: &Spot<'_>, faults: &mut Faults) {
         true => &["Failed"],
         false => &["Failed", "TerminatingOrFailed"],
     };
-    if !word.is_empty() && !words.contains(&word) {
+    if spec.has("podReplacementPolicy") && !words.contains(&word) {
         unsupported(faults, spec.path("podReplacementPolicy"), word, words);
     }
 }

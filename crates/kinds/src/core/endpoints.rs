@@ -92,9 +92,12 @@ fn validate_subset(subset: &Spot<'_>, faults: &mut Faults) {
     }
     for list in ["addresses", "notReadyAddresses"] {
         for address in subset.items(list) {
-            validate_ip(address.text("ip"), &address.path("ip"), faults);
+            validate_listed_ip(address.text("ip"), &address.path("ip"), faults);
             maybe_named(&address, "hostname", naming::dns1123_label, faults);
-            maybe_named(&address, "nodeName", naming::dns1123_subdomain, faults);
+            if let Some(name) = address.some("nodeName") {
+                let text = name.value.as_str().unwrap_or("");
+                rules(faults, name.path, text, naming::dns1123_subdomain(text));
+            }
         }
     }
     for port in subset.items("ports") {
@@ -110,7 +113,23 @@ fn validate_subset(subset: &Spot<'_>, faults: &mut Faults) {
             naming::port_number(number),
         );
         one_of(&port, "protocol", &["SCTP", "TCP", "UDP"], faults);
-        maybe_named(&port, "appProtocol", naming::qualified_name, faults);
+        validate_protocol(&port, faults);
+    }
+}
+
+/// Which protocol a port speaks above TCP, when anything is said of that.
+pub(super) fn validate_protocol(port: &Spot<'_>, faults: &mut Faults) {
+    if let Some(protocol) = port.some("appProtocol") {
+        let text = protocol.value.as_str().unwrap_or("");
+        rules(faults, protocol.path, text, naming::qualified_name(text));
+    }
+}
+
+/// The same as [`validate_ip`], where upstream reports what is no address twice.
+pub(super) fn validate_listed_ip(ip: &str, path: &str, faults: &mut Faults) {
+    validate_ip(ip, path, faults);
+    if ip.parse::<std::net::IpAddr>().is_err() {
+        faults.invalid(path, ip, "must be a valid IP address");
     }
 }
 

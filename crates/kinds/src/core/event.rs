@@ -63,6 +63,15 @@ impl Strategy for Event {
         }
     }
 
+    fn default(&self, object: &mut Value) {
+        object.fill("eventTime", Value::Null);
+    }
+
+    /// Old clients name events as they like.
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        naming::path_segment(name)
+    }
+
     fn selectable_field_names(&self) -> &'static [&'static str] {
         SELECTABLE
     }

@@ -5,10 +5,10 @@ use meta::Faults;
 use serde_json::Value;
 
 use super::pod::defaults::canonical_quantities;
-use super::pod::validate::{validate_container_name, validate_resource_name};
+use super::pod::validate::{is_overcommitted, validate_container_name, validate_resource_name};
 use crate::plain::{self, Plain};
 use crate::row::{Cells, Strategy};
-use crate::spot::{Spot, amount};
+use crate::spot::{Spot, amount, null_if_empty};
 use crate::table::quantity;
 use crate::tree::Tree;
 
@@ -18,6 +18,8 @@ pub(crate) struct LimitRange;
 
 impl Strategy for LimitRange {
     fn default(&self, object: &mut Value) {
+        object.fill_map("spec");
+        null_if_empty(object, "spec", "limits");
         for item in object.list_mut("spec.limits") {
             for list in [
                 "max",
@@ -33,6 +35,13 @@ impl Strategy for LimitRange {
             if item.text("type") == "Container" {
                 default_item(item);
             }
+        }
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        if object.text("metadata.name").is_empty() {
+            let uid = object.at("metadata.uid").clone();
+            object.set("metadata.name", uid);
         }
     }
 
@@ -124,54 +133,103 @@ fn validate_item(item: &Spot<'_>, faults: &mut Faults) {
     }
 }
 
+/// Two lists of an item of which the first may not exceed the second.
+struct Order {
+    low: &'static str,
+    high: &'static str,
+    /// Where a fault is reported, and the list whose amount it shows.
+    at: [&'static str; 2],
+    words: [&'static str; 2],
+}
+
+const fn order(
+    [low, high]: [&'static str; 2],
+    at: [&'static str; 2],
+    words: [&'static str; 2],
+) -> Order {
+    Order {
+        low,
+        high,
+        at,
+        words,
+    }
+}
+
 /// min ≤ default request ≤ default ≤ max.
+const ORDERS: [Order; 6] = [
+    order(["min", "max"], ["min", "min"], ["min value", "max value"]),
+    order(
+        ["min", "defaultRequest"],
+        ["defaultRequest", "defaultRequest"],
+        ["min value", "default request value"],
+    ),
+    order(
+        ["defaultRequest", "max"],
+        ["defaultRequest", "defaultRequest"],
+        ["default request value", "max value"],
+    ),
+    order(
+        ["defaultRequest", "default"],
+        ["defaultRequest", "defaultRequest"],
+        ["default request value", "default limit value"],
+    ),
+    order(
+        ["min", "default"],
+        ["default", "min"],
+        ["min value", "default value"],
+    ),
+    order(
+        ["default", "max"],
+        ["default", "max"],
+        ["default value", "max value"],
+    ),
+];
+
 fn validate_order(item: &Spot<'_>, name: &str, faults: &mut Faults) {
-    let orders = [
-        ("min", "max", "min", "min value", "max value"),
-        (
-            "min",
-            "defaultRequest",
-            "defaultRequest",
-            "min value",
-            "default request value",
-        ),
-        (
-            "defaultRequest",
-            "max",
-            "defaultRequest",
-            "default request value",
-            "max value",
-        ),
-        (
-            "defaultRequest",
-            "default",
-            "defaultRequest",
-            "default request value",
-            "default limit value",
-        ),
-        ("min", "default", "default", "min value", "default value"),
-        ("default", "max", "default", "default value", "max value"),
-    ];
     let value = |list: &str| item.value.at(list).get(name);
-    for (low, high, shown, low_word, high_word) in orders {
-        let (Some(low), Some(high)) = (value(low), value(high)) else {
+    for order in &ORDERS {
+        let (Some(low), Some(high)) = (value(order.low), value(order.high)) else {
             continue;
         };
         if amount(low) > amount(high) {
+            let [low_word, high_word] = order.words;
             let (small, large) = (quantity(low), quantity(high));
             let rule = format!("{low_word} {small} is greater than {high_word} {large}");
-            let at = value(shown).map_or(small, quantity);
-            faults.invalid(item.child(shown).entry_path(name), at, rule);
+            let [at, shown] = order.at;
+            let shown = value(shown).map_or(small, quantity);
+            faults.invalid(item.child(at).entry_path(name), shown, rule);
         }
     }
-    let ratio = value("maxLimitRequestRatio");
-    if let Some(ratio) = ratio.filter(|ratio| amount(ratio) < Some(meta::Quantity::from_units(1))) {
-        let text = quantity(ratio);
+    if let Some(ratio) = value("maxLimitRequestRatio") {
+        validate_ratio(item, name, ratio, faults);
+    }
+    let (limit, request) = (value("default"), value("defaultRequest"));
+    if let (Some(limit), Some(request)) = (limit, request)
+        && amount(limit) != amount(request)
+        && !is_overcommitted(name)
+    {
+        let (limit, request) = (quantity(limit), quantity(request));
+        let rule =
+            format!("default value {limit} must equal to defaultRequest value {request} in {name}");
+        faults.invalid(item.child("defaultRequest").entry_path(name), request, rule);
+    }
+}
+
+/// How many times its request a limit may be: at least once, at most what the bounds leave room
+/// for.
+fn validate_ratio(item: &Spot<'_>, name: &str, ratio: &Value, faults: &mut Faults) {
+    let path = item.child("maxLimitRequestRatio").entry_path(name);
+    let (text, ratio) = (quantity(ratio), amount(ratio));
+    if ratio < Some(meta::Quantity::from_units(1)) {
         let rule = format!("ratio {text} is less than 1");
-        faults.invalid(
-            item.child("maxLimitRequestRatio").entry_path(name),
-            text,
-            rule,
-        );
+        faults.invalid(path.clone(), text.as_str(), rule);
+    }
+    let bound = |list: &str| item.value.at(list).get(name).and_then(amount);
+    if let (Some(ratio), Some(min), Some(max)) = (ratio, bound("min"), bound("max")) {
+        let most = max.milli() as f64 / min.milli() as f64;
+        if ratio.milli() as f64 / 1000.0 > most {
+            let rule = format!("ratio {text} is greater than max/min = {most:.6}");
+            faults.invalid(path, text, rule);
+        }
     }
 }

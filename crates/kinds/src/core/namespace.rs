@@ -46,10 +46,9 @@ impl Strategy for Namespace {
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
         for finalizer in object.texts("spec.finalizers") {
             let broken = meta::naming::qualified_name(finalizer);
-            let sound = broken.is_empty();
             rules(faults, "spec.finalizers", finalizer, broken);
             let standard = matches!(finalizer, "kubernetes" | "orphan" | "foregroundDeletion");
-            if sound && !standard && !finalizer.contains('/') {
+            if !standard && !finalizer.contains('/') {
                 let rule = "name is neither a standard finalizer name nor is it fully qualified";
                 faults.invalid("spec.finalizers", finalizer, rule);
             }

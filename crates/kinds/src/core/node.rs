@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::pod::defaults::canonical_quantities;
 use super::pod::validate::{validate_amount, validate_effect};
+use crate::go::{NODE_ADDRESS, TAINT, shown};
 use crate::row::{Cells, Strategy};
 use crate::spot::{Spot, rules};
 use crate::table::{age, cells, name, or};
@@ -80,7 +81,9 @@ impl Strategy for Node {
         let mut seen: Vec<&Value> = Vec::new();
         for (index, address) in object.list("status.addresses").iter().enumerate() {
             if seen.contains(&address) {
-                faults.duplicate(format!("status.addresses[{index}]"), address.clone());
+                let path = format!("status.addresses[{index}]");
+                let shown = shown(address, &NODE_ADDRESS);
+                faults.add_shown(path, meta::FaultKind::Duplicate, shown, "");
             }
             seen.push(address);
         }
@@ -234,7 +237,8 @@ fn validate_taints(node: &Value, faults: &mut Faults) {
         if !seen.insert((taint.text("effect").to_owned(), key.to_owned())) {
             let kind = meta::FaultKind::Duplicate;
             let detail = "taints must be unique by key and effect pair";
-            faults.add(taint.path.clone(), kind, taint.value.clone(), detail);
+            let shown = shown(taint.value, &TAINT);
+            faults.add_shown(taint.path.clone(), kind, shown, detail);
         }
     }
 }

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use meta::{Faults, Quantity, naming};
 use serde_json::Value;
 
+use super::data_source;
 use super::persistent_volume::{access_modes, class, phase};
 use super::pod::defaults::canonical_quantities;
 use crate::metadata::IMMUTABLE;
@@ -33,6 +34,16 @@ impl Strategy for PersistentVolumeClaim {
 
     fn prepare_create(&self, object: &mut Value) {
         object.set("status", serde_json::json!({"phase": "Pending"}));
+        if let Some(spec) = object.at_mut("spec") {
+            data_source::prepare(spec, &Value::Null);
+            data_source::normalize(spec);
+        }
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value) {
+        if let Some(spec) = object.at_mut("spec") {
+            data_source::prepare(spec, old.at("spec"));
+        }
     }
 
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
@@ -94,6 +105,11 @@ pub(crate) fn default_spec(claim: &mut Value) {
     for path in ["resources.requests", "resources.limits"] {
         if let Some(list) = claim.at_mut(path) {
             canonical_quantities(list);
+        }
+    }
+    for source in ["dataSource", "dataSourceRef"] {
+        if let Some(source) = claim.at_mut(source).filter(|source| source.is_object()) {
+            source.fill("apiGroup", Value::Null);
         }
     }
 }

@@ -2,6 +2,8 @@
 
 mod cells;
 pub(crate) mod defaults;
+pub(crate) mod gates;
+mod image;
 mod paths;
 mod prepare;
 pub(crate) mod validate;
@@ -38,10 +40,12 @@ impl Strategy for Pod {
     }
 
     fn prepare_create(&self, pod: &mut Value) {
+        gates::drop_gated(pod, &Value::Null, "spec");
         prepare::prepare_create(pod);
     }
 
-    fn prepare_update(&self, pod: &mut Value, _old: &Value) {
+    fn prepare_update(&self, pod: &mut Value, old: &Value) {
+        gates::drop_gated(pod, old, "spec");
         prepare::prepare_update(pod);
     }
 

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use meta::Faults;
 use serde_json::Value;
 
-use crate::core::{default_pod_spec, validate_template, warnings};
+use crate::core::{default_pod_spec, drop_gated, validate_template, warnings};
 use crate::row::{Cells, Strategy};
 use crate::table::{cells, containers, labels, name};
 
@@ -15,6 +15,14 @@ pub(crate) struct PodTemplate;
 impl Strategy for PodTemplate {
     fn default(&self, object: &mut Value) {
         default_pod_spec(object, "template.spec");
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        drop_gated(object, &Value::Null, "template.spec");
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value) {
+        drop_gated(object, old, "template.spec");
     }
 
     fn validate_create(&self, object: &Value, faults: &mut Faults) {

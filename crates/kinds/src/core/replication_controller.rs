@@ -5,7 +5,7 @@ use meta::Faults;
 use serde_json::Value;
 
 use crate::apps::workload;
-use crate::core::{default_pod_spec, validate_template, warnings};
+use crate::core::{default_pod_spec, drop_gated, validate_template, warnings};
 use crate::row::{Cells, Strategy};
 use crate::spot::{Spot, not_negative};
 use crate::table::{age, cells, containers, labels, name};
@@ -31,6 +31,15 @@ impl Strategy for ReplicationController {
         if object.has("spec.template") {
             default_pod_spec(object, "spec.template.spec");
         }
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        drop_gated(object, &Value::Null, "spec.template.spec");
+        object.set("status", serde_json::json!({"replicas": 0}));
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value) {
+        drop_gated(object, old, "spec.template.spec");
     }
 
     fn validate_create(&self, object: &Value, faults: &mut Faults) {

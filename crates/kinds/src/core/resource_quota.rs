@@ -6,9 +6,10 @@ use serde_json::Value;
 
 use super::pod::defaults::canonical_quantities;
 use super::pod::validate::{validate_amount, validate_resource_name};
+use crate::go::SCOPE_SELECTOR;
 use crate::metadata::IMMUTABLE;
 use crate::row::{Cells, Strategy};
-use crate::spot::{Spot, amount};
+use crate::spot::{Spot, amount, invalid_shown};
 use crate::table::{age, cells, name, quantity};
 use crate::tree::Tree;
 
@@ -23,6 +24,10 @@ impl Strategy for ResourceQuota {
                 canonical_quantities(list);
             }
         }
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        object.set("status", serde_json::json!({}));
     }
 
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
@@ -104,44 +109,113 @@ const SCOPES: [&str; 7] = [
     "VolumeAttributesClass",
 ];
 
+/// What a scope narrows down must be something that it can be said of.
+fn is_scope_for(scope: &str, resource: &str) -> bool {
+    let compute = [
+        "cpu",
+        "memory",
+        "limits.cpu",
+        "limits.memory",
+        "requests.cpu",
+        "requests.memory",
+    ];
+    match scope {
+        "Terminating"
+        | "NotTerminating"
+        | "NotBestEffort"
+        | "PriorityClass"
+        | "CrossNamespacePodAffinity" => resource == "pods" || compute.contains(&resource),
+        "BestEffort" => resource == "pods",
+        "VolumeAttributesClass" => {
+            matches!(resource, "persistentvolumeclaims" | "requests.storage")
+        }
+        _ => true,
+    }
+}
+
+/// How many of the limited resources the scope does not fit.
+fn misfits(spec: &Spot<'_>, scope: &str) -> usize {
+    let names = spec.fields("hard").map(|(name, _)| name);
+    names
+        .filter(|name| is_quota_name(name) && !is_scope_for(scope, name))
+        .count()
+}
+
+const MISFIT: &str = "unsupported scope applied to resource";
+const PAIRS: [[&str; 2]; 2] = [
+    ["BestEffort", "NotBestEffort"],
+    ["Terminating", "NotTerminating"],
+];
+
 fn validate_scopes(quota: &Value, faults: &mut Faults) {
     let spec = Spot::new(quota, "spec");
     let (path, scopes) = (spec.path("scopes"), spec.at("scopes").clone());
-    for scope in spec.texts("scopes") {
+    for scope in spec.list("scopes") {
+        let scope = scope.as_str().unwrap_or("");
         if !SCOPES.contains(&scope) {
             faults.invalid(path.clone(), scopes.clone(), "unsupported scope");
         }
+        for _ in 0..misfits(&spec, scope) {
+            faults.invalid(path.clone(), scopes.clone(), MISFIT);
+        }
     }
-    let holds = |name: &str| spec.texts("scopes").any(|scope| scope == name);
-    for [one, other] in [
-        ["BestEffort", "NotBestEffort"],
-        ["Terminating", "NotTerminating"],
-    ] {
-        if holds(one) && holds(other) {
+    let holds = |name: &&str| spec.texts("scopes").any(|scope| scope == *name);
+    for pair in PAIRS {
+        if pair.iter().all(holds) {
             faults.invalid(path.clone(), scopes.clone(), "conflicting scopes");
         }
     }
     let path = spec.path("scopeSelector.matchExpressions");
     for expression in spec.list("scopeSelector.matchExpressions") {
-        let (scope, count) = (expression.text("scopeName"), expression.count("values"));
-        if !SCOPES.contains(&scope) {
-            faults.invalid(format!("{path}.scopeName"), scope, "unsupported scope");
+        validate_expression(&spec, expression, &path, faults);
+    }
+    let named = |name: &&str| {
+        let mut all = spec.list("scopeSelector.matchExpressions").iter();
+        all.any(|one| one.text("scopeName") == *name)
+    };
+    for pair in PAIRS {
+        if pair.iter().all(named) {
+            faults.invalid(path.clone(), scopes.clone(), "conflicting scopes");
         }
-        match expression.text("operator") {
-            "In" | "NotIn" if count == 0 => faults.required(
-                format!("{path}.values"),
-                "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector",
-            ),
-            "Exists" | "DoesNotExist" if count > 0 => faults.invalid(
-                format!("{path}.values"),
-                expression.at("values").clone(),
-                "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector",
-            ),
-            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            other => {
-                let rule = "not a valid selector operator";
-                faults.invalid(format!("{path}.operator"), other, rule);
-            }
+    }
+}
+
+/// Faults in one condition of a scope selector; `path` is the list's, as upstream reports.
+fn validate_expression(spec: &Spot<'_>, expression: &Value, path: &str, faults: &mut Faults) {
+    const ONLY_EXISTS: &str = "must be 'Exists' when scope is any of \
+        ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, \
+        ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or \
+        ResourceQuotaScopeCrossNamespacePodAffinity";
+    let (scope, operator) = (expression.text("scopeName"), expression.text("operator"));
+    let count = expression.count("values");
+    if !SCOPES.contains(&scope) {
+        faults.invalid(format!("{path}.scopeName"), scope, "unsupported scope");
+    }
+    for _ in 0..misfits(spec, scope) {
+        let selector = Spot {
+            value: spec.at("scopeSelector"),
+            path: path.to_owned(),
+        };
+        invalid_shown(faults, &selector, &SCOPE_SELECTOR, MISFIT);
+    }
+    let valued = matches!(scope, "PriorityClass" | "VolumeAttributesClass");
+    if SCOPES.contains(&scope) && !valued && operator != "Exists" {
+        faults.invalid(format!("{path}.operator"), operator, ONLY_EXISTS);
+    }
+    match operator {
+        "In" | "NotIn" if count == 0 => faults.required(
+            format!("{path}.values"),
+            "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector",
+        ),
+        "Exists" | "DoesNotExist" if count > 0 => faults.invalid(
+            format!("{path}.values"),
+            expression.at("values").clone(),
+            "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector",
+        ),
+        "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+        other => {
+            let rule = "not a valid selector operator";
+            faults.invalid(format!("{path}.operator"), other, rule);
         }
     }
 }

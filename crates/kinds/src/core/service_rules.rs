@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use meta::{Faults, naming};
 use serde_json::{Value, json};
 
-use super::endpoints::validate_ip;
+use super::endpoints::{validate_listed_ip, validate_protocol};
 use crate::metadata::{IMMUTABLE, validate_labels};
 use crate::spot::{Spot, maybe_named, maybe_one_of, named, one_of, rules, same, unsupported};
 use crate::tree::Tree;
@@ -75,7 +75,7 @@ pub(super) fn validate(service: &Value, faults: &mut Faults) {
         validate_addresses(&spec, faults);
     }
     for ip in spec.items("externalIPs") {
-        validate_ip(ip.as_str().unwrap_or(""), &ip.path, faults);
+        validate_listed_ip(ip.as_str().unwrap_or(""), &ip.path, faults);
     }
     let kinds = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
     one_of(&spec, "type", &kinds, faults);
@@ -220,7 +220,7 @@ fn validate_ports(spec: &Spot<'_>, faults: &mut Faults) {
                 );
             }
         }
-        maybe_named(&port, "appProtocol", naming::qualified_name, faults);
+        validate_protocol(&port, faults);
     }
 }
 
@@ -330,7 +330,8 @@ fn validate_unique_ports(spec: &Spot<'_>, faults: &mut Faults) {
         let number = port.int("port");
         if !ports.insert((protocol.clone(), number)) {
             let key = json!({"protocol": protocol, "port": number});
-            faults.duplicate(port.path.clone(), key);
+            let shown = crate::go::shown(&key, &crate::go::SERVICE_PORT);
+            faults.add_shown(port.path.clone(), meta::FaultKind::Duplicate, shown, "");
         }
     }
 }

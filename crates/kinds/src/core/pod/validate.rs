@@ -16,8 +16,8 @@ use meta::{Faults, naming};
 use serde_json::Value;
 
 pub(crate) use resources::{
-    is_extended, validate_amount, validate_container_name, validate_name as validate_resource_name,
-    validate_overhead,
+    is_extended, is_overcommitted, validate_amount, validate_container_name,
+    validate_name as validate_resource_name, validate_overhead,
 };
 pub(crate) use scheduling::{node_selector, validate_effect, validate_tolerations};
 pub(crate) use volumes::{descending, no_backsteps, validate_driver, validate_host_path};

@@ -200,6 +200,27 @@ fn validate_file_source(variable: &Spot<'_>, volumes: &Volumes<'_>, faults: &mut
     }
 }
 
+/// Fields of which one item may be meant.
+const SUBSCRIPTED: [&str; 2] = ["metadata.annotations", "metadata.labels"];
+/// Fields of pods that have a name in this version of the API.
+const CONVERTED: [&str; 15] = [
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.serviceAccountName",
+    "spec.schedulerName",
+    "spec.host",
+    "status.phase",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
+];
+
 /// A field of the pod itself, as variables and downward volumes have it.
 pub(super) fn validate_field_ref(field: &Spot<'_>, fields: &[&str], faults: &mut Faults) {
     for part in ["apiVersion", "fieldPath"] {
@@ -212,6 +233,20 @@ pub(super) fn validate_field_ref(field: &Spot<'_>, fields: &[&str], faults: &mut
         let key = rest.strip_suffix("']")?;
         Some((path, key))
     });
+    let path_spot = field.path("fieldPath");
+    let unknown = if field.text("apiVersion") != "v1" {
+        format!("unsupported pod version: {}", field.text("apiVersion"))
+    } else if subscript.is_some_and(|(path, _)| !SUBSCRIPTED.contains(&path)) {
+        format!("field label does not support subscript: {path}")
+    } else if subscript.is_none() && !CONVERTED.contains(&path) {
+        format!("field label not supported: {path}")
+    } else {
+        String::new()
+    };
+    if !unknown.is_empty() {
+        let rule = format!("error converting fieldPath: {unknown}");
+        return faults.invalid(path_spot, path, rule);
+    }
     match subscript {
         Some(("metadata.annotations", key)) => {
             let key = key.to_lowercase();
@@ -223,7 +258,8 @@ pub(super) fn validate_field_ref(field: &Spot<'_>, fields: &[&str], faults: &mut
         }
         Some((path, _)) => faults.invalid(field.path.clone(), path, "does not support subscript"),
         None if fields.contains(&path) => {}
-        None => unsupported(faults, field.path("fieldPath"), path, fields),
+        None if path == "spec.host" && fields.contains(&"spec.nodeName") => {}
+        None => unsupported(faults, path_spot, path, fields),
     }
 }
 

@@ -6,7 +6,7 @@ use meta::{FaultKind, Faults, Quantity, naming};
 use serde_json::Value;
 
 use crate::core::pod::defaults::container_requests;
-use crate::spot::{NOT_NEGATIVE, Spot, amount, named, rules, unsupported};
+use crate::spot::{NOT_NEGATIVE, Spot, amount, invalid_shown, named, rules, unsupported};
 use crate::table::{plain, quantity};
 use crate::tree::Tree;
 
@@ -73,7 +73,7 @@ pub(crate) fn is_extended(name: &str) -> bool {
 }
 
 /// Whether more may be promised than there is.
-fn is_overcommitted(name: &str) -> bool {
+pub(crate) fn is_overcommitted(name: &str) -> bool {
     is_native(name) && !is_huge_page(name)
 }
 
@@ -264,7 +264,7 @@ pub(super) fn validate_claims(spec: &Spot<'_>, faults: &mut Faults) {
     let mut seen = BTreeSet::new();
     for claim in spec.items("resourceClaims") {
         let name = claim.text("name").to_owned();
-        if seen.contains(&name) {
+        if !name.is_empty() && seen.contains(&name) {
             faults.duplicate(claim.path("name"), name);
         } else {
             named(&claim, "name", naming::dns1123_label, faults);
@@ -281,9 +281,17 @@ pub(super) fn validate_claims(spec: &Spot<'_>, faults: &mut Faults) {
             [false, false] => {
                 "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"
             }
-            _ => continue,
+            _ => "",
         };
-        faults.invalid(claim.path.clone(), claim.value.clone(), rule);
+        if !rule.is_empty() {
+            invalid_shown(faults, &claim, &crate::go::RESOURCE_CLAIM, rule);
+        }
+        for field in ["resourceClaimName", "resourceClaimTemplateName"] {
+            if let Some(name) = claim.some(field) {
+                let text = name.value.as_str().unwrap_or("");
+                rules(faults, name.path, text, naming::dns1123_subdomain(text));
+            }
+        }
     }
 }
 

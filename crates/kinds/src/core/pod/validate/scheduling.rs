@@ -2,6 +2,8 @@
 
 use meta::{Faults, naming};
 
+use serde_json::Value;
+
 use crate::spot::{Spot, label_selector, maybe_one_of, rules, unsupported};
 use crate::tree::Tree;
 
@@ -164,12 +166,29 @@ fn validate_label_keys(term: &Spot<'_>, faults: &mut Faults) {
             rules(faults, key.path.clone(), text, naming::qualified_name(text));
         }
     }
+    validate_merged_keys(term, faults);
     for key in term.items("matchLabelKeys") {
         let text = key.as_str().unwrap_or("");
         if term.texts("mismatchLabelKeys").any(|other| other == text) {
             let rule = "exists in both matchLabelKeys and mismatchLabelKeys";
             faults.invalid(key.path.clone(), text, rule);
         }
+    }
+}
+
+/// By now the selector has a condition for each of the keys, so that a user's own is a second.
+fn validate_merged_keys(term: &Spot<'_>, faults: &mut Faults) {
+    let labels = term.fields("labelSelector.matchLabels");
+    let mut seen: Vec<&str> = labels.map(|(key, _)| key).collect();
+    for expression in term.list("labelSelector.matchExpressions") {
+        let key = expression.text("key");
+        let place = term.texts("matchLabelKeys").position(|one| one == key);
+        if let Some(index) = place.filter(|_| seen.contains(&key)) {
+            // Upstream leaves the list's name out.
+            let path = format!("{}[{index}]", term.path);
+            faults.invalid(path, key, "exists in both matchLabelKeys and labelSelector");
+        }
+        seen.push(key);
     }
 }
 
@@ -229,8 +248,8 @@ pub(crate) fn validate_effect(taint: &Spot<'_>, faults: &mut Faults) {
 
 /// Faults in `topologySpreadConstraints`.
 pub(super) fn validate_spread(spec: &Spot<'_>, faults: &mut Faults) {
-    let mut seen = Vec::new();
-    for constraint in spec.items("topologySpreadConstraints") {
+    let all = spec.list("topologySpreadConstraints");
+    for (index, constraint) in spec.items("topologySpreadConstraints").enumerate() {
         let skew = constraint.int("maxSkew");
         if skew <= 0 {
             faults.invalid(
@@ -255,11 +274,13 @@ pub(super) fn validate_spread(spec: &Spot<'_>, faults: &mut Faults) {
         }
         validate_label_keys(&constraint, faults);
         label_selector(&constraint.child("labelSelector"), faults);
-        if seen.contains(&(key.clone(), action.clone())) {
+        let alike = |other: &&Value| {
+            other.text("topologyKey") == key && other.text("whenUnsatisfiable") == action
+        };
+        if all[index + 1..].iter().any(|other| alike(&other)) {
             let path = constraint.path("{topologyKey, whenUnsatisfiable}");
             faults.duplicate(path, format!("{{{key}, {action}}}"));
         }
-        seen.push((key, action));
     }
 }
 

@@ -158,12 +158,21 @@ fn validate_profiles(context: &Spot<'_>, faults: &mut Faults) {
             other => unsupported(faults, profile.path("type"), other, &PROFILE_TYPES),
         }
         let file = profile.at("localhostProfile");
-        let named = !file.as_str().unwrap_or("").is_empty();
+        let named = match field {
+            "seccompProfile" => !file.is_null(),
+            _ => !file.as_str().unwrap_or("").is_empty(),
+        };
         if kind == "Localhost" && !named {
             faults.required(path, format!("must be set when {what} type is Localhost"));
         } else if kind != "Localhost" && !file.is_null() {
             let rule = format!("can only be set when {what} type is Localhost");
-            faults.invalid(path, file.clone(), rule);
+            match field {
+                "seccompProfile" => {
+                    let shown = crate::go::shown(profile.value, &crate::go::PROFILE);
+                    faults.add_shown(path, meta::FaultKind::Invalid, shown, rule);
+                }
+                _ => faults.invalid(path, file.clone(), rule),
+            }
         } else if field == "seccompProfile" && named {
             let file = file.as_str().unwrap_or("");
             if file.starts_with('/') {

@@ -105,10 +105,9 @@ fn ports_and_variables_are_checked() {
         &[
             "spec.containers[0].env[0].name: Invalid value: \"a=b\": a valid environment \
              variable name must consist only of printable ASCII characters other than '='",
-            "spec.containers[0].env[1].valueFrom.fieldRef.fieldPath: Unsupported value: \
-             \"status.nothing\": supported values: \"metadata.name\", \"metadata.namespace\", \
-             \"metadata.uid\", \"spec.nodeName\", \"spec.serviceAccountName\", \
-             \"status.hostIP\", \"status.hostIPs\", \"status.podIP\", \"status.podIPs\"",
+            "spec.containers[0].env[1].valueFrom.fieldRef.fieldPath: Invalid value: \
+             \"status.nothing\": error converting fieldPath: field label not supported: \
+             status.nothing",
             "spec.containers[0].env[1].valueFrom: Invalid value: \"\": may not be specified \
              when `value` is not empty",
         ],
