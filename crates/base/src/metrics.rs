@@ -4,7 +4,7 @@
 //! families that were used. Counting takes a shared lock, a search among the label sets that were
 //! seen, and one atomic addition.
 //!
-//! ```
+//! ```text
 //! use base::metrics::{Counters, page};
 //! static TRIPS: Counters = Counters::new("trips_total", "Trips by boat.", &["boat"]);
 //! TRIPS.add(&["junk"], 1);

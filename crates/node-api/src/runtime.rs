@@ -291,7 +291,8 @@ pub struct ContainerStatus {
     pub pid: i32,
     /// Who the first process ran as at its start; `None` before that.
     pub user: Option<ContainerUser>,
-    /// What asks it to end, by its number on Linux.
+    /// What asks it to end, by its number on Linux; 0 when not known.
+    #[serde(default)]
     pub stop_signal: i32,
 }
 

@@ -165,10 +165,10 @@ fn validate_endpoint(endpoint: &Spot<'_>, kind: &str, faults: &mut Faults) {
         faults.too_many(topology.path.clone(), count, TOPOLOGY_MAX);
     }
     validate_labels(topology.value, &topology.path, faults);
-    if let Some(hints) = endpoint.some("hints") {
-        if validate_hints(&hints, "forZones", naming::label_value, faults) {
-            validate_hints(&hints, "forNodes", naming::dns1123_subdomain, faults);
-        }
+    if let Some(hints) = endpoint.some("hints")
+        && validate_hints(&hints, "forZones", naming::label_value, faults)
+    {
+        validate_hints(&hints, "forNodes", naming::dns1123_subdomain, faults);
     }
 }
 

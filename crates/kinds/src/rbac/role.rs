@@ -31,14 +31,12 @@ impl Strategy for Role {
         }
         for selector in aggregation.items("clusterRoleSelectors") {
             label_selector(&selector, faults);
-            let labels = selector.fields("matchLabels");
+            let mut labels = selector.fields("matchLabels");
             let sound = |(key, value): (&str, &Value)| {
                 let value = value.as_str().unwrap_or("");
                 naming::qualified_name(key).is_empty() && naming::label_value(value).is_empty()
             };
-            if !labels.map(sound).all(|sound| sound)
-                || meta::LabelSelector::from_value(selector.value).is_err()
-            {
+            if !labels.all(sound) || meta::LabelSelector::from_value(selector.value).is_err() {
                 // Upstream shows what it could not make: nothing.
                 let rule = "invalid label selector.";
                 faults.invalid(selector.path.clone(), Value::Null, rule);
