@@ -38,6 +38,7 @@ pub(crate) struct Core {
     pub(crate) feed: Arc<Feed>,
     pub(crate) authenticator: Authenticator,
     pub(crate) authorizer: Arc<Authorizer>,
+    pub(crate) impersonation: impersonate::Impersonation,
     pub(crate) signer: Arc<TokenSigner>,
     pub(crate) lookup: Lookup,
     pub(crate) admission: admission::Chain,
@@ -166,11 +167,19 @@ async fn prepare(core: &Arc<Core>, parts: &mut Parts) -> Result<Call, Status> {
     let bearer = audited::noted(record.as_ref(), bearer)?;
     let user = bearer.identity;
     let user = match impersonate::is_asked_for(&parts.headers) {
-        true => impersonate::impersonate(&core.authorizer, user, &parts.headers).await,
-        false => Ok(user),
+        true => {
+            let (authorizer, asked) = (&core.authorizer, info.attributes());
+            let judged = core
+                .impersonation
+                .judge(authorizer, &user, &parts.headers, &asked)
+                .await;
+            match audited::noted(record.as_ref(), judged)? {
+                Some(found) => audited::impersonated(record.as_ref(), found),
+                None => user,
+            }
+        }
+        false => user,
     };
-    let user = audited::noted(record.as_ref(), user)?;
-    audited::impersonated(record.as_ref(), &parts.headers, &user);
     let accept = negotiate(core, &info, &query, &parts.headers);
     let accept = audited::noted(record.as_ref(), accept)?;
     let accept = audited::readable(record.as_ref(), accept, &query, &parts.headers);

@@ -107,6 +107,7 @@ pub async fn build(
         feed,
         authenticator,
         authorizer,
+        impersonation: crate::chain::impersonate::Impersonation::default(),
         signer,
         admission: admission::chain_with(&config.admission).map_err(BuildError::Admission)?,
         policies,

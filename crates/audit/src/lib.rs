@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 pub use batch::{Batch, BatchConfig};
-pub use event::{Event, ObjectReference, UserInfo};
+pub use event::{AuthenticationMetadata, Event, ObjectReference, UserInfo};
 pub use log::{Log, LogConfig};
 pub use policy::{Asked, Level, Policy, PolicyError, Stage};
 pub use record::Record;

@@ -63,9 +63,13 @@ impl Record {
         }
     }
 
-    /// As whom the request goes on.
-    pub fn impersonate(&self, user: crate::UserInfo) {
-        self.event.lock().impersonated_user = Some(user);
+    /// As whom the request goes on, and the verb of the constrained right that allows it.
+    pub fn impersonate(&self, user: crate::UserInfo, constraint: Option<String>) {
+        let mut event = self.event.lock();
+        event.impersonated_user = Some(user);
+        event.authentication_metadata = constraint.map(|verb| crate::AuthenticationMetadata {
+            impersonation_constraint: verb,
+        });
     }
 
     /// What was sent. Its metadata tell which object is meant, as far as the path did not.

@@ -148,6 +148,29 @@ impl Faults {
         self.add(field, FaultKind::NotSupported, value.into(), detail);
     }
 
+    /// The value is a domain with a path, such as `acme.io/foo`.
+    pub fn domain_prefixed_path(&mut self, field: &str, text: &str) {
+        const PATH: &str = "Invalid path (regex used for validation is \
+                            '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+        let sound =
+            |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte);
+        match text.split_once('/') {
+            _ if text.is_empty() => self.required(field, ""),
+            Some((host, rest)) if !host.is_empty() && !rest.is_empty() => {
+                for rule in crate::naming::dns1123_subdomain(host) {
+                    self.invalid(field, host, rule);
+                }
+                if !rest.bytes().all(sound) {
+                    self.invalid(field, rest, PATH);
+                }
+            }
+            _ => {
+                let rule = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+                self.invalid(field, text, rule);
+            }
+        }
+    }
+
     /// The value stands twice where it may stand once.
     pub fn duplicate(&mut self, field: impl Into<String>, value: impl Into<Value>) {
         self.add(field, FaultKind::Duplicate, value.into(), "");

@@ -18,6 +18,7 @@ use meta::Status;
 use serde_json::Value;
 
 use super::accept::{Media, Offer};
+use super::impersonate::Impersonated;
 use super::{Accept, Call, Query, RequestInfo};
 use crate::respond::Answer;
 use crate::server::Core;
@@ -137,12 +138,11 @@ fn sources(parts: &Parts) -> Vec<String> {
 }
 
 /// Notes that the request goes on as somebody else.
-pub(crate) fn impersonated(record: Option<&Arc<Record>>, headers: &HeaderMap, user: &Identity) {
-    if let Some(record) = record
-        && headers.contains_key("impersonate-user")
-    {
-        record.impersonate(shown(user));
+pub(crate) fn impersonated(record: Option<&Arc<Record>>, found: Impersonated) -> Identity {
+    if let Some(record) = record {
+        record.impersonate(shown(&found.user), found.constraint);
     }
+    found.user
 }
 
 /// Passes a failure on, and notes that the request ended with it.

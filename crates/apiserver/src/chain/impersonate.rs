@@ -1,117 +1,151 @@
-//! `Impersonate-User` and its kin: acting as somebody else, where allowed.
+//! `Impersonate-User` and its kin: acting as somebody else, where allowed. There are five ways to
+//! be allowed ([`mode::MODES`]), four of them bound to what is done as that user.
+
+mod mode;
+
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
 
 use auth::{Attributes, Authorizer, Identity};
 use http::HeaderMap;
 use meta::Status;
+use parking_lot::Mutex;
 
 use super::query::decode;
+use mode::{MODES, Mode};
 
+const PREFIX: &str = "impersonate-";
 const EXTRA_PREFIX: &str = "impersonate-extra-";
+/// Of so many users it is known in which way they were last allowed to act as others.
+const REMEMBERED_MAX: usize = 10_000;
 
 /// Whether any header speaks of acting as somebody else.
 pub(crate) fn is_asked_for(headers: &HeaderMap) -> bool {
-    headers
-        .keys()
-        .any(|key| key.as_str().starts_with("impersonate-"))
+    let mut names = headers.keys();
+    names.any(|key| key.as_str().starts_with(PREFIX))
 }
 
-/// The user to act as: `user` unless the headers ask for another.
-pub(crate) async fn impersonate(
-    authorizer: &Authorizer,
-    user: Identity,
-    headers: &HeaderMap,
-) -> Result<Identity, Status> {
-    let text = |name: &str| {
-        let value = headers.get(name);
-        value
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or("")
-            .to_owned()
-    };
-    let name = text("impersonate-user");
-    let uid = text("impersonate-uid");
-    let groups = headers.get_all("impersonate-group").iter();
-    let groups: Vec<String> = groups
-        .filter_map(|value| value.to_str().ok().map(str::to_owned))
-        .collect();
-    let has_extra = headers
-        .keys()
-        .any(|key| key.as_str().starts_with(EXTRA_PREFIX));
-    if name.is_empty() {
-        if groups.is_empty() && uid.is_empty() && !has_extra {
-            return Ok(user);
+/// As whom a request goes on.
+#[derive(Debug)]
+pub(crate) struct Impersonated {
+    pub(crate) user: Identity,
+    /// The verb of the constrained way that allowed it; the audit trail names it.
+    pub(crate) constraint: Option<String>,
+}
+
+/// Decides who may act as whom. Remembers which way worked for a user, since it will again: so
+/// the usual request costs one decision more at most.
+#[derive(Debug, Default)]
+pub(crate) struct Impersonation {
+    hasher: std::hash::RandomState,
+    /// From the hash of a name to an index of [`MODES`]. A collision changes the order only.
+    last: Mutex<std::collections::HashMap<u64, usize>>,
+}
+
+impl Impersonation {
+    /// The user to act as, `None` where the headers ask for nobody. `asked` is what the request
+    /// wants to do.
+    pub(crate) async fn judge(
+        &self,
+        authorizer: &Authorizer,
+        user: &Identity,
+        headers: &HeaderMap,
+        asked: &Attributes,
+    ) -> Result<Option<Impersonated>, Status> {
+        let wanted = wanted(headers);
+        if wanted.name.is_empty() {
+            let nothing = wanted.uid.is_empty() && wanted.groups.is_empty() && !has_extra(headers);
+            return match nothing {
+                true => Ok(None),
+                false => Err(Status::bad_request(format!(
+                    "requested {} without impersonating a user name",
+                    shown(&wanted)
+                ))),
+            };
         }
-        return Err(Status::internal(
-            "requested impersonation without impersonating a user",
-        ));
+        let key = self.hasher.hash_one(&user.name);
+        let first = self.last.lock().get(&key).copied();
+        let order = first
+            .into_iter()
+            .chain((0..MODES.len()).filter(|&at| Some(at) != first));
+        let mut refusal = None;
+        for index in order {
+            let mode: &Mode = &MODES[index];
+            if !mode.applies(&wanted, user) {
+                continue;
+            }
+            match mode.check(authorizer, user, &wanted, asked).await {
+                Ok(found) => {
+                    self.remember(key, index);
+                    return Ok(Some(found));
+                }
+                Err(status) => refusal = refusal.or(Some(status)),
+            }
+        }
+        // The last way is open to everybody, so there is a refusal.
+        Err(refusal.unwrap_or_else(|| Status::internal("all impersonation modes failed")))
     }
-    let mut wanted = as_account(&name).unwrap_or_else(|| Identity {
-        name: name.clone(),
-        ..Identity::default()
-    });
-    let may = async |asked: Attributes| authorizer.demand(&user, &asked).await;
-    may(subject(&name)).await?;
-    for group in &groups {
-        may(attributes("", "groups", group, "")).await?;
+
+    fn remember(&self, key: u64, index: usize) {
+        let mut last = self.last.lock();
+        if last.len() >= REMEMBERED_MAX && !last.contains_key(&key) {
+            last.clear();
+        }
+        last.insert(key, index);
     }
-    if !uid.is_empty() {
-        may(attributes("authentication.k8s.io", "uids", &uid, "")).await?;
-    }
-    if !groups.is_empty() {
-        wanted.groups = groups;
-    }
-    let known = ["system:authenticated", "system:unauthenticated"];
-    if !known.iter().any(|group| wanted.is_in(group)) {
-        let own = match name.as_str() {
-            "system:anonymous" => "system:unauthenticated",
-            _ => "system:authenticated",
-        };
-        wanted.groups.push(own.into());
-    }
-    wanted.uid = uid;
+}
+
+fn has_extra(headers: &HeaderMap) -> bool {
+    let mut names = headers.keys();
+    names.any(|key| key.as_str().starts_with(EXTRA_PREFIX))
+}
+
+/// What the headers say, word for word.
+fn wanted(headers: &HeaderMap) -> Identity {
+    let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let first = |name: &str| headers.get(name).map(text).unwrap_or_default();
+    let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (key, value) in headers {
-        let Some(key) = key.as_str().strip_prefix(EXTRA_PREFIX) else {
-            continue;
-        };
-        let (key, value) = (decode(key, false)?, value.to_str().unwrap_or("").to_owned());
-        may(attributes(
-            "authentication.k8s.io",
-            "userextras",
-            &value,
-            &key,
-        ))
-        .await?;
-        wanted.extra.entry(key).or_default().push(value);
+        if let Some(key) = key.as_str().strip_prefix(EXTRA_PREFIX) {
+            // What is no sound escape stands for itself.
+            let key = decode(key, false).unwrap_or_else(|_| key.to_owned());
+            extra.entry(key).or_default().push(text(value));
+        }
     }
-    Ok(wanted)
-}
-
-fn as_account(name: &str) -> Option<Identity> {
-    let (namespace, account) = name
-        .strip_prefix("system:serviceaccount:")?
-        .split_once(':')?;
-    Some(Identity::service_account(namespace, account, ""))
-}
-
-fn subject(name: &str) -> Attributes {
-    let account = name.strip_prefix("system:serviceaccount:");
-    match account.and_then(|rest| rest.split_once(':')) {
-        Some((namespace, account)) => Attributes {
-            namespace: namespace.into(),
-            ..attributes("", "serviceaccounts", account, "")
-        },
-        None => attributes("", "users", name, ""),
+    Identity {
+        name: first("impersonate-user"),
+        uid: first("impersonate-uid"),
+        groups: headers
+            .get_all("impersonate-group")
+            .iter()
+            .map(text)
+            .collect(),
+        extra,
     }
 }
 
-fn attributes(group: &str, resource: &str, name: &str, subresource: &str) -> Attributes {
-    Attributes {
-        verb: "impersonate".into(),
-        group: group.into(),
-        version: "v1".into(),
-        resource: resource.into(),
-        subresource: subresource.into(),
-        name: name.into(),
-        ..Attributes::default()
-    }
+/// As Go prints a `user.DefaultInfo`.
+fn shown(user: &Identity) -> String {
+    let list = |items: &[String]| {
+        let quoted: Vec<_> = items.iter().map(|item| format!("{item:?}")).collect();
+        quoted.join(", ")
+    };
+    let groups = match user.groups.as_slice() {
+        [] => "[]string(nil)".to_owned(),
+        groups => format!("[]string{{{}}}", list(groups)),
+    };
+    let entries: Vec<_> = user
+        .extra
+        .iter()
+        .map(|(key, values)| format!("{key:?}:[]string{{{}}}", list(values)))
+        .collect();
+    let extra = match entries.as_slice() {
+        [] => "map[string][]string(nil)".to_owned(),
+        entries => format!("map[string][]string{{{}}}", entries.join(", ")),
+    };
+    let (name, uid) = (&user.name, &user.uid);
+    format!("&user.DefaultInfo{{Name:{name:?}, UID:{uid:?}, Groups:{groups}, Extra:{extra}}}")
 }
+
+#[cfg(test)]
+mod tests;

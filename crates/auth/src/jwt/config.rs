@@ -486,25 +486,14 @@ impl ClaimMappings {
 impl ExtraMapping {
     fn check(&self, path: &str, faults: &mut Faults) {
         let (key_path, key) = (format!("{path}.key"), self.key.as_str());
-        let domain = key.split_once('/').filter(|(_, rest)| !rest.is_empty());
-        match (key, domain) {
-            ("", _) => faults.required(key_path.clone(), ""),
-            (_, None) => {
-                let rule = "must be a domain-prefixed path (such as \"acme.io/foo\")";
-                faults.invalid(key_path.clone(), key, rule);
-            }
-            (_, Some((domain, _))) => {
-                for rule in meta::naming::dns1123_subdomain(domain) {
-                    faults.invalid(key_path.clone(), domain, rule);
-                }
-                let reserved = ["k8s.io", "kubernetes.io"];
-                let below = |own: &&str| *domain == **own || domain.ends_with(&format!(".{own}"));
-                if reserved.iter().any(below) {
-                    let rule = "k8s.io, kubernetes.io and their subdomains are reserved for \
-                        Kubernetes use";
-                    faults.invalid(key_path.clone(), key, rule);
-                }
-            }
+        faults.domain_prefixed_path(&key_path, key);
+        let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+        let reserved = ["k8s.io", "kubernetes.io"];
+        let below = |own: &&str| *domain == **own || domain.ends_with(&format!(".{own}"));
+        if reserved.iter().any(below) {
+            let rule = "k8s.io, kubernetes.io and their subdomains are reserved for \
+                Kubernetes use";
+            faults.invalid(key_path.clone(), key, rule);
         }
         if key.chars().any(char::is_uppercase) {
             faults.invalid(key_path, key, "must be lowercase");

@@ -157,25 +157,9 @@ fn validate_many_indexes(spec: &Spot<'_>, faults: &mut Faults) {
 
 /// Who takes care of the job instead of the server's controller: a domain with a path.
 fn validate_manager(manager: &Spot<'_>, faults: &mut Faults) {
-    const PATH: &str = "Invalid path (regex used for validation is \
-                        '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
     let text = manager.as_str().unwrap_or("");
     let path = || manager.path.clone();
-    match text.split_once('/') {
-        _ if text.is_empty() => faults.required(path(), ""),
-        Some((host, rest)) if !host.is_empty() && !rest.is_empty() => {
-            rules(faults, path(), host, naming::dns1123_subdomain(host));
-            let sound =
-                |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte);
-            if !rest.bytes().all(sound) {
-                faults.invalid(path(), rest, PATH);
-            }
-        }
-        _ => {
-            let rule = "must be a domain-prefixed path (such as \"acme.io/foo\")";
-            faults.invalid(path(), text, rule);
-        }
-    }
+    faults.domain_prefixed_path(&path(), text);
     if text.len() > MANAGER_MAX {
         faults.too_long(path(), MANAGER_MAX);
     }

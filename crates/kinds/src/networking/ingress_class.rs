@@ -5,7 +5,7 @@ use meta::{Faults, naming};
 use serde_json::Value;
 
 use crate::row::{Cells, Strategy};
-use crate::spot::{Spot, immutable, named, present_named, rules, unsupported};
+use crate::spot::{Spot, immutable, named, present_named, unsupported};
 use crate::table::{age, cells};
 use crate::tree::Tree;
 
@@ -91,16 +91,5 @@ fn validate_controller(spec: &Spot<'_>, faults: &mut Faults) {
     if controller.len() > CONTROLLER_MAX {
         faults.too_long(path.clone(), CONTROLLER_MAX);
     }
-    if controller.is_empty() {
-        return faults.required(path, "");
-    }
-    match controller.split_once('/') {
-        Some((host, rest)) if !host.is_empty() && !rest.is_empty() => {
-            rules(faults, path, host, naming::dns1123_subdomain(host));
-        }
-        _ => {
-            let rule = "must be a domain-prefixed path (such as \"acme.io/foo\")";
-            faults.invalid(path, controller, rule);
-        }
-    }
+    faults.domain_prefixed_path(&path, controller);
 }
