@@ -32,6 +32,7 @@ mod protobuf;
 mod registry;
 mod reload;
 mod respond;
+mod review_selectors;
 mod reviews;
 mod selectors;
 mod server;

@@ -15,6 +15,7 @@ use crate::cache::encode;
 use crate::chain::Call;
 use crate::registry::Resource;
 use crate::respond::{self, Answer};
+use crate::review_selectors;
 use crate::server::{ApiServer, Core};
 use crate::verbs::write::{Write, metadata, place, text};
 use crate::webhooks;
@@ -52,6 +53,7 @@ pub(crate) async fn answer(
         }
         "LocalSubjectAccessReview" => {
             place(names, &call.info.namespace, &mut review)?;
+            check_access(names, &review, true)?;
             let namespace = text(&review, "/spec/resourceAttributes/namespace");
             if namespace != call.info.namespace {
                 return Err(Status::bad_request(format!(
@@ -59,7 +61,6 @@ pub(crate) async fn answer(
                     call.info.namespace
                 )));
             }
-            check_access(names, &review, true)?;
             access(core, &subject(&review), &review).await
         }
         "SelfSubjectRulesReview" => {
@@ -67,7 +68,10 @@ pub(crate) async fn answer(
             if namespace.is_empty() {
                 return Err(Status::bad_request("no namespace on request"));
             }
-            core.authorizer.rules_review(&call.user, namespace)
+            let rules = core.authorizer.rules_review(&call.user, namespace);
+            // Upstream's answer does not repeat the question.
+            review["spec"] = json!({});
+            rules
         }
         _ => return Err(crate::registry::method_not_allowed()),
     };
@@ -162,6 +166,10 @@ async fn access(core: &Core, identity: &Identity, review: &Value) -> Value {
     if !reason.is_empty() {
         status["reason"] = reason.into();
     }
+    let error = review_selectors::evaluation_error(review);
+    if !error.is_empty() {
+        status["evaluationError"] = error.into();
+    }
     status
 }
 
@@ -197,6 +205,21 @@ fn labels(wanted: &Value) -> LabelSelector {
     LabelSelector::from_value(&expressions).unwrap_or_default()
 }
 
+/// A local review asks of its own namespace.
+fn check_local(review: &Value, faults: &mut Faults) {
+    let attributes = review.pointer("/spec/resourceAttributes");
+    let namespace = attributes.map(|wanted| text(wanted, "/namespace"));
+    let own = text(review, "/metadata/namespace");
+    if let Some(namespace) = namespace.filter(|namespace| *namespace != own) {
+        let rule = "must match metadata.namespace";
+        faults.invalid("spec.resourceAttributes.namespace", namespace, rule);
+    }
+    if let Some(path) = review.pointer("/spec/nonResourceAttributes") {
+        let rule = "disallowed on this kind of request";
+        faults.invalid("spec.nonResourceAttributes", path.clone(), rule);
+    }
+}
+
 /// 422 for an access review that asks nothing, or two things.
 fn check_access(names: &Names, review: &Value, has_subject: bool) -> Result<(), Status> {
     let mut faults = Faults::new();
@@ -230,6 +253,7 @@ fn check_access(names: &Names, review: &Value, has_subject: bool) -> Result<(), 
         let path = format!("spec.resourceAttributes.{kind}");
         let raw = text(selector, "/rawSelector");
         let list = selector.get("requirements").and_then(Value::as_array);
+        review_selectors::validate(kind, list, &path, &mut faults);
         match (raw.is_empty(), list.is_none_or(Vec::is_empty)) {
             (false, false) => {
                 let rule = "may not specified at the same time as requirements";
@@ -243,8 +267,16 @@ fn check_access(names: &Names, review: &Value, has_subject: bool) -> Result<(), 
             _ => {}
         }
     }
+    if names.is_namespaced() {
+        check_local(review, &mut faults);
+    }
+    // Upstream names the group alone.
+    let nameless = Names {
+        kind: String::new(),
+        ..names.clone()
+    };
     match faults.is_empty() {
         true => Ok(()),
-        false => Err(Status::invalid(names, "", &faults)),
+        false => Err(Status::invalid(&nameless, "", &faults)),
     }
 }

@@ -220,7 +220,10 @@ impl Authenticator {
     ) -> (Value, Bearer) {
         let bearer = match self.verify(token, audiences, lookup).await {
             Ok(bearer) => bearer,
-            Err(TokenError::Foreign) => return (json!({"user": {}}), Bearer::default()),
+            Err(TokenError::Foreign) => {
+                let status = json!({"user": {}, "error": "invalid bearer token"});
+                return (status, Bearer::default());
+            }
             Err(error) => {
                 let status = json!({"user": {}, "error": error.to_string()});
                 return (status, Bearer::default());

@@ -278,7 +278,7 @@ async fn flags_say_what_claims_mean() {
     // Another issuer's tokens are nobody's.
     assert_eq!(
         ask(json!({"iss": "https://elsewhere"})).await.unwrap_err(),
-        ""
+        "invalid bearer token"
     );
 }
 

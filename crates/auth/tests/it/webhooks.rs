@@ -77,13 +77,14 @@ async fn a_webhook_knows_tokens() {
         question["spec"],
         json!({"token": "good", "audiences": ["https://own"]})
     );
-    assert_eq!(review("bad", &[]).await, json!({"user": {}}));
+    let unknown = json!({"user": {}, "error": "invalid bearer token"});
+    assert_eq!(review("bad", &[]).await, unknown);
     assert_eq!(
         review("broken", &[]).await,
         json!({"user": {}, "error": "no database"})
     );
     // Audiences of the webhook's own choice.
-    assert_eq!(review("vault", &[]).await, json!({"user": {}}));
+    assert_eq!(review("vault", &[]).await, unknown);
     assert_eq!(
         review("vault", &["vault", "x"]).await["audiences"],
         json!(["vault"])
