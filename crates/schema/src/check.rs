@@ -153,7 +153,15 @@ fn structure(
             return false;
         }
         match walk(&field.shape, value, &at, unknown) {
-            Ok(()) => !(field.presence == Presence::OmitEmpty && is_empty(value)),
+            Ok(()) => {
+                let collection = matches!(&*value, Value::Array(_) | Value::Object(_));
+                let kept = matches!(field.shape, Shape::Struct(_) | Shape::Json | Shape::Raw);
+                // What is stored without items comes back as nothing at all.
+                if collection && !kept && field.presence == Presence::Always && is_empty(value) {
+                    *value = Value::Null;
+                }
+                !(field.presence == Presence::OmitEmpty && is_empty(value))
+            }
             Err(error) => {
                 fault = Some(error);
                 true
@@ -180,12 +188,35 @@ impl<'up> Step<'up> {
     }
 }
 
-/// Adds what an encoder always writes, with its empty value. (Lists, maps and times would be
-/// `null`: those stay out.)
+/// Adds a status that the object lacks, with what an encoder would write of it.
+pub fn fill_status(ty: &Type, object: &mut Value) {
+    let (Some(field), Some(map)) = (ty.field("status"), object.as_object_mut()) else {
+        return;
+    };
+    let Shape::Struct(inner) = &field.shape else {
+        return;
+    };
+    if field.presence == Presence::Always {
+        let status = map.entry("status").or_insert_with(|| Map::new().into());
+        if let Value::Object(status) = status {
+            fill(inner.get(), status);
+        }
+    }
+}
+
+/// Adds what an encoder always writes, with its empty value.
 fn fill(ty: &Type, map: &mut Map<String, Value>) {
     for field in &ty.fields {
-        if field.presence != Presence::Always || map.contains_key(&*field.json) {
+        if map.contains_key(&*field.json) {
             continue;
+        }
+        match field.presence {
+            Presence::Always => {}
+            Presence::Nullable => {
+                map.insert(field.json.to_string(), Value::Null);
+                continue;
+            }
+            Presence::Pointer | Presence::OmitEmpty => continue,
         }
         let empty = match &field.shape {
             Shape::Struct(inner) => {
@@ -197,6 +228,9 @@ fn fill(ty: &Type, map: &mut Map<String, Value>) {
             Shape::Int32 | Shape::Int64 => 0.into(),
             Shape::Bool => false.into(),
             Shape::Quantity => "0".into(),
+            Shape::List(..) | Shape::Map(..) | Shape::Bytes | Shape::Time | Shape::MicroTime => {
+                Value::Null
+            }
             _ => continue,
         };
         map.insert(field.json.to_string(), empty);
@@ -278,7 +312,6 @@ fn entry(
             Shape::Text | Shape::Bytes | Shape::Duration => "".into(),
             Shape::Quantity => "0".into(),
             Shape::Struct(_) | Shape::Map(..) => Map::new().into(),
-            Shape::List(..) => Vec::<Value>::new().into(),
             _ => return Ok(()),
         };
     }

@@ -12,7 +12,7 @@ pub mod table;
 pub mod types;
 
 pub use apply::{ApplyError, ApplyOptions, Conflict, UpdateOptions, apply, update_managed_fields};
-pub use check::{TypeError, check};
+pub use check::{TypeError, check, fill_status};
 pub use parse::{ParseError, Parsed, parse_json};
 pub use patch::{PatchError, json_patch, merge_patch, strategic_merge_patch};
 pub use table::{builtin, named};

@@ -130,6 +130,9 @@ async fn try_create(write: &Write<'_>, object: Value) -> Result<Bytes, Status> {
         map.remove("status");
     }
     row.strategy.prepare_create(&mut object);
+    if let Some(ty) = resource.stored().protobuf() {
+        schema::fill_status(ty, &mut object);
+    }
     name_requestor(write, &mut object);
     let name = text(&object, "/metadata/name").to_owned();
     let key = resource.key(write.namespace, &name);

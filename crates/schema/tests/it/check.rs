@@ -87,6 +87,7 @@ fn nulls_and_empty_values_go_and_pointers_stay() {
         tree["spec"],
         json!({
             "replicas": 0,
+            "selector": null,
             "strategy": {},
             "template": {
                 "metadata": {},
