@@ -65,8 +65,12 @@ pub(crate) fn read(text: &str) -> Fallible<Overlay> {
             }
             "mark" => {
                 let field = words.next().ok_or("no field")?.to_owned();
-                let marks = words.map(str::to_owned).collect();
-                overlay.marks.insert((name, field), marks);
+                let marks = words.map(str::to_owned);
+                overlay
+                    .marks
+                    .entry((name, field))
+                    .or_default()
+                    .extend(marks);
             }
             other => return Err(format!("unknown fact {other}").into()),
         }

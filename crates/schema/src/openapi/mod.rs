@@ -74,16 +74,22 @@ pub fn document_with(
         }
     }
     paths::add_resources(&mut paths, group_version, &mut schemas);
-    let mut tree = whole(paths, schemas);
-    tree["x-group-version"] = group_version.to_string().into();
-    tree
+    for name in ["DeleteOptions", "WatchEvent"] {
+        let core = GroupVersion {
+            group: String::new(),
+            version: "v1".into(),
+        };
+        let kinds = [&core, group_version];
+        schemas.kinds(&format!("{}.{name}", paths::META), name, kinds);
+    }
+    whole(paths, schemas)
 }
 
 /// A document around paths and the types that they name.
 fn whole(paths: Map<String, Value>, schemas: Schemas) -> Value {
     json!({
         "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": "v1.36.0"},
+        "info": {"title": "Kubernetes", "version": "unversioned"},
         "paths": paths,
         "components": {
             "schemas": schemas.finish(),

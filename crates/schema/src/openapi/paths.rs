@@ -17,6 +17,8 @@ pub(super) const BODIES: [&str; 3] = [
     "application/yaml",
     "application/vnd.kubernetes.protobuf",
 ];
+/// What is published of the bodies that are sent.
+const ANY_BODY: [&str; 1] = ["*/*"];
 const PATCHES: [&str; 4] = [
     "application/apply-patch+yaml",
     "application/json-patch+json",
@@ -124,14 +126,14 @@ const LIST_ONLY: [&str; 2] = ["allowWatchBookmarks", "watch"];
 const DELETE: [Parameter; 5] = [
     DRY_RUN,
     (
-        "ignoreStoreReadErrorWithClusterBreakingPotential",
-        "boolean",
-        "Delete an object that cannot be read from the store.",
-    ),
-    (
         "gracePeriodSeconds",
         "integer",
         "Seconds until the object is removed.",
+    ),
+    (
+        "ignoreStoreReadErrorWithClusterBreakingPotential",
+        "boolean",
+        "Delete an object that cannot be read from the store.",
     ),
     (
         "orphanDependents",
@@ -287,8 +289,32 @@ fn insert(
         parameters.push(in_path(&NAMESPACE));
     }
     parameters.push(query(&PRETTY));
+    parameters.extend(take_shared(&mut item));
+    parameters.sort_by(|one, other| one["name"].as_str().cmp(&other["name"].as_str()));
     item.insert("parameters".into(), parameters.into());
     paths.insert(path, Value::Object(item));
+}
+
+/// Parameters of all operations of a path stand with the path.
+fn take_shared(item: &mut Map<String, Value>) -> Vec<Value> {
+    let list = |operation: &Value| operation["parameters"].as_array().cloned();
+    let mut shared = item.values().next().and_then(list).unwrap_or_default();
+    for operation in item.values() {
+        let own = list(operation).unwrap_or_default();
+        shared.retain(|one| own.contains(one));
+    }
+    for operation in item.values_mut() {
+        let Some(own) = operation.as_object_mut() else {
+            continue;
+        };
+        if let Some(Value::Array(parameters)) = own.get_mut("parameters") {
+            parameters.retain(|one| !shared.contains(one));
+            if parameters.is_empty() {
+                own.remove("parameters");
+            }
+        }
+    }
+    shared
 }
 
 /// A parameter that is a part of the path.
@@ -406,7 +432,7 @@ impl Writer<'_> {
     fn write(&mut self, action: &str, verb: &str) -> Value {
         let mut operation = self.operation((verb, ""), action, &WRITE);
         let ty = self.ty.clone();
-        let mut body = self.content(&ty, &BODIES);
+        let mut body = self.content(&ty, &ANY_BODY);
         body["required"] = true.into();
         operation.insert("requestBody".into(), body);
         match action {
@@ -432,12 +458,13 @@ impl Writer<'_> {
         let selectors = LIST
             .iter()
             .filter(|(name, ..)| collection && !LIST_ONLY.contains(name));
-        let parameters: Vec<Parameter> = DELETE.iter().chain(selectors).copied().collect();
+        let mut parameters: Vec<Parameter> = DELETE.iter().chain(selectors).copied().collect();
+        parameters.sort_by_key(|(name, ..)| *name);
         let mut operation = match collection {
             true => self.operation(("delete", "Collection"), "deletecollection", &parameters),
             false => self.operation(("delete", ""), "delete", &parameters),
         };
-        let body = self.content(&format!("{META}.DeleteOptions"), &BODIES);
+        let body = self.content(&format!("{META}.DeleteOptions"), &ANY_BODY);
         operation.insert("requestBody".into(), body);
         let status = format!("{META}.Status");
         match collection {

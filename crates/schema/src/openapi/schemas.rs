@@ -1,5 +1,8 @@
 //! Types as OpenAPI schemas.
 
+use std::collections::BTreeMap;
+
+use meta::GroupVersion;
 use serde_json::{Map, Value, json};
 
 use crate::types::{Field, ListKind, MapKind, Presence, Shape, Type, TypeRef};
@@ -13,11 +16,28 @@ const SCHEMA_OR_SCHEMAS: &str =
 const SCHEMA_OR_TEXTS: &str =
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray";
 
+/// Types of which one field at most is set, and which field says so.
+const UNIONS: [(&str, &str); 3] = [
+    (
+        "io.k8s.api.core.v1.AppArmorProfile",
+        r#"{"discriminator":"type","fields-to-discriminateBy":{"localhostProfile":"LocalhostProfile"}}"#,
+    ),
+    (
+        "io.k8s.api.core.v1.PodSchedulingGroup",
+        r#"{"fields-to-discriminateBy":{"podGroupName":"PodGroupName"}}"#,
+    ),
+    (
+        "io.k8s.api.core.v1.SeccompProfile",
+        r#"{"discriminator":"type","fields-to-discriminateBy":{"localhostProfile":"LocalhostProfile"}}"#,
+    ),
+];
+
 /// The schemas of a document, by name, with all that they refer to.
 #[derive(Default)]
 pub(super) struct Schemas {
     done: Map<String, Value>,
     waiting: Vec<String>,
+    kinds: BTreeMap<String, Vec<Value>>,
 }
 
 impl Schemas {
@@ -39,12 +59,26 @@ impl Schemas {
         json!({"$ref": format!("#/components/schemas/{name}")})
     }
 
+    /// Lists the versions of groups in which a type stands as a kind.
+    pub(super) fn kinds(&mut self, name: &str, kind: &str, versions: [&GroupVersion; 2]) {
+        let mut all: Vec<Value> = versions
+            .map(|own| json!({"group": own.group, "version": own.version, "kind": kind}))
+            .into();
+        all.dedup();
+        self.kinds.insert(name.to_owned(), all);
+    }
+
     /// All schemas.
     pub(super) fn finish(mut self) -> Map<String, Value> {
         while let Some(name) = self.waiting.pop() {
             if let Some(ty) = crate::named(&name) {
                 let schema = self.schema(ty);
                 self.done.insert(name, schema);
+            }
+        }
+        for (name, kinds) in self.kinds {
+            if let Some(Value::Object(schema)) = self.done.get_mut(&name) {
+                schema.insert("x-kubernetes-group-version-kind".into(), kinds.into());
             }
         }
         self.done
@@ -82,6 +116,10 @@ impl Schemas {
         let required: Vec<&str> = required.map(|field| &*field.json).collect();
         if !required.is_empty() {
             schema.insert("required".into(), required.into());
+        }
+        if let Some((_, union)) = UNIONS.iter().find(|(name, _)| *name == ty.name) {
+            let union = serde_json::from_str(union).unwrap_or_default();
+            schema.insert("x-kubernetes-unions".into(), Value::Array(vec![union]));
         }
         if ty.keep_unknown {
             schema.insert("x-kubernetes-preserve-unknown-fields".into(), true.into());
@@ -149,14 +187,12 @@ impl Schemas {
             (!strategy.is_empty()).then(|| strategy.join(",").into()),
         );
         if !field.enumeration.is_empty() {
-            schema.insert(
-                "enum".into(),
-                field
-                    .enumeration
-                    .iter()
-                    .map(|value| Value::from(&**value))
-                    .collect(),
-            );
+            let values = field.enumeration.iter().map(|value| Value::from(&**value));
+            let holder = match schema.get_mut("items").and_then(Value::as_object_mut) {
+                Some(items) => items,
+                None => &mut schema,
+            };
+            holder.insert("enum".into(), values.collect());
         }
         Value::Object(schema)
     }
@@ -199,32 +235,16 @@ impl Schemas {
         set("format", format);
         match shape {
             Shape::List(item, _) => {
-                let item = self.nested(item);
-                schema.insert("items".into(), item);
+                let item = self.shape(item);
+                schema.insert("items".into(), Value::Object(item));
             }
             Shape::Map(item, _) => {
-                let item = self.nested(item);
-                schema.insert("additionalProperties".into(), item);
+                let item = self.shape(item);
+                schema.insert("additionalProperties".into(), Value::Object(item));
             }
             _ => {}
         }
         schema
-    }
-
-    /// An item or entry, whose empty value is its default.
-    fn nested(&mut self, shape: &Shape) -> Value {
-        let mut schema = self.shape(shape);
-        if schema.contains_key("$ref") {
-            schema = Map::from_iter([("allOf".to_owned(), json!([schema]))]);
-        }
-        let default = match shape {
-            Shape::Struct(_) => Some(json!({})),
-            Shape::Text => Some("".into()),
-            Shape::Int32 | Shape::Int64 => Some(0.into()),
-            _ => None,
-        };
-        schema.extend(default.map(|default| ("default".to_owned(), default)));
-        Value::Object(schema)
     }
 }
 

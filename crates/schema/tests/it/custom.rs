@@ -137,7 +137,7 @@ fn the_document_describes_it() {
     );
     assert_eq!(spec["properties"]["schedule"]["description"], "When.");
     assert_eq!(
-        schemas["com.example.v1.CronTabList"]["properties"]["items"]["items"]["allOf"][0]["$ref"],
+        schemas["com.example.v1.CronTabList"]["properties"]["items"]["items"]["$ref"],
         "#/components/schemas/com.example.v1.CronTab"
     );
     assert!(schemas["io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"].is_object());

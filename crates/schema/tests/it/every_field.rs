@@ -14,6 +14,7 @@ fn full(ty: &Type, depth: usize) -> Value {
         let value = match (&*field.json, field.enumeration.first()) {
             // Not in messages: the envelope has them.
             ("apiVersion" | "kind", _) if field.tag == 0 => return None,
+            (_, Some(word)) if matches!(field.shape, Shape::List(..)) => json!([word]),
             (_, Some(word)) => json!(word),
             _ => sample(&field.shape, depth)?,
         };
