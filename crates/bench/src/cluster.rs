@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use client::{Access, Client, Kind, ListOptions, WatchEvent};
+use client::{Access, Client, Kind};
 use http::Method;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
@@ -221,31 +221,8 @@ pub(crate) async fn until<K: Kind>(
         Some(namespace) => client.namespaced::<K>(namespace),
         None => client.all::<K>(),
     };
-    let waiting = async {
-        let field_selector = Some(format!("metadata.name={name}"));
-        loop {
-            let mut options = ListOptions {
-                field_selector: field_selector.clone(),
-                ..ListOptions::default()
-            };
-            let list = api.list(&options).await?;
-            if let Some(found) = list.items.into_iter().find(&enough) {
-                return Ok(found);
-            }
-            options.resource_version = Some(list.metadata.resource_version);
-            let mut watch = api.watch(&options).await?;
-            while let Some(Ok(event)) = watch.next().await {
-                match event {
-                    WatchEvent::Added(object) | WatchEvent::Modified(object) if enough(&object) => {
-                        return Ok(object);
-                    }
-                    _ => {}
-                }
-            }
-        }
-    };
-    match tokio::time::timeout(PATIENCE, waiting).await {
-        Ok(found) => found,
+    match tokio::time::timeout(PATIENCE, api.until(name, enough)).await {
+        Ok(found) => Ok(found?),
         Err(_) => bail!("{} {name} did not get there within {PATIENCE:?}", K::KIND),
     }
 }

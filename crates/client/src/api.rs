@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::request::{Client, add_query, decoded, request};
-use crate::watch::Watch;
+use crate::watch::{Watch, WatchEvent};
 use crate::wire::Wire;
 use crate::{Body, empty, full};
 
@@ -233,6 +233,30 @@ impl<K: Kind> Api<K> {
             .send(request(Method::GET, &path, None, empty())?)
             .await?;
         Ok(Watch::new(response.into_body()))
+    }
+
+    /// Watches one object until `enough` says so, however long that takes.
+    pub async fn until(&self, name: &str, enough: impl Fn(&K) -> bool) -> Result<K, Status> {
+        loop {
+            let mut options = ListOptions {
+                field_selector: Some(format!("metadata.name={name}")),
+                ..ListOptions::default()
+            };
+            let list = self.list(&options).await?;
+            if let Some(found) = list.items.into_iter().find(&enough) {
+                return Ok(found);
+            }
+            options.resource_version = Some(list.metadata.resource_version);
+            let mut watch = self.watch(&options).await?;
+            while let Some(Ok(event)) = watch.next().await {
+                match event {
+                    WatchEvent::Added(object) | WatchEvent::Modified(object) if enough(&object) => {
+                        return Ok(object);
+                    }
+                    _ => {}
+                }
+            }
+        }
     }
 
     /// Creates an object.

@@ -1,42 +1,7 @@
 //! Signals as CRI counts them: an order of its own, by name and not by number.
 
-/// The names in the order of CRI's numbers, which begin with 1; real-time signals follow.
-const NAMES: [&str; 34] = [
-    "SIGABRT",
-    "SIGALRM",
-    "SIGBUS",
-    "SIGCHLD",
-    "SIGCLD",
-    "SIGCONT",
-    "SIGFPE",
-    "SIGHUP",
-    "SIGILL",
-    "SIGINT",
-    "SIGIO",
-    "SIGIOT",
-    "SIGKILL",
-    "SIGPIPE",
-    "SIGPOLL",
-    "SIGPROF",
-    "SIGPWR",
-    "SIGQUIT",
-    "SIGSEGV",
-    "SIGSTKFLT",
-    "SIGSTOP",
-    "SIGSYS",
-    "SIGTERM",
-    "SIGTRAP",
-    "SIGTSTP",
-    "SIGTTIN",
-    "SIGTTOU",
-    "SIGURG",
-    "SIGUSR1",
-    "SIGUSR2",
-    "SIGVTALRM",
-    "SIGWINCH",
-    "SIGXCPU",
-    "SIGXFSZ",
-];
+use meta::naming::SIGNALS;
+
 /// CRI's numbers of the first real-time signal, of those counted from there, of the first one
 /// counted from the other end, and of the very last.
 const RTMIN: i32 = 35;
@@ -55,7 +20,7 @@ pub(crate) fn name(number: i32) -> Option<String> {
         number => {
             let index = usize::try_from(number.checked_sub(1)?).ok()?;
             // Three are old names of others, which is what the kernel knows them by.
-            NAMES.get(index).map(|name| match *name {
+            SIGNALS.get(index).map(|name| match *name {
                 "SIGCLD" => "SIGCHLD".to_owned(),
                 "SIGIOT" => "SIGABRT".to_owned(),
                 "SIGPOLL" => "SIGIO".to_owned(),
@@ -109,7 +74,7 @@ pub(crate) fn number(signal: i32) -> i32 {
             let name = usize::try_from(signal - 1)
                 .ok()
                 .and_then(|index| BY_LINUX_NUMBER.get(index));
-            let index = NAMES.iter().position(|known| Some(known) == name);
+            let index = SIGNALS.iter().position(|known| Some(known) == name);
             index.map_or(0, |index| index as i32 + 1)
         }
     }

@@ -4,6 +4,45 @@
 const LABEL_MAX: usize = 63;
 const SUBDOMAIN_MAX: usize = 253;
 
+/// The signals of Linux by name, but for the real-time ones. In the order of CRI's numbers, which
+/// begin with 1.
+pub const SIGNALS: [&str; 34] = [
+    "SIGABRT",
+    "SIGALRM",
+    "SIGBUS",
+    "SIGCHLD",
+    "SIGCLD",
+    "SIGCONT",
+    "SIGFPE",
+    "SIGHUP",
+    "SIGILL",
+    "SIGINT",
+    "SIGIO",
+    "SIGIOT",
+    "SIGKILL",
+    "SIGPIPE",
+    "SIGPOLL",
+    "SIGPROF",
+    "SIGPWR",
+    "SIGQUIT",
+    "SIGSEGV",
+    "SIGSTKFLT",
+    "SIGSTOP",
+    "SIGSYS",
+    "SIGTERM",
+    "SIGTRAP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGVTALRM",
+    "SIGWINCH",
+    "SIGXCPU",
+    "SIGXFSZ",
+];
+
 /// RFC 1123 label: lower-case alphanumerics and `-`, at most 63 bytes.
 pub fn dns1123_label(text: &str) -> Vec<String> {
     let mut faults = length_faults(text, LABEL_MAX, "characters");

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use client::{Client, Kind, ListOptions, Patch, WatchEvent, WriteOptions};
+use client::{Client, Kind, ListOptions, Patch, WriteOptions};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use nix::sys::signal::{Signal, kill};
@@ -431,30 +431,8 @@ async fn until<K: Kind>(
         Some(namespace) => client.namespaced::<K>(namespace),
         None => client.all::<K>(),
     };
-    let waiting = async {
-        loop {
-            let mut options = ListOptions {
-                field_selector: Some(format!("metadata.name={name}")),
-                ..ListOptions::default()
-            };
-            let list = api.list(&options).await?;
-            if let Some(found) = list.items.into_iter().find(&enough) {
-                return Ok(found);
-            }
-            options.resource_version = Some(list.metadata.resource_version);
-            let mut watch = api.watch(&options).await?;
-            while let Some(Ok(event)) = watch.next().await {
-                match event {
-                    WatchEvent::Added(object) | WatchEvent::Modified(object) if enough(&object) => {
-                        return Ok(object);
-                    }
-                    _ => {}
-                }
-            }
-        }
-    };
-    match tokio::time::timeout(PATIENCE, waiting).await {
-        Ok(found) => found,
+    match tokio::time::timeout(PATIENCE, api.until(name, enough)).await {
+        Ok(found) => Ok(found?),
         Err(_) => bail!("{} {name} did not get there within {PATIENCE:?}", K::KIND),
     }
 }

@@ -6,43 +6,6 @@ use serde_json::Value;
 use crate::spot::{Spot, not_negative, required, rules, unsupported};
 use crate::tree::Tree;
 
-const SIGNALS: &[&str] = &[
-    "SIGABRT",
-    "SIGALRM",
-    "SIGBUS",
-    "SIGCHLD",
-    "SIGCLD",
-    "SIGCONT",
-    "SIGFPE",
-    "SIGHUP",
-    "SIGILL",
-    "SIGINT",
-    "SIGIO",
-    "SIGIOT",
-    "SIGKILL",
-    "SIGPIPE",
-    "SIGPOLL",
-    "SIGPROF",
-    "SIGPWR",
-    "SIGQUIT",
-    "SIGSEGV",
-    "SIGSTKFLT",
-    "SIGSTOP",
-    "SIGSYS",
-    "SIGTERM",
-    "SIGTRAP",
-    "SIGTSTP",
-    "SIGTTIN",
-    "SIGTTOU",
-    "SIGURG",
-    "SIGUSR1",
-    "SIGUSR2",
-    "SIGVTALRM",
-    "SIGWINCH",
-    "SIGXCPU",
-    "SIGXFSZ",
-];
-
 /// Faults in `lifecycle`.
 pub(super) fn validate_lifecycle(container: &Spot<'_>, spec: &Spot<'_>, faults: &mut Faults) {
     for hook in ["lifecycle.postStart", "lifecycle.preStop"] {
@@ -57,8 +20,8 @@ pub(super) fn validate_lifecycle(container: &Spot<'_>, spec: &Spot<'_>, faults: 
         } else if spec.text("os.name") == "linux" {
             let name = signal.as_str().unwrap_or("");
             let real_time = name.starts_with("SIGRTMIN") || name.starts_with("SIGRTMAX");
-            if !SIGNALS.contains(&name) && !real_time {
-                unsupported(faults, signal.path.clone(), name, SIGNALS);
+            if !naming::SIGNALS.contains(&name) && !real_time {
+                unsupported(faults, signal.path.clone(), name, &naming::SIGNALS);
             }
         }
     }
