@@ -6,6 +6,7 @@
 mod compile;
 mod evaluate;
 mod matching;
+mod measure;
 mod mutating;
 mod params;
 mod scene;

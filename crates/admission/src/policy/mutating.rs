@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use cel::{Budget, Value};
 use meta::status::Cause;
@@ -11,6 +12,7 @@ use serde_json::{Value as Json, json};
 
 use super::compile::{Binding, Compiled, Mutation, Policy, Rules};
 use super::evaluate::{Failure, Invocation, conditions, invocations, namespace_of, run};
+use super::measure::{self, Outcome};
 use super::scene::{Rights, Scene};
 use super::subject::Subject;
 use super::versions::show;
@@ -125,7 +127,13 @@ impl<'c> Change<'c> {
         let shape = shape.ok_or_else(|| unknown(subject, names))?;
         for mutation in mutations {
             let shown = subject.views.shown(names, &object).await?;
+            let begun = Instant::now();
             let changed = stage.apply(mutation, &shown, &shape, subject.subresource);
+            let outcome = match &changed {
+                Ok(_) => Outcome::Judged,
+                Err(error) => Outcome::of_error(error),
+            };
+            measure::mutated(policy, binding, outcome, begun.elapsed());
             match changed {
                 Ok(changed) => {
                     let changed = subject.views.kept(names, changed, &object).await?;

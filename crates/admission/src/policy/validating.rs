@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cel::{Budget, Value};
 use meta::status::Cause;
@@ -11,6 +12,7 @@ use serde_json::{Value as Json, json};
 use super::compile::{Annotation, Binding, Policy, Rules, Validation};
 use super::evaluate::{Failure, Invocation, conditions, invocations, namespace_of, run};
 use super::matching::Objects;
+use super::measure::{self, Outcome};
 use super::scene::{Rights, Scene};
 use super::subject::Subject;
 use super::versions::Versions;
@@ -23,9 +25,23 @@ const MAX_ANNOTATION: usize = 10 * 1024;
 const FAILURE_KEY: &str = "validation.policy.admission.k8s.io/validation_failure";
 
 /// One rule that does not hold.
+#[derive(Default)]
 struct Denial {
     message: String,
     reason: String,
+    /// How long it took to find out.
+    elapsed: Duration,
+    /// Whether the rule could not be judged, rather than judged against the object.
+    erred: bool,
+}
+
+impl Denial {
+    fn outcome(&self) -> Outcome {
+        match self.erred {
+            true => Outcome::of_error(&self.message),
+            false => Outcome::Judged,
+        }
+    }
 }
 
 /// Lets all policies judge; the first denial that a binding enforces is the answer.
@@ -86,11 +102,7 @@ impl Bench<'_> {
     /// What went wrong refuses the write, unless the policy's failures are ignored.
     fn fail(&mut self, policy: &Policy, binding: Option<&Binding>, message: String) {
         if policy.fails {
-            let denial = Denial {
-                message,
-                reason: String::new(),
-            };
-            self.deny(policy, binding, &denial);
+            self.deny(policy, binding, &message.into());
         }
     }
 
@@ -120,13 +132,16 @@ impl Bench<'_> {
         else {
             return;
         };
-        match denials(policy, validations, &scene) {
+        match denials(policy, binding, validations, &scene) {
             Ok(denials) => {
                 for (index, denial) in denials {
                     self.act(index, policy, binding, denial);
                 }
             }
-            Err(_) if !policy.fails => return,
+            Err(spent) if !policy.fails => {
+                measure::validated(policy, binding, spent.outcome(), "allow", spent.elapsed);
+                return;
+            }
             Err(denial) => self.act(0, policy, binding, denial),
         }
         let mut budget = Budget::new();
@@ -139,14 +154,25 @@ impl Bench<'_> {
     fn act(&mut self, index: usize, policy: &Policy, binding: &Binding, denial: Denial) {
         let notes = self.subject.notes;
         for action in &binding.actions {
-            match action.as_str() {
-                "Deny" => self.deny(policy, Some(binding), &denial),
-                "Warn" => notes.warn(format!(
-                    "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {}",
-                    policy.name, binding.name, denial.message
-                )),
-                _ => notes.annotate(FAILURE_KEY, &failure(index, policy, binding, &denial)),
-            }
+            let done = match action.as_str() {
+                "Deny" => {
+                    self.deny(policy, Some(binding), &denial);
+                    "deny"
+                }
+                "Warn" => {
+                    notes.warn(format!(
+                        "Validation failed for ValidatingAdmissionPolicy '{}' with binding \
+                         '{}': {}",
+                        policy.name, binding.name, denial.message
+                    ));
+                    "warn"
+                }
+                _ => {
+                    notes.annotate(FAILURE_KEY, &failure(index, policy, binding, &denial));
+                    "audit"
+                }
+            };
+            measure::validated(policy, binding, denial.outcome(), done, denial.elapsed);
         }
     }
 
@@ -158,6 +184,7 @@ impl Bench<'_> {
         scene: &Scene<'s>,
         budget: &mut Budget,
     ) {
+        let begun = Instant::now();
         match run(&annotation.source, &annotation.program, scene, budget) {
             Ok(Value::String(text)) if !text.trim().is_empty() => {
                 let text = text.trim();
@@ -169,7 +196,14 @@ impl Bench<'_> {
                 }
             }
             Ok(_) => {}
-            Err(error) => self.fail(policy, Some(binding), error.text()),
+            Err(error) => {
+                let text = error.text();
+                if policy.fails {
+                    let outcome = Outcome::of_error(&text);
+                    measure::validated(policy, binding, outcome, "deny", begun.elapsed());
+                }
+                self.fail(policy, Some(binding), text);
+            }
         }
     }
 
@@ -213,11 +247,13 @@ fn failure(index: usize, policy: &Policy, binding: &Binding, denial: &Denial) ->
     value.to_string()
 }
 
+/// Of a rule that could not be judged.
 impl From<String> for Denial {
     fn from(message: String) -> Denial {
         Denial {
             message,
-            reason: String::new(),
+            erred: true,
+            ..Denial::default()
         }
     }
 }
@@ -226,31 +262,44 @@ impl From<String> for Denial {
 /// cost more than they may.
 fn denials(
     policy: &Policy,
+    binding: &Binding,
     validations: &[Validation],
     scene: &Scene<'_>,
 ) -> Result<Vec<(usize, Denial)>, Denial> {
     let mut budget = Budget::new();
     let mut broken = Vec::new();
     let mut faults = Vec::new();
+    let fault = |message: String, elapsed: Duration| Denial {
+        elapsed,
+        ..Denial::from(message)
+    };
+    // Failures of a policy that ignores them are counted only.
+    let failed = |index: usize, denial: Denial, faults: &mut Vec<_>| match policy.fails {
+        true => faults.push((index, denial)),
+        false => {
+            measure::validated(policy, binding, denial.outcome(), "allow", denial.elapsed);
+        }
+    };
     for (index, validation) in validations.iter().enumerate() {
         let (source, program) = (&validation.expression, &validation.program);
-        match run(source, program, scene, &mut budget) {
+        let begun = Instant::now();
+        let judged = run(source, program, scene, &mut budget);
+        let elapsed = begun.elapsed();
+        match judged {
             Ok(value) if value.as_bool() == Some(true) => {}
-            Ok(_) => broken.push((index, validation)),
-            Err(Failure::Rule(error)) if policy.fails => faults.push((index, error.into())),
-            Err(Failure::Rule(_)) => {}
-            Err(Failure::Budget(error)) => return Err(error.into()),
+            Ok(_) => broken.push((index, validation, elapsed)),
+            Err(Failure::Rule(error)) => failed(index, fault(error, elapsed), &mut faults),
+            Err(Failure::Budget(error)) => return Err(fault(error, elapsed)),
         }
     }
     // Messages spend what is left.
-    for (index, validation) in broken {
+    for (index, validation, elapsed) in broken {
         match denial(validation, scene, &mut budget) {
-            Ok(denial) => faults.push((index, denial)),
-            Err(error) if policy.fails => {
+            Ok(denial) => faults.push((index, Denial { elapsed, ..denial })),
+            Err(error) => {
                 let text = format!("failed messageExpression: {}", error.text());
-                faults.push((index, text.into()));
+                failed(index, fault(text, elapsed), &mut faults);
             }
-            Err(_) => {}
         }
     }
     faults.sort_by_key(|(index, _)| *index);
@@ -278,5 +327,6 @@ fn denial(
     Ok(Denial {
         message: message.unwrap_or_else(|| format!("failed expression: {}", validation.expression)),
         reason: validation.reason.clone(),
+        ..Denial::default()
     })
 }

@@ -80,6 +80,11 @@ async fn a_validation_refuses_with_its_message() {
         even.message
     );
     cluster.post(DEPLOYMENTS, deployment("a", 3)).await.unwrap();
+    let (_, page) = crate::wire::text(&cluster, "/metrics", &[]).await;
+    let counted = "apiserver_validating_admission_policy_check_total{policy=\"replicas\",\
+                   policy_binding=\"replicas\",error_type=\"no_error\",\
+                   enforcement_action=\"deny\"} 2";
+    assert!(page.contains(counted), "{page}");
     // Other kinds, and writes after the policy is gone, pass.
     cluster
         .post(CONFIG_MAPS, config_map("a", "b"))

@@ -299,7 +299,7 @@ async fn addresses_with_a_hash_are_for_ever() {
     cluster.stop().await;
 }
 
-async fn text(cluster: &Cluster, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
+pub(crate) async fn text(cluster: &Cluster, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
     let (code, _, body) = ask(cluster, path, headers).await;
     let body = whole(body).await;
     (code.as_u16(), String::from_utf8(body.to_vec()).unwrap())
