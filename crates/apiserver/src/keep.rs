@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use meta::{Object, Reason, Status};
+use meta::{Reason, Status};
+use serde_json::Value;
 use store::{
     Compare, KeyRange, KeyValue, Op, OpResult, Order, Range, Store, StoreError, Txn, TxnResult,
 };
 use tokio::sync::Mutex;
 
-use crate::cache::{Cache, encode_stored, with_revision};
+use crate::cache::{Cache, encode, with_revision};
 
 /// An object as just written.
 pub(crate) struct Written {
@@ -62,27 +63,21 @@ pub(crate) async fn put(
     cache: &Cache,
     key: &str,
     expected: i64,
-    (tree, lease): (&Arc<Object>, i64),
+    (tree, lease): (&Value, i64),
     beside: Beside,
 ) -> Result<Outcome, Status> {
     let key = cache.storage_key(key);
-    let value = Bytes::from(encode_stored(&tree.0));
+    let value = Bytes::from(encode(tree));
     let sealed = cache.seal(&key, value.clone());
-    let sealed = sealed.map_err(Status::internal)?;
-    cache.expect(&sealed, tree);
     let op = Op::Put {
         key: key.clone(),
-        value: sealed.clone(),
+        value: sealed.map_err(Status::internal)?,
         lease,
         prev_kv: false,
     };
     let word = if expected == 0 { "create" } else { "update" };
     let result = guarded(store, key, expected, op, beside);
-    let result = measured(word, cache, result).await;
-    if !result.as_ref().is_ok_and(|result| result.succeeded) {
-        drop(cache.take_expected(&sealed));
-    }
-    let result = result?;
+    let result = measured(word, cache, result).await?;
     if !result.succeeded {
         return Ok(Outcome::Lost(found(result)));
     }

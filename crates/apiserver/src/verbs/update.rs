@@ -199,7 +199,7 @@ async fn attempt(
     };
     count_generation(write, &old.0, &mut new);
     validate(write, name, &new, &old.0).await?;
-    let new = Arc::new(Object(new));
+    let new = Object(new);
     let admitted = write
         .admit(Operation::Update, name, Some(&new), Some(&old))
         .await?;
@@ -207,11 +207,13 @@ async fn attempt(
     if same(&old.0, &new.0) && !resource.cache()?.is_stale(entry) {
         return Ok(Attempt::Done(entry.json.clone()));
     }
+    let mut tree = new.0.clone();
+    metadata(&mut tree).remove("resourceVersion");
     if write.dry_run {
         return Ok(Attempt::Done(encode(&new.0).into()));
     }
-    let (cache, leaves) = (resource.cache()?, is_finished(&new.0));
-    let outcome = replace(write, &key, entry, (&new, &old.0), &charge).await?;
+    let (cache, leaves) = (resource.cache()?, is_finished(&tree));
+    let outcome = replace(write, &key, entry, (&tree, &old.0), &charge).await?;
     match outcome {
         Outcome::Lost(kv) => Ok(Attempt::Lost(kv.and_then(|kv| cache.read_entry(&kv)))),
         Outcome::Written(written) => {
@@ -231,16 +233,16 @@ async fn replace(
     write: &Write<'_>,
     key: &str,
     entry: &Entry,
-    (new, old): (&Arc<Object>, &Value),
+    (new, old): (&Value, &Value),
     charge: &Charge,
 ) -> Result<Outcome, Status> {
     let (core, resource) = (write.core, write.resource);
     let (store, cache) = (&*core.store, resource.cache()?);
-    if is_finished(&new.0) {
+    if is_finished(new) {
         let beside = claims::beside_removal(core, resource, key, old);
         return keep::remove(store, cache, key, entry.revision, beside).await;
     }
-    let beside = claims::beside_write(core, key, charge, (&new.0, Some(old)), resource)?;
+    let beside = claims::beside_write(core, key, charge, (new, Some(old)), resource)?;
     keep::put(
         store,
         cache,
@@ -321,10 +323,11 @@ fn carry_over(write: &Write<'_>, name: &str, old: &Value, new: &mut Value) -> Re
     Ok(())
 }
 
-/// The generation counts the changes that the kind says count.
+/// The generation counts the changes that the kind says count. That a pod is put on a node is none:
+/// its kubelet has seen no other.
 fn count_generation(write: &Write<'_>, old: &Value, new: &mut Value) {
     let row = &write.resource.row;
-    let counts = row.has_generation && write.subresource != "status";
+    let counts = row.has_generation && !matches!(write.subresource, "status" | "binding");
     if !counts || !row.strategy.moves_generation(new, old) {
         return;
     }

@@ -271,6 +271,7 @@ async fn pods_are_bound_and_leave_gracefully() {
         .unwrap();
     let bound = cluster.get(&path).await.unwrap();
     assert_eq!(bound["spec"]["nodeName"], "n1");
+    assert_eq!(bound["metadata"]["generation"], 1);
     assert_eq!(bound["status"]["conditions"][0]["type"], "PodScheduled");
     let again = cluster
         .post(&format!("{path}/binding"), binding)
