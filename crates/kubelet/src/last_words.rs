@@ -59,12 +59,37 @@ fn log_tail(path: &Path) -> Option<String> {
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().skip(usize::from(from > 0)).collect();
     let lines = &lines[lines.len().saturating_sub(LOG_LINES_MAX)..];
-    let plain = lines.iter().filter_map(|line| line.splitn(4, ' ').nth(3));
-    let mut message: String = plain.map(|line| format!("{line}\n")).collect();
+    let mut message: String = lines.iter().filter_map(|line| text_of(line)).collect();
     let mut cut = message.len().saturating_sub(LOG_BYTES_MAX as usize);
     while !message.is_char_boundary(cut) {
         cut += 1;
     }
     message.drain(..cut);
     (!message.is_empty()).then_some(message)
+}
+
+/// The text of a log line. A part of a line has no end of line yet.
+fn text_of(line: &str) -> Option<String> {
+    let mut words = line.splitn(4, ' ').skip(2);
+    let tag = words.next()?;
+    let text = words.next()?;
+    match tag.starts_with('P') {
+        true => Some(text.to_owned()),
+        false => Some(format!("{text}\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_log_is_told_as_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0.log");
+        let log = "2026-01-01T00:00:01Z stdout F one\n2026-01-01T00:00:01Z stderr P DO\n\
+                   2026-01-01T00:00:01Z stderr P NE\n";
+        std::fs::write(&path, log).unwrap();
+        assert_eq!(log_tail(&path).unwrap(), "one\nDONE");
+    }
 }

@@ -81,7 +81,7 @@ impl Log {
         let mut text = Vec::new();
         for (unfinished, name) in self.unfinished.iter_mut().zip(["stdout", "stderr"]) {
             if !unfinished.is_empty() {
-                record(&mut text, &time, name, 'F', &[unfinished]);
+                record(&mut text, &time, name, 'P', &[unfinished]);
                 unfinished.clear();
             }
         }
@@ -183,7 +183,7 @@ mod tests {
                 "stderr F err",
                 "stdout F two",
                 "stdout F ",
-                "stdout F rest"
+                "stdout P rest"
             ]
         );
     }
