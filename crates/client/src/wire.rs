@@ -9,6 +9,7 @@ use k8s_openapi::api::coordination::v1 as coordination;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::networking::v1 as networking;
+use k8s_openapi::api::node::v1 as node;
 use k8s_openapi::api::policy::v1 as policy;
 use k8s_openapi::api::rbac::v1 as rbac;
 use k8s_openapi::api::storage::v1 as storage;
@@ -98,6 +99,7 @@ kinds!(
     discovery::EndpointSlice,
     networking::IPAddress,
     networking::ServiceCIDR,
+    node::RuntimeClass,
     policy::PodDisruptionBudget,
     rbac::ClusterRole,
     storage::VolumeAttributesClass,

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
-use node_api::{ContainerConfig, Image, Mount, MountPropagation};
+use node_api::{ContainerConfig, Image, ImageMount, Mount, MountPropagation};
 use volumes::{Mounted, Volumes};
 
 use crate::config::Config;
@@ -26,6 +26,8 @@ pub(crate) struct ContainerInputs<'a> {
     pub(crate) image: &'a Image,
     pub(crate) envs: Vec<(String, String)>,
     pub(crate) mounted: &'a Mounted,
+    /// Images by the volumes they are.
+    pub(crate) images: &'a BTreeMap<String, Image>,
     pub(crate) volumes: &'a Volumes,
     pub(crate) pod_ips: &'a [IpAddr],
     pub(crate) config: &'a Config,
@@ -112,6 +114,11 @@ fn mounts(
     write_file(&path, b"", 0o666)?;
     extra.push(plain(path, target));
     mounts.append(&mut extra);
+    if inputs.pod.has_user_namespace() {
+        for mount in mounts.iter_mut().filter(|mount| mount.image.is_none()) {
+            mount.mapped = true;
+        }
+    }
     Ok(mounts)
 }
 
@@ -158,6 +165,9 @@ fn volume_mount(
         Some(expr) => expand_strictly(expr, known)?,
         None => wish.sub_path.clone().unwrap_or_default(),
     };
+    if let Some(image) = inputs.images.get(&wish.name) {
+        return Ok(image_mount(inputs.pod, wish, image, &subpath));
+    }
     let host_path =
         match subpath.as_str() {
             "" => volume.path.clone(),
@@ -190,6 +200,23 @@ fn volume_mount(
         },
         ..Mount::default()
     })
+}
+
+/// An image as a volume; it is never written to.
+fn image_mount(pod: &Pod, wish: &VolumeMount, image: &Image, subpath: &str) -> Mount {
+    let source = pod.image_volume(&wish.name);
+    Mount {
+        container_path: absolute(&wish.mount_path),
+        readonly: true,
+        image: Some(ImageMount {
+            image: image.id.clone(),
+            user_specified_image: source
+                .and_then(|source| source.reference.clone())
+                .unwrap_or_default(),
+            sub_path: PathBuf::from(subpath),
+        }),
+        ..Mount::default()
+    }
 }
 
 fn absolute(path: &str) -> PathBuf {

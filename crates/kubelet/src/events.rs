@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use crate::pod::PodExt;
+use crate::pod::{PodExt, Role};
 
 /// Events waiting to be written; more are dropped.
 const QUEUE_MAX: usize = 1_000;
@@ -48,11 +48,10 @@ struct Told {
 /// A reference to a pod, or to one of its containers.
 pub(crate) fn reference(pod: &Pod, container: Option<&str>) -> ObjectReference {
     let field_path = container.map(|name| {
-        let is_init = pod.init_containers().iter().any(|c| c.name == name);
-        let list = if is_init {
-            "initContainers"
-        } else {
-            "containers"
+        let list = match pod.container(name).map(|(role, _)| role) {
+            Some(Role::Init | Role::Sidecar) => "initContainers",
+            Some(Role::Ephemeral) => "ephemeralContainers",
+            _ => "containers",
         };
         format!("spec.{list}{{{name}}}")
     });

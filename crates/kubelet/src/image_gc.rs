@@ -56,9 +56,14 @@ async fn collect(
 ) -> Result<(), node_api::RuntimeError> {
     let images = shared.images.list_images().await?;
     let containers = shared.runtime.list_containers().await?;
+    let mounted = containers
+        .iter()
+        .flat_map(|container| &container.config.mounts)
+        .filter_map(|mount| mount.image.as_ref().map(|image| &image.image));
     let used: HashSet<&String> = containers
         .iter()
         .map(|container| &container.image_id)
+        .chain(mounted)
         .collect();
     let now = Instant::now();
     last_used.retain(|id, _| images.iter().any(|image| image.id == *id));

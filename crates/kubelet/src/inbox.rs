@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use node_api::ContainerStatus;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -19,6 +19,8 @@ pub(crate) struct StartOutcome {
     /// The job it belongs to.
     pub(crate) job: u64,
     pub(crate) container: Option<ContainerStatus>,
+    /// What it was started with.
+    pub(crate) resources: ResourceRequirements,
     pub(crate) error: Option<StartError>,
 }
 
@@ -36,6 +38,8 @@ pub(crate) struct News {
     pub(crate) resync: bool,
     /// A ConfigMap or Secret changed.
     pub(crate) sources: bool,
+    /// Another pod of the node needs less than before.
+    pub(crate) room: bool,
     pub(crate) findings: HashMap<(String, ProbeKind), Finding>,
     pub(crate) outcomes: Vec<StartOutcome>,
 }

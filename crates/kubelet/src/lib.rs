@@ -1,6 +1,7 @@
 //! The kubelet: makes the pods of one node real by a container runtime, and
 //! tells the API how they are.
 
+mod allocations;
 mod backoff;
 mod config;
 mod container_config;
@@ -21,6 +22,7 @@ mod plan;
 mod pod;
 mod pods;
 mod probe;
+mod resize;
 mod resources;
 mod sandbox_config;
 mod security;
@@ -29,6 +31,7 @@ mod shared;
 mod start;
 mod static_pods;
 mod status;
+mod user_namespaces;
 mod web;
 mod worker;
 
@@ -50,6 +53,7 @@ use images::Puller;
 use machine::Machine;
 use pods::{Driver, Pods, StaticPods};
 use shared::Shared;
+use user_namespaces::UserNamespaces;
 
 /// Why a kubelet cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -192,6 +196,8 @@ fn share(client: Client, parts: Parts, config: Config, hub: &Hub, crew: &Crew) -
         recorder,
         services: hub.informer::<Service>(),
         machine: Machine::look(&config.root_dir),
+        allocations: Arc::default(),
+        user_namespaces: UserNamespaces::look(&config.root_dir, config.max_pods),
         pods,
         config,
         client,

@@ -10,6 +10,7 @@ use node_api::{ContainerState, ContainerStatus, PodSandboxStatus, SandboxState};
 use crate::backoff::CrashBackoff;
 use crate::labels;
 use crate::pod::{PodExt, Role, init_role, instant};
+use crate::resize::{self, ByContainer, Change};
 
 /// What probes found out about one container (by id).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,6 +57,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) busy: &'a Busy,
     pub(crate) health: &'a HashMap<String, Health>,
     pub(crate) backoffs: &'a HashMap<String, CrashBackoff>,
+    /// Resources of the running containers.
+    pub(crate) actuated: &'a ByContainer,
     /// Containers (by name) that must not be started before.
     pub(crate) not_before: &'a HashMap<String, Timestamp>,
     /// The sandbox and volumes must not be tried before.
@@ -158,8 +161,10 @@ pub(crate) fn newest_container<'a>(
 
 /// Whether a container that ended with this code is started again.
 pub(crate) fn restarts(pod: &Pod, role: Role, container: &Container, exit_code: i32) -> bool {
-    if role == Role::Sidecar {
-        return true;
+    match role {
+        Role::Sidecar => return true,
+        Role::Ephemeral => return false,
+        Role::Init | Role::Main => {}
     }
     for rule in container.restart_policy_rules.iter().flatten() {
         let Some(codes) = &rule.exit_codes else {
@@ -295,6 +300,9 @@ fn plan_containers(scene: &Scene<'_>, sandbox: &PodSandboxStatus, plan: &mut Pla
         plan,
         starts: Vec::new(),
     };
+    for container in scene.pod.ephemeral_containers() {
+        wanted.consider_ephemeral(scene, &container);
+    }
     let mut blocked = false;
     for container in scene.pod.init_containers() {
         let status = here(&container.name);
@@ -353,6 +361,25 @@ impl Wanted<'_> {
         }
     }
 
+    /// An ephemeral container gets one life, in whichever sandbox.
+    fn consider_ephemeral(&mut self, scene: &Scene<'_>, container: &Container) {
+        let unborn = scene.newest(&container.name).is_none_or(|status| {
+            matches!(
+                status.state,
+                ContainerState::Created | ContainerState::Unknown
+            )
+        });
+        let told = scene.pod.status().ephemeral_container_statuses.iter();
+        let mut told = told.flat_map(|all| all.iter());
+        let told = told.find(|status| status.name == container.name);
+        let over = told
+            .and_then(|status| status.state.as_ref())
+            .is_some_and(|state| state.terminated.is_some() || state.running.is_some());
+        if unborn && !over {
+            self.start(scene, container, None);
+        }
+    }
+
     fn check_running(
         &mut self,
         scene: &Scene<'_>,
@@ -373,6 +400,10 @@ impl Wanted<'_> {
             (message, grace)
         } else if let Some((message, own)) = health.and_then(|health| health.failed.clone()) {
             (message, own.unwrap_or(grace))
+        } else if let Some(has) = scene.actuated.get(name)
+            && resize::change(container, has) == Change::Restart
+        {
+            (format!("Container {name} resize requires restart"), grace)
         } else {
             return;
         };

@@ -1,8 +1,11 @@
 //! Short words for what is asked of a pod's object again and again.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{
+    Container, EphemeralContainer, ImageVolumeSource, Pod, PodSpec, PodStatus,
+};
 
 /// Annotation with where a pod came from: `api` or `file`.
 pub(crate) const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
@@ -16,6 +19,9 @@ pub(crate) const CONFIG_SEEN: &str = "kubernetes.io/config.seen";
 /// Grace when a pod names none, in seconds.
 const GRACE_SECONDS_DEFAULT: i64 = 30;
 
+/// Priority of what the cluster cannot do without (`system-cluster-critical`).
+const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+
 static EMPTY_SPEC: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
 static EMPTY_STATUS: std::sync::LazyLock<PodStatus> = std::sync::LazyLock::new(PodStatus::default);
 
@@ -27,6 +33,8 @@ pub(crate) enum Role {
     /// Starts among the init containers and keeps running.
     Sidecar,
     Main,
+    /// Put into the running pod by somebody who looks for a fault; never started again.
+    Ephemeral,
 }
 
 /// Reads a pod.
@@ -40,14 +48,25 @@ pub(crate) trait PodExt {
     /// `name_namespace(uid)`, as events name pods.
     fn display(&self) -> String;
     fn init_containers(&self) -> &[Container];
-    /// All containers with their roles, in the order they start.
+    /// All but ephemeral containers with their roles, in the order they start.
     fn all_containers(&self) -> Vec<(Role, &Container)>;
-    fn container(&self, name: &str) -> Option<(Role, &Container)>;
+    /// Containers put into the running pod, in the order they came.
+    fn ephemeral_containers(&self) -> Vec<Container>;
+    /// Any container, ephemeral ones too.
+    fn container(&self, name: &str) -> Option<(Role, Cow<'_, Container>)>;
+    /// The container whose processes an ephemeral one is to see.
+    fn target_of(&self, name: &str) -> Option<&str>;
     fn restart_policy(&self) -> &str;
     fn host_network(&self) -> bool;
+    /// Whether its ids are not the node's.
+    fn has_user_namespace(&self) -> bool;
+    /// The image a volume is.
+    fn image_volume(&self, name: &str) -> Option<&ImageVolumeSource>;
     /// Whether it came from a file of this node.
     fn is_static(&self) -> bool;
     fn is_mirror(&self) -> bool;
+    /// Whether the cluster cannot do without it.
+    fn is_critical(&self) -> bool;
     fn is_deleting(&self) -> bool;
     /// Whether the API has it as Succeeded or Failed.
     fn is_terminal(&self) -> bool;
@@ -62,6 +81,30 @@ pub(crate) fn init_role(container: &Container) -> Role {
     match container.restart_policy.as_deref() {
         Some("Always") => Role::Sidecar,
         _ => Role::Init,
+    }
+}
+
+/// An ephemeral container as any other.
+fn plain(ephemeral: &EphemeralContainer) -> Container {
+    Container {
+        args: ephemeral.args.clone(),
+        command: ephemeral.command.clone(),
+        env: ephemeral.env.clone(),
+        env_from: ephemeral.env_from.clone(),
+        image: ephemeral.image.clone(),
+        image_pull_policy: ephemeral.image_pull_policy.clone(),
+        name: ephemeral.name.clone(),
+        security_context: ephemeral.security_context.clone(),
+        stdin: ephemeral.stdin,
+        stdin_once: ephemeral.stdin_once,
+        termination_message_path: ephemeral.termination_message_path.clone(),
+        termination_message_policy: ephemeral.termination_message_policy.clone(),
+        tty: ephemeral.tty,
+        volume_devices: ephemeral.volume_devices.clone(),
+        volume_mounts: ephemeral.volume_mounts.clone(),
+        working_dir: ephemeral.working_dir.clone(),
+        // What else an ephemeral container has, the API refuses.
+        ..Container::default()
     }
 }
 
@@ -105,10 +148,27 @@ impl PodExt for Pod {
         inits.chain(mains).collect()
     }
 
-    fn container(&self, name: &str) -> Option<(Role, &Container)> {
-        let all = self.all_containers();
-        all.into_iter()
-            .find(|(_, container)| container.name == name)
+    fn ephemeral_containers(&self) -> Vec<Container> {
+        let all = self.spec().ephemeral_containers.iter().flatten();
+        all.map(plain).collect()
+    }
+
+    fn container(&self, name: &str) -> Option<(Role, Cow<'_, Container>)> {
+        let all = self.all_containers().into_iter();
+        let mut named = all.filter(|(_, container)| container.name == name);
+        if let Some((role, container)) = named.next() {
+            return Some((role, Cow::Borrowed(container)));
+        }
+        let mut ephemeral = self.spec().ephemeral_containers.iter().flatten();
+        let found = ephemeral.find(|container| container.name == name)?;
+        Some((Role::Ephemeral, Cow::Owned(plain(found))))
+    }
+
+    fn target_of(&self, name: &str) -> Option<&str> {
+        let mut all = self.spec().ephemeral_containers.iter().flatten();
+        let found = all.find(|container| container.name == name)?;
+        let target = found.target_container_name.as_deref();
+        target.filter(|target| !target.is_empty())
     }
 
     fn restart_policy(&self) -> &str {
@@ -119,6 +179,15 @@ impl PodExt for Pod {
         self.spec().host_network == Some(true)
     }
 
+    fn has_user_namespace(&self) -> bool {
+        self.spec().host_users == Some(false)
+    }
+
+    fn image_volume(&self, name: &str) -> Option<&ImageVolumeSource> {
+        let mut all = self.spec().volumes.iter().flatten();
+        all.find(|volume| volume.name == name)?.image.as_ref()
+    }
+
     fn is_static(&self) -> bool {
         self.annotation(CONFIG_SOURCE)
             .is_some_and(|source| source != "api")
@@ -127,6 +196,10 @@ impl PodExt for Pod {
 
     fn is_mirror(&self) -> bool {
         self.annotation(CONFIG_MIRROR).is_some()
+    }
+
+    fn is_critical(&self) -> bool {
+        self.is_static() || self.spec().priority >= Some(CRITICAL_PRIORITY)
     }
 
     fn is_deleting(&self) -> bool {

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use meta::Quantity;
 use node_api::LinuxResources;
 
+use crate::allocations::Amounts;
 use crate::config::Config;
 use crate::pod::{PodExt, Role};
 
@@ -174,6 +175,18 @@ pub(crate) fn of_pod(pod: &Pod, config: &Config) -> LinuxResources {
     resources
 }
 
+/// What the scheduler counts for a pod.
+pub(crate) fn requests(pod: &Pod) -> Amounts {
+    let whole = pod.spec().resources.as_ref();
+    let read = |name: &str, value: fn(Quantity) -> i64| {
+        amount(whole, false, name).map_or_else(|| sum(pod, request, name).0, value)
+    };
+    Amounts {
+        milli_cpu: read("cpu", Quantity::milli),
+        memory_bytes: read("memory", Quantity::value),
+    }
+}
+
 type Amount = fn(&Container, &str) -> Option<Quantity>;
 
 /// What a pod needs at most at one time: its main containers and sidecars together, or an init
@@ -192,6 +205,7 @@ fn sum(pod: &Pod, of: Amount, name: &str) -> (i64, bool) {
             Role::Init => peak = peak.max(sidecars + amount),
             Role::Sidecar => sidecars += amount,
             Role::Main => running += amount,
+            Role::Ephemeral => {}
         }
     }
     let overhead = pod.spec().overhead.as_ref().and_then(|map| map.get(name));
@@ -218,8 +232,7 @@ fn hugepages(container: &Container) -> BTreeMap<String, i64> {
 
 /// Burstable containers are killed the sooner, the smaller their request of the node's memory.
 fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> i64 {
-    const CRITICAL_PRIORITY: i32 = 2_000_000_000;
-    if pod.is_static() || pod.spec().priority.is_some_and(|p| p >= CRITICAL_PRIORITY) {
+    if pod.is_critical() {
         return OOM_ADJ_GUARANTEED;
     }
     match qos(pod) {

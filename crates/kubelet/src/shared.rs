@@ -10,6 +10,7 @@ use meta::Quantity;
 use node_api::{ImageService, RuntimeService};
 use volumes::{PodFacts, Sources, Volumes};
 
+use crate::allocations::Allocations;
 use crate::config::Config;
 use crate::env::service_variables;
 use crate::events::Recorder;
@@ -17,6 +18,7 @@ use crate::images::Puller;
 use crate::machine::Machine;
 use crate::pod::PodExt;
 use crate::pods::Pods;
+use crate::user_namespaces::UserNamespaces;
 
 /// Handles on everything; one per kubelet.
 pub(crate) struct Shared {
@@ -31,12 +33,21 @@ pub(crate) struct Shared {
     pub(crate) services: Informer<Service>,
     pub(crate) machine: Machine,
     pub(crate) pods: Arc<Pods>,
+    pub(crate) allocations: Arc<Allocations>,
+    pub(crate) user_namespaces: UserNamespaces,
 }
 
 impl Shared {
     /// The node's resources that pods may use.
     pub(crate) fn allocatable(&self) -> BTreeMap<String, Quantity> {
         self.machine.allocatable(&self.config)
+    }
+
+    /// Tells pods that wait for room to ask again.
+    pub(crate) fn tell_waiting(&self) {
+        for uid in self.allocations.waiting() {
+            self.pods.tell(&uid, |news| news.room = true);
+        }
     }
 
     /// What the downward API may tell.

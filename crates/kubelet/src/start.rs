@@ -1,6 +1,7 @@
 //! Starts containers of one pod, one after the other: image, environment,
 //! files, create, start, `postStart`.
 
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use base::Stop;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod};
-use node_api::{ContainerConfig, Image};
+use node_api::{ContainerConfig, Image, NamespaceMode};
 use volumes::Mounted;
 
 use crate::container_config::{ContainerInputs, container_config};
@@ -32,6 +33,8 @@ pub(crate) struct StartJob {
     pub(crate) pod_ips: Vec<IpAddr>,
     pub(crate) mounted: Mounted,
     pub(crate) starts: Vec<Start>,
+    /// Ids of running containers by name, for those who share their processes.
+    pub(crate) targets: HashMap<String, String>,
     /// Tells this job from others of the same pod.
     pub(crate) job: u64,
     pub(crate) inbox: Arc<Inbox>,
@@ -49,7 +52,7 @@ impl StartJob {
             let Some((_, container)) = self.pod.container(&start.name) else {
                 continue;
             };
-            let outcome = self.start(container, start.attempt).await;
+            let outcome = self.start(&container, start.attempt).await;
             self.inbox.tell(|news| news.outcomes.push(outcome));
         }
     }
@@ -65,6 +68,7 @@ impl StartJob {
             name: container.name.clone(),
             job: self.job,
             container: status,
+            resources: container.resources.clone().unwrap_or_default(),
             error,
         }
     }
@@ -79,8 +83,12 @@ impl StartJob {
             image = self.shared.puller.ensure(&self.pod, container) => image?,
             () = self.cancel.raised() => return Err(error("ContainerCreating", String::new())),
         };
+        let volumes = tokio::select! {
+            volumes = self.image_volumes(container) => volumes?,
+            () = self.cancel.raised() => return Err(error("ContainerCreating", String::new())),
+        };
         let config = self
-            .configure(container, attempt, &image)
+            .configure(container, attempt, &image, &volumes)
             .await
             .map_err(|message| {
                 self.warn(container, "Failed", format!("Error: {message}"));
@@ -106,11 +114,34 @@ impl StartJob {
         self.post_start(container, &created).await
     }
 
+    /// The images a container mounts, pulled like its own.
+    async fn image_volumes(
+        &self,
+        container: &Container,
+    ) -> Result<BTreeMap<String, Image>, StartError> {
+        let mut images = BTreeMap::new();
+        for mount in container.volume_mounts.iter().flatten() {
+            let Some(source) = self.pod.image_volume(&mount.name) else {
+                continue;
+            };
+            let wanted = Container {
+                name: container.name.clone(),
+                image: source.reference.clone(),
+                image_pull_policy: source.pull_policy.clone(),
+                ..Container::default()
+            };
+            let image = self.shared.puller.ensure(&self.pod, &wanted).await?;
+            images.insert(mount.name.clone(), image);
+        }
+        Ok(images)
+    }
+
     async fn configure(
         &self,
         container: &Container,
         attempt: u32,
         image: &Image,
+        images: &BTreeMap<String, Image>,
     ) -> Result<ContainerConfig, String> {
         let facts = self.shared.facts(&self.pod_ips);
         let inputs = EnvInputs {
@@ -123,18 +154,27 @@ impl StartJob {
         let envs = environment(&inputs)
             .await
             .map_err(|error| error.to_string())?;
-        container_config(ContainerInputs {
+        let mut config = container_config(ContainerInputs {
             pod: &self.pod,
             container,
             attempt,
             image,
             envs,
             mounted: &self.mounted,
+            images,
             volumes: &self.shared.volumes,
             pod_ips: &self.pod_ips,
             config: &self.shared.config,
             memory_capacity: self.shared.machine.memory_bytes,
-        })
+        })?;
+        if let Some(target) = self.pod.target_of(&container.name)
+            && config.security.namespaces.pid == NamespaceMode::Container
+        {
+            let id = self.targets.get(target);
+            let id = id.ok_or_else(|| format!("unable to find target container {target}"))?;
+            config.security.namespaces.pid = NamespaceMode::Target(id.clone());
+        }
+        Ok(config)
     }
 
     async fn post_start(&self, container: &Container, id: &str) -> Result<(), StartError> {

@@ -14,10 +14,11 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use node_api::{ContainerStatus, PodSandboxStatus, SandboxState};
 
-pub(crate) use conditions::{foreign_conditions, with_foreign};
+pub(crate) use conditions::{ResizeCondition, foreign_conditions, with_foreign};
 
 use crate::plan::{Ending, Health, newest_sandbox, outcome};
 use crate::pod::{PodExt, Role, whole_seconds};
+use crate::resize::ByContainer;
 use crate::resources::qos;
 
 /// Why a container waits: reason and message.
@@ -35,6 +36,10 @@ pub(crate) struct StatusInputs<'a> {
     pub(crate) waiting: &'a HashMap<String, Waiting>,
     /// Messages containers left when they ended (by id).
     pub(crate) messages: &'a HashMap<String, String>,
+    /// Resources of the running containers.
+    pub(crate) actuated: &'a ByContainer,
+    /// Where a resize stands.
+    pub(crate) resizes: &'a [ResizeCondition],
     pub(crate) ending: Option<&'a Ending>,
     pub(crate) host_ips: &'a [IpAddr],
     pub(crate) now: Timestamp,
@@ -45,6 +50,7 @@ pub(crate) fn pod_status(inputs: &StatusInputs<'_>) -> PodStatus {
     let (pod, old) = (inputs.pod, inputs.old);
     let main = containers::statuses(inputs, |role| role == Role::Main);
     let init = containers::statuses(inputs, |role| role != Role::Main);
+    let ephemeral = containers::ephemeral(inputs);
     let phase = phase(inputs, &init, &main);
     let (reason, message) = match inputs.ending.and_then(|ending| ending.verdict.clone()) {
         Some((reason, message)) => (Some(reason), Some(message)),
@@ -68,6 +74,7 @@ pub(crate) fn pod_status(inputs: &StatusInputs<'_>) -> PodStatus {
             .or(Some(Time(whole_seconds(inputs.now)))),
         container_statuses: some(main),
         init_container_statuses: some(init),
+        ephemeral_container_statuses: some(ephemeral),
         qos_class: Some(
             old.qos_class
                 .clone()
@@ -172,17 +179,33 @@ pub(crate) fn differs(old: &PodStatus, new: &PodStatus) -> bool {
         nominated_node_name: None,
         resize: None,
         resource_claim_statuses: None,
-        ephemeral_container_statuses: None,
         ..status.clone()
     };
     plain(old) != plain(new)
+}
+
+/// Names the reasons and messages that conditions had and have no more: what a patch does not name
+/// stays.
+fn take_away(old: &serde_json::Value, conditions: &mut [serde_json::Value]) {
+    let known = old["conditions"].as_array();
+    for condition in conditions {
+        let mut known = known.into_iter().flatten();
+        let Some(before) = known.find(|known| known["type"] == condition["type"]) else {
+            continue;
+        };
+        for field in ["reason", "message"] {
+            if before.get(field).is_some() && condition.get(field).is_none() {
+                condition[field] = serde_json::Value::Null;
+            }
+        }
+    }
 }
 
 /// The strategic merge patch that brings the API's status to `new`.
 pub(crate) fn patch(uid: &str, old: &PodStatus, new: &PodStatus) -> serde_json::Value {
     let tree = |status: &PodStatus| serde_json::to_value(status).unwrap_or_default();
     let (old_tree, mut tree) = (tree(old), tree(new));
-    const OWNED: [&str; 9] = [
+    const OWNED: [&str; 10] = [
         "phase",
         "reason",
         "message",
@@ -192,6 +215,7 @@ pub(crate) fn patch(uid: &str, old: &PodStatus, new: &PodStatus) -> serde_json::
         "hostIPs",
         "containerStatuses",
         "initContainerStatuses",
+        "ephemeralContainerStatuses",
     ];
     for field in OWNED {
         if old_tree.get(field).is_some() && tree.get(field).is_none() {
@@ -208,6 +232,16 @@ pub(crate) fn patch(uid: &str, old: &PodStatus, new: &PodStatus) -> serde_json::
     // Conditions merge by type: those of others are left alone by not being named.
     if let Some(conditions) = tree.get_mut("conditions").and_then(|c| c.as_array_mut()) {
         conditions.retain(|c| c["type"].as_str().is_some_and(conditions::is_own));
+        take_away(&old_tree, conditions);
+        let kept = |kind: &str| {
+            let mut all = new.conditions.iter().flatten();
+            all.any(|condition| condition.type_ == kind)
+        };
+        let old = old.conditions.iter().flatten();
+        let lost = old.filter(|c| conditions::is_own(&c.type_) && !kept(&c.type_));
+        conditions.extend(
+            lost.map(|condition| serde_json::json!({"$patch": "delete", "type": condition.type_})),
+        );
     }
     serde_json::json!({"metadata": {"uid": uid}, "status": tree})
 }

@@ -4,6 +4,7 @@
 mod act;
 mod finish;
 mod report;
+mod resize;
 mod view;
 
 use std::collections::HashMap;
@@ -27,6 +28,7 @@ use crate::shared::Shared;
 use crate::status::Waiting;
 use act::Done;
 use report::Report;
+use resize::Resizing;
 use view::View;
 
 /// What a worker starts from.
@@ -64,6 +66,9 @@ pub(crate) struct Worker {
     jobs: u64,
     ops: JoinSet<Done>,
     report: Report,
+    resizing: Resizing,
+    /// Containers (by name) that we end to start them anew, and since when they are down.
+    replacing: HashMap<String, Option<Timestamp>>,
     last: Last,
 }
 
@@ -77,6 +82,8 @@ struct Last {
     retry_at: Option<Timestamp>,
     cleaning: bool,
     cleaned: bool,
+    /// What the node granted is others' again.
+    released: bool,
 }
 
 impl Worker {
@@ -105,6 +112,8 @@ impl Worker {
             cancel: Stop::new(),
             jobs: 0,
             ops: JoinSet::new(),
+            resizing: Resizing::default(),
+            replacing: HashMap::new(),
             last: Last::default(),
         }
     }
@@ -130,6 +139,7 @@ impl Worker {
             }
         }
         self.shared.sources.release(self.pod.uid());
+        self.shared.user_namespaces.release(self.pod.uid());
     }
 
     /// Takes over what the runtime has of this pod already.
@@ -149,6 +159,10 @@ impl Worker {
                 message.clone(),
             );
             self.end(0, Some(("SysctlForbidden".into(), message)), None);
+        } else if let Some((reason, message)) = self.admit() {
+            let recorder = &self.shared.recorder;
+            recorder.pod(&self.pod, None, Kind::Warning, &reason, message.clone());
+            self.end(0, Some((reason, message)), None);
         }
         self.check_deletion();
     }
@@ -161,7 +175,7 @@ impl Worker {
 
     async fn absorb(&mut self, news: News) {
         if let Some(pod) = news.pod {
-            self.pod = pod;
+            self.take_pod(pod);
             self.report.saw(&self.pod);
             self.follow_sources();
             self.volumes_stale = true;
@@ -175,6 +189,9 @@ impl Worker {
             self.last.gone = true;
             let grace = self.pod.grace_seconds();
             self.end(grace, None, None);
+        }
+        if news.room {
+            self.wish_again();
         }
         if news.sources {
             // What could not be started for want of a ConfigMap or Secret may be possible now.
@@ -245,8 +262,10 @@ impl Worker {
         if self.ending.is_none() {
             wakes.push(self.refresh_volumes(now));
         }
+        wakes.push(self.actuate(now));
         wakes.push(self.report_status(now));
         if plan.ended {
+            self.release();
             wakes.push(self.finish_pod(now));
         }
         self.show();
@@ -263,6 +282,7 @@ impl Worker {
             busy: &self.busy,
             health: &self.health,
             backoffs: &self.backoffs,
+            actuated: &self.resizing.actuated,
             not_before: &self.not_before,
             hold_until: self.hold_until,
             now,

@@ -24,6 +24,14 @@ pub fn references_of(pod: &Pod) -> BTreeSet<Reference> {
     for container in inits.chain(&spec.containers) {
         of_container(container, &mut found);
     }
+    for ephemeral in spec.ephemeral_containers.iter().flatten() {
+        let container = Container {
+            env: ephemeral.env.clone(),
+            env_from: ephemeral.env_from.clone(),
+            ..Container::default()
+        };
+        of_container(&container, &mut found);
+    }
     for secret in spec.image_pull_secrets.iter().flatten() {
         found.insert(Reference::Secret(secret.name.clone()));
     }

@@ -38,6 +38,7 @@ pub struct Mounted {
 /// One volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountedVolume {
+    /// Empty for an image.
     pub path: PathBuf,
     /// Containers may never write to it.
     pub read_only: bool,
@@ -108,6 +109,11 @@ impl Volumes {
             let folder = path.clone();
             blocking(move || empty_dir::set_up(&folder, &source, owner)).await?;
             let read_only = false;
+            return Ok((MountedVolume { path, read_only }, None));
+        }
+        if volume.image.is_some() {
+            // Nothing to set up: the runtime mounts the image when a container is made.
+            let (path, read_only) = (PathBuf::new(), true);
             return Ok((MountedVolume { path, read_only }, None));
         }
         let Some((plugin, in_memory, payload)) = self.content(pod, facts, volume).await? else {

@@ -12,6 +12,7 @@ struct Stage {
     health: HashMap<String, Health>,
     backoffs: HashMap<String, CrashBackoff>,
     not_before: HashMap<String, Timestamp>,
+    actuated: ByContainer,
     ending: Option<Ending>,
     volumes_ready: bool,
     now: Timestamp,
@@ -31,6 +32,7 @@ fn stage(spec: serde_json::Value) -> Stage {
         health: HashMap::new(),
         backoffs: HashMap::new(),
         not_before: HashMap::new(),
+        actuated: ByContainer::new(),
         ending: None,
         volumes_ready: true,
         now: at(0),
@@ -66,7 +68,7 @@ impl Stage {
     fn container_in(mut self, sandbox: &str, name: &str, attempt: u32, code: Option<i32>) -> Stage {
         let id = format!("{name}#{attempt}");
         let annotations = self.pod.container(name).map(|(_, container)| {
-            BTreeMap::from([(labels::CONTAINER_HASH.to_owned(), labels::hash(container))])
+            BTreeMap::from([(labels::CONTAINER_HASH.to_owned(), labels::hash(&container))])
         });
         let config = node_api::ContainerConfig {
             name: name.into(),
@@ -123,6 +125,7 @@ impl Stage {
             health: &self.health,
             backoffs: &self.backoffs,
             not_before: &self.not_before,
+            actuated: &self.actuated,
             hold_until: None,
             now: self.now,
         })
@@ -404,4 +407,31 @@ fn two_runs_of_a_container_are_kept() {
         .container("a", 2, None)
         .container("b", 0, None);
     many.check("remove a#0");
+}
+
+#[test]
+fn ephemeral_containers_come_first_and_once() {
+    let mut spec = two();
+    spec["ephemeralContainers"] = json!([{"name": "look", "image": "i"}]);
+    let ready = stage(spec).ready().check("start look#0+a#0+b#0");
+    let over = ready
+        .container("a", 0, None)
+        .container("b", 0, None)
+        .container("look", 0, Some(1));
+    over.check("");
+}
+
+#[test]
+fn a_resize_may_take_a_new_start() {
+    let mut spec = two();
+    spec["containers"][0]["resources"] = json!({"limits": {"memory": "20Mi"}});
+    spec["containers"][0]["resizePolicy"] =
+        json!([{"resourceName": "memory", "restartPolicy": "RestartContainer"}]);
+    let mut sized = stage(spec)
+        .ready()
+        .container("a", 0, None)
+        .container("b", 0, None)
+        .check("");
+    sized.actuated.insert("a".into(), Default::default());
+    sized.check("kill a#0 in 30s");
 }

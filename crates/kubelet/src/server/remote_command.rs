@@ -26,7 +26,7 @@ pub(super) fn answer(
     let spec = view
         .pod
         .container(target.2)
-        .map(|(_, container)| container.clone());
+        .map(|(_, container)| container.into_owned());
     let spec_tty = spec.is_some_and(|container| container.tty == Some(true));
     let tty = if attach {
         spec_tty

@@ -8,7 +8,9 @@ use super::StatusInputs;
 use crate::plan::newest_sandbox;
 use crate::pod::{PodExt, Role, whole_seconds};
 
-const OWN: [&str; 5] = [
+const OWN: [&str; 7] = [
+    "PodResizePending",
+    "PodResizeInProgress",
     "PodReadyToStartContainers",
     "Initialized",
     "Ready",
@@ -19,6 +21,38 @@ const OWN: [&str; 5] = [
 /// Whether this node sets conditions of this type.
 pub(super) fn is_own(kind: &str) -> bool {
     OWN.contains(&kind)
+}
+
+/// Where a resize stands; a condition that is there only as long as it is true.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ResizeCondition {
+    kind: &'static str,
+    reason: Option<&'static str>,
+    message: Option<String>,
+    /// Of the pod's object, when it was decided.
+    pub(crate) generation: Option<i64>,
+}
+
+impl ResizeCondition {
+    /// The node does not have it now.
+    pub(crate) fn deferred(generation: Option<i64>, message: String) -> ResizeCondition {
+        ResizeCondition {
+            kind: "PodResizePending",
+            reason: Some("Deferred"),
+            message: Some(message),
+            generation,
+        }
+    }
+
+    /// Granted, and under way.
+    pub(crate) fn progress(generation: Option<i64>, fault: Option<String>) -> ResizeCondition {
+        ResizeCondition {
+            kind: "PodResizeInProgress",
+            reason: fault.is_some().then_some("Error"),
+            message: fault,
+            generation,
+        }
+    }
 }
 
 /// Truth, reason, message.
@@ -36,7 +70,16 @@ pub(super) fn all(
     let sandbox_ready = sandbox.is_some_and(|s| s.state == SandboxState::Ready) && has_ip;
     let containers_ready = containers_ready(inputs, phase, init, main);
     let old = inputs.old;
-    let mut conditions = vec![
+    let resizes = inputs.resizes.iter().map(|resize| PodCondition {
+        observed_generation: resize.generation,
+        ..condition(
+            inputs,
+            resize.kind,
+            (true, resize.reason, resize.message.clone()),
+        )
+    });
+    let mut conditions: Vec<_> = resizes.collect();
+    conditions.extend([
         condition(
             inputs,
             "PodReadyToStartContainers",
@@ -46,7 +89,7 @@ pub(super) fn all(
         condition(inputs, "Ready", ready(inputs, old, &containers_ready)),
         condition(inputs, "ContainersReady", containers_ready),
         condition(inputs, "PodScheduled", (true, None, None)),
-    ];
+    ]);
     let foreign = old.conditions.iter().flatten();
     conditions.extend(foreign.filter(|c| !is_own(&c.type_)).cloned());
     conditions

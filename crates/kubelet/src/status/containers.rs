@@ -2,7 +2,8 @@
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus as ApiContainerStatus,
+    ContainerStateWaiting, ContainerStatus as ApiContainerStatus, ContainerUser,
+    LinuxContainerUser, ResourceRequirements, VolumeMount, VolumeMountStatus,
 };
 use node_api::{ContainerState, ContainerStatus};
 
@@ -24,6 +25,17 @@ pub(super) fn statuses(
         .collect()
 }
 
+/// Statuses of the ephemeral containers.
+pub(super) fn ephemeral(inputs: &StatusInputs<'_>) -> Vec<ApiContainerStatus> {
+    let all = inputs.pod.ephemeral_containers().into_iter();
+    all.map(|container| ApiContainerStatus {
+        started: None,
+        ready: false,
+        ..status_of(inputs, Role::Ephemeral, &container)
+    })
+    .collect()
+}
+
 fn status_of(inputs: &StatusInputs<'_>, role: Role, container: &Container) -> ApiContainerStatus {
     let named = inputs
         .containers
@@ -32,7 +44,7 @@ fn status_of(inputs: &StatusInputs<'_>, role: Role, container: &Container) -> Ap
     let mut runs: Vec<&ContainerStatus> = named.collect();
     runs.sort_by_key(|c| std::cmp::Reverse((c.config.attempt, c.created_at)));
     let Some(newest) = runs.first() else {
-        return never_created(inputs, container);
+        return never_created(inputs, role, container);
     };
     let waiting = inputs.waiting.get(&container.name);
     let previous = || {
@@ -77,8 +89,57 @@ fn status_of(inputs: &StatusInputs<'_>, role: Role, container: &Container) -> Ap
         started: Some(started),
         state: Some(state),
         last_state: Some(last_state.unwrap_or_default()),
+        resources: Some(resources_of(inputs, container, is_running)),
+        allocated_resources: granted(container).requests,
+        user: newest.user.as_ref().map(user_of),
+        volume_mounts: mounts_of(container),
         ..ApiContainerStatus::default()
     }
+}
+
+fn granted(container: &Container) -> ResourceRequirements {
+    container.resources.clone().unwrap_or_default()
+}
+
+/// What a running container has; what another will have.
+fn resources_of(
+    inputs: &StatusInputs<'_>,
+    container: &Container,
+    running: bool,
+) -> ResourceRequirements {
+    let has = inputs.actuated.get(&container.name).filter(|_| running);
+    has.cloned().unwrap_or_else(|| granted(container))
+}
+
+fn user_of(user: &node_api::ContainerUser) -> ContainerUser {
+    ContainerUser {
+        linux: Some(LinuxContainerUser {
+            uid: user.uid,
+            gid: user.gid,
+            supplemental_groups: (!user.supplemental_groups.is_empty())
+                .then(|| user.supplemental_groups.clone()),
+        }),
+    }
+}
+
+fn mounts_of(container: &Container) -> Option<Vec<VolumeMountStatus>> {
+    let all = container.volume_mounts.as_ref()?.iter();
+    let of = |mount: &VolumeMount| {
+        let read_only = mount.read_only == Some(true);
+        let recursive = matches!(
+            mount.recursive_read_only.as_deref(),
+            Some("Enabled" | "IfPossible")
+        );
+        let word = if recursive { "Enabled" } else { "Disabled" };
+        VolumeMountStatus {
+            name: mount.name.clone(),
+            mount_path: mount.mount_path.clone(),
+            read_only: read_only.then_some(true),
+            recursive_read_only: read_only.then(|| word.to_owned()),
+            ..VolumeMountStatus::default()
+        }
+    };
+    Some(all.map(of).collect())
 }
 
 fn readiness(container: &Container, probed: Option<bool>) -> bool {
@@ -93,12 +154,17 @@ fn image_of(container: &Container, status: &ContainerStatus) -> String {
 }
 
 /// Nothing of it is in the runtime: not created yet, or removed behind our back.
-fn never_created(inputs: &StatusInputs<'_>, container: &Container) -> ApiContainerStatus {
+fn never_created(
+    inputs: &StatusInputs<'_>,
+    role: Role,
+    container: &Container,
+) -> ApiContainerStatus {
     let old = inputs.old.container_statuses.iter().flatten();
     let old = old.chain(inputs.old.init_container_statuses.iter().flatten());
+    let old = old.chain(inputs.old.ephemeral_container_statuses.iter().flatten());
     let old = old.into_iter().find(|status| status.name == container.name);
     if let Some(old) = old.filter(|old| old.container_id.is_some()) {
-        return vanished(inputs, old);
+        return vanished(inputs, role, old);
     }
     let waiting = inputs.waiting.get(&container.name).cloned();
     let (reason, message) = waiting.unwrap_or_else(|| default_wait(inputs));
@@ -109,12 +175,13 @@ fn never_created(inputs: &StatusInputs<'_>, container: &Container) -> ApiContain
         started: Some(false),
         state: Some(waits(&reason, &message)),
         last_state: Some(ApiState::default()),
+        volume_mounts: mounts_of(container),
         ..ApiContainerStatus::default()
     }
 }
 
 /// The API knows a container that the runtime does not know any more.
-fn vanished(inputs: &StatusInputs<'_>, old: &ApiContainerStatus) -> ApiContainerStatus {
+fn vanished(inputs: &StatusInputs<'_>, role: Role, old: &ApiContainerStatus) -> ApiContainerStatus {
     let mut status = old.clone();
     let state = old.state.clone().unwrap_or_default();
     if state.running.is_some() {
@@ -132,9 +199,9 @@ fn vanished(inputs: &StatusInputs<'_>, old: &ApiContainerStatus) -> ApiContainer
         };
         status.ready = false;
         status.started = Some(false);
-        match inputs.ending {
-            Some(_) => status.state = Some(ended),
-            None => {
+        match inputs.ending.is_some() || role == Role::Ephemeral {
+            true => status.state = Some(ended),
+            false => {
                 let (reason, message) = default_wait(inputs);
                 status.state = Some(waits(&reason, &message));
                 status.last_state = Some(ended);

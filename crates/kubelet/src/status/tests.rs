@@ -16,6 +16,7 @@ struct Given {
     health: HashMap<String, Health>,
     waiting: HashMap<String, Waiting>,
     ending: Option<Ending>,
+    resizes: Vec<ResizeCondition>,
     old: PodStatus,
 }
 
@@ -70,6 +71,8 @@ impl Given {
             health: &self.health,
             waiting: &self.waiting,
             messages: &HashMap::new(),
+            actuated: &HashMap::new(),
+            resizes: &self.resizes,
             ending: self.ending.as_ref(),
             host_ips: &["192.0.2.1".parse().unwrap()],
             now: Timestamp::from_second(100).unwrap(),
@@ -208,6 +211,10 @@ fn a_patch_names_what_left_and_only_own_conditions() {
     let old = PodStatus {
         reason: Some("Old".into()),
         pod_ips: ips("10.0.0.1"),
+        conditions: serde_json::from_value(json!([
+            {"type": "Ready", "status": "False", "reason": "ContainersNotReady"}
+        ]))
+        .unwrap(),
         ..PodStatus::default()
     };
     let conditions = json!([
@@ -225,6 +232,38 @@ fn a_patch_names_what_left_and_only_own_conditions() {
         patch["status"]["podIPs"],
         json!([{"$patch": "replace"}, {"ip": "10.0.0.2"}])
     );
-    assert_eq!(patch["status"]["conditions"].as_array().unwrap().len(), 1);
+    let ready = json!({"type": "Ready", "status": "True", "reason": null});
+    assert_eq!(patch["status"]["conditions"], json!([ready]));
     assert!(differs(&old, &new) && !differs(&new, &new.clone()));
+}
+
+#[test]
+fn what_a_container_is_and_has_is_told() {
+    let spec = json!({"containers": [{"name": "a", "resources": {"requests": {"cpu": "1"}},
+        "volumeMounts": [{"name": "v", "mountPath": "/v", "readOnly": true}]}]});
+    let mut given = given().container("a", 0, None);
+    let user = node_api::ContainerUser {
+        uid: 7,
+        ..node_api::ContainerUser::default()
+    };
+    given.containers.get_mut("a0").unwrap().user = Some(user);
+    given.resizes = vec![ResizeCondition::progress(Some(2), Some("busy".into()))];
+    let status = given.of(&pod(spec.clone()));
+    let container = &status["containerStatuses"][0];
+    assert_eq!(container["user"]["linux"]["uid"], 7);
+    assert_eq!(container["allocatedResources"], json!({"cpu": "1"}));
+    assert_eq!(container["resources"], json!({"requests": {"cpu": "1"}}));
+    let mount = json!({"name": "v", "mountPath": "/v", "readOnly": true,
+        "recursiveReadOnly": "Disabled"});
+    assert_eq!(container["volumeMounts"], json!([mount]));
+    let resize = condition(&status, "PodResizeInProgress");
+    assert_eq!(resize, json!(["True", "Error", "busy"]));
+    // What is over is taken away by name.
+    given.resizes.clear();
+    given.old = serde_json::from_value(status).unwrap();
+    let after = given.of(&pod(spec));
+    let after: PodStatus = serde_json::from_value(after).unwrap();
+    let patch = patch("u", &given.old, &after);
+    let all = patch["status"]["conditions"].as_array().unwrap();
+    assert!(all.contains(&json!({"$patch": "delete", "type": "PodResizeInProgress"})));
 }

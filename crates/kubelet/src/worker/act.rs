@@ -1,15 +1,18 @@
 //! Carries out a plan: each action becomes a task beside the worker.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::node::v1::RuntimeClass;
 use meta::Status;
 use node_api::{ContainerState, RuntimeError};
 use tokio::task::JoinError;
 use volumes::{Mounted, VolumeError};
 
+use super::resize::Resized;
 use super::{Worker, until};
 use crate::events::Kind;
 use crate::hooks;
@@ -23,6 +26,8 @@ use crate::start::StartJob;
 
 /// The least time a container has after SIGTERM, however long its hook took.
 const GRACE_MIN: Duration = Duration::from_secs(2);
+/// Handlers that a RuntimeClass may name.
+const HANDLERS: [&str; 1] = ["sampan"];
 /// Pause after the runtime refused to stop or remove something.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -35,6 +40,7 @@ pub(super) enum Done {
     Removed { sandbox: bool, id: String },
     Starts(u64),
     Killed(String),
+    Resized(Box<Resized>),
     Patched(Box<Result<Pod, Status>>),
     Unmounted(Result<(), VolumeError>),
     Deleted(Result<(), Status>),
@@ -85,8 +91,12 @@ impl Worker {
     fn run_sandbox(&mut self, attempt: u32) {
         self.busy.sandbox = true;
         let shared = self.shared.clone();
-        let config = sandbox_config(&self.pod, attempt, &shared.config);
+        let mut config = sandbox_config(&self.pod, attempt, &shared.config);
+        let pod = self.pod.clone();
         self.ops.spawn(async move {
+            if let Err(fault) = choose(&shared, &pod, &mut config).await {
+                return Done::Sandbox(Err(RuntimeError::Internal(fault)));
+            }
             let folder = config.log_directory.clone();
             if let Err(error) = tokio::fs::create_dir_all(&folder).await {
                 let message = format!("create {}: {error}", folder.display());
@@ -164,6 +174,7 @@ impl Worker {
             sandbox_id,
             pod_ips,
             mounted,
+            targets: self.targets(),
             starts,
             job: self.jobs,
             inbox: self.inbox.clone(),
@@ -176,6 +187,17 @@ impl Worker {
         });
     }
 
+    /// Ids of the running containers whose processes ephemeral ones may want to see.
+    fn targets(&self) -> HashMap<String, String> {
+        if self.pod.spec().ephemeral_containers.is_none() {
+            return HashMap::new();
+        }
+        let all = self.view.containers.values();
+        all.filter(|status| status.state == ContainerState::Running)
+            .map(|status| (status.config.name.clone(), status.id.clone()))
+            .collect()
+    }
+
     /// Notes how a start went.
     pub(super) fn note_outcome(&mut self, outcome: StartOutcome) {
         let name = outcome.name;
@@ -183,6 +205,7 @@ impl Worker {
         if self.busy.starting.get(&name) == Some(&outcome.job) {
             self.busy.starting.remove(&name);
         }
+        self.replacing.remove(&name);
         match outcome.error {
             None => {
                 self.waiting.remove(&name);
@@ -196,11 +219,14 @@ impl Worker {
                 self.waiting
                     .insert(name.clone(), (reason.to_owned(), message));
                 if let Some(at) = retry_at {
-                    self.not_before.insert(name, at);
+                    self.not_before.insert(name.clone(), at);
                 }
             }
         }
         if let Some(status) = outcome.container {
+            self.resizing
+                .actuated
+                .insert(name.clone(), outcome.resources);
             self.set_container(status);
         }
     }
@@ -220,6 +246,9 @@ impl Worker {
             .stop_kind(&kill.id, crate::probe::ProbeKind::Liveness);
         self.probes
             .stop_kind(&kill.id, crate::probe::ProbeKind::Startup);
+        if self.ending.is_none() {
+            self.replacing.entry(kill.name.clone()).or_default();
+        }
         if !again {
             let name = &kill.name;
             let message = kill
@@ -247,6 +276,29 @@ impl Worker {
     }
 }
 
+/// What of a sandbox is not the pod's alone to say: the ids it gets and who runs it.
+async fn choose(
+    shared: &Shared,
+    pod: &Pod,
+    config: &mut node_api::PodSandboxConfig,
+) -> Result<(), String> {
+    if pod.has_user_namespace() {
+        config.namespaces.user = Some(shared.user_namespaces.assign(pod.uid())?);
+    }
+    if let Some(name) = pod.spec().runtime_class_name.as_deref()
+        && !name.is_empty()
+    {
+        let class = shared.client.all::<RuntimeClass>().get(name).await;
+        let class =
+            class.map_err(|status| format!("failed to get sandbox runtime: {}", status.message))?;
+        if !HANDLERS.contains(&class.handler.as_str()) {
+            return Err(format!("no runtime for {:?} is configured", class.handler));
+        }
+        config.runtime_handler = class.handler;
+    }
+    Ok(())
+}
+
 fn whole_grace(pod: &Pod) -> Duration {
     Duration::from_secs(pod.grace_seconds().unsigned_abs())
 }
@@ -264,7 +316,7 @@ async fn pre_stop(shared: &Arc<Shared>, pod: &Arc<Pod>, kill: &Kill, ip: Option<
     };
     let target = hooks::Target {
         runtime: &shared.runtime,
-        container,
+        container: &container,
         container_id: &kill.id,
         ip,
     };

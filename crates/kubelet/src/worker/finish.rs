@@ -55,6 +55,7 @@ impl Worker {
                 self.look_at_container(&id).await;
                 self.busy.killing.remove(&id);
             }
+            Done::Resized(resized) => self.resized(*resized),
             Done::Patched(answer) => self.patched(*answer),
             Done::Unmounted(Ok(())) => self.last.unmounted = true,
             Done::Unmounted(Err(error)) => {

@@ -9,12 +9,17 @@ use client::{Patch, WriteOptions};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus as ApiContainerStatus, Pod, PodStatus};
 use meta::{Reason, Status};
+use node_api::ContainerState;
 
 use super::Worker;
 use super::act::Done;
+use crate::plan::newest_container;
 use crate::pod::PodExt;
 use crate::pods::PodView;
 use crate::status::{StatusInputs, differs, patch, pod_status};
+
+/// How long a container that is started anew may be down before the API is told.
+const QUIET: SignedDuration = SignedDuration::from_secs(1);
 
 /// What was reported, and what is to be.
 pub(super) struct Report {
@@ -69,7 +74,8 @@ impl Report {
 
     pub(super) fn container(&self, name: &str) -> Option<&ApiContainerStatus> {
         let main = self.current.container_statuses.iter().flatten();
-        let mut all = main.chain(self.current.init_container_statuses.iter().flatten());
+        let all = main.chain(self.current.init_container_statuses.iter().flatten());
+        let mut all = all.chain(self.current.ephemeral_container_statuses.iter().flatten());
         all.find(|status| status.name == name)
     }
 
@@ -92,12 +98,36 @@ impl Worker {
                 health: &self.health,
                 waiting: &self.waiting,
                 messages: &self.messages,
+                actuated: &self.resizing.actuated,
+                resizes: &self.resizing.conditions(),
                 ending: self.ending.as_ref(),
                 host_ips: &self.shared.config.node_ips,
                 now,
             });
         }
+        if let Some(at) = self.settles_at(now) {
+            return Some(at);
+        }
         self.write_status(now)
+    }
+
+    /// Until when the API is not told of containers that are about to be back: they are down
+    /// because we start them anew, and who asks a moment later sees them run.
+    fn settles_at(&mut self, now: Timestamp) -> Option<Timestamp> {
+        if self.ending.is_some() || self.replacing.is_empty() {
+            return None;
+        }
+        let running = |name: &String| {
+            let newest = newest_container(&self.view.containers, name);
+            newest.is_some_and(|status| status.state == ContainerState::Running)
+        };
+        let mut latest = None;
+        for (name, since) in &mut self.replacing {
+            if !running(name) {
+                latest = latest.max(Some(*since.get_or_insert(now) + QUIET));
+            }
+        }
+        latest.filter(|until| now < *until)
     }
 
     fn write_status(&mut self, now: Timestamp) -> Option<Timestamp> {

@@ -272,6 +272,10 @@ fn merge(target: &mut Value, patch: &Value, field: &str) {
         (target @ Value::Array(_), Value::Array(patch)) if field == "conditions" => {
             let list = target.as_array_mut().unwrap();
             for item in patch {
+                if item["$patch"] == "delete" {
+                    list.retain(|known| known["type"] != item["type"]);
+                    continue;
+                }
                 match list.iter_mut().find(|known| known["type"] == item["type"]) {
                     Some(known) => *known = item.clone(),
                     None => list.push(item.clone()),

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by its panic")]
 
 mod api;
+mod changes;
 mod pods;
 mod rig;
 mod runtime;

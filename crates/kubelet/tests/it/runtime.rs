@@ -282,9 +282,17 @@ impl RuntimeService for FakeRuntime {
 
     async fn update_container_resources(
         &self,
-        _: &str,
-        _: LinuxResources,
+        id: &str,
+        resources: LinuxResources,
     ) -> Result<(), RuntimeError> {
+        let mut state = self.state.lock();
+        let status = state.containers.get_mut(id).ok_or_else(|| missing(id))?;
+        status.config.resources = resources.clone();
+        let call = format!(
+            "limit {} shares {} memory {}",
+            status.config.name, resources.cpu_shares, resources.memory_limit_bytes
+        );
+        state.calls.push(call);
         Ok(())
     }
 
@@ -380,8 +388,13 @@ impl RuntimeService for FakeRuntime {
     async fn update_pod_sandbox_resources(
         &self,
         _: &str,
-        _: LinuxResources,
+        resources: LinuxResources,
     ) -> Result<(), RuntimeError> {
+        let call = format!(
+            "limit pod shares {} memory {}",
+            resources.cpu_shares, resources.memory_limit_bytes
+        );
+        self.state.lock().calls.push(call);
         Ok(())
     }
 

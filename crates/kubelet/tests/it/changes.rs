@@ -1,0 +1,226 @@
+//! What may change while a pod runs: containers put into it, and its resources.
+
+use node_api::{NamespaceMode, RuntimeService};
+use serde_json::{Value, json};
+
+use crate::rig::{IMAGE, NODE, Rig, condition, pod_path, wait};
+
+/// Changes a pod's specification, as the API would.
+fn change(rig: &Rig, name: &str, change: impl FnOnce(&mut Value)) {
+    let mut pod = rig.pod(name);
+    change(&mut pod["spec"]);
+    let generation = pod["metadata"]["generation"].as_i64().unwrap();
+    pod["metadata"]["generation"] = (generation + 1).into();
+    rig.api.put(&pod_path(name), pod);
+}
+
+#[tokio::test]
+async fn an_ephemeral_container_joins_its_target_and_lives_once() {
+    let rig = Rig::new().await;
+    rig.create("web", json!({}));
+    rig.wait_phase("web", "Running").await;
+    let main = rig.runtime.running("main").unwrap();
+    change(&rig, "web", |spec| {
+        spec["ephemeralContainers"] = json!([
+            {"name": "look", "image": IMAGE, "targetContainerName": "main", "tty": true},
+            {"name": "lost", "image": IMAGE, "targetContainerName": "nobody"},
+        ]);
+    });
+    let pod = rig
+        .wait_pod("web", "debugged", |pod| {
+            let status = &pod["status"]["ephemeralContainerStatuses"];
+            status[0]["state"]["running"].is_object()
+                && status[1]["state"]["waiting"]["reason"] == "CreateContainerConfigError"
+        })
+        .await;
+    let lost = &pod["status"]["ephemeralContainerStatuses"][1]["state"]["waiting"];
+    assert_eq!(lost["message"], "unable to find target container nobody");
+    assert_eq!(condition(&pod, "Ready"), "True");
+    let look = rig.runtime.running("look").unwrap();
+    let pid = look.config.security.namespaces.pid;
+    assert_eq!(pid, NamespaceMode::Target(main.id));
+    rig.runtime.end(&look.id, 3);
+    let pod = rig
+        .wait_pod("web", "looked", |pod| {
+            let status = &pod["status"]["ephemeralContainerStatuses"][0];
+            status["state"]["terminated"]["exitCode"] == 3
+        })
+        .await;
+    assert_eq!(pod["status"]["phase"], "Running");
+    // It is not started again, whatever else happens to the pod.
+    rig.runtime.end(&rig.runtime.running("main").unwrap().id, 1);
+    rig.wait_pod("web", "restarted", |pod| {
+        pod["status"]["containerStatuses"][0]["restartCount"] == 1
+            && condition(pod, "Ready") == "True"
+    })
+    .await;
+    assert!(rig.runtime.running("look").is_none());
+}
+
+fn sized(cpu: &str, memory: &str) -> Value {
+    let amounts = json!({"cpu": cpu, "memory": memory});
+    json!({"requests": amounts, "limits": amounts})
+}
+
+#[tokio::test]
+async fn a_running_pod_gets_other_resources() {
+    let rig = Rig::new().await;
+    rig.create(
+        "web",
+        json!({"containers": [
+            {"name": "main", "image": IMAGE, "resources": sized("100m", "20Mi")},
+            {"name": "strict", "image": IMAGE, "resources": sized("100m", "20Mi"), "resizePolicy": [
+                {"resourceName": "memory", "restartPolicy": "RestartContainer"}]},
+        ]}),
+    );
+    let pod = rig.wait_phase("web", "Running").await;
+    let main = &pod["status"]["containerStatuses"][0];
+    assert_eq!(main["resources"], sized("100m", "20Mi"));
+    assert_eq!(main["allocatedResources"]["cpu"], "100m");
+    let lives = rig.runtime.running("main").unwrap().id;
+    rig.runtime.forget_calls();
+    change(&rig, "web", |spec| {
+        spec["containers"][0]["resources"] = sized("200m", "40Mi");
+        spec["containers"][1]["resources"] = sized("100m", "30Mi");
+    });
+    let pod = rig
+        .wait_pod("web", "resized", |pod| {
+            let all = &pod["status"]["containerStatuses"];
+            all[0]["resources"] == sized("200m", "40Mi")
+                && all[1]["resources"] == sized("100m", "30Mi")
+                && all[1]["restartCount"] == 1
+                && condition(pod, "PodResizeInProgress") == "absent"
+        })
+        .await;
+    assert_eq!(pod["status"]["observedGeneration"], 2);
+    assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
+    assert_eq!(rig.runtime.running("main").unwrap().id, lives);
+    let calls = rig.runtime.calls();
+    let limits: Vec<_> = calls
+        .iter()
+        .filter(|call| call.starts_with("limit"))
+        .collect();
+    // The pod as a whole first, for it grows.
+    assert_eq!(
+        limits,
+        [
+            "limit pod shares 307 memory 73400320",
+            "limit main shares 204 memory 41943040"
+        ]
+    );
+    wait("events", || {
+        let told = rig.api.events_of("ResizeCompleted");
+        (told.len() == 1 && rig.api.events_of("ResizeStarted").len() == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_resize_waits_until_the_node_has_room() {
+    let rig = Rig::new().await;
+    let node = wait("node", || rig.api.get(&format!("/api/v1/nodes/{NODE}"))).await;
+    let cpus: i64 = node["status"]["allocatable"]["cpu"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let milli = |amount: i64| json!({"requests": {"cpu": format!("{amount}m")}});
+    let spec = |amount: i64| json!({"containers": [{"name": "main", "image": IMAGE, "resources": milli(amount)}]});
+    rig.create("web", spec(100));
+    rig.wait_phase("web", "Running").await;
+    rig.create("big", spec(cpus * 1_000 - 100));
+    rig.wait_phase("big", "Running").await;
+    change(&rig, "web", |spec| {
+        spec["containers"][0]["resources"] = milli(200);
+    });
+    let pod = rig
+        .wait_pod("web", "deferred", |pod| {
+            condition(pod, "PodResizePending") == "True"
+        })
+        .await;
+    assert_eq!(
+        pod["status"]["containerStatuses"][0]["allocatedResources"]["cpu"],
+        "100m"
+    );
+    let all = pod["status"]["conditions"].as_array().unwrap();
+    let pending = all
+        .iter()
+        .find(|c| c["type"] == "PodResizePending")
+        .unwrap();
+    let expected = format!(
+        "Node didn't have enough resource: cpu, requested: 200, used: {}, capacity: {}",
+        cpus * 1_000 - 100,
+        cpus * 1_000
+    );
+    assert_eq!(pending["reason"], "Deferred");
+    assert_eq!(pending["message"], expected);
+    // A third pod finds no room at all.
+    rig.create("third", spec(50));
+    let third = rig.wait_phase("third", "Failed").await;
+    assert_eq!(third["status"]["reason"], "OutOfcpu");
+    rig.delete("big", 1);
+    rig.wait_pod("web", "resized", |pod| {
+        condition(pod, "PodResizePending") == "absent"
+            && condition(pod, "PodResizeInProgress") == "absent"
+            && pod["status"]["containerStatuses"][0]["resources"]["requests"]["cpu"] == "200m"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pod_may_have_ids_and_images_of_its_own() {
+    let rig = Rig::new().await;
+    rig.runtime.add_image("data:1");
+    let mounts = json!([{"name": "data", "mountPath": "/data", "subPath": "etc"},
+        {"name": "scratch", "mountPath": "/scratch"}]);
+    rig.create(
+        "web",
+        json!({
+            "hostUsers": false,
+            "containers": [{"name": "main", "image": IMAGE, "volumeMounts": mounts}],
+            "volumes": [
+                {"name": "data", "image": {"reference": "data:1", "pullPolicy": "IfNotPresent"}},
+                {"name": "scratch", "emptyDir": {}},
+            ],
+        }),
+    );
+    rig.wait_phase("web", "Running").await;
+    let sandbox = rig.runtime.list_pod_sandboxes().await.unwrap().remove(0);
+    let user = sandbox.config.namespaces.user.unwrap();
+    assert_eq!(
+        (user.uids[0].host_id, user.uids[0].length),
+        (65_536, 65_536)
+    );
+    let config = rig.runtime.running("main").unwrap().config;
+    let mount = |path: &str| {
+        let mut all = config.mounts.iter();
+        all.find(|mount| mount.container_path.as_os_str() == path)
+            .unwrap()
+    };
+    let image = mount("/data").image.clone().unwrap();
+    assert_eq!(image.image, "sha256:data:1");
+    assert_eq!(image.sub_path.as_os_str(), "etc");
+    assert!(mount("/data").readonly && !mount("/data").mapped);
+    assert!(mount("/scratch").mapped && mount("/etc/hosts").mapped);
+}
+
+#[tokio::test]
+async fn a_runtime_class_names_who_runs_the_pod() {
+    let rig = Rig::new().await;
+    for (name, handler) in [("own", "sampan"), ("other", "kata")] {
+        let path = format!("/apis/node.k8s.io/v1/runtimeclasses/{name}");
+        let class = json!({"metadata": {"name": name}, "handler": handler});
+        rig.api.put(&path, class);
+    }
+    rig.create("web", json!({"runtimeClassName": "own"}));
+    rig.wait_phase("web", "Running").await;
+    let sandbox = rig.runtime.list_pod_sandboxes().await.unwrap().remove(0);
+    assert_eq!(sandbox.config.runtime_handler, "sampan");
+    rig.create("lost", json!({"runtimeClassName": "other"}));
+    let told = wait("event", || {
+        rig.api.events_of("FailedCreatePodSandBox").pop()
+    })
+    .await;
+    let expected = "Failed to create pod sandbox: no runtime for \"kata\" is configured";
+    assert_eq!(told, expected);
+}
