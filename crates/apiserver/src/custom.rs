@@ -4,6 +4,7 @@
 mod convert;
 pub(crate) mod resources;
 mod status;
+mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::registry::custom_prefix;
 use crate::server::Core;
 use crate::verbs::write::text;
 pub(crate) use convert::Conversion;
+pub(crate) use views::Views;
 
 /// Definitions, as the registry knows them.
 pub(crate) const RESOURCE: &str = "customresourcedefinitions.apiextensions.k8s.io";

@@ -11,7 +11,10 @@ pub mod protobuf;
 pub mod table;
 pub mod types;
 
-pub use apply::{ApplyError, ApplyOptions, Conflict, UpdateOptions, apply, update_managed_fields};
+pub use apply::{
+    ApplyError, ApplyOptions, Conflict, Unconverted, UpdateOptions, Versions, apply, apply_between,
+    update_managed_fields, update_managed_fields_between,
+};
 pub use check::{TypeError, check, fill_status};
 pub use parse::{ParseError, Parsed, parse_json};
 pub use patch::{PatchError, json_patch, merge_patch, strategic_merge_patch};

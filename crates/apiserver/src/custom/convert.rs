@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use meta::{Faults, Reason, Status};
+use schema::{Kind, Type};
 use serde_json::{Map, Value, json};
 use webhook::{ClientConfig, ConfigError, Webhook, Webhooks};
 
@@ -31,6 +32,8 @@ pub(crate) struct Converter {
     client: Result<Arc<Webhook>, ConfigError>,
     /// The version of ConversionReview to speak.
     review: Option<&'static str>,
+    /// By version, also of those that are not served.
+    types: Vec<(String, Type)>,
 }
 
 impl Conversion {
@@ -43,7 +46,7 @@ impl Conversion {
         let webhook = definition.pointer("/spec/conversion/webhook");
         let is_webhook = text(definition, "/spec/conversion/strategy") == "Webhook";
         Some(Arc::new(match webhook.filter(|_| is_webhook) {
-            Some(webhook) => Conversion::Webhook(Converter::new(webhook, webhooks)),
+            Some(webhook) => Conversion::Webhook(Converter::new(definition, webhook, webhooks)),
             None => Conversion::Rename,
         }))
     }
@@ -63,7 +66,7 @@ impl Conversion {
 }
 
 impl Converter {
-    fn new(webhook: &Value, webhooks: &Webhooks) -> Converter {
+    fn new(definition: &Value, webhook: &Value, webhooks: &Webhooks) -> Converter {
         let spoken = webhook["conversionReviewVersions"].as_array();
         let mut spoken = spoken.into_iter().flatten().filter_map(Value::as_str);
         Converter {
@@ -73,10 +76,16 @@ impl Converter {
                 "v1beta1" => Some("v1beta1"),
                 _ => None,
             }),
+            types: types(definition),
         }
     }
 
-    async fn ask(&self, objects: Vec<Value>, to: &str) -> Result<Vec<Value>, Status> {
+    /// The type of each version of the definition.
+    pub(super) fn types(&self) -> &[(String, Type)] {
+        &self.types
+    }
+
+    pub(super) async fn ask(&self, objects: Vec<Value>, to: &str) -> Result<Vec<Value>, Status> {
         let Some(first) = objects.first() else {
             return Ok(objects);
         };
@@ -111,6 +120,29 @@ impl Converter {
             })
             .collect()
     }
+}
+
+fn types(definition: &Value) -> Vec<(String, Type)> {
+    let (group, kind) = (
+        text(definition, "/spec/group"),
+        text(definition, "/spec/names/kind"),
+    );
+    let versions = definition
+        .pointer("/spec/versions")
+        .and_then(Value::as_array);
+    let typed = |version: &Value| {
+        let name = text(version, "/name");
+        let names = Kind {
+            group: group.to_owned().into(),
+            version: name.to_owned().into(),
+            kind: kind.to_owned().into(),
+        };
+        let schema = version
+            .pointer("/schema/openAPIV3Schema")
+            .unwrap_or(&Value::Null);
+        (format!("{group}/{name}"), Type::from_openapi(names, schema))
+    };
+    versions.into_iter().flatten().map(typed).collect()
 }
 
 /// 500 without a reason: what upstream makes of an error that is no Status.

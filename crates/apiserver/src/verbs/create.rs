@@ -38,14 +38,30 @@ pub(crate) async fn create(
     let bytes = body::read(body).await?;
     let write = Write::of(core, call, resource)?;
     let object = resource.kept(body::object(call, resource, &bytes)?);
-    let object = resource.stored().converted(object).await?;
-    let json = create_object(&write, object).await?;
+    // Fields are owned in the version that the client speaks.
+    let by = match resource.is_converted_by_webhook() {
+        true => resource,
+        false => write.resource,
+    };
+    let json = match std::ptr::eq(by, write.resource) {
+        true => create_object(&write, resource.stored().converted(object).await?).await?,
+        false => {
+            let object = fresh(&write, by, object)?;
+            create_owned(&write, resource.stored().converted(object).await?).await?
+        }
+    };
     let json = resource.converted_json(json).await?;
     respond::object(call, resource, StatusCode::CREATED, json)
 }
 
 /// Creates an object that has its schema's shape.
-pub(crate) async fn create_object(write: &Write<'_>, mut object: Value) -> Result<Bytes, Status> {
+pub(crate) async fn create_object(write: &Write<'_>, object: Value) -> Result<Bytes, Status> {
+    create_owned(write, fresh(write, write.resource, object)?).await
+}
+
+/// An object as it is before anybody else changes it: without what only the server says, with the
+/// defaults of its version, and with an owner for each field.
+fn fresh(write: &Write<'_>, by: &Resource, mut object: Value) -> Result<Value, Status> {
     place(write.names(), write.namespace, &mut object)?;
     let metadata = metadata(&mut object);
     if metadata
@@ -67,10 +83,9 @@ pub(crate) async fn create_object(write: &Write<'_>, mut object: Value) -> Resul
     ] {
         metadata.remove(field);
     }
-    let strategy = &write.resource.row.strategy;
-    strategy.default(&mut object);
-    write.own_fields(None, &mut object);
-    create_owned(write, object).await
+    by.row.strategy.default(&mut object);
+    write.own_fields(by, None, &mut object);
+    Ok(object)
 }
 
 /// Creates an object whose fields have their owners already.

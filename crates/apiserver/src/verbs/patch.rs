@@ -13,6 +13,7 @@ use super::update::{Made, change_shown};
 use super::write::{Write, place, reset_paths, text};
 use crate::body::{self, FieldValidation};
 use crate::chain::Call;
+use crate::custom::Views;
 use crate::registry::Resource;
 use crate::respond::{self, Answer};
 use crate::server::Core;
@@ -44,7 +45,9 @@ pub(crate) async fn patch(
         Patch::Apply(applied) => apply(&write, resource, applied).await,
         patch => {
             let validation = FieldValidation::read(call)?;
-            let make = |old: &Value| patched(&write, resource, &patch, old, validation);
+            let make = |old: &Value, _: Option<&Views<'_>>| {
+                patched(&write, resource, &patch, old, validation)
+            };
             let json = change_shown(&write, resource, &call.info.name, &make).await?;
             respond::object(call, resource, StatusCode::OK, json)
         }
@@ -195,7 +198,7 @@ async fn apply(write: &Write<'_>, resource: &Resource, applied: Value) -> Result
     let key = resource.key(write.namespace, &call.info.name);
     let exists = resource.cache()?.get(&key).is_some();
     if !exists && write.subresource.is_empty() {
-        let object = merged(write, resource, None, &applied, manager)?;
+        let object = merged(write, resource, (None, None), &applied, manager)?;
         let mut object = resource.stored().converted(object).await?;
         super::write::metadata(&mut object).remove("resourceVersion");
         let strategy = &resource.row.strategy;
@@ -204,9 +207,9 @@ async fn apply(write: &Write<'_>, resource: &Resource, applied: Value) -> Result
         let json = resource.converted_json(json).await?;
         return respond::object(call, resource, StatusCode::CREATED, json);
     }
-    let make = |old: &Value| {
+    let make = |old: &Value, views: Option<&Views<'_>>| {
         Ok(Made {
-            object: merged(write, resource, Some(old), &applied, manager)?,
+            object: merged(write, resource, (Some(old), views), &applied, manager)?,
             owned: true,
         })
     };
@@ -217,7 +220,7 @@ async fn apply(write: &Write<'_>, resource: &Resource, applied: Value) -> Result
 fn merged(
     write: &Write<'_>,
     resource: &Resource,
-    live: Option<&Value>,
+    (live, views): (Option<&Value>, Option<&Views<'_>>),
     applied: &Value,
     manager: &str,
 ) -> Result<Value, Status> {
@@ -237,9 +240,15 @@ fn merged(
         now: &meta::time::now(),
         reset: reset_paths(write.resource, write.subresource),
     };
-    schema::apply(ty.get(), live, applied, options).map_err(|error| match &error {
-        ApplyError::Invalid(text) => Status::bad_request(text.clone()),
-        ApplyError::Conflicts(conflicts) => {
+    let merged = match views {
+        None => schema::apply(ty.get(), live, applied, options),
+        Some(views) => schema::apply_between(ty.get(), live, applied, options, views),
+    };
+    merged.map_err(|error| match (&error, views) {
+        (ApplyError::Invalid(text), _) => Status::bad_request(text.clone()),
+        (ApplyError::Unconverted(wanted), Some(views)) => views.lack(wanted.clone()),
+        (ApplyError::Unconverted(_), None) => Status::internal(&error),
+        (ApplyError::Conflicts(conflicts), _) => {
             let mut status = Status::new(Reason::Conflict, error.to_string());
             status.causes = conflicts
                 .iter()

@@ -12,11 +12,12 @@ use serde_json::Value;
 
 use super::create;
 use super::parts::{Part, keep_status};
-use super::write::{Write, metadata, place, same, text};
+use super::write::{Write, metadata, place, reset_paths, same, text};
 use crate::allocate::{Charge, claims};
 use crate::body;
 use crate::cache::{Entry, encode};
 use crate::chain::Call;
+use crate::custom::Views;
 use crate::keep::{self, Outcome};
 use crate::registry::Resource;
 use crate::respond::{self, Answer};
@@ -44,11 +45,21 @@ pub(crate) async fn update(
 ) -> Result<Answer, Status> {
     let bytes = body::read(body).await?;
     let write = Write::of(core, call, resource)?;
-    let object = resource.kept(body::object(call, resource, &bytes)?);
-    let mut object = resource.stored().converted(object).await?;
+    let mut object = resource.kept(body::object(call, resource, &bytes)?);
     check_name(&object, &call.info.name)?;
     place(write.names(), write.namespace, &mut object)?;
     let name = call.info.name.clone();
+    if resource.is_converted_by_webhook() {
+        let make = |_: &Value, _: Option<&Views<'_>>| {
+            Ok(Made {
+                object: object.clone(),
+                owned: false,
+            })
+        };
+        let json = change_shown(&write, resource, &name, &make).await?;
+        return respond::object(call, resource, StatusCode::OK, json);
+    }
+    let mut object = resource.stored().converted(object).await?;
     let creates = resource.row.create_on_update && write.subresource.is_empty();
     if creates {
         core.feed.fresh().await;
@@ -116,20 +127,34 @@ pub(crate) async fn change(
     Err(Status::conflict(write.names(), name, MODIFIED))
 }
 
+/// Makes the next version of an object in the version of it that a client speaks. The views are
+/// there where only a webhook knows the others.
+pub(crate) type Shown<'m> =
+    dyn Fn(&Value, Option<&Views<'_>>) -> Result<Made, Status> + Send + Sync + 'm;
+
 /// The same, but `make` sees and makes the object in the version of `resource`, which only a
 /// webhook may be able to convert.
 pub(crate) async fn change_shown(
     write: &Write<'_>,
     resource: &Resource,
     name: &str,
-    make: &(dyn Fn(&Value) -> Result<Made, Status> + Send + Sync),
+    make: &Shown<'_>,
 ) -> Result<Bytes, Status> {
     if resource.conversion.is_none() {
-        return change(write, name, make).await;
+        return change(write, name, &|old: &Value| make(old, None)).await;
     }
+    let views = Views::of(resource.conversion.as_deref());
     for _ in 0..ATTEMPTS_MAX {
         let entry = super::get::newest(write.core, resource, write.namespace, name).await?;
-        let made = make(&resource.converted(entry.decode().0).await?)?;
+        let old = resource.converted(entry.decode().0).await?;
+        let made = viewed(views.as_ref(), || {
+            let made = make(&old, views.as_ref())?;
+            match &views {
+                Some(views) if !made.owned => owned(write, resource, &old, made, views),
+                _ => Ok(made),
+            }
+        })
+        .await?;
         let kept = resource.stored().converted(made.object).await?;
         let seen = entry.revision.to_string();
         let moved = AtomicBool::new(false);
@@ -149,6 +174,49 @@ pub(crate) async fn change_shown(
         }
     }
     Err(Status::conflict(write.names(), name, MODIFIED))
+}
+
+/// Tries again whenever a version was lacking, once it is there.
+pub(crate) async fn viewed<T>(
+    views: Option<&Views<'_>>,
+    attempt: impl Fn() -> Result<T, Status>,
+) -> Result<T, Status> {
+    loop {
+        match (attempt(), views) {
+            (Err(status), Some(views)) => match views.fetched().await? {
+                true => {}
+                false => return Err(status),
+            },
+            (done, _) => return done,
+        }
+    }
+}
+
+/// Records who set which field, in the version that the client speaks.
+fn owned(
+    write: &Write<'_>,
+    resource: &Resource,
+    old: &Value,
+    mut made: Made,
+    views: &Views<'_>,
+) -> Result<Made, Status> {
+    if let Some(ty) = &resource.ty {
+        let manager = write.call.field_manager();
+        let options = schema::UpdateOptions {
+            manager: &manager,
+            api_version: &resource.row.names.api_version(),
+            subresource: write.subresource,
+            now: &meta::time::now(),
+            reset: reset_paths(resource, write.subresource),
+        };
+        let object = &mut made.object;
+        schema::update_managed_fields_between(ty.get(), old, object, options, views)
+            .map_err(|wanted| views.lack(wanted))?;
+    }
+    Ok(Made {
+        owned: true,
+        ..made
+    })
 }
 
 enum Attempt {
@@ -180,7 +248,7 @@ async fn attempt(
         }
     }
     if !made.owned {
-        write.own_fields(Some(&old), &mut new);
+        write.own_fields(resource, Some(&old), &mut new);
     }
     let old = Object(old);
     let mut new = write

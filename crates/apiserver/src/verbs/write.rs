@@ -344,9 +344,9 @@ impl<'a> Write<'a> {
         self.core.feed.applied() < self.core.store.revision()
     }
 
-    /// Records who set which field.
-    pub(crate) fn own_fields(&self, old: Option<&Value>, new: &mut Value) {
-        let Some(ty) = &self.resource.ty else {
+    /// Records who set which field, of objects in the version of `by`.
+    pub(crate) fn own_fields(&self, by: &Resource, old: Option<&Value>, new: &mut Value) {
+        let Some(ty) = &by.ty else {
             return;
         };
         let manager = self.call.field_manager();
@@ -354,7 +354,7 @@ impl<'a> Write<'a> {
         let spoken = self
             .spoken
             .filter(|spoken| !spoken.is_converted_by_webhook());
-        let names = spoken.map_or(self.names(), |spoken| &spoken.row.names);
+        let names = spoken.map_or(&by.row.names, |spoken| &spoken.row.names);
         schema::update_managed_fields(
             ty.get(),
             old,
@@ -364,7 +364,7 @@ impl<'a> Write<'a> {
                 api_version: &names.api_version(),
                 subresource: self.subresource,
                 now: &meta::time::now(),
-                reset: reset_paths(self.resource, self.subresource),
+                reset: reset_paths(by, self.subresource),
             },
         );
     }

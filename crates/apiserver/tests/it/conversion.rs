@@ -9,7 +9,7 @@ use crate::webhooks::hooks::Hooks;
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 pub(crate) const V1: &str = "/apis/sea.example.com/v1/namespaces/default/ports";
-const V2: &str = "/apis/sea.example.com/v2/namespaces/default/ports";
+pub(crate) const V2: &str = "/apis/sea.example.com/v2/namespaces/default/ports";
 
 /// The webhook: `hostPort` of v1 is `host` and `port` of v2.
 pub(crate) fn convert(path: &str, review: &Value) -> Value {
@@ -33,13 +33,13 @@ fn one(object: &Value, to: &str) -> Value {
     object["apiVersion"] = json!(to);
     let map = object.as_object_mut().unwrap();
     if to.ends_with("/v2") {
-        let both = map.remove("hostPort").unwrap();
-        let (host, port) = both.as_str().unwrap().split_once(':').unwrap();
-        map.insert("host".into(), host.into());
-        map.insert("port".into(), port.into());
-    } else {
-        let word = |value: Option<Value>| value.unwrap().as_str().unwrap().to_owned();
-        let (host, port) = (word(map.remove("host")), word(map.remove("port")));
+        if let Some(both) = map.remove("hostPort") {
+            let (host, port) = both.as_str().unwrap().split_once(':').unwrap();
+            map.insert("host".into(), host.into());
+            map.insert("port".into(), port.into());
+        }
+    } else if let (Some(host), Some(port)) = (map.remove("host"), map.remove("port")) {
+        let (host, port) = (host.as_str().unwrap(), port.as_str().unwrap());
         map.insert("hostPort".into(), format!("{host}:{port}").into());
     }
     object

@@ -8,6 +8,7 @@ mod aggregation;
 mod certificates;
 mod cluster;
 mod conversion;
+mod conversion_owners;
 mod custom;
 mod encrypted;
 mod guards;

@@ -8,6 +8,7 @@ mod request;
 mod set;
 mod typed;
 mod validate;
+mod versions;
 
 use serde_json::Value;
 
@@ -17,6 +18,7 @@ use managers::Manager;
 pub use request::{ApplyError, ApplyOptions, Conflict, UpdateOptions};
 use set::Set;
 use typed::Atom;
+pub use versions::{Unconverted, Versions, update_managed_fields_between};
 
 /// The applier that takes over from client-side apply.
 const KUBECTL: &str = "kubectl";
@@ -60,6 +62,28 @@ pub fn apply(
     applied: &Value,
     options: ApplyOptions<'_>,
 ) -> Result<Value, ApplyError> {
+    apply_among(ty, live, applied, options, None)
+}
+
+/// The same for a kind whose versions have other fields. Both trees are of
+/// `options.api_version`, the version that the client speaks.
+pub fn apply_between(
+    ty: &Type,
+    live: Option<&Value>,
+    applied: &Value,
+    options: ApplyOptions<'_>,
+    versions: &dyn Versions,
+) -> Result<Value, ApplyError> {
+    apply_among(ty, live, applied, options, Some(versions))
+}
+
+fn apply_among(
+    ty: &Type,
+    live: Option<&Value>,
+    applied: &Value,
+    options: ApplyOptions<'_>,
+    versions: Option<&dyn Versions>,
+) -> Result<Value, ApplyError> {
     validate::configuration(ty, applied, options.api_version)?;
     let blank;
     let live = match live {
@@ -76,31 +100,26 @@ pub fn apply(
         true => first_owner(ty, &zero, live, options),
         false => found,
     };
-    let tried = Application {
+    let application = Application {
         ty,
         live,
         applied,
         options,
-    }
-    .run(found.clone(), options.force);
+        versions,
+    };
+    let tried = application.run(found.clone(), options.force);
     let done = match tried {
-        Err(conflicts) if options.manager == KUBECTL => {
+        Err(ApplyError::Conflicts(conflicts)) if options.manager == KUBECTL => {
             let allowed = last_applied::allowed(ty, live, options.api_version).unwrap_or_default();
             let rest = last_applied::rest_of(conflicts, &allowed);
             match rest.is_empty() {
-                true => Application {
-                    ty,
-                    live,
-                    applied,
-                    options,
-                }
-                .run(found, true),
-                false => Err(rest),
+                true => application.run(found, true),
+                false => Err(ApplyError::Conflicts(rest)),
             }
         }
         other => other,
     };
-    let mut merged = done.map_err(ApplyError::Conflicts)?;
+    let mut merged = done?;
     if options.manager == KUBECTL {
         last_applied::renew(&mut merged, applied);
     }
@@ -157,10 +176,11 @@ struct Application<'a> {
     live: &'a Value,
     applied: &'a Value,
     options: ApplyOptions<'a>,
+    versions: Option<&'a dyn Versions>,
 }
 
 impl<'a> Application<'a> {
-    fn run(self, mut managers: Vec<Manager<'a>>, force: bool) -> Result<Value, Vec<Conflict>> {
+    fn run(self, mut managers: Vec<Manager<'a>>, force: bool) -> Result<Value, ApplyError> {
         let root = Atom::Struct(self.ty);
         let (_, set) = typed::field_set(root, self.applied);
         let me = Manager {
@@ -175,14 +195,32 @@ impl<'a> Application<'a> {
         let last = place.map(|place| managers.remove(place));
         let mut merged = self.live.clone();
         merge::merge(root, &mut merged, self.applied);
-        if let Some(last) = &last {
-            prune(self.ty, &mut merged, &last.set, &me.set, &managers);
+        let versions = self.versions_beside(&managers, last.as_ref());
+        match (&last, versions) {
+            (Some(last), None) => prune(self.ty, &mut merged, &last.set, &me.set, &managers),
+            (Some(last), Some(versions)) => {
+                let mut all = managers.clone();
+                all.push(me.clone());
+                versions::prune(versions, self.options.api_version, &mut merged, last, &all)?;
+            }
+            (None, _) => {}
         }
         let change =
             compare::compare(self.ty, self.live, &merged, LIVE).without(&paths(self.options.reset));
-        let conflicts = settle(&mut managers, &change, force);
+        let conflicts = match versions {
+            None => settle(&mut managers, &change, force),
+            Some(versions) => versions::Change {
+                versions,
+                api_version: self.options.api_version,
+                old: self.live,
+                new: &merged,
+                encoded: LIVE,
+                reset: self.options.reset,
+            }
+            .settle(&mut managers, &change, force)?,
+        };
         if !conflicts.is_empty() {
-            return Err(conflicts);
+            return Err(ApplyError::Conflicts(conflicts));
         }
         let unchanged = merged == *self.live;
         let me = Manager {
@@ -197,6 +235,17 @@ impl<'a> Application<'a> {
         let encoded = managers::encode(managers);
         set_managed_fields(&mut merged, encoded);
         Ok(merged)
+    }
+
+    /// The versions, where any manager speaks another than the request.
+    fn versions_beside(
+        self,
+        managers: &[Manager<'_>],
+        last: Option<&Manager<'_>>,
+    ) -> Option<&'a dyn Versions> {
+        let mut all = managers.iter().chain(last);
+        let is_other = |one: &Manager<'_>| one.api_version != self.options.api_version;
+        self.versions.filter(|_| all.any(is_other))
     }
 }
 
@@ -330,6 +379,15 @@ fn record<'a>(
     let change = compare::compare(ty, live, new, BOTH).without(&paths(options.reset));
     settle(&mut managers, &change, true);
     let set = owned(change.modified.union(&change.added), options.reset);
+    enter(managers, set, options)
+}
+
+/// Adds what a write has set to what its manager owns.
+fn enter<'a>(
+    mut managers: Vec<Manager<'a>>,
+    set: Set<'a>,
+    options: UpdateOptions<'a>,
+) -> Option<Value> {
     if !set.is_empty() {
         let me = Manager {
             name: if options.manager.is_empty() {

@@ -1,5 +1,7 @@
 //! What an apply or another write asks for, and why it may be refused.
 
+use super::versions::Unconverted;
+
 /// How an apply request is to be understood.
 #[derive(Clone, Copy, Debug)]
 pub struct ApplyOptions<'a> {
@@ -59,6 +61,9 @@ pub enum ApplyError {
     /// twice in a list, managed fields.
     #[error("{0}")]
     Invalid(String),
+    /// Another version of an object is needed; only where versions have other fields.
+    #[error(transparent)]
+    Unconverted(#[from] Unconverted),
 }
 
 /// Upstream's summary: `Apply failed with 1 conflict: conflict with "a" using v1: .spec.replicas`.
