@@ -218,7 +218,15 @@ fn other_kind(
 /// Changes when objects are stored in another version.
 fn storage_version_hash(resource: &Resource) -> String {
     let names = &resource.stored().row.names;
-    let digest = Sha256::digest(format!("{}/{}/{}", names.group, names.version, names.kind));
+    // Upstream keeps these in a version that nobody is served any more.
+    let version = match (&*names.group, &*names.kind) {
+        ("admissionregistration.k8s.io", kind) if kind.starts_with("MutatingAdmission") => {
+            "v1beta1"
+        }
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => "v1beta1",
+        _ => &names.version,
+    };
+    let digest = Sha256::digest(format!("{}/{version}/{}", names.group, names.kind));
     STANDARD.encode(&digest[..8])
 }
 

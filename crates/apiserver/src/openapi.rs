@@ -199,7 +199,7 @@ async fn all(core: &Core, call: &Call, resources: Arc<Resources>) -> Result<Answ
     let others = core.aggregate.swaggers();
     let tags = tags.chain(others.iter().map(|other| other.tag.clone()));
     let tag = discovery::hash(tags.collect::<String>().as_bytes());
-    let (own, version) = (tag.clone(), core.config.git_version.clone());
+    let own = tag.clone();
     let make = move || {
         let mut builder = schema::openapi::v2::Builder::default();
         for group_version in &group_versions {
@@ -218,7 +218,7 @@ async fn all(core: &Core, call: &Call, resources: Arc<Resources>) -> Result<Answ
         for other in others {
             builder.add_other(other.read()?);
         }
-        let document = builder.finish(&version);
+        let document = builder.finish(schema::openapi::VERSION);
         Document::new(&own, &document.json, &document.protobuf)
     };
     if is_known(call, &format!("\"{tag}\"")) {

@@ -177,11 +177,12 @@ impl Writer<'_> {
         let flags = self.flags(&key, &shape, required, &marks);
         let first = |name: &str| marks.get(name).and_then(|values| values.first()).cloned();
         let merge_key = first("patchMergeKey").unwrap_or_default();
-        let default = first("default").filter(|value| serde_json::from_str::<Value>(value).is_ok());
-        let default = default.unwrap_or_default();
-        let enumeration = marks
+        let defaults = marks.get("default").into_iter().flatten();
+        let mut defaults = defaults.filter(|own| serde_json::from_str::<Value>(own).is_ok());
+        let default = defaults.next().cloned().unwrap_or_default();
+        let enumeration: String = marks
             .get("enum")
-            .map(|values| values.join(" "))
+            .map(|values| values.iter().map(|value| format!("{value}|")).collect())
             .unwrap_or_default();
         let doc = self.doc(schema);
         writeln!(

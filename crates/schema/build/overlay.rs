@@ -20,7 +20,8 @@ pub(crate) struct Overlay {
 }
 
 /// One fact a line: `pointer|always|nullable|omit TYPE FIELD…`, `tag TYPE FIELD=TAG…`,
-/// `required|optional TYPE FIELD…`, `inline TYPE TAG TYPE`, `mark TYPE FIELD NAME=VALUE…`.
+/// `required|optional TYPE FIELD…`, `inline TYPE TAG TYPE`, `mark TYPE FIELD NAME=VALUE…`
+/// with `~` for spaces.
 pub(crate) fn read(text: &str) -> Fallible<Overlay> {
     let mut overlay = Overlay::default();
     for line in text
@@ -65,7 +66,7 @@ pub(crate) fn read(text: &str) -> Fallible<Overlay> {
             }
             "mark" => {
                 let field = words.next().ok_or("no field")?.to_owned();
-                let marks = words.map(str::to_owned);
+                let marks = words.map(|word| word.replace('~', " "));
                 overlay
                     .marks
                     .entry((name, field))

@@ -144,7 +144,7 @@ fn read_field(line: &'static str) -> Field {
     let column = |index: usize| columns.get(index).copied().unwrap_or("");
     let (within, tag) = column(2).rsplit_once('.').unwrap_or(("", column(2)));
     let flags = column(4);
-    let words = |text: &'static str| text.split(' ').filter(|word| !word.is_empty());
+    let words = |text: &'static str| text.split_terminator('|');
     Field {
         json: Text::Borrowed(column(1)),
         tag: tag.parse().unwrap_or(0),

@@ -1,5 +1,7 @@
 //! OpenAPI documents: v3, one per group and version, and v2 for all of them.
 
+mod connect;
+mod extensions;
 mod gnostic;
 mod gnostic_v2;
 mod gnostic_v3;
@@ -20,6 +22,9 @@ pub use gnostic_v3::document as document_protobuf;
 pub use merge::below;
 pub use roots::{ROOTS, root};
 use schemas::Schemas;
+
+/// What documents say of their own version.
+pub const VERSION: &str = "1.36";
 
 /// One kind that the document describes.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +78,9 @@ pub fn document_with(
             watches::add(&mut paths, kind, &mut schemas);
         }
     }
+    if group_version.group.is_empty() {
+        paths::add_bindings(&mut paths, &mut schemas);
+    }
     paths::add_resources(&mut paths, group_version, &mut schemas);
     for name in ["DeleteOptions", "WatchEvent"] {
         let core = GroupVersion {
@@ -87,21 +95,25 @@ pub fn document_with(
 
 /// A document around paths and the types that they name.
 fn whole(paths: Map<String, Value>, schemas: Schemas) -> Value {
-    json!({
-        "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": "unversioned"},
-        "paths": paths,
-        "components": {
-            "schemas": schemas.finish(),
-            "securitySchemes": {
-                "BearerToken": {
-                    "description": "Bearer Token authentication",
-                    "type": "apiKey",
-                    "name": "authorization",
-                    "in": "header",
-                },
+    let schemas = schemas.finish();
+    let mut components = json!({
+        "securitySchemes": {
+            "BearerToken": {
+                "description": "Bearer Token authentication",
+                "type": "apiKey",
+                "name": "authorization",
+                "in": "header",
             },
         },
+    });
+    if !schemas.is_empty() {
+        components["schemas"] = schemas.into();
+    }
+    json!({
+        "openapi": "3.0.0",
+        "info": {"title": "Kubernetes", "version": VERSION},
+        "paths": paths,
+        "components": components,
     })
 }
 

@@ -1,10 +1,10 @@
 //! The operations on a kind. kubectl looks here for the query parameters that a server knows.
 
-use meta::GroupVersion;
+use meta::{GroupVersion, Names};
 use serde_json::{Map, Value, json};
 
-use super::KindDoc;
 use super::schemas::Schemas;
+use super::{KindDoc, connect};
 
 pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 /// How a watch may be streamed, besides what a list may be.
@@ -175,26 +175,24 @@ pub(super) fn add(
         part: String::new(),
     };
     let has = |verb: &str| kind.verbs.contains(&verb);
-    let mut item = Map::new();
-    let mut put = |method: &str, verb: &str, operation: Value| {
-        if has(verb) {
-            item.insert(method.into(), operation);
-        }
-    };
-    put("get", "list", writer.list());
-    put("post", "create", writer.write("post", "create"));
-    put("delete", "deletecollection", writer.delete(true));
+    let item = writer.item(
+        kind,
+        &[
+            ("get", "list", Writer::list),
+            ("post", "create", |own| own.write("post", "create")),
+            ("delete", "deletecollection", |own| own.delete(true)),
+        ],
+    );
     insert(paths, collection, item, namespaced, false);
-    let mut item = Map::new();
-    let mut put = |method: &str, verb: &str, operation: Value| {
-        if has(verb) {
-            item.insert(method.into(), operation);
-        }
-    };
-    put("get", "get", writer.read());
-    put("put", "update", writer.write("put", "replace"));
-    put("patch", "patch", writer.patch());
-    put("delete", "delete", writer.delete(false));
+    let item = writer.item(
+        kind,
+        &[
+            ("get", "get", Writer::read),
+            ("put", "update", |own| own.write("put", "replace")),
+            ("patch", "patch", Writer::patch),
+            ("delete", "delete", |own| own.delete(false)),
+        ],
+    );
     insert(paths, object.clone(), item, namespaced, true);
     if namespaced && has("list") {
         let mut item = Map::new();
@@ -204,14 +202,24 @@ pub(super) fn add(
     }
     for subresource in kind.subresources {
         let item = writer.subresource(subresource, &names.kind, scope);
-        insert(
-            paths,
-            format!("{object}/{subresource}"),
-            item,
-            namespaced,
-            true,
-        );
+        let path = format!("{object}/{subresource}");
+        if *subresource == "proxy" {
+            let below = connect::below(&item);
+            insert(paths, format!("{path}/{{path}}"), below, namespaced, true);
+        }
+        insert(paths, path, item, namespaced, true);
     }
+}
+
+/// The path at which bindings are made, which no kind stands behind.
+pub(super) fn add_bindings(paths: &mut Map<String, Value>, schemas: &mut Schemas) {
+    let names = Names::namespaced("", "v1", "Binding", "bindings");
+    let kind = KindDoc {
+        names: &names,
+        subresources: &[],
+        verbs: &["create"],
+    };
+    add(paths, &kind, "io.k8s.api.core.v1.Binding", schemas);
 }
 
 /// The path that names the resources of the group and version.
@@ -282,17 +290,27 @@ fn insert(
         return;
     }
     let mut parameters = Vec::new();
+    let first = item.values().next().cloned().unwrap_or_default();
     if named {
-        parameters.push(in_path(&NAME));
+        let kind = &first["x-kubernetes-group-version-kind"]["kind"];
+        parameters.push(name_of(kind.as_str().unwrap_or("object")));
     }
     if namespaced {
         parameters.push(in_path(&NAMESPACE));
     }
-    parameters.push(query(&PRETTY));
+    if first["x-kubernetes-action"] != "connect" {
+        parameters.push(query(&PRETTY));
+    }
     parameters.extend(take_shared(&mut item));
-    parameters.sort_by(|one, other| one["name"].as_str().cmp(&other["name"].as_str()));
+    // That of the path comes before one of the query with the same name.
+    let place = |one: &Value| (text(one, "name"), text(one, "in"));
+    parameters.sort_by_key(place);
     item.insert("parameters".into(), parameters.into());
     paths.insert(path, Value::Object(item));
+}
+
+fn text(tree: &Value, field: &str) -> String {
+    tree[field].as_str().unwrap_or("").to_owned()
 }
 
 /// Parameters of all operations of a path stand with the path.
@@ -317,6 +335,13 @@ fn take_shared(item: &mut Map<String, Value>) -> Vec<Value> {
     shared
 }
 
+/// The last part of a path to an object of this kind.
+pub(super) fn name_of(kind: &str) -> Value {
+    let mut parameter = in_path(&NAME);
+    parameter["description"] = format!("name of the {kind}").into();
+    parameter
+}
+
 /// A parameter that is a part of the path.
 pub(super) fn in_path((name, kind, text): &Parameter) -> Value {
     json!({
@@ -333,6 +358,9 @@ pub(super) fn query((name, kind, text): &Parameter) -> Value {
     })
 }
 
+/// Makes one operation.
+type Make<'s> = fn(&mut Writer<'s>) -> Value;
+
 /// Makes operations of one kind.
 struct Writer<'s> {
     schemas: &'s mut Schemas,
@@ -347,7 +375,18 @@ struct Writer<'s> {
     part: String,
 }
 
-impl Writer<'_> {
+impl<'s> Writer<'s> {
+    /// The operations of a path, by method, that the verbs of the kind allow.
+    fn item(&mut self, kind: &KindDoc<'_>, all: &[(&str, &str, Make<'s>)]) -> Map<String, Value> {
+        let mut item = Map::new();
+        for (method, verb, make) in all {
+            if kind.verbs.contains(verb) {
+                item.insert((*method).into(), make(self));
+            }
+        }
+        item
+    }
+
     /// `verb` and `within` stand before and behind the group in the operation's id.
     fn operation(
         &self,
@@ -479,13 +518,22 @@ impl Writer<'_> {
 
     /// Requests that are passed on, and answered with whatever comes.
     fn connect(&self, method: &str) -> Value {
-        let mut operation = self.operation(("connect", &capital(method)), "connect", &[]);
+        let mut operation = self.operation(
+            ("connect", &capital(method)),
+            "connect",
+            connect::parameters(&self.options()),
+        );
         let responses = json!({
             "200": {"description": "OK", "content": {"*/*": {"schema": {"type": "string"}}}},
             "401": {"description": "Unauthorized"},
         });
         operation.insert("responses".into(), responses);
         Value::Object(operation)
+    }
+
+    /// The kind of the options that a passed on request has in its query.
+    fn options(&self) -> String {
+        self.gvk["kind"].as_str().unwrap_or("").to_owned()
     }
 
     /// `status` and `scale` are read, replaced and patched; the others are verbs of their own.
@@ -532,12 +580,10 @@ impl Writer<'_> {
             }
             "finalize" => drop(item.insert("put".into(), self.write("put", "replace"))),
             "log" => {
-                let mut read = self.connect("get");
-                let described = self.operation(("read", ""), "get", &[]);
-                if let Some(map) = read.as_object_mut() {
-                    map.extend(described);
-                }
-                item.insert("get".into(), read);
+                let parameters = connect::parameters("PodLogOptions");
+                let mut read = self.operation(("read", ""), "get", parameters);
+                read.insert("responses".into(), connect::texts());
+                item.insert("get".into(), Value::Object(read));
             }
             _ => {
                 item.insert("get".into(), self.read());

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use meta::GroupVersion;
 use serde_json::{Map, Value, json};
 
+use super::extensions;
 use crate::types::{Field, ListKind, MapKind, Presence, Shape, Type, TypeRef};
 
 /// Values of several types, by name.
@@ -15,22 +16,6 @@ const SCHEMA_OR_SCHEMAS: &str =
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray";
 const SCHEMA_OR_TEXTS: &str =
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray";
-
-/// Types of which one field at most is set, and which field says so.
-const UNIONS: [(&str, &str); 3] = [
-    (
-        "io.k8s.api.core.v1.AppArmorProfile",
-        r#"{"discriminator":"type","fields-to-discriminateBy":{"localhostProfile":"LocalhostProfile"}}"#,
-    ),
-    (
-        "io.k8s.api.core.v1.PodSchedulingGroup",
-        r#"{"fields-to-discriminateBy":{"podGroupName":"PodGroupName"}}"#,
-    ),
-    (
-        "io.k8s.api.core.v1.SeccompProfile",
-        r#"{"discriminator":"type","fields-to-discriminateBy":{"localhostProfile":"LocalhostProfile"}}"#,
-    ),
-];
 
 /// The schemas of a document, by name, with all that they refer to.
 #[derive(Default)]
@@ -117,10 +102,7 @@ impl Schemas {
         if !required.is_empty() {
             schema.insert("required".into(), required.into());
         }
-        if let Some((_, union)) = UNIONS.iter().find(|(name, _)| *name == ty.name) {
-            let union = serde_json::from_str(union).unwrap_or_default();
-            schema.insert("x-kubernetes-unions".into(), Value::Array(vec![union]));
-        }
+        extensions::add(ty, &mut schema);
         if ty.keep_unknown {
             schema.insert("x-kubernetes-preserve-unknown-fields".into(), true.into());
         }
@@ -138,17 +120,13 @@ impl Schemas {
 
     fn property(&mut self, field: &Field) -> Value {
         let mut schema = self.shape(&field.shape);
-        // What stands beside a reference is ignored, so the reference is wrapped.
-        if schema.contains_key("$ref") {
-            schema = Map::from_iter([("allOf".to_owned(), json!([schema]))]);
-        }
         describe(&mut schema, &field.doc);
         let default = match (&field.default, &field.shape, field.presence) {
             (Some(default), ..) => Some(default.clone()),
             (None, Shape::Struct(_), Presence::Always) => Some(json!({})),
-            (None, Shape::Text, _) if field.required => Some("".into()),
-            (None, Shape::Int32 | Shape::Int64, _) if field.required => Some(0.into()),
-            (None, Shape::Bool, _) if field.required => Some(false.into()),
+            (None, Shape::Text, Presence::Always) => Some("".into()),
+            (None, Shape::Int32 | Shape::Int64, Presence::Always) => Some(0.into()),
+            (None, Shape::Bool, Presence::Always) => Some(false.into()),
             _ => None,
         };
         schema.extend(default.map(|default| ("default".to_owned(), default)));
@@ -188,13 +166,17 @@ impl Schemas {
         );
         if !field.enumeration.is_empty() {
             let values = field.enumeration.iter().map(|value| Value::from(&**value));
-            let holder = match schema.get_mut("items").and_then(Value::as_object_mut) {
-                Some(items) => items,
+            let inner = match &field.shape {
+                Shape::Map(..) => "additionalProperties",
+                _ => "items",
+            };
+            let holder = match schema.get_mut(inner).and_then(Value::as_object_mut) {
+                Some(inner) => inner,
                 None => &mut schema,
             };
             holder.insert("enum".into(), values.collect());
         }
-        Value::Object(schema)
+        Value::Object(wrap(schema))
     }
 
     fn shape(&mut self, shape: &Shape) -> Map<String, Value> {
@@ -246,6 +228,16 @@ impl Schemas {
         }
         schema
     }
+}
+
+/// What stands beside a reference is ignored: a reference with company is wrapped.
+pub(super) fn wrap(mut schema: Map<String, Value>) -> Map<String, Value> {
+    if schema.len() > 1
+        && let Some(target) = schema.remove("$ref")
+    {
+        schema.insert("allOf".into(), json!([{"$ref": target}]));
+    }
+    schema
 }
 
 /// Types that are no structs.

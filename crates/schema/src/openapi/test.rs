@@ -70,6 +70,103 @@ fn schemas_carry_what_kubectl_reads() {
 }
 
 #[test]
+fn what_is_published_of_single_fields() {
+    let check = |ty: &str, field: &str, facts: Value| {
+        let mut schemas = Schemas::default();
+        schemas.reference(ty);
+        let all = schemas.finish();
+        let property = &all[ty]["properties"][field];
+        for (key, value) in facts.as_object().unwrap() {
+            assert_eq!(&property[key], value, "{ty}.{field}");
+        }
+    };
+    let core = |ty: &str| format!("io.k8s.api.core.v1.{ty}");
+    let usages = "io.k8s.api.certificates.v1.CertificateSigningRequestSpec";
+    let own = |target: &str| json!({"$ref": format!("#/components/schemas/{target}")});
+    // Always written, hence with a default; required and yet left out, hence without.
+    check(&core("NodeRuntimeHandler"), "name", json!({"default": ""}));
+    check(
+        &core("ContainerRestartRule"),
+        "action",
+        json!({"default": null}),
+    );
+    check(
+        &core("AzureDiskVolumeSource"),
+        "cachingMode",
+        json!({"default": "ReadWrite", "enum": ["None", "ReadOnly", "ReadWrite"]}),
+    );
+    check(
+        &core("ServiceSpec"),
+        "ipFamilies",
+        json!({"items": {"type": "string", "enum": ["", "IPv4", "IPv6"]}}),
+    );
+    let claim = core("PersistentVolumeClaimStatus");
+    check(
+        &claim,
+        "allocatedResourceStatuses",
+        json!({"x-kubernetes-map-type": "granular"}),
+    );
+    // A reference stands alone unless something is said beside it.
+    let rule = "io.k8s.api.networking.v1.HTTPIngressRuleValue";
+    check("io.k8s.api.networking.v1.IngressRule", "http", own(rule));
+    let spec = core("PodSpec");
+    check(
+        &core("Pod"),
+        "spec",
+        json!({"$ref": null, "allOf": [own(&spec)]}),
+    );
+    let mut schemas = Schemas::default();
+    schemas.reference(usages);
+    schemas.reference("io.k8s.api.flowcontrol.v1.Subject");
+    let all = schemas.finish();
+    let values = &all[usages]["properties"]["usages"]["items"]["enum"];
+    assert!(
+        values.as_array().unwrap().contains(&json!("client auth")),
+        "{values}"
+    );
+    let union = &all["io.k8s.api.flowcontrol.v1.Subject"]["x-kubernetes-unions"][0];
+    assert_eq!(union["discriminator"], "kind");
+}
+
+#[test]
+fn requests_that_are_passed_on_name_their_options() {
+    let pods = Names::namespaced("", "v1", "Pod", "pods");
+    let kind = KindDoc {
+        names: &pods,
+        subresources: &["exec", "log", "proxy"],
+        verbs: &["get"],
+    };
+    let document = document(&pods.group_version(), &[kind]);
+    let pod = "/api/v1/namespaces/{namespace}/pods/{name}";
+    let names = |path: &str| {
+        let item = &document["paths"][path]["parameters"];
+        let own = item.as_array().unwrap().iter();
+        let own = own.map(|one| (one["name"].as_str().unwrap(), one["in"].as_str().unwrap()));
+        own.map(|(name, place)| format!("{name}:{place}"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        names(&format!("{pod}/exec")).first().unwrap(),
+        "command:query"
+    );
+    assert_eq!(names(&format!("{pod}/log")).len(), 12);
+    let below = names(&format!("{pod}/proxy/{{path}}"));
+    assert_eq!(
+        below,
+        ["name:path", "namespace:path", "path:path", "path:query"]
+    );
+    let exec = &document["paths"][format!("{pod}/exec")];
+    assert_eq!(
+        exec["parameters"][2]["description"],
+        "name of the PodExecOptions"
+    );
+    assert_eq!(exec["get"]["x-kubernetes-action"], "connect");
+    // What nobody may do is not there, nor are the types that it would need.
+    assert!(document["paths"][pod].get("delete").is_none());
+    assert!(document["paths"]["/api/v1/namespaces/{namespace}/bindings"]["post"].is_object());
+}
+
+#[test]
 fn patches_name_their_parameters() {
     let document = apps();
     let patch =

@@ -17,6 +17,35 @@ const MEDIA: [&str; 3] = [
     "application/yaml",
     "application/vnd.kubernetes.protobuf",
 ];
+/// The versions of groups in which options of deletions and events of watches stand.
+const VERSIONS: [(&str, &str); 26] = [
+    ("", "v1"),
+    ("admission.k8s.io", "v1 v1beta1"),
+    ("admissionregistration.k8s.io", "v1 v1alpha1 v1beta1"),
+    ("apiextensions.k8s.io", "v1 v1beta1"),
+    ("apiregistration.k8s.io", "v1 v1beta1"),
+    ("apps", "v1 v1beta1 v1beta2"),
+    ("authentication.k8s.io", "v1 v1alpha1 v1beta1"),
+    ("authorization.k8s.io", "v1 v1beta1"),
+    ("autoscaling", "v1 v2"),
+    ("batch", "v1 v1beta1"),
+    ("certificates.k8s.io", "v1 v1alpha1 v1beta1"),
+    ("coordination.k8s.io", "v1 v1alpha2 v1beta1"),
+    ("discovery.k8s.io", "v1 v1beta1"),
+    ("events.k8s.io", "v1 v1beta1"),
+    ("extensions", "v1beta1"),
+    ("flowcontrol.apiserver.k8s.io", "v1 v1beta1 v1beta2 v1beta3"),
+    ("imagepolicy.k8s.io", "v1alpha1"),
+    ("internal.apiserver.k8s.io", "v1alpha1"),
+    ("networking.k8s.io", "v1 v1beta1"),
+    ("node.k8s.io", "v1 v1alpha1 v1beta1"),
+    ("policy", "v1 v1beta1"),
+    ("rbac.authorization.k8s.io", "v1 v1alpha1 v1beta1"),
+    ("resource.k8s.io", "v1 v1alpha3 v1beta1 v1beta2"),
+    ("scheduling.k8s.io", "v1 v1alpha2 v1beta1"),
+    ("storage.k8s.io", "v1 v1alpha1 v1beta1"),
+    ("storagemigration.k8s.io", "v1beta1"),
+];
 /// What v2 does not have.
 const DROPPED: [&str; 6] = ["default", "nullable", "oneOf", "anyOf", "not", "allOf"];
 
@@ -188,10 +217,13 @@ fn path_item(tree: Value) -> Value {
 fn operation(mut tree: Value) -> Value {
     let mut parameters = parameters(tree["parameters"].take());
     let body = entries(tree["requestBody"].take());
-    let is_patch = tree["x-kubernetes-action"] == "patch";
-    let consumes = match is_patch {
-        true => media(body.get("content")),
-        false => vec!["*/*".into()],
+    let action = tree["x-kubernetes-action"].as_str();
+    let consumes = match action {
+        Some("patch") => media(body.get("content")),
+        Some(_) => vec!["*/*".into()],
+        // What groups, versions and resources there are; other pages take nothing.
+        None if matches!(tree["tags"][0].as_str(), Some("WellKnown" | "openid")) => Vec::new(),
+        None => media(tree.pointer("/responses/200/content")),
     };
     if let Some(own) = schema_of(body.get("content")) {
         let mut parameter = json!({"in": "body", "name": "body", "schema": schema(own)});
@@ -224,7 +256,9 @@ fn operation(mut tree: Value) -> Value {
     }
     let mut operation = entries(tree);
     operation.retain(|_, value| !value.is_null());
-    operation.insert("consumes".into(), consumes.into());
+    if !consumes.is_empty() {
+        operation.insert("consumes".into(), consumes.into());
+    }
     if !produces.is_empty() {
         operation.insert("produces".into(), produces.into());
     }
@@ -274,9 +308,32 @@ fn parameters(tree: Value) -> Vec<Value> {
     list.into_iter().map(flat).collect()
 }
 
+/// Built-in types list no values, and those that stand in every version of every group name these.
+fn refine(name: &str, tree: &mut Value) {
+    let properties = tree.get_mut("properties").and_then(Value::as_object_mut);
+    for property in properties.into_iter().flat_map(Map::values_mut) {
+        for place in ["", "/items", "/additionalProperties"] {
+            if let Some(Value::Object(own)) = property.pointer_mut(place) {
+                own.remove("enum");
+            }
+        }
+    }
+    let kind = name.strip_prefix("io.k8s.apimachinery.pkg.apis.meta.v1.");
+    if let Some(kind) = kind.filter(|kind| matches!(*kind, "DeleteOptions" | "WatchEvent")) {
+        let versions = VERSIONS.iter().flat_map(|(group, versions)| {
+            let one = move |version| json!({"group": group, "kind": kind, "version": version});
+            versions.split(' ').map(one)
+        });
+        tree["x-kubernetes-group-version-kind"] = versions.collect();
+    }
+}
+
 /// A named type; the two that are of several types are called texts.
 fn definition(name: &str, tree: Value) -> Value {
     let mut tree = schema(tree);
+    if crate::named(name).is_some() {
+        refine(name, &mut tree);
+    }
     let last = name.rsplit('.').next().unwrap_or("");
     if matches!(last, "IntOrString" | "Quantity") && name.starts_with("io.k8s.apimachinery.") {
         tree["type"] = "string".into();

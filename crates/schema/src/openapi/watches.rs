@@ -4,7 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::KindDoc;
 use super::paths::{
-    BODIES, LIST, META, NAME, NAMESPACE, PRETTY, Parameter, STREAMS, in_path, query, tag, words,
+    BODIES, LIST, META, NAME, NAMESPACE, PRETTY, Parameter, STREAMS, in_path, name_of, query, tag,
+    words,
 };
 use super::schemas::Schemas;
 
@@ -28,7 +29,7 @@ pub(super) fn add(paths: &mut Map<String, Value>, kind: &KindDoc<'_>, schemas: &
     let mut put = |path: String, in_path: &[Parameter], name: String| {
         let one = path.ends_with("{name}");
         let get = operation(kind, &name, one, schemas);
-        let item = json!({"get": get, "parameters": parameters(in_path)});
+        let item = json!({"get": get, "parameters": parameters(word, in_path)});
         paths.insert(older(&path), item);
     };
     let of: &[Parameter] = match namespace {
@@ -85,8 +86,12 @@ fn operation(kind: &KindDoc<'_>, name: &str, one: bool, schemas: &mut Schemas) -
     })
 }
 
-fn parameters(parts: &[Parameter]) -> Vec<Value> {
-    let mut all: Vec<Value> = parts.iter().map(in_path).collect();
+fn parameters(kind: &str, parts: &[Parameter]) -> Vec<Value> {
+    let path = |part: &Parameter| match part {
+        part if *part == NAME => name_of(kind),
+        part => in_path(part),
+    };
+    let mut all: Vec<Value> = parts.iter().map(path).collect();
     all.extend(LIST.iter().chain([&PRETTY]).map(query));
     all.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
     all

@@ -14,7 +14,9 @@ fn full(ty: &Type, depth: usize) -> Value {
         let value = match (&*field.json, field.enumeration.first()) {
             // Not in messages: the envelope has them.
             ("apiVersion" | "kind", _) if field.tag == 0 => return None,
-            (_, Some(word)) if matches!(field.shape, Shape::List(..)) => json!([word]),
+            (_, Some(_)) if matches!(field.shape, Shape::List(..) | Shape::Map(..)) => {
+                sample(&field.shape, depth)?
+            }
             (_, Some(word)) => json!(word),
             _ => sample(&field.shape, depth)?,
         };
