@@ -211,6 +211,21 @@ impl Cgroup {
         Err(io::Error::other("processes keep appearing in the cgroup"))
     }
 
+    /// Stops all its processes where they are, or lets them go on.
+    pub fn freeze(&self, frozen: bool) -> io::Result<()> {
+        if let Some(folder) = self.v1("freezer") {
+            let state = if frozen { "FROZEN" } else { "THAWED" };
+            return write(&folder, "freezer.state", state);
+        }
+        match self.folders().find(|(hierarchy, _)| hierarchy.unified) {
+            Some((_, folder)) => write(&folder, "cgroup.freeze", if frozen { "1" } else { "0" }),
+            None => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "no freezer is mounted",
+            )),
+        }
+    }
+
     /// Removes it with all groups below; what is not there is no error.
     pub fn remove(&self) -> io::Result<()> {
         for (_, folder) in self.folders() {

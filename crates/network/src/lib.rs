@@ -21,7 +21,7 @@ use base::Ipv4Cidr;
 use node_api::PodNetwork;
 
 pub use error::Error;
-pub use links::{bring_up_loopback, default_route_address};
+pub use links::{bring_up_loopback, bring_up_loopback_of, default_route_address};
 
 /// What the pod network of a node is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]

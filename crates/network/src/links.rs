@@ -56,6 +56,15 @@ pub async fn bring_up_loopback() -> Result<(), Error> {
         .await
 }
 
+/// Brings `lo` of the network namespace up that a path names.
+pub async fn bring_up_loopback_of(netns: &std::path::Path) -> Result<(), Error> {
+    let netns = crate::namespace::open(netns)?;
+    let inside = crate::namespace::inside(netns, Connection::open).await?;
+    inside
+        .run(|handle| async move { set_loopback_up(&handle).await })
+        .await
+}
+
 /// The IPv4 address of the interface that the default route leaves by.
 pub async fn default_route_address() -> Result<Option<Ipv4Addr>, Error> {
     let connection = Connection::open()?;

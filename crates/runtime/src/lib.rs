@@ -8,4 +8,5 @@ mod protocol;
 mod spec;
 pub mod supervisor;
 
-pub use engine::{Config, Engine, OpenError, clean_up, open};
+pub use engine::{Config, Engine, Extras, OpenError, clean_up, open};
+pub use spec::{ExecOptions, Rlimit, Tmpfs};

@@ -52,6 +52,9 @@ pub(crate) enum Call {
         stdin: bool,
         stdout: bool,
         stderr: bool,
+        /// The container need not run yet: its start completes the session.
+        #[serde(default)]
+        early: bool,
     },
     Resize {
         container: String,

@@ -129,6 +129,32 @@ pub(crate) struct ContainerSpec {
     pub(crate) images: Vec<ImageVolume>,
     #[serde(default)]
     pub(crate) ambient: Capabilities,
+    #[serde(default)]
+    pub(crate) tmpfs: Vec<Tmpfs>,
+    #[serde(default)]
+    pub(crate) rlimits: Vec<Rlimit>,
+}
+
+/// A file system in memory for one container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tmpfs {
+    pub container_path: PathBuf,
+    /// Such as `64m`; empty is the kernel's default.
+    pub size: String,
+    /// Octal; empty is 1777.
+    pub mode: String,
+    pub readonly: bool,
+    /// Whether programs on it may run.
+    pub exec: bool,
+}
+
+/// A limit of a container's first process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    /// Such as `nofile`.
+    pub name: String,
+    pub soft: u64,
+    pub hard: u64,
 }
 
 /// One more process in a container.
@@ -141,6 +167,49 @@ pub(crate) struct ExecSpec {
     pub(crate) stdin: bool,
     pub(crate) stdout: bool,
     pub(crate) stderr: bool,
+    #[serde(default)]
+    pub(crate) options: ExecOptions,
+}
+
+/// What an exec may have otherwise than its container's first process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecOptions {
+    /// `NAME=value`, beyond the container's.
+    pub env: Vec<String>,
+    /// Empty is the container's.
+    pub working_dir: String,
+    /// `user` or `user:group`, by name or number; empty is the container's.
+    pub user: String,
+    pub privileged: bool,
+}
+
+impl ExecOptions {
+    /// The container's spec, as the exec sees it.
+    pub(crate) fn apply(&self, spec: &mut ContainerSpec) {
+        for pair in &self.env {
+            let name = pair.split('=').next().unwrap_or_default();
+            let start = format!("{name}=");
+            spec.env.retain(|known| !known.starts_with(&start));
+            if pair.contains('=') {
+                spec.env.push(pair.clone());
+            }
+        }
+        if !self.working_dir.is_empty() {
+            spec.cwd = self.working_dir.clone();
+        }
+        if !self.user.is_empty() {
+            spec.user = UserSpec {
+                name: self.user.clone(),
+                ..UserSpec::default()
+            };
+            spec.env.retain(|known| !known.starts_with("HOME="));
+        }
+        if self.privileged {
+            spec.privileged = true;
+            spec.capabilities = Capabilities::ALL;
+            spec.seccomp = SeccompProfile::Unconfined;
+        }
+    }
 }
 
 /// What became of a container.

@@ -1,5 +1,5 @@
 //! `sampan engine`: the container engine alone, behind CRI, for a kubelet or crictl of somebody
-//! else.
+//! else, and behind the Docker Engine API, for docker's own clients.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -23,6 +23,9 @@ pub(crate) struct EngineArgs {
     /// Unix socket of CRI v1
     #[arg(long, default_value = "/run/sampan/cri.sock")]
     cri_socket: PathBuf,
+    /// Unix socket of the Docker Engine API; without it docker is not served
+    #[arg(long)]
+    docker_socket: Option<PathBuf>,
     /// Where streams of exec, attach and port-forward are served
     #[arg(long, default_value = "127.0.0.1:0")]
     stream_address: SocketAddr,
@@ -68,9 +71,19 @@ async fn start(args: &EngineArgs, crew: &Crew) -> Result<()> {
         foreign_cgroup_parents: true,
         ..engine_config(&data_dir)
     };
-    let engine = runtime::open(config, pods, crew)
+    let switch = docker::Switch::new(pods);
+    let engine = runtime::open(config, switch.clone(), crew)
         .await
         .context("container engine")?;
+    if let Some(socket) = &args.docker_socket {
+        let config = docker::Config {
+            socket: socket.clone(),
+            folder: data_dir.join("docker"),
+        };
+        docker::serve(engine.clone(), switch, config, crew)
+            .await
+            .context("docker")?;
+    }
     let config = cri::Config {
         streaming: args.stream_address,
         ..cri_config(&args.cri_socket, &data_dir)

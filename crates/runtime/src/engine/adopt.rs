@@ -107,7 +107,7 @@ impl Engine {
             }
         }
         for lease in self.store.leases()? {
-            if !known.contains(&lease) {
+            if !lease.starts_with(super::extra::FOREIGN_LEASE) && !known.contains(&lease) {
                 self.store.release(&lease)?;
             }
         }

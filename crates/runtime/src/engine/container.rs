@@ -25,6 +25,7 @@ impl Engine {
         &self,
         sandbox_id: &str,
         config: ContainerConfig,
+        extras: super::Extras,
     ) -> Result<String, RuntimeError> {
         let pod = self.pod(sandbox_id)?;
         if *pod.state.lock() != SandboxState::Ready {
@@ -55,11 +56,15 @@ impl Engine {
         let log = (!log.is_empty()).then(|| pod.record.config.log_directory.join(log));
         let places = Places {
             layers: self.store.layers_folder(),
-            writable: self.writable(&id),
+            writable: extras.writable.unwrap_or_else(|| self.writable(&id)),
             log: log.clone(),
             images: volumes.iter().map(|(volume, _)| volume.clone()).collect(),
         };
-        let spec = translate::container(&id, &config, &pod, &image, places)?;
+        let spec = ContainerSpec {
+            tmpfs: extras.tmpfs,
+            rlimits: extras.rlimits,
+            ..translate::container(&id, &config, &pod, &image, places)?
+        };
         let record = ContainerRecord {
             id: id.clone(),
             sandbox_id: sandbox_id.to_owned(),

@@ -5,6 +5,7 @@ mod adopt;
 mod cleanup;
 mod container;
 mod events;
+mod extra;
 mod images;
 mod link;
 mod sandbox;
@@ -32,6 +33,7 @@ use crate::spec::{Status, file};
 use link::Link;
 
 pub use cleanup::clean_up;
+pub use extra::Extras;
 
 /// Where the engine keeps what, and how it starts supervisors.
 #[derive(Clone, Debug)]

@@ -43,7 +43,8 @@ impl RuntimeService for Engine {
         sandbox_id: &str,
         config: ContainerConfig,
     ) -> Result<String, RuntimeError> {
-        self.create(sandbox_id, config).await
+        self.create(sandbox_id, config, super::Extras::default())
+            .await
     }
 
     async fn start_container(&self, id: &str) -> Result<(), RuntimeError> {
@@ -101,11 +102,11 @@ impl RuntimeService for Engine {
     }
 
     async fn exec(&self, request: ExecRequest) -> Result<ExecSession, RuntimeError> {
-        self.open_exec(request).await
+        self.open_exec(request, Default::default()).await
     }
 
     async fn attach(&self, request: ExecRequest) -> Result<ExecSession, RuntimeError> {
-        self.open_attach(request).await
+        self.open_attach(request, false).await
     }
 
     async fn port_forward(

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::link::Link;
 use super::{Engine, fresh_id, internal};
 use crate::protocol::Call;
-use crate::spec::ExecSpec;
+use crate::spec::{ExecOptions, ExecSpec};
 
 /// Output of one stream kept by a synchronous exec.
 const OUTPUT_LIMIT: usize = 16 << 20;
@@ -46,7 +46,7 @@ impl Engine {
             stderr: true,
             ..ExecRequest::default()
         };
-        let (mut session, started) = self.begin_exec(request).await?;
+        let (mut session, started) = self.begin_exec(request, ExecOptions::default()).await?;
         let mut result = ExecResult::default();
         let outputs = {
             let (stdout, stderr) = (session.stdout.take(), session.stderr.take());
@@ -85,14 +85,16 @@ impl Engine {
     pub(super) async fn open_exec(
         &self,
         request: ExecRequest,
+        options: ExecOptions,
     ) -> Result<ExecSession, RuntimeError> {
-        let (session, _) = self.begin_exec(request).await?;
+        let (session, _) = self.begin_exec(request, options).await?;
         Ok(session)
     }
 
     async fn begin_exec(
         &self,
         request: ExecRequest,
+        options: ExecOptions,
     ) -> Result<(ExecSession, StartedExec), RuntimeError> {
         let entry = self.entry(&request.container_id)?;
         if entry.state() != ContainerState::Running {
@@ -109,6 +111,7 @@ impl Engine {
             stdin: request.stdin,
             stdout: request.stdout,
             stderr: request.stderr,
+            options,
         };
         let mut streams = Streams::default();
         let fds = if request.tty {
@@ -166,6 +169,7 @@ impl Engine {
     pub(super) async fn open_attach(
         &self,
         request: ExecRequest,
+        early: bool,
     ) -> Result<ExecSession, RuntimeError> {
         let entry = self.entry(&request.container_id)?;
         let (sandbox, tty) = {
@@ -182,6 +186,7 @@ impl Engine {
             stdin: request.stdin,
             stdout: request.stdout,
             stderr,
+            early,
         };
         link.call(call, fds).await?;
         let (sender, exit) = oneshot::channel();

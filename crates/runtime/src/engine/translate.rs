@@ -154,6 +154,8 @@ pub(super) fn container(
         mounts: mounts(config, folder),
         images: places.images,
         ambient,
+        tmpfs: Vec::new(),
+        rlimits: Vec::new(),
         user_namespace: pod.record.config.namespaces.user.clone(),
         devices: config.devices.clone(),
         masked_paths: masked,

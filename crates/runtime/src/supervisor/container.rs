@@ -212,8 +212,12 @@ impl Container {
         }
         for (index, session) in self.sessions.iter().enumerate() {
             let token = || Token::Attached(id.to_owned(), index);
-            if let (Some(stdin), true) = (&session.stdin, self.stdin_pending.len() < PENDING_LIMIT)
-            {
+            // Until there is a terminal nothing takes the input.
+            let wanted = self.stdin.is_some() || self.starting.is_none();
+            if let (Some(stdin), true) = (
+                &session.stdin,
+                wanted && self.stdin_pending.len() < PENDING_LIMIT,
+            ) {
                 add(token(), stdin.as_fd(), PollFlags::POLLIN);
             }
             for (output, pending) in session.outputs.iter().zip(&session.pending) {

@@ -205,6 +205,9 @@ impl Child {
         };
         let early = into_cwd();
         raise_open_files();
+        for limit in &spec.rlimits {
+            set_limit(limit)?;
+        }
         let filters = filters(spec)?;
         let possible = capability::permitted().step("capabilities")?;
         let kept = spec.capabilities.and(possible);
@@ -314,6 +317,29 @@ fn raise_open_files() {
         // Lowering the hard limit with it needs no privilege; a refusal leaves what we inherited.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, soft, hard);
     }
+}
+
+fn set_limit(limit: &crate::spec::Rlimit) -> Result<(), String> {
+    let resource = match limit.name.to_ascii_lowercase().as_str() {
+        "as" => Resource::RLIMIT_AS,
+        "core" => Resource::RLIMIT_CORE,
+        "cpu" => Resource::RLIMIT_CPU,
+        "data" => Resource::RLIMIT_DATA,
+        "fsize" => Resource::RLIMIT_FSIZE,
+        "locks" => Resource::RLIMIT_LOCKS,
+        "memlock" => Resource::RLIMIT_MEMLOCK,
+        "msgqueue" => Resource::RLIMIT_MSGQUEUE,
+        "nice" => Resource::RLIMIT_NICE,
+        "nofile" => Resource::RLIMIT_NOFILE,
+        "nproc" => Resource::RLIMIT_NPROC,
+        "rss" => Resource::RLIMIT_RSS,
+        "rtprio" => Resource::RLIMIT_RTPRIO,
+        "rttime" => Resource::RLIMIT_RTTIME,
+        "sigpending" => Resource::RLIMIT_SIGPENDING,
+        "stack" => Resource::RLIMIT_STACK,
+        other => return Err(format!("invalid ulimit type: {other}")),
+    };
+    setrlimit(resource, limit.soft, limit.hard).step(&format!("ulimit {}", limit.name))
 }
 
 fn filters(spec: &ContainerSpec) -> Result<Option<Filters>, String> {

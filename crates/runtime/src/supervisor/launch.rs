@@ -50,6 +50,8 @@ impl Supervisor {
             )));
         }
         self.trim_log();
+        // Whatever happens, who waits hears of it: by output, or by the end of all streams.
+        let early = self.early.remove(id).unwrap_or_default();
         let folder = self.folder.join(file::CONTAINERS).join(id);
         let spec: ContainerSpec = read_json(&folder.join(file::SPEC))
             .step(file::SPEC)
@@ -60,6 +62,11 @@ impl Supervisor {
         let starting = Starting::new(notes, client, request);
         let mut container = Container::new(&spec, folder, pid, pidfd, starting, log);
         container.set_streams(ends.stdin, ends.stdout, ends.stderr);
+        for (stdin, outputs) in early {
+            if let Err(error) = container.attach(stdin, outputs) {
+                eprintln!("early session of {id}: {error}");
+            }
+        }
         self.containers.insert(id.to_owned(), container);
         Ok(())
     }
@@ -114,9 +121,10 @@ impl Supervisor {
             .filter(|c| c.is_running())
             .ok_or_else(missing)?;
         let folder = self.folder.join(file::CONTAINERS).join(&exec.container);
-        let spec: ContainerSpec = read_json(&folder.join(file::SPEC))
+        let mut spec: ContainerSpec = read_json(&folder.join(file::SPEC))
             .step(file::SPEC)
             .map_err(Refusal::Failed)?;
+        exec.options.apply(&mut spec);
         let mut fds = fds.into_iter();
         let mut take = |wanted: bool| if wanted { fds.next() } else { None };
         let stdio = Stdio {

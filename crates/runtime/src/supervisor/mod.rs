@@ -120,9 +120,14 @@ pub(crate) struct Supervisor {
     next_client: u64,
     containers: BTreeMap<String, Container>,
     execs: BTreeMap<String, Exec>,
+    /// Sessions of containers that have not started.
+    early: BTreeMap<String, Vec<EarlySession>>,
     /// Who asked for the end, and in which request.
     quit: Option<(u64, u64)>,
 }
+
+/// Where a session's input comes from and its outputs go.
+type EarlySession = (Option<OwnedFd>, [Option<OwnedFd>; 2]);
 
 /// What a descriptor in the poll set stands for.
 #[derive(Clone, Debug)]

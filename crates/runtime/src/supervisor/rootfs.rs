@@ -98,6 +98,9 @@ pub(crate) fn build(
     let handle = layers::overlay(spec, outside, warn).step("overlay")?;
     let root = Root::from_descriptor(handle.try_clone().step("overlay")?);
     standard_mounts(spec, &root, shm, cgroups)?;
+    for memory in &spec.tmpfs {
+        in_memory(&root, memory)?;
+    }
     for source in sources {
         bind(&root, source)?;
     }
@@ -215,6 +218,29 @@ fn tmpfs(attributes: u64, mode: &[u8], size: &[u8]) -> io::Result<Detached> {
     let context = Filesystem::open("tmpfs")?;
     context.set("mode", mode)?.set("size", size)?;
     context.mount(attributes)
+}
+
+fn in_memory(root: &Root, wish: &crate::spec::Tmpfs) -> Result<(), String> {
+    let mut attributes = attribute::NO_SUID | attribute::NO_DEVICES;
+    if !wish.exec {
+        attributes |= attribute::NO_EXEC;
+    }
+    if wish.readonly {
+        attributes |= attribute::READ_ONLY;
+    }
+    let made = || -> io::Result<Detached> {
+        let context = Filesystem::open("tmpfs")?;
+        let mode = match wish.mode.as_str() {
+            "" => "1777",
+            mode => mode,
+        };
+        context.set("mode", mode.as_bytes())?;
+        if !wish.size.is_empty() {
+            context.set("size", wish.size.as_bytes())?;
+        }
+        context.mount(attributes)
+    };
+    attach(root, &wish.container_path.display().to_string(), made())
 }
 
 fn attach(root: &Root, path: &str, tree: io::Result<Detached>) -> Result<(), String> {

@@ -83,6 +83,7 @@ pub(super) fn supervisor(folder: &Path) -> Result<Supervisor, String> {
         next_client: 0,
         containers: Default::default(),
         execs: Default::default(),
+        early: Default::default(),
         quit: None,
     })
 }

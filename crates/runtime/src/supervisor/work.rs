@@ -89,10 +89,16 @@ impl Supervisor {
                 stdin,
                 stdout,
                 stderr,
+                early,
             } => {
                 let mut fds = fds.into_iter();
                 let mut take = |wanted: bool| if wanted { fds.next() } else { None };
                 let (stdin, outputs) = (take(stdin), [take(stdout), take(stderr)]);
+                if early && !self.containers.contains_key(&container) {
+                    let waiting = self.early.entry(container).or_default();
+                    waiting.push((stdin, outputs));
+                    return Ok(Answer::Now(Vec::new()));
+                }
                 let container = self.container(&container)?;
                 if container.status.state == ContainerState::Exited {
                     return Err(Refusal::Failed("the container has ended".to_owned()));
@@ -113,6 +119,7 @@ impl Supervisor {
             }
             Call::Forget { container } => {
                 self.containers.remove(&container);
+                self.early.remove(&container);
             }
         }
         Ok(Answer::Now(Vec::new()))

@@ -4,6 +4,7 @@
 
 mod access;
 mod cluster;
+mod docker;
 mod extras;
 mod faults;
 mod interactive;

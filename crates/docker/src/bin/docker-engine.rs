@@ -1,0 +1,61 @@
+//! The engine with docker's front and nothing else, for tests: `docker-engine <folder> <socket>
+//! <cgroup root>`.
+
+use std::path::PathBuf;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let code = match args.split_first() {
+        Some((verb, rest)) if verb == "supervise" => runtime::supervisor::main(rest),
+        _ => run(&args),
+    };
+    std::process::exit(code);
+}
+
+fn run(args: &[String]) -> i32 {
+    let [folder, socket, cgroup] = args else {
+        eprintln!("usage: docker-engine <folder> <socket> <cgroup root>");
+        return 2;
+    };
+    let served = tokio::runtime::Runtime::new()
+        .map_err(|error| error.to_string())
+        .and_then(|runtime| runtime.block_on(serve(folder.into(), socket.into(), cgroup)));
+    match served {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("{error}");
+            1
+        }
+    }
+}
+
+async fn serve(folder: PathBuf, socket: PathBuf, cgroup: &str) -> Result<(), String> {
+    let crew = base::Crew::new();
+    let words = |error: &dyn std::error::Error| error.to_string();
+    network::bring_up_loopback()
+        .await
+        .map_err(|error| words(&error))?;
+    let network = network::open(network::Config::new(folder.join("network")))
+        .await
+        .map_err(|error| words(&error))?;
+    let switch = docker::Switch::new(network);
+    let config = runtime::Config::below(&folder, cgroup);
+    let engine = runtime::open(config, switch.clone(), &crew)
+        .await
+        .map_err(|error| words(&error))?;
+    let config = docker::Config {
+        socket,
+        folder: folder.join("docker"),
+    };
+    docker::serve(engine, switch, config, &crew)
+        .await
+        .map_err(|error| words(&error))?;
+    let stop = crew.stop();
+    tokio::spawn(async move {
+        let mut signal = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        signal.recv().await;
+        stop.raise();
+        Ok::<(), std::io::Error>(())
+    });
+    crew.finished().await.map_err(|error| words(&error))
+}

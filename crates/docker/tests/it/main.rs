@@ -1,0 +1,5 @@
+//! The API over its socket, as clients send it: an engine in namespaces of its own for each test.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod host;
+mod life;

@@ -1,0 +1,128 @@
+//! What fronts other than CRI ask of the engine: containers whose own files outlive them, single
+//! signals, pauses, sessions that begin before the program does.
+
+use std::path::{Path, PathBuf};
+
+use node_api::{ContainerConfig, ContainerState, ExecRequest, ExecSession, RuntimeError};
+
+use super::{Engine, blocking, internal};
+use crate::protocol::Call;
+use crate::spec::{ExecOptions, Rlimit, Tmpfs};
+
+/// Leases whose names begin so belong to a front, which renews and ends them itself.
+pub(super) const FOREIGN_LEASE: &str = "front-";
+
+/// What a container may have beyond CRI's words.
+#[derive(Clone, Debug, Default)]
+pub struct Extras {
+    /// Keeps the container's own files here, beyond its removal.
+    pub writable: Option<PathBuf>,
+    pub tmpfs: Vec<Tmpfs>,
+    pub rlimits: Vec<Rlimit>,
+}
+
+impl Engine {
+    /// As CRI's, with more wishes.
+    pub async fn create_container_with(
+        &self,
+        sandbox_id: &str,
+        config: ContainerConfig,
+        extras: Extras,
+    ) -> Result<String, RuntimeError> {
+        self.create(sandbox_id, config, extras).await
+    }
+
+    /// Runs a command that may differ in more than its words.
+    pub async fn exec_with(
+        &self,
+        request: ExecRequest,
+        options: ExecOptions,
+    ) -> Result<ExecSession, RuntimeError> {
+        self.open_exec(request, options).await
+    }
+
+    /// As CRI's attach, but also before the container starts: then nothing of its output is missed.
+    pub async fn attach_early(&self, request: ExecRequest) -> Result<ExecSession, RuntimeError> {
+        self.open_attach(request, true).await
+    }
+
+    /// Sends one signal to a container's first process.
+    pub async fn signal_container(&self, id: &str, signal: i32) -> Result<(), RuntimeError> {
+        let entry = self.entry(id)?;
+        if entry.state() != ContainerState::Running {
+            let message = format!("container {id} is not running");
+            return Err(RuntimeError::FailedPrecondition(message));
+        }
+        let sandbox = entry.record.read().sandbox_id.clone();
+        let call = Call::Signal {
+            container: id.to_owned(),
+            signal,
+            everything: false,
+        };
+        self.link(&sandbox)?.call(call, Vec::new()).await?;
+        Ok(())
+    }
+
+    /// Sets the size of a container's terminal.
+    pub async fn resize_container(
+        &self,
+        id: &str,
+        size: node_api::TerminalSize,
+    ) -> Result<(), RuntimeError> {
+        let sandbox = self.entry(id)?.record.read().sandbox_id.clone();
+        let call = Call::Resize {
+            container: id.to_owned(),
+            width: size.width,
+            height: size.height,
+        };
+        self.link(&sandbox)?.call(call, Vec::new()).await?;
+        Ok(())
+    }
+
+    /// Stops all processes of a container where they are, or lets them go on.
+    pub async fn freeze_container(&self, id: &str, frozen: bool) -> Result<(), RuntimeError> {
+        let cgroup = self.entry(id)?.record.read().cgroup.clone();
+        let group = self.group(&cgroup)?;
+        blocking(move || group.freeze(frozen).map_err(internal)).await
+    }
+
+    /// Ids, on the node, of a container's processes.
+    pub fn container_processes(&self, id: &str) -> Result<Vec<i32>, RuntimeError> {
+        let cgroup = self.entry(id)?.record.read().cgroup.clone();
+        let pids = self.group(&cgroup)?.processes();
+        Ok(pids.into_iter().map(nix::unistd::Pid::as_raw).collect())
+    }
+
+    /// Keeps an image's layers on disk under a name of the caller's, until [`Engine::release_image`].
+    pub fn lease_image(&self, name: &str, image: &oci::ImageRecord) -> Result<(), RuntimeError> {
+        let lease = format!("{FOREIGN_LEASE}{name}");
+        self.store
+            .lease(&lease, &[image])
+            .map_err(super::images::explain)
+    }
+
+    /// Ends such a lease.
+    pub fn release_image(&self, name: &str) -> Result<(), RuntimeError> {
+        let lease = format!("{FOREIGN_LEASE}{name}");
+        self.store.release(&lease).map_err(super::images::explain)
+    }
+
+    /// Names of all such leases.
+    pub fn image_leases(&self) -> Result<Vec<String>, RuntimeError> {
+        let names = self.store.leases().map_err(super::images::explain)?;
+        let ours = names
+            .iter()
+            .filter_map(|name| name.strip_prefix(FOREIGN_LEASE));
+        Ok(ours.map(str::to_owned).collect())
+    }
+
+    /// How registries are spoken to.
+    pub fn registries(&self) -> &oci::RegistryOptions {
+        &self.registries
+    }
+
+    /// The folder that everything lasting is below.
+    pub fn root(&self) -> &Path {
+        &self.config.root
+    }
+}
