@@ -1,6 +1,7 @@
 //! The TLS listener: connections in, requests to the server.
 
 mod begun;
+mod lanes;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -12,14 +13,17 @@ use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tower::Service;
 
 use self::begun::{Begun, Progress};
+pub(crate) use self::lanes::Lane;
+use self::lanes::Lanes;
 use crate::chain::Connection;
 use crate::chain::audited::Source;
 use crate::server::ApiServer;
@@ -81,6 +85,7 @@ pub fn listen_with(
     crew: &base::Crew,
 ) -> std::io::Result<()> {
     let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let lanes = Lanes::new();
     for listener in listeners {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
@@ -88,6 +93,7 @@ pub fn listen_with(
             server: server.clone(),
             acceptor: TlsAcceptor::from(Arc::clone(&tls)),
             seats: Arc::clone(&seats),
+            lanes: Arc::clone(&lanes),
             patience,
             stop: crew.stop(),
         };
@@ -101,6 +107,7 @@ struct Door {
     server: ApiServer,
     acceptor: TlsAcceptor,
     seats: Arc<Semaphore>,
+    lanes: Arc<Lanes>,
     patience: Patience,
     stop: base::Stop,
 }
@@ -152,18 +159,31 @@ impl Door {
         let certificates = stream.get_ref().1.peer_certificates();
         let shown = auth::Peer::new(certificates.unwrap_or_default().to_vec());
         let shown = Connection(Arc::new(shown));
+        let lane = self.lanes.lane();
+        let served = self.serve_stream(stream, peer, shown, lane.clone());
+        lane.run(served).await;
+    }
+
+    async fn serve_stream(
+        self,
+        stream: TlsStream<TcpStream>,
+        peer: SocketAddr,
+        shown: Connection,
+        lane: Lane,
+    ) {
         let server = self.server;
         let progress = Progress::default();
         let stream = Begun {
             stream,
             progress: progress.clone(),
         };
-        let asked = progress.clone();
+        let (asked, place) = (progress.clone(), lane.clone());
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             asked.complete();
-            answer(server.clone(), shown.clone(), Source(peer), request)
+            let from = (shown.clone(), Source(peer), place.clone());
+            answer(server.clone(), from, request)
         });
-        let builder = builder(self.patience.headers);
+        let builder = builder(lane, self.patience.headers);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         tokio::pin!(connection);
         let silent = async {
@@ -188,8 +208,8 @@ impl Door {
     }
 }
 
-fn builder(headers: Duration) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn builder(lane: Lane, headers: Duration) -> auto::Builder<Lane> {
+    let mut builder = auto::Builder::new(lane);
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -207,13 +227,13 @@ fn builder(headers: Duration) -> auto::Builder<TokioExecutor> {
 
 fn answer(
     mut server: ApiServer,
-    connection: Connection,
-    source: Source,
+    (connection, source, lane): (Connection, Source, Lane),
     request: Request<Incoming>,
 ) -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
     let mut request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
     request.extensions_mut().insert(connection);
     request.extensions_mut().insert(source);
+    request.extensions_mut().insert(lane);
     // The server is always ready.
     server.call(request)
 }

@@ -24,6 +24,7 @@ use crate::chain::audited::{self, AUDIT_ID};
 use crate::chain::inflight::Inflight;
 use crate::chain::{Accept, Call, Connection, Query, RequestInfo, flow, impersonate};
 use crate::config::Config;
+use crate::listen::Lane;
 use crate::lookup::Lookup;
 use crate::measure;
 use crate::metrics::Metrics;
@@ -128,6 +129,10 @@ async fn guarded(core: Arc<Core>, request: Request<Body>) -> Answer {
     let arrived = Instant::now();
     let seat = flow::enter(&core, &call).await;
     call.note_wait(arrived.elapsed());
+    if let Some(lane) = parts.extensions.remove::<Lane>() {
+        let exempt = matches!(&seat, Ok(Some(seat)) if seat.is_exempt());
+        lane.works_for((!exempt).then_some(&call.user.name));
+    }
     let outcome = match &seat {
         Ok(_) => serve(&core, &call, parts, body).await,
         Err(_) => Err(flow::too_many()),

@@ -191,6 +191,11 @@ impl Seat {
     pub fn level_uid(&self) -> &str {
         &self.way.level_uid
     }
+
+    /// Whether the priority level has no limits.
+    pub fn is_exempt(&self) -> bool {
+        self.way.room.exempt
+    }
 }
 
 impl Drop for Seat {

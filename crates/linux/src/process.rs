@@ -153,6 +153,17 @@ fn close_range(first: u32, flags: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Lets threads of usual priority run before the calling thread; never fails where it matters,
+/// for less priority needs no right. `nice` is above 0.
+pub fn lower_thread_priority(nice: i32) -> io::Result<()> {
+    // SAFETY: takes numbers only. On Linux a priority is a thread's; 0 is the calling one.
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// A handle of a running process.
 pub fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
     // SAFETY: takes numbers only.
