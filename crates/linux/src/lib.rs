@@ -2,6 +2,7 @@
 //! the only crate with `unsafe` code. Each module offers safe functions; what
 //! makes them safe is stated where the `unsafe` block stands.
 
+pub mod allocator;
 pub mod attributes;
 pub mod bpf;
 pub mod capability;

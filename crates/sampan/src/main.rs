@@ -24,6 +24,9 @@ mod tokens;
 
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: linux::allocator::ByRole = linux::allocator::ByRole;
+
 fn main() -> ExitCode {
     let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
     // The supervisor of a pod is this same binary, kept small: no runtime, no threads.
