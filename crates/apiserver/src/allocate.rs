@@ -148,7 +148,7 @@ fn is_service(resource: &Resource) -> bool {
 }
 
 impl Observer for Allocations {
-    fn set(&self, entry: &Entry) {
+    fn set(&self, entry: &Entry, _: Option<&meta::Object>) {
         let object = entry.decode().0;
         let mut taken = self.taken.lock();
         taken.addresses.set(&entry.key, service::addresses(&object));

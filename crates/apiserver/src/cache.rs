@@ -19,11 +19,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use encryption::{Encryption, Seal};
-use parking_lot::RwLock;
+use meta::Object;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 pub(crate) use change::{Change, frame};
-pub(crate) use entry::{Entry, encode, with_revision};
+pub(crate) use entry::{Entry, encode, encode_stored, with_revision};
 pub(crate) use feed::Feed;
 pub(crate) use map::Map;
 
@@ -35,6 +36,8 @@ const RING_AGE_MAX: Duration = Duration::from_secs(300);
 const RING_BYTES_MAX: usize = 32 << 20;
 /// Events of so many of the newest changes stay encoded; older ones have been sent.
 const FRAMES_CHANGES: usize = 256;
+/// Writes whose trees wait for their events.
+const EXPECTED_MAX: usize = 256;
 /// Changes that are kept whatever their age.
 const RING_CHANGES_MIN: usize = 128;
 
@@ -74,8 +77,8 @@ struct State {
 
 /// Is told of every object before the feed reports its revision as reached.
 pub(crate) trait Observer: Send + Sync {
-    /// A new or changed object.
-    fn set(&self, entry: &Entry);
+    /// A new or changed object; with its tree, where that is at hand.
+    fn set(&self, entry: &Entry, tree: Option<&Object>);
     /// An object is gone.
     fn remove(&self, entry: &Entry);
 }
@@ -93,6 +96,8 @@ pub(crate) struct Cache {
     /// Tells watches that the ring has grown.
     grown: watch::Sender<u64>,
     protobuf: Protobuf,
+    /// What writers of this process have just encoded: its events need not be decoded.
+    expected: Mutex<VecDeque<(Bytes, Arc<Object>)>>,
     /// The cache that took this one's place; whoever still holds this one reads from there.
     next: OnceLock<Arc<Cache>>,
 }
@@ -160,6 +165,7 @@ impl Cache {
             }),
             grown: watch::Sender::new(0),
             protobuf: Protobuf::default(),
+            expected: Mutex::default(),
             next: OnceLock::new(),
         }
     }
@@ -257,8 +263,32 @@ impl Cache {
         format!("{}{key}", self.prefix).into()
     }
 
+    /// Announces a write of these very bytes, which say what the tree does.
+    pub(crate) fn expect(&self, stored: &Bytes, tree: &Arc<Object>) {
+        let mut expected = self.newest().expected.lock();
+        if expected.len() >= EXPECTED_MAX {
+            // Whatever became of it, its event can be decoded.
+            expected.pop_front();
+        }
+        expected.push_back((stored.clone(), Arc::clone(tree)));
+    }
+
+    /// The tree of announced bytes; they are announced no longer.
+    pub(crate) fn take_expected(&self, stored: &Bytes) -> Option<Arc<Object>> {
+        let mut expected = self.newest().expected.lock();
+        // The same memory, not equal bytes: it is held here, so nothing else can be there.
+        let is_same = |own: &Bytes| own.as_ptr() == stored.as_ptr() && own.len() == stored.len();
+        let at = expected.iter().position(|(own, _)| is_same(own))?;
+        expected.remove(at).map(|(_, tree)| tree)
+    }
+
     /// Reads one stored object of this resource.
     pub(crate) fn read_entry(&self, kv: &store::KeyValue) -> Option<Arc<Entry>> {
+        self.read_known(kv, None)
+    }
+
+    /// The same where the tree may be known.
+    fn read_known(&self, kv: &store::KeyValue, tree: Option<&Object>) -> Option<Arc<Entry>> {
         let key = std::str::from_utf8(&kv.key).ok()?;
         let key = key.strip_prefix(self.prefix.as_str())?;
         let (value, seal) = match &self.vault {
@@ -276,7 +306,13 @@ impl Cache {
                 }
             }
         };
-        match Entry::read(key, &value, kv.mod_revision, kv.lease, &*self.strategy) {
+        match Entry::read(
+            key,
+            &value,
+            tree,
+            (kv.mod_revision, kv.lease),
+            &*self.strategy,
+        ) {
             Ok(mut entry) => {
                 entry.seal = seal;
                 Some(Arc::new(entry))
@@ -401,7 +437,7 @@ impl Cache {
                 .range("")
                 .filter(|old| map.get(&old.key).is_none());
             gone.for_each(|old| observer.remove(old));
-            map.range("").for_each(|entry| observer.set(entry));
+            map.range("").for_each(|entry| observer.set(entry, None));
         }
         state.map = map;
         state.first += state.ring.len() as u64;
@@ -419,7 +455,11 @@ impl Cache {
         crate::measure::received(self.named(), events.len());
         let now = Instant::now();
         let read = |event: &store::Event| match event.kind {
-            store::EventKind::Put => self.read_entry(&event.kv),
+            store::EventKind::Put => {
+                let tree = self.take_expected(&event.kv.value);
+                let entry = self.read_known(&event.kv, tree.as_deref());
+                entry.map(|entry| (entry, tree))
+            }
             store::EventKind::Delete => None,
         };
         let entries: Vec<_> = events.iter().map(|event| read(event)).collect();
@@ -429,7 +469,7 @@ impl Cache {
             let key = std::str::from_utf8(&event.kv.key).unwrap_or_default();
             let key = key.strip_prefix(self.prefix.as_str()).unwrap_or(key);
             let before = match &after {
-                Some(entry) => state.map.insert(Arc::clone(entry)),
+                Some((entry, _)) => state.map.insert(Arc::clone(entry)),
                 None => state.map.remove(key),
             };
             if let Some(before) = &before {
@@ -438,10 +478,11 @@ impl Cache {
             state.revision = state.revision.max(event.kv.mod_revision);
             match (&self.observer, &before, &after) {
                 (_, None, None) => continue,
-                (Some(observer), _, Some(after)) => observer.set(after),
+                (Some(observer), _, Some((after, tree))) => observer.set(after, tree.as_deref()),
                 (Some(observer), Some(before), None) => observer.remove(before),
                 (None, _, _) => {}
             }
+            let after = after.map(|(entry, _)| entry);
             let change = Change::new(event.kv.mod_revision, before, after, now);
             state.push(Arc::new(change));
         }

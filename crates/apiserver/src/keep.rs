@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use meta::{Reason, Status};
-use serde_json::Value;
+use meta::{Object, Reason, Status};
 use store::{
     Compare, KeyRange, KeyValue, Op, OpResult, Order, Range, Store, StoreError, Txn, TxnResult,
 };
 use tokio::sync::Mutex;
 
-use crate::cache::{Cache, encode, with_revision};
+use crate::cache::{Cache, encode_stored, with_revision};
 
 /// An object as just written.
 pub(crate) struct Written {
@@ -63,21 +62,27 @@ pub(crate) async fn put(
     cache: &Cache,
     key: &str,
     expected: i64,
-    (tree, lease): (&Value, i64),
+    (tree, lease): (&Arc<Object>, i64),
     beside: Beside,
 ) -> Result<Outcome, Status> {
     let key = cache.storage_key(key);
-    let value = Bytes::from(encode(tree));
+    let value = Bytes::from(encode_stored(&tree.0));
     let sealed = cache.seal(&key, value.clone());
+    let sealed = sealed.map_err(Status::internal)?;
+    cache.expect(&sealed, tree);
     let op = Op::Put {
         key: key.clone(),
-        value: sealed.map_err(Status::internal)?,
+        value: sealed.clone(),
         lease,
         prev_kv: false,
     };
     let word = if expected == 0 { "create" } else { "update" };
     let result = guarded(store, key, expected, op, beside);
-    let result = measured(word, cache, result).await?;
+    let result = measured(word, cache, result).await;
+    if !result.as_ref().is_ok_and(|result| result.succeeded) {
+        drop(cache.take_expected(&sealed));
+    }
+    let result = result?;
     if !result.succeeded {
         return Ok(Outcome::Lost(found(result)));
     }

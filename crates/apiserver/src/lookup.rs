@@ -87,7 +87,7 @@ pub(crate) struct PolicyObserver {
 }
 
 impl Observer for PolicyObserver {
-    fn set(&self, entry: &Entry) {
+    fn set(&self, entry: &Entry, _: Option<&Object>) {
         self.policies.set(&self.group_resource, &entry.decode());
     }
 
@@ -117,8 +117,11 @@ pub(crate) struct Rights {
 }
 
 impl Observer for Rights {
-    fn set(&self, entry: &Entry) {
-        self.authorizer.set(&self.group_resource, &entry.decode());
+    fn set(&self, entry: &Entry, tree: Option<&Object>) {
+        match tree {
+            Some(tree) => self.authorizer.set(&self.group_resource, tree),
+            None => self.authorizer.set(&self.group_resource, &entry.decode()),
+        }
     }
 
     fn remove(&self, entry: &Entry) {

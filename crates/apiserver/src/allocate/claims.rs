@@ -162,7 +162,7 @@ fn claim(resource: &Resource, address: &IpAddr, key: &str) -> Value {
 pub(crate) struct Follower(pub(crate) Allocations);
 
 impl Observer for Follower {
-    fn set(&self, entry: &Entry) {
+    fn set(&self, entry: &Entry, _: Option<&meta::Object>) {
         let Ok(address) = entry.name().parse() else {
             return;
         };

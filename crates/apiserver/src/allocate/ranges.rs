@@ -83,7 +83,7 @@ fn is_open(object: &Value) -> bool {
 pub(crate) struct Follower(pub(crate) Allocations);
 
 impl Observer for Follower {
-    fn set(&self, entry: &Entry) {
+    fn set(&self, entry: &Entry, _: Option<&meta::Object>) {
         let object = entry.decode().0;
         self.0.taken.lock().ranges.set(&entry.key, &object);
     }

@@ -13,6 +13,8 @@ use serde_json::Value;
 
 /// Where `metadata` begins in what [`encode`] writes.
 const METADATA: &[u8] = b"\"metadata\":{";
+/// Room for an object of usual size.
+const ENCODED: usize = 1024;
 /// How far into the bytes `metadata` may begin: after kind and apiVersion only.
 const METADATA_WITHIN: usize = 512;
 
@@ -60,12 +62,13 @@ struct ShellMeta<'a> {
 }
 
 impl Entry {
-    /// Reads stored bytes once. `key` is what follows the resource's prefix.
+    /// Reads stored bytes once, unless their tree is known. `key` is what follows the resource's
+    /// prefix.
     pub(crate) fn read(
         key: &str,
         stored: &[u8],
-        revision: i64,
-        lease: i64,
+        known: Option<&Object>,
+        (revision, lease): (i64, i64),
         strategy: &dyn Strategy,
     ) -> Result<Entry, EntryError> {
         let bad = |error| EntryError {
@@ -79,20 +82,22 @@ impl Entry {
         };
         let stored = reshaped.as_deref().unwrap_or(stored);
         // The whole tree only where fields beyond the metadata are asked for.
-        let (uid, labels, fields) = match strategy.selectable_field_names() {
-            [] => {
+        let of_tree = |tree: &Object| {
+            let labels = tree.labels().map(|(key, value)| (boxed(key), boxed(value)));
+            let fields = strategy.selectable_fields(&tree.0).into_iter();
+            let fields = fields.map(|(name, value)| (name, value.into())).collect();
+            (boxed(tree.uid()), labels.collect(), fields)
+        };
+        let known = known.filter(|_| reshaped.is_none());
+        let (uid, labels, fields) = match (known, strategy.selectable_field_names()) {
+            (Some(tree), _) => of_tree(tree),
+            (None, []) => {
                 let shell: Shell<'_> = serde_json::from_slice(stored).map_err(bad)?;
                 let labels = shell.metadata.labels.unwrap_or_default();
                 let labels = labels.iter().map(|(key, value)| (boxed(key), boxed(value)));
                 (boxed(&shell.metadata.uid), labels.collect(), Box::default())
             }
-            _ => {
-                let tree = Object(serde_json::from_slice(stored).map_err(bad)?);
-                let labels = tree.labels().map(|(key, value)| (boxed(key), boxed(value)));
-                let fields = strategy.selectable_fields(&tree.0).into_iter();
-                let fields = fields.map(|(name, value)| (name, value.into())).collect();
-                (boxed(tree.uid()), labels.collect(), fields)
-            }
+            (None, _) => of_tree(&Object(serde_json::from_slice(stored).map_err(bad)?)),
         };
         let json = match with_revision(stored, revision) {
             Some(json) => json,
@@ -190,32 +195,58 @@ fn reshape(stored: &[u8], strategy: &dyn Strategy) -> Result<Option<Vec<u8>>, se
     Ok((tree != before).then(|| encode(&tree)))
 }
 
-/// Encodes an object: kind, apiVersion, metadata, then the rest by name; without resourceVersion,
-/// which [`with_revision`] adds once the store has assigned it.
+/// Encodes an object: kind, apiVersion, metadata, then the rest by name.
 pub(crate) fn encode(tree: &Value) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(1024);
-    encode_into(&mut bytes, tree);
+    let mut bytes = Vec::with_capacity(ENCODED);
+    encode_into(&mut bytes, tree, write);
     bytes
 }
 
-fn encode_into(bytes: &mut Vec<u8>, tree: &Value) {
+/// The same without resourceVersion, which [`with_revision`] adds once the store has assigned it.
+pub(crate) fn encode_stored(tree: &Value) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(ENCODED);
+    encode_into(&mut bytes, tree, |bytes, metadata| {
+        let Some(map) = metadata.as_object() else {
+            return write(bytes, metadata);
+        };
+        bytes.push(b'{');
+        let kept = map.iter().filter(|(name, _)| *name != "resourceVersion");
+        for (at, (name, value)) in kept.enumerate() {
+            if at > 0 {
+                bytes.push(b',');
+            }
+            write(bytes, name);
+            bytes.push(b':');
+            write(bytes, value);
+        }
+        bytes.push(b'}');
+    });
+    bytes
+}
+
+fn encode_into(bytes: &mut Vec<u8>, tree: &Value, metadata: impl Fn(&mut Vec<u8>, &Value)) {
     const FIRST: [&str; 3] = ["kind", "apiVersion", "metadata"];
     let Some(map) = tree.as_object() else {
         write(bytes, tree);
         return;
     };
-    bytes.push(b'{');
     let first = FIRST.iter().filter_map(|name| map.get_key_value(*name));
     let rest = map
         .iter()
         .filter(|(name, _)| !FIRST.contains(&name.as_str()));
-    for (at, (name, value)) in first.chain(rest).enumerate() {
+    let first = first.map(|(name, value)| (name, value, name == "metadata"));
+    let rest = rest.map(|(name, value)| (name, value, false));
+    bytes.push(b'{');
+    for (at, (name, value, is_metadata)) in first.chain(rest).enumerate() {
         if at > 0 {
             bytes.push(b',');
         }
         write(bytes, name);
         bytes.push(b':');
-        write(bytes, value);
+        match is_metadata {
+            true => metadata(bytes, value),
+            false => write(bytes, value),
+        }
     }
     bytes.push(b'}');
 }
@@ -273,7 +304,8 @@ mod tests {
     fn revision_is_added_and_replaced() {
         let tree = json!({"data": {"metadata": "x"}, "metadata": {"name": "a"}, "kind": "ConfigMap",
             "apiVersion": "v1"});
-        let stored = encode(&tree);
+        let stored = encode_stored(&tree);
+        assert_eq!(stored, encode(&tree));
         assert!(stored.starts_with(br#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"#));
         let json = with_revision(&stored, 7).unwrap();
         let read: Value = serde_json::from_slice(&json).unwrap();
@@ -285,5 +317,6 @@ mod tests {
         let read: Value = serde_json::from_slice(&later).unwrap();
         assert_eq!(read["metadata"]["resourceVersion"], "1234");
         assert_eq!(read["data"]["metadata"], "x");
+        assert_eq!(encode_stored(&read), stored);
     }
 }

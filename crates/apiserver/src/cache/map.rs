@@ -107,7 +107,7 @@ mod tests {
 
     fn entry(key: &str) -> Arc<Entry> {
         let stored = br#"{"kind":"A","apiVersion":"v1","metadata":{"name":"a"}}"#;
-        Arc::new(Entry::read(key, stored, 1, 0, &Nothing).unwrap())
+        Arc::new(Entry::read(key, stored, None, (1, 0), &Nothing).unwrap())
     }
 
     #[test]

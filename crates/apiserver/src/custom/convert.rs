@@ -332,7 +332,13 @@ impl Resource {
             self.fill(&mut tree);
             crate::verbs::write::metadata(&mut tree).remove("resourceVersion");
             let (bytes, strategy) = (encode(&tree), &*self.row.strategy);
-            let entry = Entry::read(&place.key, &bytes, place.revision, place.lease, strategy);
+            let entry = Entry::read(
+                &place.key,
+                &bytes,
+                None,
+                (place.revision, place.lease),
+                strategy,
+            );
             *place = Arc::new(entry.map_err(Status::internal)?);
         }
         Ok(entries)

@@ -166,7 +166,7 @@ async fn try_create(write: &Write<'_>, object: Value) -> Result<Bytes, Status> {
     }
     crate::policy_rights::check(write, &object, None, &mut faults);
     write.check(&name, &faults)?;
-    let object = Object(object);
+    let object = Arc::new(Object(object));
     let admitted = write
         .admit(Operation::Create, &name, Some(&object), None)
         .await?;
@@ -181,7 +181,7 @@ async fn try_create(write: &Write<'_>, object: Value) -> Result<Bytes, Status> {
     let lease = lease(write.core, resource).await?;
     let store = &*write.core.store;
     let beside = claims::beside_write(write.core, &key, &charge, (&object.0, None), resource)?;
-    match keep::put(store, cache, &key, 0, (&object.0, lease), beside).await? {
+    match keep::put(store, cache, &key, 0, (&object, lease), beside).await? {
         Outcome::Lost(None) => Err(claims::lost(&name, &object.0)),
         Outcome::Lost(_) => Err(Status::already_exists(write.names(), &name)),
         Outcome::Written(written) => {

@@ -228,12 +228,12 @@ async fn attempt(
     }
     let key = resource.key(write.namespace, name);
     let store = &*write.core.store;
-    metadata(&mut new).remove("resourceVersion");
     let outcome = if gone {
         let beside = claims::beside_removal(write.core, resource, &key, &old.0);
         keep::remove(store, cache, &key, entry.revision, beside).await?
     } else {
-        let kept = (&new, entry.lease);
+        let kept = Arc::new(Object(new));
+        let kept = (&kept, entry.lease);
         keep::put(store, cache, &key, entry.revision, kept, Beside::default()).await?
     };
     match outcome {

@@ -267,7 +267,7 @@ async fn attempt(
     };
     count_generation(write, &old.0, &mut new);
     validate(write, name, &new, &old.0).await?;
-    let new = Object(new);
+    let new = Arc::new(Object(new));
     let admitted = write
         .admit(Operation::Update, name, Some(&new), Some(&old))
         .await?;
@@ -275,13 +275,11 @@ async fn attempt(
     if same(&old.0, &new.0) && !resource.cache()?.is_stale(entry) {
         return Ok(Attempt::Done(entry.json.clone()));
     }
-    let mut tree = new.0.clone();
-    metadata(&mut tree).remove("resourceVersion");
     if write.dry_run {
         return Ok(Attempt::Done(encode(&new.0).into()));
     }
-    let (cache, leaves) = (resource.cache()?, is_finished(&tree));
-    let outcome = replace(write, &key, entry, (&tree, &old.0), &charge).await?;
+    let (cache, leaves) = (resource.cache()?, is_finished(&new.0));
+    let outcome = replace(write, &key, entry, (&new, &old.0), &charge).await?;
     match outcome {
         Outcome::Lost(kv) => Ok(Attempt::Lost(kv.and_then(|kv| cache.read_entry(&kv)))),
         Outcome::Written(written) => {
@@ -301,16 +299,16 @@ async fn replace(
     write: &Write<'_>,
     key: &str,
     entry: &Entry,
-    (new, old): (&Value, &Value),
+    (new, old): (&Arc<Object>, &Value),
     charge: &Charge,
 ) -> Result<Outcome, Status> {
     let (core, resource) = (write.core, write.resource);
     let (store, cache) = (&*core.store, resource.cache()?);
-    if is_finished(new) {
+    if is_finished(&new.0) {
         let beside = claims::beside_removal(core, resource, key, old);
         return keep::remove(store, cache, key, entry.revision, beside).await;
     }
-    let beside = claims::beside_write(core, key, charge, (new, Some(old)), resource)?;
+    let beside = claims::beside_write(core, key, charge, (&new.0, Some(old)), resource)?;
     keep::put(
         store,
         cache,

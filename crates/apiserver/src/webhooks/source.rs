@@ -79,7 +79,7 @@ impl Source {
 }
 
 impl Observer for Source {
-    fn set(&self, entry: &Entry) {
+    fn set(&self, entry: &Entry, _: Option<&meta::Object>) {
         // Compiled before the old ones go, so that equal clients are kept.
         let hooks = compile(&entry.decode().0, &self.clients);
         let mut all = self.by_configuration.lock();
