@@ -4,7 +4,9 @@
 
 pub mod api;
 pub mod informer;
+
 pub mod kubeconfig;
+mod lean;
 mod pool;
 pub mod remote;
 pub mod request;

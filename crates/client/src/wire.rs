@@ -16,10 +16,11 @@ use k8s_openapi::api::storage::v1 as storage;
 use serde::de::DeserializeOwned;
 
 use crate::List;
+use crate::lean::lean;
 
 /// What can be read from JSON: an object of a kind, or any tree.
 pub trait Decode: Sized {
-    /// One object.
+    /// One object; a typed one comes without `managedFields`.
     ///
     /// # Errors
     /// Bytes that are no JSON, or not of this shape.
@@ -56,13 +57,13 @@ macro_rules! kinds {
     ($($kind:ty),* $(,)?) => {$(
         impl Decode for $kind {
             fn decode(json: &[u8]) -> serde_json::Result<$kind> {
-                serde_json::from_slice(json)
+                serde_json::from_slice(&lean(json))
             }
         }
 
         impl Wire for $kind {
             fn decode_list(json: &[u8]) -> serde_json::Result<List<$kind>> {
-                list(json)
+                list(&lean(json))
             }
 
             fn encode(&self) -> serde_json::Result<Vec<u8>> {
