@@ -276,9 +276,8 @@ impl Cache {
     /// The tree of announced bytes; they are announced no longer.
     pub(crate) fn take_expected(&self, stored: &Bytes) -> Option<Arc<Object>> {
         let mut expected = self.newest().expected.lock();
-        // The same memory, not equal bytes: it is held here, so nothing else can be there.
-        let is_same = |own: &Bytes| own.as_ptr() == stored.as_ptr() && own.len() == stored.len();
-        let at = expected.iter().position(|(own, _)| is_same(own))?;
+        // Nearly always among the first: writes are applied about in the order they came.
+        let at = expected.iter().position(|(own, _)| own == stored)?;
         expected.remove(at).map(|(_, tree)| tree)
     }
 
@@ -622,6 +621,42 @@ mod tests {
         change.retire();
         assert_eq!(change.frame(EventType::Modified), shared);
         assert_ne!(change.frame(EventType::Modified).as_ptr(), shared.as_ptr());
+    }
+
+    #[derive(Default)]
+    struct Trees(Mutex<Vec<bool>>);
+    impl Observer for Trees {
+        fn set(&self, _: &Entry, tree: Option<&Object>) {
+            self.0.lock().push(tree.is_some());
+        }
+        fn remove(&self, _: &Entry) {}
+    }
+
+    #[test]
+    fn an_announced_tree_is_used_once() {
+        let trees = Arc::new(Trees::default());
+        let observer: Arc<dyn Observer> = Arc::clone(&trees) as _;
+        let cache = Cache::new(
+            "/registry/things/".into(),
+            Arc::new(Nothing),
+            Some(observer),
+        );
+        let tree = serde_json::json!({"kind": "A", "apiVersion": "v1",
+            "metadata": {"name": "a", "uid": "7", "labels": {"b": "c"}}});
+        let tree = Arc::new(Object(tree));
+        let stored: Bytes = encode_stored(&tree.0).into();
+        cache.expect(&stored, &tree);
+        let mut put = event(EventKind::Put, "a", 2);
+        // The store keeps bytes of its own.
+        put.kv.value = Bytes::copy_from_slice(&stored);
+        cache.apply(&[&put]);
+        let first = cache.get("a").unwrap();
+        put.kv.mod_revision = 3;
+        cache.apply(&[&put]);
+        let second = cache.get("a").unwrap();
+        assert_eq!(*trees.0.lock(), [true, false]);
+        assert_eq!((&*first.uid, first.label("b")), ("7", Some("c")));
+        assert_eq!((&first.uid, &first.labels), (&second.uid, &second.labels));
     }
 
     #[test]

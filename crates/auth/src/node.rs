@@ -292,7 +292,7 @@ fn key(namespace: &str, name: &str) -> String {
 
 /// Whether a pod's uses may have changed though its node did not: ephemeral containers come later.
 fn may_differ(pod: &Object) -> bool {
-    pod.0.pointer("/spec/ephemeralContainers").is_some()
+    meta::object::at(&pod.0, "/spec/ephemeralContainers").is_some()
 }
 
 /// Everything a pod names, and the pod itself.
@@ -406,7 +406,7 @@ fn list<'a>(tree: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
 }
 
 fn text<'a>(tree: &'a Value, pointer: &str) -> Option<&'a str> {
-    tree.pointer(pointer)?
+    meta::object::at(tree, pointer)?
         .as_str()
         .filter(|text| !text.is_empty())
 }

@@ -41,7 +41,8 @@ impl<'tree> Spot<'tree> {
     pub(crate) fn path(&self, field: &str) -> String {
         match self.path.as_str() {
             "" => field.to_owned(),
-            path => format!("{path}.{field}"),
+            // Hot: paths are made for each field that is looked at.
+            path => [path, ".", field].concat(),
         }
     }
 
@@ -60,8 +61,12 @@ impl<'tree> Spot<'tree> {
 
     /// A field that is there.
     pub(crate) fn some(&self, field: &str) -> Option<Spot<'tree>> {
-        let child = self.child(field);
-        (!child.value.is_null()).then_some(child)
+        // Most fields are absent: no path is made for them.
+        let value = self.value.at(field);
+        (!value.is_null()).then(|| Spot {
+            value,
+            path: self.path(field),
+        })
     }
 
     /// The items of a list.
@@ -70,7 +75,7 @@ impl<'tree> Spot<'tree> {
         let items = self.value.list(field).iter().enumerate();
         items.map(move |(index, value)| Spot {
             value,
-            path: format!("{path}[{index}]"),
+            path: [&path, "[", &index.to_string(), "]"].concat(),
         })
     }
 }
@@ -100,7 +105,12 @@ pub(crate) fn named(
 ) {
     match spot.text(field) {
         "" => faults.required(spot.path(field), ""),
-        text => rules(faults, spot.path(field), text, rule(text)),
+        text => {
+            let broken = rule(text);
+            if !broken.is_empty() {
+                rules(faults, spot.path(field), text, broken);
+            }
+        }
     }
 }
 

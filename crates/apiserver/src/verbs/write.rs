@@ -445,8 +445,7 @@ pub(crate) fn metadata(object: &mut Value) -> &mut Map<String, Value> {
 
 /// Text at a JSON pointer.
 pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object
-        .pointer(pointer)
+    meta::object::at(object, pointer)
         .and_then(Value::as_str)
         .unwrap_or("")
 }
