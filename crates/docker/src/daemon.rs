@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::answer::Fault;
 use crate::events::Events;
 use crate::exec::Execs;
+use crate::networks::Networks;
 use crate::record::{Record, Status};
 use crate::switch::Switch;
 use crate::volumes::Volumes;
@@ -128,6 +129,7 @@ pub(crate) struct Daemon {
     pub(crate) execs: Execs,
     pub(crate) switch: Arc<Switch>,
     pub(crate) volumes: Volumes,
+    pub(crate) networks: Networks,
     pub(crate) stop: base::Stop,
 }
 
@@ -238,6 +240,13 @@ impl Daemon {
                 self.engine.release_image(&lease)?;
             }
         }
+        for network in self.networks.all() {
+            if let Some(bridge) = network.bridge() {
+                let made = self.networks.links.ensure(&bridge).await;
+                made.map_err(Fault::internal)?;
+            }
+        }
+        self.apply_rules()?;
         for container in self.all() {
             self.resume(&container).await;
         }
@@ -265,6 +274,9 @@ impl Daemon {
         };
         if record.state.is_up() {
             self.watch_health(container);
+            let netns = format!("/proc/{}/ns/net", record.state.pid);
+            self.start_resolver(container, std::path::Path::new(&netns))
+                .await;
         } else if wanted && let Err(fault) = self.start(container).await {
             tracing::warn!(%fault, id = record.id, "container not restarted");
         }

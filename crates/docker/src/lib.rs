@@ -73,6 +73,9 @@ pub async fn serve(
         .map_err(|error| fault(error.to_string()))?;
     let volumes = volumes::Volumes::open(&config.folder.join("volumes"))
         .map_err(|error| fault(error.to_string()))?;
+    let networks = networks::Networks::open(&config.folder.join("networks"))
+        .await
+        .map_err(|error| fault(error.to_string()))?;
     // Before anything is looked at, so that no end of a container goes unheard.
     let news = engine.events();
     let daemon = Arc::new_cyclic(|me| daemon::Daemon {
@@ -86,6 +89,7 @@ pub async fn serve(
         execs: Default::default(),
         switch,
         volumes,
+        networks,
         stop: crew.stop(),
     });
     let listener = server::listen(&config.socket).await?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::wire::{Config, Endpoint, HostConfig, MountPoint};
+use crate::wire::{Config, Endpoint, HostConfig, MountPoint, PortBinding};
 
 /// The record's name in the container's folder.
 pub(crate) const FILE: &str = "container.json";
@@ -55,6 +55,9 @@ pub(crate) struct State {
     /// A user ended it: restart policies leave it alone.
     pub(crate) ended_by_user: bool,
     pub(crate) restarts: u64,
+    /// On its networks, with these ports of the machine.
+    pub(crate) attached: bool,
+    pub(crate) ports: BTreeMap<String, Vec<PortBinding>>,
 }
 
 impl State {

@@ -171,8 +171,10 @@ async fn of_networks(method: &Method, path: &[&str], call: Call) -> Answer {
         (&Method::GET, []) => networks::list(call).await,
         (&Method::POST, ["prune"]) => networks::prune(call).await,
         (&Method::GET, [id]) => networks::inspect(call, id).await,
-        (&Method::POST, ["create"] | [_, "connect" | "disconnect"]) => networks::unable(),
-        (&Method::DELETE, [_]) => networks::unable(),
+        (&Method::POST, ["create"]) => networks::create(call).await,
+        (&Method::POST, [id, "connect"]) => networks::connect(call, id).await,
+        (&Method::POST, [id, "disconnect"]) => networks::disconnect(call, id).await,
+        (&Method::DELETE, [id]) => networks::remove(call, id).await,
         _ => Err(Fault::missing("page not found")),
     }
 }

@@ -1,7 +1,8 @@
-//! The pod network of an engine that docker shares with others: sandboxes of ours go to docker's
-//! networks, the rest where they went before.
+//! The pod network of an engine that docker shares with others: sandboxes of docker's come up
+//! without a network, which docker then gives them itself; the rest go where they went before.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,17 +11,11 @@ use parking_lot::Mutex;
 
 use crate::daemon::NAMESPACE;
 
-/// Where a container's sandbox is attached to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Attachment {
-    Nothing,
-    Bridge,
-}
-
 /// Decides by the sandbox.
 pub struct Switch {
     others: Arc<dyn PodNetwork>,
-    wishes: Mutex<HashMap<String, Attachment>>,
+    /// Network namespaces of sandboxes that have just come up, by their containers.
+    fresh: Mutex<HashMap<String, PathBuf>>,
 }
 
 impl Switch {
@@ -28,29 +23,26 @@ impl Switch {
     pub fn new(others: Arc<dyn PodNetwork>) -> Arc<Switch> {
         Arc::new(Switch {
             others,
-            wishes: Mutex::default(),
+            fresh: Mutex::default(),
         })
     }
 
-    /// What the next sandbox of this container is attached to.
-    pub(crate) fn wish(&self, container: &str, attachment: Attachment) {
-        self.wishes.lock().insert(container.to_owned(), attachment);
-    }
-
-    pub(crate) fn forget(&self, container: &str) {
-        self.wishes.lock().remove(container);
+    /// The namespace of the sandbox that has just come up for a container; only once.
+    pub(crate) fn take(&self, container: &str) -> Option<PathBuf> {
+        self.fresh.lock().remove(container)
     }
 }
 
 #[async_trait]
 impl PodNetwork for Switch {
     async fn add(&self, config: &PodNetworkConfig) -> Result<PodNetworkResult, RuntimeError> {
-        let wish = self.wishes.lock().get(&config.pod_uid).copied();
-        if config.pod_namespace == NAMESPACE && wish == Some(Attachment::Nothing) {
-            network::bring_up_loopback_of(&config.netns).await?;
-            return Ok(PodNetworkResult::default());
+        if config.pod_namespace != NAMESPACE {
+            return self.others.add(config).await;
         }
-        self.others.add(config).await
+        network::bring_up_loopback_of(&config.netns).await?;
+        let (container, netns) = (config.pod_uid.clone(), config.netns.clone());
+        self.fresh.lock().insert(container, netns);
+        Ok(PodNetworkResult::default())
     }
 
     async fn del(&self, sandbox_id: &str) -> Result<(), RuntimeError> {

@@ -1,18 +1,17 @@
 //! From docker's words to the engine's. Pure, but for looking at the machine's resolv.conf.
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use node_api::{
     ContainerConfig, Device, LinuxResources, Mount, MountPropagation, NamespaceMode,
-    NamespaceOptions, PodSandboxConfig, PortMapping, SeccompProfile, SecurityContext,
+    NamespaceOptions, PodSandboxConfig, SeccompProfile, SecurityContext,
 };
 use runtime::{Extras, Rlimit, Tmpfs};
 
 use crate::answer::Fault;
 use crate::daemon::NAMESPACE;
 use crate::record::Record;
-use crate::wire::{HostConfig, Limits, PortBinding};
+use crate::wire::{HostConfig, Limits};
 
 /// Files in a container's folder.
 pub(crate) const LOG: &str = "container.log";
@@ -20,23 +19,6 @@ pub(crate) const WRITABLE: &str = "rw";
 const SECCOMP: &str = "seccomp.json";
 const PERIOD: i64 = 100_000;
 const SHM: i64 = 64 << 20;
-
-/// A published port.
-pub(crate) fn port_mappings(host: &HostConfig) -> Result<Vec<PortMapping>, Fault> {
-    let mut mappings = Vec::new();
-    for (port, bindings) in &host.port_bindings {
-        let (container_port, protocol) = port_and_protocol(port)?;
-        for binding in bindings.iter().flatten() {
-            mappings.push(PortMapping {
-                protocol: protocol.clone(),
-                container_port,
-                host_port: host_port(binding)?,
-                host_ip: host_ip(binding)?,
-            });
-        }
-    }
-    Ok(mappings)
-}
 
 /// `80/tcp` taken apart.
 pub(crate) fn port_and_protocol(text: &str) -> Result<(u16, String), Fault> {
@@ -49,28 +31,6 @@ pub(crate) fn port_and_protocol(text: &str) -> Result<(u16, String), Fault> {
     }
 }
 
-fn host_port(binding: &PortBinding) -> Result<u16, Fault> {
-    if binding.host_port.is_empty() {
-        return Ok(0);
-    }
-    let first = binding.host_port.split('-').next().unwrap_or_default();
-    let wrong = |_| {
-        Fault::bad(format!(
-            "invalid port specification: {:?}",
-            binding.host_port
-        ))
-    };
-    first.parse().map_err(wrong)
-}
-
-fn host_ip(binding: &PortBinding) -> Result<Option<IpAddr>, Fault> {
-    if binding.host_ip.is_empty() {
-        return Ok(None);
-    }
-    let wrong = |_| Fault::bad(format!("invalid IP address: {:?}", binding.host_ip));
-    binding.host_ip.parse().map(Some).map_err(wrong)
-}
-
 /// The sandbox of a container.
 pub(crate) fn sandbox(record: &Record, folder: &Path) -> Result<PodSandboxConfig, Fault> {
     let host = &record.host;
@@ -80,10 +40,6 @@ pub(crate) fn sandbox(record: &Record, folder: &Path) -> Result<PodSandboxConfig
         namespace: NAMESPACE.to_owned(),
         hostname: record.config.hostname.clone(),
         log_directory: folder.to_owned(),
-        port_mappings: match record.network_mode() {
-            "host" | "none" => Vec::new(),
-            _ => port_mappings(host)?,
-        },
         cgroup_parent: host.cgroup_parent.clone(),
         namespaces: NamespaceOptions {
             network: match record.network_mode() {

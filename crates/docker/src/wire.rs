@@ -233,6 +233,17 @@ pub(crate) struct Endpoint {
     pub(crate) ip_prefix_len: u8,
     #[serde(rename = "DNSNames")]
     pub(crate) dns_names: Option<Vec<String>>,
+    /// The machine's end of it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) interface: String,
+}
+
+impl Endpoint {
+    /// The address that was asked for.
+    pub(crate) fn wanted_address(&self) -> Option<std::net::Ipv4Addr> {
+        let wish = self.ipam_config.as_ref()?.get("IPv4Address")?.as_str()?;
+        wish.parse().ok()
+    }
 }
 
 /// Body of `POST /containers/create`.

@@ -12,6 +12,7 @@ mod links;
 mod namespace;
 mod pods;
 mod sysctl;
+pub mod user;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;

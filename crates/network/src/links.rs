@@ -203,6 +203,29 @@ pub(crate) async fn configure_pod(
     add_route(handle, by_gateway.build()).await
 }
 
+/// Sets up an endpoint of a user's network: loopback, address, perhaps the default route.
+pub(crate) async fn configure_endpoint(
+    handle: &Handle,
+    interface: &str,
+    address: Ipv4Addr,
+    prefix: u8,
+    gateway: Option<Ipv4Addr>,
+) -> Result<(), Error> {
+    set_loopback_up(handle).await?;
+    let index = find(handle, interface).await?.ok_or(Error::Interrupted)?;
+    add_address(handle, index, address, prefix).await?;
+    let up = LinkUnspec::new_with_index(index).up().build();
+    let result = handle.link().set(up).execute().await;
+    result.map_err(Error::link(format!("bring {interface} up")))?;
+    let Some(gateway) = gateway else {
+        return Ok(());
+    };
+    let by_gateway = RouteMessageBuilder::<Ipv4Addr>::new()
+        .gateway(gateway)
+        .output_interface(index);
+    add_route(handle, by_gateway.build()).await
+}
+
 /// Routes the services' range to the bridge. The packet filter translates or
 /// rejects it before it gets there; the route makes local connections
 /// possible at all, and keeps them off the default route without the filter.

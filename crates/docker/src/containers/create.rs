@@ -102,6 +102,19 @@ impl Daemon {
         let folder = self.folder.join("containers").join(&id);
         let warnings = Vec::new();
         translate::sandbox(&record, &folder)?;
+        crate::networks::check_ports(&record.host)?;
+        for (wish, endpoint) in std::mem::take(&mut record.networks) {
+            // Known by their names, whatever they were called by. One that is not there is missed
+            // first at the start: it may come until then.
+            let name = match self.networks.find(&wish) {
+                Ok(network) => network.name,
+                Err(_) => wish.clone(),
+            };
+            if record.host.network_mode == wish {
+                record.host.network_mode = name.clone();
+            }
+            record.networks.insert(name, endpoint);
+        }
         record.mounts = self.plan_mounts(&record)?;
         translate::extras(&record, &folder)?;
         self.engine.lease_image(&id, &image)?;

@@ -266,6 +266,7 @@ impl Daemon {
         }
         self.events.container(&record, "die", &more);
         self.execs.forget(&record.id);
+        self.detach_networks(container).await?;
         let gone = record.host.auto_remove;
         self.dispose(container, before.state.sandbox, gone).await;
         container.progress.send_modify(|progress| {

@@ -106,20 +106,8 @@ pub(super) fn ports(record: &Record) -> Map<String, Value> {
     for port in record.config.exposed_ports.keys() {
         ports.insert(port.clone(), Value::Null);
     }
-    for (port, bindings) in &record.host.port_bindings {
-        let mut shown = Vec::new();
-        for binding in bindings.iter().flatten() {
-            let ip = match binding.host_ip.as_str() {
-                "" => "0.0.0.0",
-                ip => ip,
-            };
-            shown.push(json!({"HostIp": ip, "HostPort": binding.host_port}));
-        }
-        let name = match port.contains('/') {
-            true => port.clone(),
-            false => format!("{port}/tcp"),
-        };
-        ports.insert(name, json!(shown));
+    for (port, bindings) in &record.state.ports {
+        ports.insert(port.clone(), json!(bindings));
     }
     ports
 }
@@ -129,7 +117,9 @@ pub(super) fn endpoints(daemon: &Daemon, record: &Record) -> Map<String, Value> 
     let mut shown = Map::new();
     for (name, endpoint) in &record.networks {
         let mut endpoint: Endpoint = endpoint.clone();
-        endpoint.network_id = daemon.network_id(name);
+        let network = daemon.networks.named(name);
+        endpoint.network_id = network.map(|network| network.id).unwrap_or_default();
+        endpoint.interface.clear();
         let mut value = serde_json::to_value(&endpoint).unwrap_or_default();
         value["IPv6Gateway"] = json!("");
         value["GlobalIPv6Address"] = json!("");

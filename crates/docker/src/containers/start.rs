@@ -1,6 +1,5 @@
 //! Starting a container: its sandbox, its network, its files, its program.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,6 @@ use crate::answer::{self, Answer, Fault};
 use crate::call::Call;
 use crate::daemon::{Container, Daemon};
 use crate::record::{Record, Status, now};
-use crate::switch::Attachment;
 use crate::translate;
 
 /// `POST /containers/{id}/start`.
@@ -69,7 +67,6 @@ impl Daemon {
         // What is left of the last time holds its files and ports.
         let _rest = container.disposal.lock().await;
         let started = self.bring_up(container, &record).await;
-        self.switch.forget(&record.id);
         let (sandbox, inner, pid) = match started {
             Ok(started) => started,
             Err(fault) => {
@@ -115,11 +112,6 @@ impl Daemon {
     ) -> Result<(String, String, i32), Fault> {
         let folder = &container.folder;
         forget_mount(&folder.join(translate::WRITABLE))?;
-        let attachment = match record.network_mode() {
-            "none" => Attachment::Nothing,
-            _ => Attachment::Bridge,
-        };
-        self.switch.wish(&record.id, attachment);
         let config = translate::sandbox(record, folder)?;
         let sandbox = self.engine.run_pod_sandbox(config).await?;
         let inside = self.fill_sandbox(container, record, &sandbox).await;
@@ -127,6 +119,7 @@ impl Daemon {
             Ok((inner, pid)) => Ok((sandbox, inner, pid)),
             Err(fault) => {
                 self.engine.remove_pod_sandbox(&sandbox).await?;
+                self.detach_networks(container).await?;
                 Err(fault)
             }
         }
@@ -139,7 +132,16 @@ impl Daemon {
         sandbox: &str,
     ) -> Result<(String, i32), Fault> {
         let folder = &container.folder;
-        self.write_files(record, folder, sandbox).await?;
+        let netns = self.switch.take(&record.id);
+        let mut joined = record.clone();
+        if let Some(netns) = &netns {
+            joined = self.attach_networks(container, netns).await?;
+        }
+        let record = &joined;
+        self.write_files(container)?;
+        if let Some(netns) = &netns {
+            self.start_resolver(container, netns).await;
+        }
         let config = translate::container(record, folder)?;
         let extras = translate::extras(record, folder)?;
         let inner = self
@@ -173,26 +175,29 @@ impl Daemon {
     }
 
     /// The files of `/etc` that docker looks after.
-    async fn write_files(
-        &self,
-        record: &Record,
-        folder: &Path,
-        sandbox: &str,
-    ) -> Result<(), Fault> {
-        let status = self.engine.pod_sandbox_status(sandbox).await?;
-        let gateway = String::new();
-        let addresses: Vec<(String, String)> = status
-            .ips
-            .iter()
-            .map(|ip| (ip.to_string(), gateway.clone()))
+    fn write_files(&self, container: &Container) -> Result<(), Fault> {
+        let (record, folder) = (container.snapshot(), &container.folder);
+        let addresses: Vec<(String, String)> = record
+            .networks
+            .values()
+            .filter(|endpoint| !endpoint.ip_address.is_empty())
+            .map(|endpoint| (endpoint.ip_address.clone(), endpoint.gateway.clone()))
             .collect();
-        std::fs::write(folder.join("hosts"), translate::hosts(record, &addresses)?)?;
+        std::fs::write(folder.join("hosts"), translate::hosts(&record, &addresses)?)?;
         let hostname = format!("{}\n", record.config.hostname);
         std::fs::write(folder.join("hostname"), hostname)?;
+        self.write_resolv_conf(container)
+    }
+
+    pub(crate) fn write_resolv_conf(&self, container: &Container) -> Result<(), Fault> {
         let machine = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        let resolv = translate::resolv_conf(&record.host, &machine, false);
-        std::fs::write(folder.join("resolv.conf"), resolv)?;
-        Ok(())
+        let embedded = self.has_names(container);
+        let host = container.record.read().host.clone();
+        let resolv = translate::resolv_conf(&host, &machine, embedded);
+        Ok(std::fs::write(
+            container.folder.join("resolv.conf"),
+            resolv,
+        )?)
     }
 
     fn spawn_removal(&self, container: &Arc<Container>) {

@@ -22,7 +22,6 @@ const PROGRESS: usize = 256;
 /// `POST /images/load`.
 pub(crate) async fn load(call: Call) -> Answer {
     let daemon = Arc::clone(&call.daemon);
-    let quiet = call.query.flag("quiet");
     let store = daemon.engine.images().clone();
     let reader = call.reader();
     let images = blocking(move || Ok(oci::load_stream(&store, reader)?)).await?;
@@ -40,8 +39,6 @@ pub(crate) async fn load(call: Call) -> Answer {
                     .collect(),
             };
             for line in lines {
-                // Also a quiet load tells what it has loaded.
-                let _ = quiet;
                 answer::line(&pieces, &json!({ "stream": line })).await;
             }
         }

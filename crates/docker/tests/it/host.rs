@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 const BUSYBOX: &str = "/bin/busybox";
-const LINKS: [&str; 10] = [
-    "sh", "sleep", "cat", "echo", "true", "ls", "touch", "id", "env", "rm",
+const LINKS: [&str; 14] = [
+    "sh", "sleep", "cat", "echo", "true", "ls", "touch", "id", "env", "rm", "nc", "nslookup",
+    "netstat", "grep",
 ];
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -143,6 +144,20 @@ impl Host {
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         assert!(head.contains("application/vnd.docker."), "{head}");
         Hijacked(stream)
+    }
+
+    /// Output of a command of the engine's own network namespace.
+    pub(crate) fn inside(&self, command: &str) -> String {
+        let pid = self.engine.as_ref().unwrap().id().to_string();
+        let output = Command::new("nsenter")
+            .args(["--net", "--target", &pid, "--", BUSYBOX])
+            .args(command.split(' '))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let (out, err) = (output.stdout, String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{command:?}: {err}");
+        String::from_utf8(out).unwrap()
     }
 
     /// Creates a container that runs a script.

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use crate::cluster::{Namespace, eventually};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_sampan");
-const LINKS: &str = "sh,sleep,cat,echo,id,env,ls,true,touch,ip,wget,httpd,nslookup,printf,stty";
+const LINKS: &str = "sh,sleep,cat,echo,id,env,ls,true,touch,ip,nc,nslookup,netstat,grep,tty";
 
 /// An engine with docker's socket, in namespaces of its own.
 struct Engine {
@@ -154,6 +154,7 @@ fn docker_runs_its_everyday_commands() {
         "script -qec \"docker run --rm -it busybox sh -c 'tty; exit 5'\" /dev/null </dev/null";
     assert!(engine.code(5, terminal).contains("/dev/pts/0"));
     everyday(&engine);
+    networks(&engine);
     engine.ok("docker run -d --name after --restart always busybox sleep 1000");
     engine.kill();
     engine.boot();
@@ -189,4 +190,21 @@ fn everyday(engine: &Engine) {
     );
     engine.ok("docker save busybox -o saved.tar && docker load -i saved.tar");
     engine.ok("docker rm site && docker volume rm keep && docker system df && docker info");
+}
+
+fn networks(engine: &Engine) {
+    engine.ok("docker network create front");
+    engine.ok("docker run -d --name web --network front --network-alias site -p 8099:80 busybox sh -c 'while true; do echo page | nc -l -p 80; done'");
+    engine.ok("docker exec web sh -c 'until netstat -ltn | grep -q :80; do true; done'");
+    assert_eq!(
+        engine.ok("/bin/busybox nc -w 4 127.0.0.1 8099 </dev/null"),
+        "page\n"
+    );
+    assert_eq!(engine.ok("docker port web"), "80/tcp -> 0.0.0.0:8099\n");
+    let address = "{{.NetworkSettings.Networks.front.IPAddress}}";
+    let address = engine.ok(&format!("docker inspect web --format '{address}'"));
+    let asked = engine.ok("docker run --rm --network front busybox nslookup site");
+    assert!(asked.contains(address.trim()), "{asked}");
+    engine.code(1, "docker network rm front");
+    engine.ok("docker rm -f web && docker network rm front");
 }
