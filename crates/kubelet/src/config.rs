@@ -11,6 +11,8 @@ use k8s_openapi::api::core::v1::Taint;
 use meta::Quantity;
 use node_api::{ImageService, RuntimeService};
 
+use crate::eviction::EvictionConfig;
+
 /// What a kubelet stands on.
 #[derive(Clone)]
 pub struct Parts {
@@ -63,6 +65,8 @@ pub struct Config {
     /// Image garbage collection starts above this share of the disk, and stops below the other.
     pub image_gc_high_percent: u8,
     pub image_gc_low_percent: u8,
+    /// When pods have to go because the node runs out of something.
+    pub eviction: EvictionConfig,
     /// `None`: no server.
     pub server: Option<ServerConfig>,
     /// Reported as `nodeInfo.kubeletVersion`.
@@ -137,6 +141,7 @@ impl Config {
             allowed_unsafe_sysctls: Vec::new(),
             image_gc_high_percent: 85,
             image_gc_low_percent: 80,
+            eviction: EvictionConfig::default(),
             server: None,
             version: "v1.36.2+sampan".into(),
         }

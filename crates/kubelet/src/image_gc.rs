@@ -25,7 +25,7 @@ pub(crate) async fn keep_space(shared: Arc<Shared>, stop: Stop) {
             () = stop.raised() => return,
         }
         let to_free = excess(&shared);
-        if let Err(error) = collect(&shared, to_free, &mut last_used).await {
+        if let Err(error) = collect(&shared, to_free, &mut last_used, AGE_MIN).await {
             let message = error.to_string();
             let about = node_reference(&shared.config.node_name);
             shared
@@ -49,10 +49,16 @@ fn excess(shared: &Shared) -> i64 {
     }
 }
 
+/// Removes all images that nobody uses: the node is short of room.
+pub(crate) async fn remove_unused(shared: &Shared) -> Result<(), node_api::RuntimeError> {
+    collect(shared, i64::MAX, &mut HashMap::new(), Duration::ZERO).await
+}
+
 async fn collect(
     shared: &Shared,
     to_free: i64,
     last_used: &mut HashMap<String, Instant>,
+    age_min: Duration,
 ) -> Result<(), node_api::RuntimeError> {
     let images = shared.images.list_images().await?;
     let containers = shared.runtime.list_containers().await?;
@@ -76,7 +82,7 @@ async fn collect(
     let age = |id: &String| last_used.get(id).map_or(Duration::ZERO, Instant::elapsed);
     let mut unused: Vec<_> = images
         .iter()
-        .filter(|image| !image.pinned && !used.contains(&image.id) && age(&image.id) >= AGE_MIN)
+        .filter(|image| !image.pinned && !used.contains(&image.id) && age(&image.id) >= age_min)
         .collect();
     unused.sort_by_key(|image| std::cmp::Reverse(age(&image.id)));
     let mut freed = 0;

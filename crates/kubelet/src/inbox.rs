@@ -24,6 +24,13 @@ pub(crate) struct StartOutcome {
     pub(crate) error: Option<StartError>,
 }
 
+/// The order to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Eviction {
+    pub(crate) grace_seconds: i64,
+    pub(crate) message: String,
+}
+
 /// What happened since the worker last looked.
 #[derive(Debug, Default)]
 pub(crate) struct News {
@@ -40,6 +47,8 @@ pub(crate) struct News {
     pub(crate) sources: bool,
     /// Another pod of the node needs less than before.
     pub(crate) room: bool,
+    /// The pod has to go, for the node is short of something.
+    pub(crate) evicted: Option<Eviction>,
     pub(crate) findings: HashMap<(String, ProbeKind), Finding>,
     pub(crate) outcomes: Vec<StartOutcome>,
 }

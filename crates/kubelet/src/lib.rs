@@ -7,6 +7,7 @@ mod config;
 mod container_config;
 mod env;
 mod events;
+mod eviction;
 mod hooks;
 mod image_gc;
 mod images;
@@ -47,6 +48,7 @@ use tokio::sync::watch;
 use volumes::{Sources, Volumes};
 
 pub use config::{Config, Guard, GuardRequest, Parts, Refusal, ServerConfig};
+pub use eviction::{Amount, EvictionConfig, Signal, Threshold, ThresholdError};
 
 use events::Recorder;
 use images::Puller;
@@ -109,6 +111,11 @@ pub async fn run(client: Client, parts: Parts, config: Config, crew: &Crew) -> R
         crew,
         "image removal",
         image_gc::keep_space(shared.clone(), stop.clone()),
+    );
+    spawn_until_stop(
+        crew,
+        "eviction",
+        eviction::keep_well(shared.clone(), stop.clone()),
     );
     if let (Some(listener), Some(server)) = (listener, shared.config.server.clone()) {
         let serving = server::serve(shared.clone(), listener, server, stop.clone());
@@ -197,6 +204,7 @@ fn share(client: Client, parts: Parts, config: Config, hub: &Hub, crew: &Crew) -
         services: hub.informer::<Service>(),
         machine: Machine::look(&config.root_dir),
         allocations: Arc::default(),
+        pressure: watch::Sender::default(),
         user_namespaces: UserNamespaces::look(&config.root_dir, config.max_pods),
         pods,
         config,

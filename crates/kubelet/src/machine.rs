@@ -92,6 +92,16 @@ pub(crate) fn memory(key: &str) -> i64 {
     number.unwrap_or(0) * 1024
 }
 
+/// How many process ids there are, and how many are taken.
+pub(crate) fn process_ids() -> Option<(i64, i64)> {
+    let number = |path: &str| -> Option<i64> { fs::read_to_string(path).ok()?.trim().parse().ok() };
+    let most = number("/proc/sys/kernel/pid_max")?;
+    let threads = number("/proc/sys/kernel/threads-max")?;
+    let load = fs::read_to_string("/proc/loadavg").ok()?;
+    let (_, taken) = load.split_whitespace().nth(3)?.split_once('/')?;
+    Some((most.min(threads), taken.parse().ok()?))
+}
+
 /// Size of a file system, in bytes and inodes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Disk {

@@ -18,7 +18,7 @@ use meta::{Quantity, Status};
 use serde_json::json;
 
 use crate::events::{Kind, node_reference};
-use crate::machine::{self, architecture};
+use crate::machine::architecture;
 use crate::shared::Shared;
 
 /// Namespace of the nodes' leases.
@@ -31,11 +31,6 @@ const STARTUP_CHECK: Duration = Duration::from_millis(25);
 const IMAGES_MAX: usize = 50;
 /// Names shown per image.
 const IMAGE_NAMES_MAX: usize = 5;
-/// Below so much free memory, the node says MemoryPressure (upstream's default).
-const MEMORY_PRESSURE_BYTES: i64 = 100 << 20;
-/// Below so many percent of free disk space, the node says DiskPressure. Upstream's default of 10
-/// is made for servers; k3s has 5 too, for a laptop's disk is fuller and its pods must run.
-const DISK_PRESSURE_PERCENT: i64 = 5;
 
 /// Registers the node and keeps its status; ends when the process stops.
 pub(crate) async fn keep_status(shared: Arc<Shared>, stop: Stop) {
@@ -52,6 +47,7 @@ pub(crate) async fn keep_status(shared: Arc<Shared>, stop: Stop) {
     let mut reported: Option<(NodeStatus, tokio::time::Instant)> = None;
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     let mut startup = Backoff::new(STARTUP_CHECK, STATUS_CHECK);
+    let mut pressure = shared.pressure.subscribe();
     loop {
         let known = reported
             .as_ref()
@@ -88,6 +84,7 @@ pub(crate) async fn keep_status(shared: Arc<Shared>, stop: Stop) {
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
+            Ok(()) = pressure.changed() => {}
             () = stop.raised() => return,
         }
     }
@@ -239,23 +236,11 @@ fn conditions(
     old: Option<&NodeStatus>,
     missing: Option<String>,
 ) -> Vec<NodeCondition> {
-    let memory = machine::memory("MemAvailable:") < MEMORY_PRESSURE_BYTES;
-    let disk = machine::disk(&shared.config.root_dir);
-    let disk = disk.is_some_and(|disk| disk.available < disk.total / 100 * DISK_PRESSURE_PERCENT);
-    let known = old
-        .and_then(|status| status.conditions.as_ref())
-        .into_iter()
-        .flatten();
-    let known = known
-        .into_iter()
-        .any(|one| one.type_ == "DiskPressure" && one.status == "True");
-    if disk && !known {
-        let folder = shared.config.root_dir.display();
-        tracing::warn!(
-            %folder,
-            "less than {DISK_PRESSURE_PERCENT} % of the disk is free: no pods are taken until there is more"
-        );
-    }
+    let short = shared.pressure.borrow().clone();
+    let (memory, disk) = (
+        short.contains("MemoryPressure"),
+        short.contains("DiskPressure"),
+    );
     let pressure = |kind: &'static str, truth: bool, good: &'static str, bad: &'static str| {
         let (reason, message) = match (kind, truth) {
             ("MemoryPressure", false) => ("KubeletHasSufficientMemory", good),
@@ -291,7 +276,7 @@ fn conditions(
         ),
         pressure(
             "PIDPressure",
-            false,
+            short.contains("PIDPressure"),
             "kubelet has sufficient PID available",
             "kubelet has insufficient PID available",
         ),

@@ -401,6 +401,8 @@ impl Wanted<'_> {
         } else if let Some((message, own)) = health.and_then(|health| health.failed.clone()) {
             (message, own.unwrap_or(grace))
         } else if let Some(has) = scene.actuated.get(name)
+            // What a start in flight gives it is known when that is done.
+            && !scene.busy.starting.contains_key(name)
             && resize::change(container, has) == Change::Restart
         {
             (format!("Container {name} resize requires restart"), grace)

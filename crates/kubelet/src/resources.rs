@@ -187,6 +187,16 @@ pub(crate) fn requests(pod: &Pod) -> Amounts {
     }
 }
 
+/// What the scheduler counts of the disk for a pod.
+pub(crate) fn disk_request(pod: &Pod) -> i64 {
+    sum(pod, request, "ephemeral-storage").0
+}
+
+/// A container's request, as a plain number.
+pub(crate) fn request_of(container: &Container, name: &str) -> i64 {
+    request(container, name).map_or(0, Quantity::value)
+}
+
 type Amount = fn(&Container, &str) -> Option<Quantity>;
 
 /// What a pod needs at most at one time: its main containers and sidecars together, or an init

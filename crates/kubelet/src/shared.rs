@@ -1,6 +1,6 @@
 //! What all workers of a node share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use client::{Client, Informer};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use meta::Quantity;
 use node_api::{ImageService, RuntimeService};
+use tokio::sync::watch;
 use volumes::{PodFacts, Sources, Volumes};
 
 use crate::allocations::Allocations;
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) pods: Arc<Pods>,
     pub(crate) allocations: Arc<Allocations>,
     pub(crate) user_namespaces: UserNamespaces,
+    /// Conditions of the node that say what it is short of.
+    pub(crate) pressure: watch::Sender<BTreeSet<&'static str>>,
 }
 
 impl Shared {

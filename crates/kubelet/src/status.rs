@@ -21,6 +21,9 @@ use crate::pod::{PodExt, Role, whole_seconds};
 use crate::resize::ByContainer;
 use crate::resources::qos;
 
+/// The reason of pods that had to go for the node's sake.
+pub(crate) const EVICTED: &str = "Evicted";
+
 /// Why a container waits: reason and message.
 pub(crate) type Waiting = (String, String);
 
@@ -163,10 +166,7 @@ fn state(status: &ApiContainerStatus) -> (bool, Option<i32>) {
 pub(crate) fn differs(old: &PodStatus, new: &PodStatus) -> bool {
     let own = |conditions: &Option<Vec<PodCondition>>| -> Vec<PodCondition> {
         let all = conditions.iter().flatten();
-        let mut own: Vec<_> = all
-            .filter(|c| conditions::is_own(&c.type_))
-            .cloned()
-            .collect();
+        let mut own: Vec<_> = all.filter(|c| conditions::is_own(c)).cloned().collect();
         own.sort_by(|a, b| a.type_.cmp(&b.type_));
         own
     };
@@ -231,14 +231,19 @@ pub(crate) fn patch(uid: &str, old: &PodStatus, new: &PodStatus) -> serde_json::
     }
     // Conditions merge by type: those of others are left alone by not being named.
     if let Some(conditions) = tree.get_mut("conditions").and_then(|c| c.as_array_mut()) {
-        conditions.retain(|c| c["type"].as_str().is_some_and(conditions::is_own));
+        let own = new.conditions.iter().flatten();
+        let own: Vec<&str> = own
+            .filter(|condition| conditions::is_own(condition))
+            .map(|condition| condition.type_.as_str())
+            .collect();
+        conditions.retain(|c| c["type"].as_str().is_some_and(|kind| own.contains(&kind)));
         take_away(&old_tree, conditions);
         let kept = |kind: &str| {
             let mut all = new.conditions.iter().flatten();
             all.any(|condition| condition.type_ == kind)
         };
         let old = old.conditions.iter().flatten();
-        let lost = old.filter(|c| conditions::is_own(&c.type_) && !kept(&c.type_));
+        let lost = old.filter(|c| conditions::is_own(c) && !kept(&c.type_));
         conditions.extend(
             lost.map(|condition| serde_json::json!({"$patch": "delete", "type": condition.type_})),
         );

@@ -18,14 +18,14 @@ use volumes::Mounted;
 
 use crate::backoff::CrashBackoff;
 use crate::events::Kind;
-use crate::inbox::{Inbox, News};
+use crate::inbox::{Eviction, Inbox, News};
 use crate::plan::{Busy, Ending, Health, Plan, Scene, outcome, plan};
 use crate::pod::PodExt;
 use crate::pods::PodView;
 use crate::probe::{ProbeKind, Probes};
 use crate::sandbox_config::forbidden_sysctl;
 use crate::shared::Shared;
-use crate::status::Waiting;
+use crate::status::{EVICTED, Waiting};
 use act::Done;
 use report::Report;
 use resize::Resizing;
@@ -190,6 +190,9 @@ impl Worker {
             let grace = self.pod.grace_seconds();
             self.end(grace, None, None);
         }
+        if let Some(eviction) = news.evicted {
+            self.evict(eviction);
+        }
         if news.room {
             self.wish_again();
         }
@@ -309,6 +312,18 @@ impl Worker {
             None,
         );
         None
+    }
+
+    /// Ends the pod for the node's sake.
+    fn evict(&mut self, eviction: Eviction) {
+        if self.ending.is_some() {
+            return;
+        }
+        let message = eviction.message;
+        let recorder = &self.shared.recorder;
+        recorder.pod(&self.pod, None, Kind::Warning, EVICTED, message.clone());
+        let verdict = Some((EVICTED.to_owned(), message));
+        self.end(eviction.grace_seconds, verdict, None);
     }
 
     fn note_backing_off(&mut self, plan: &Plan) {

@@ -11,6 +11,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::access::AccessArgs;
+use crate::node_flags::NodeArgs;
 
 pub(crate) const DEFAULT_DATA_DIR: &str = "/var/lib/sampan";
 
@@ -89,6 +90,10 @@ pub(crate) struct ServerArgs {
     /// Most pods on this node
     #[arg(long)]
     max_pods: Option<u32>,
+    /// A flag of the kubelet, name=value
+    #[arg(long)]
+    #[serde(default)]
+    kubelet_arg: Vec<String>,
     /// Folder with manifests of static pods [default: <data-dir>/manifests]
     #[arg(long)]
     pod_manifest_path: Option<PathBuf>,
@@ -184,6 +189,7 @@ pub(crate) struct Config {
     pub node_label: Vec<(String, String)>,
     pub kubelet_port: u16,
     pub max_pods: u32,
+    pub kubelet_arg: NodeArgs,
     pub pod_manifest_path: PathBuf,
     pub resolv_conf: PathBuf,
     pub cri_socket: Option<PathBuf>,
@@ -262,6 +268,7 @@ impl ServerArgs {
             node_label: list(self.node_label, file.node_label),
             kubelet_port: self.kubelet_port.or(file.kubelet_port),
             max_pods: self.max_pods.or(file.max_pods),
+            kubelet_arg: list(self.kubelet_arg, file.kubelet_arg),
             pod_manifest_path: self.pod_manifest_path.or(file.pod_manifest_path),
             resolv_conf: self.resolv_conf.or(file.resolv_conf),
             cri_socket: self.cri_socket.or(file.cri_socket),
@@ -352,6 +359,12 @@ impl ServerArgs {
             faults.push(format!("{error:#}"));
             AccessArgs::default()
         });
+        let kubelet_arg = NodeArgs::of_words(&self.kubelet_arg);
+        let kubelet_arg = kubelet_arg.and_then(|args| args.eviction().map(|_| args));
+        let kubelet_arg = kubelet_arg.unwrap_or_else(|error| {
+            faults.push(format!("{error:#}"));
+            NodeArgs::default()
+        });
         let config = Config {
             role,
             access,
@@ -384,6 +397,7 @@ impl ServerArgs {
             node_label,
             kubelet_port: self.kubelet_port.unwrap_or(10250),
             max_pods: self.max_pods.unwrap_or(110),
+            kubelet_arg,
             pod_manifest_path: self
                 .pod_manifest_path
                 .unwrap_or_else(|| data_dir.join("manifests")),

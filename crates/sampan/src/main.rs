@@ -16,6 +16,7 @@ mod files;
 mod guard;
 mod identity;
 mod image;
+mod node_flags;
 mod purge;
 mod reload;
 mod server;

@@ -492,6 +492,7 @@ async fn start_kubelet(
     settings.cluster_domain = config.cluster_domain.clone();
     settings.resolv_conf = config.resolv_conf.clone();
     settings.max_pods = config.max_pods;
+    settings.eviction = config.kubelet_arg.eviction()?;
     settings.pod_cidrs = vec![network.pod_cidr.to_string()];
     settings.labels = config.node_label.iter().cloned().collect();
     settings.server = Some(server);

@@ -110,7 +110,8 @@ fn options(query: &Query) -> Result<LogOptions, String> {
 fn container_id(view: &PodView, container: &str, previous: bool) -> Result<String, String> {
     let pod = view.pod.name();
     let main = view.status.container_statuses.iter().flatten();
-    let mut all = main.chain(view.status.init_container_statuses.iter().flatten());
+    let all = main.chain(view.status.init_container_statuses.iter().flatten());
+    let mut all = all.chain(view.status.ephemeral_container_statuses.iter().flatten());
     let Some(status) = all.find(|status| status.name == container) else {
         return Err(format!(
             "container {container:?} in pod {pod:?} is not available"
@@ -157,4 +158,23 @@ fn container_id(view: &PodView, container: &str, previous: bool) -> Result<Strin
     Err(format!(
         "container {container:?} in pod {pod:?} is waiting to start: {why}"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn ephemeral_containers_have_logs_too() {
+        let status = json!({"ephemeralContainerStatuses": [{"name": "look", "image": "i",
+            "imageID": "", "ready": false, "restartCount": 0, "containerID": "sampan://c1",
+            "state": {"running": {}}}]});
+        let view = PodView {
+            status: serde_json::from_value(status).unwrap(),
+            ..PodView::default()
+        };
+        assert_eq!(container_id(&view, "look", false).unwrap(), "c1");
+        assert!(container_id(&view, "other", false).is_err());
+    }
 }

@@ -18,9 +18,14 @@ const OWN: [&str; 7] = [
     "PodScheduled",
 ];
 
-/// Whether this node sets conditions of this type.
-pub(super) fn is_own(kind: &str) -> bool {
-    OWN.contains(&kind)
+/// The reason of a disruption that is this node's doing.
+const BY_KUBELET: &str = "TerminationByKubelet";
+
+/// Whether this node sets this condition.
+pub(super) fn is_own(condition: &PodCondition) -> bool {
+    OWN.contains(&condition.type_.as_str())
+        || (condition.type_ == "DisruptionTarget"
+            && condition.reason.as_deref() == Some(BY_KUBELET))
 }
 
 /// Where a resize stands; a condition that is there only as long as it is true.
@@ -91,7 +96,12 @@ pub(super) fn all(
         condition(inputs, "PodScheduled", (true, None, None)),
     ]);
     let foreign = old.conditions.iter().flatten();
-    conditions.extend(foreign.filter(|c| !is_own(&c.type_)).cloned());
+    let verdict = inputs.ending.and_then(|ending| ending.verdict.as_ref());
+    if let Some((_, message)) = verdict.filter(|(reason, _)| reason == super::EVICTED) {
+        let finding = (true, Some(BY_KUBELET), Some(message.clone()));
+        conditions.push(condition(inputs, "DisruptionTarget", finding));
+    }
+    conditions.extend(foreign.filter(|c| !is_own(c)).cloned());
     conditions
 }
 
@@ -207,7 +217,7 @@ fn ready(inputs: &StatusInputs<'_>, old: &PodStatus, containers: &Finding) -> Fi
 /// The conditions that are not this node's.
 pub(crate) fn foreign_conditions(status: &PodStatus) -> Vec<PodCondition> {
     let all = status.conditions.iter().flatten();
-    all.filter(|condition| !is_own(&condition.type_))
+    all.filter(|condition| !is_own(condition))
         .cloned()
         .collect()
 }
@@ -217,10 +227,7 @@ pub(crate) fn with_foreign(
     conditions: Option<Vec<PodCondition>>,
     foreign: &[PodCondition],
 ) -> Option<Vec<PodCondition>> {
-    let own = conditions
-        .into_iter()
-        .flatten()
-        .filter(|c| is_own(&c.type_));
+    let own = conditions.into_iter().flatten().filter(is_own);
     let all: Vec<_> = own.chain(foreign.iter().cloned()).collect();
     (!all.is_empty()).then_some(all)
 }

@@ -2,7 +2,7 @@
 //! whether the node has them, and brings containers there.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements, Toleration};
 use node_api::{LinuxResources, RuntimeService, SandboxState};
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use crate::events::Kind;
 use crate::plan::newest_sandbox;
 use crate::pod::PodExt;
 use crate::resize::{self, ByContainer, Update};
-use crate::resources;
-use crate::status::ResizeCondition;
+use crate::resources::{self, Qos};
+use crate::status::{EVICTED, ResizeCondition};
 
 /// Pause after the runtime refused other limits.
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
@@ -55,6 +55,9 @@ impl Worker {
         let remembered = resize::remembered(&self.pod, &self.view.containers);
         let allocations = self.shared.allocations.clone();
         if self.view.sandboxes.is_empty() && !self.pod.is_static() && !self.pod.is_critical() {
+            if let Some(rejected) = self.unwelcome() {
+                return Some(rejected);
+            }
             let granted = allocations.grant(self.pod.uid(), &self.pod, &self.shared.allocatable());
             return granted.err().map(|shortage| {
                 let reason = format!("OutOf{}", shortage.resource);
@@ -73,6 +76,33 @@ impl Worker {
         allocations.note(self.pod.uid(), &self.pod);
         self.take_pod(wished);
         None
+    }
+
+    /// Why no new pod of this kind is taken while the node is short of something.
+    fn unwelcome(&self) -> Option<(String, String)> {
+        let conditions = self.shared.pressure.borrow().clone();
+        if conditions.is_empty() {
+            return None;
+        }
+        let tolerates = |toleration: &Toleration| {
+            let key = toleration.key.as_deref().unwrap_or_default();
+            let all = key.is_empty() && toleration.operator.as_deref() == Some("Exists");
+            all || key == "node.kubernetes.io/memory-pressure"
+        };
+        let mut tolerations = self.pod.spec().tolerations.iter().flatten();
+        if conditions
+            .iter()
+            .all(|condition| *condition == "MemoryPressure")
+            && (resources::qos(&self.pod) != Qos::BestEffort || tolerations.any(tolerates))
+        {
+            return None;
+        }
+        let list: Vec<_> = conditions.into_iter().collect();
+        let message = format!(
+            "Pod was rejected: The node had condition: [{}]. ",
+            list.join(" ")
+        );
+        Some((EVICTED.to_owned(), message))
     }
 
     /// Takes a new version of the pod's object; its resources as far as the node has them.
@@ -150,7 +180,8 @@ impl Worker {
 
     /// Brings containers to what the pod was granted.
     pub(super) fn actuate(&mut self, now: Timestamp) -> Option<Timestamp> {
-        if self.resizing.progress.is_none() || self.resizing.busy || self.ending.is_some() {
+        let busy = self.resizing.busy || !self.busy.starting.is_empty();
+        if self.resizing.progress.is_none() || busy || self.ending.is_some() {
             return None;
         }
         if let Some(at) = self.resizing.retry_at.filter(|at| now < *at) {
@@ -184,7 +215,6 @@ impl Worker {
             self.ops
                 .spawn(async move { Done::Resized(Box::new(job.run().await)) });
         } else if self.replacing.is_empty()
-            && self.busy.starting.is_empty()
             && resize::settled(&self.pod, &self.view.containers, &self.resizing.actuated)
         {
             self.resizing.progress = None;

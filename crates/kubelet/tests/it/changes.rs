@@ -224,3 +224,44 @@ async fn a_runtime_class_names_who_runs_the_pod() {
     let expected = "Failed to create pod sandbox: no runtime for \"kata\" is configured";
     assert_eq!(told, expected);
 }
+
+#[tokio::test]
+async fn a_node_short_of_memory_lets_pods_go_and_takes_none() {
+    let mut rig = Rig::new().await;
+    rig.create("web", json!({}));
+    rig.create(
+        "asked",
+        json!({"containers": [{"name": "main", "image": IMAGE, "resources": {
+        "requests": {"memory": "10Mi"}}}], "priority": 5}),
+    );
+    rig.wait_phase("web", "Running").await;
+    rig.wait_phase("asked", "Running").await;
+    rig.runtime.forget_calls();
+    // No machine has so much to spare.
+    let mut config = rig.config();
+    config.eviction.thresholds = kubelet::Threshold::parse_all("memory.available<100%").unwrap();
+    rig.restart_with(config).await;
+    let web = rig.wait_phase("web", "Failed").await;
+    assert_eq!(web["status"]["reason"], "Evicted");
+    let message = web["status"]["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("The node was low on resource: memory. Threshold quantity: "),
+        "{message}"
+    );
+    assert_eq!(condition(&web, "DisruptionTarget"), "True");
+    let calls = rig.runtime.calls();
+    // Sooner than by its own grace.
+    assert_eq!(calls[0], "stop main 2", "{calls:?}");
+    let node = format!("/api/v1/nodes/{NODE}");
+    wait("memory pressure", || {
+        let node = rig.api.get(&node).unwrap();
+        (condition(&node, "MemoryPressure") == "True").then_some(())
+    })
+    .await;
+    rig.create("late", json!({}));
+    let late = rig.wait_phase("late", "Failed").await;
+    assert_eq!(
+        late["status"]["message"],
+        "Pod was rejected: The node had condition: [MemoryPressure]. "
+    );
+}

@@ -74,10 +74,15 @@ impl Rig {
 
     /// Stops the kubelet and starts another on the same runtime and folders.
     pub(crate) async fn restart_kubelet(&mut self) {
+        self.restart_with(self.config()).await;
+    }
+
+    /// The same with another configuration.
+    pub(crate) async fn restart_with(&mut self, config: Config) {
         self.crew.stop().raise();
         self.crew.finished().await.unwrap();
         self.crew = Crew::new();
-        self.start_kubelet(&self.crew).await;
+        self.start_with(config, &self.crew).await;
     }
 
     pub(crate) fn create(&self, name: &str, spec: Value) -> Value {

@@ -1,0 +1,138 @@
+//! Flags of the kubelet under upstream's names, given as `--kubelet-arg name=value`.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use kubelet::{EvictionConfig, Threshold};
+use serde::{Deserialize, Serialize};
+
+use crate::serving::time;
+
+/// The flags; lists are `signal<amount,…`, `signal=duration,…` and `signal=amount,…`.
+#[derive(Parser, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[command(name = "kubelet", no_binary_name = true)]
+#[serde(rename_all = "kebab-case", default)]
+pub(crate) struct NodeArgs {
+    /// Below these, pods have to go at once; replaces the usual ones
+    #[arg(long)]
+    eviction_hard: Option<String>,
+    /// Below these, pods have to go after a while
+    #[arg(long)]
+    eviction_soft: Option<String>,
+    /// How long the soft ones may be crossed
+    #[arg(long)]
+    eviction_soft_grace_period: Option<String>,
+    /// How much more than the threshold is to be won back
+    #[arg(long)]
+    eviction_minimum_reclaim: Option<String>,
+    /// How long the node says that it is short of something after it no longer is [default: 5m]
+    #[arg(long)]
+    eviction_pressure_transition_period: Option<String>,
+    /// Most seconds a pod gets to end by a soft threshold [default: 0]
+    #[arg(long)]
+    eviction_max_pod_grace_period: Option<i64>,
+}
+
+impl NodeArgs {
+    /// From `name=value` entries, with or without dashes before.
+    pub(crate) fn of_words(words: &[String]) -> Result<NodeArgs> {
+        let dashed = words
+            .iter()
+            .map(|word| format!("--{}", word.trim_start_matches("--")));
+        NodeArgs::try_parse_from(dashed).context("kubelet-arg")
+    }
+
+    /// When pods have to go.
+    pub(crate) fn eviction(&self) -> Result<EvictionConfig> {
+        let mut config = EvictionConfig::default();
+        if let Some(hard) = &self.eviction_hard {
+            config.thresholds = Threshold::parse_all(hard).context("eviction-hard")?;
+        }
+        let reclaims = self.eviction_minimum_reclaim.as_deref().unwrap_or_default();
+        // Written as a threshold, an amount for a signal reads the same.
+        let reclaims = Threshold::parse_all(&reclaims.replace('=', "<"));
+        let reclaims = reclaims.context("eviction-minimum-reclaim")?;
+        config.thresholds.extend(self.soft()?);
+        for threshold in &mut config.thresholds {
+            let known = reclaims.iter().find(|one| one.signal == threshold.signal);
+            threshold.reclaim = known.map(|one| one.amount);
+        }
+        if let Some(period) = &self.eviction_pressure_transition_period {
+            config.transition_period = time("eviction-pressure-transition-period", period)?;
+        }
+        config.max_pod_grace_seconds = self.eviction_max_pod_grace_period.unwrap_or(0);
+        Ok(config)
+    }
+
+    fn soft(&self) -> Result<Vec<Threshold>> {
+        let soft = self.eviction_soft.as_deref().unwrap_or_default();
+        let graces = self.eviction_soft_grace_period.as_deref();
+        let mut soft_thresholds = Vec::new();
+        for text in soft
+            .split(',')
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+        {
+            let signal = text.split('<').next().unwrap_or_default();
+            let mut graces = graces.unwrap_or_default().split(',').map(str::trim);
+            let grace = graces.find_map(|grace| grace.strip_prefix(signal)?.strip_prefix('='));
+            let Some(grace) = grace else {
+                bail!("grace period must be specified for the soft eviction threshold {signal}");
+            };
+            let grace: Duration = time("eviction-soft-grace-period", grace)?;
+            for threshold in Threshold::parse_all(text).context("eviction-soft")? {
+                soft_thresholds.push(Threshold { grace, ..threshold });
+            }
+        }
+        Ok(soft_thresholds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kubelet::{Amount, Signal};
+
+    use super::*;
+
+    fn read(words: &[&str]) -> Result<EvictionConfig> {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        NodeArgs::of_words(&words)?.eviction()
+    }
+
+    #[test]
+    fn eviction_is_set_as_upstream_sets_it() {
+        assert_eq!(read(&[]).unwrap(), EvictionConfig::default());
+        let config = read(&[
+            "eviction-hard=memory.available<5%",
+            "eviction-soft=memory.available<10%,nodefs.available<1Gi",
+            "eviction-soft-grace-period=memory.available=1m30s,nodefs.available=2m",
+            "eviction-minimum-reclaim=memory.available=64Mi",
+            "eviction-max-pod-grace-period=20",
+        ])
+        .unwrap();
+        let all: Vec<_> = config
+            .thresholds
+            .iter()
+            .map(|t| (t.signal, t.grace.as_secs()))
+            .collect();
+        let expected = [
+            (Signal::Memory, 0),
+            (Signal::Memory, 90),
+            (Signal::NodeDisk, 120),
+        ];
+        assert_eq!(all, expected);
+        assert_eq!(
+            config.thresholds[1].reclaim,
+            Some(Amount::Quantity(64 << 20))
+        );
+        assert_eq!(config.max_pod_grace_seconds, 20);
+        for words in [
+            &["eviction-soft=memory.available<10%"][..],
+            &["eviction-hard=memory<1"],
+            &["no-such-flag=1"],
+        ] {
+            assert!(read(words).is_err(), "{words:?}");
+        }
+    }
+}
