@@ -46,6 +46,8 @@ pub struct Config {
     pub leaving: base::Stop,
     /// Raised when clients are sent away: watches end. `None`: when the crew stops.
     pub closing: Option<base::Stop>,
+    /// Whether `/debug/pprof` is there.
+    pub profiling: bool,
     /// What `/version` reports, such as `v1.36.0+sampan`.
     pub git_version: String,
     /// The commit this binary was built from.
@@ -108,6 +110,7 @@ impl Config {
             admission: admission::Settings::default(),
             leaving: base::Stop::new(),
             closing: None,
+            profiling: true,
             git_version: "v1.36.2+sampan".into(),
             git_commit: "unknown".into(),
             build_date: "1970-01-01T00:00:00Z".into(),

@@ -28,6 +28,7 @@ mod policy_rights;
 mod policy_status;
 mod pretty;
 mod process;
+mod profile;
 mod protobuf;
 mod registry;
 mod reload;

@@ -10,7 +10,7 @@ use crate::chain::Call;
 use crate::dispatch::no_such_resource;
 use crate::respond::{self, Answer};
 use crate::server::Core;
-use crate::{discovery, health, openapi, zpages};
+use crate::{discovery, health, openapi, profile, zpages};
 
 /// Paths that `/` names, besides those of groups and health checks.
 const PATHS: [&str; 18] = [
@@ -51,6 +51,7 @@ pub(crate) async fn answer(core: &Arc<Core>, call: &Call) -> Result<Answer, Stat
         [kind @ ("healthz" | "livez" | "readyz"), rest @ ..] => {
             health::answer(core, call, kind, rest)
         }
+        ["debug", "pprof", page @ ..] => profile::answer(core, call, page).await,
         ["debug", "api_priority_and_fairness", page] => {
             let text = match *page {
                 "dump_priority_levels" => core.fairness.dump_priority_levels(),
@@ -178,6 +179,11 @@ fn metrics(core: &Core) -> Answer {
         "# HELP {name} [STABLE] Number of stored objects at the time of last check split by \
          kind.\n# TYPE {name} gauge\n{stored}# HELP {newer} Number of stored objects split by \
          group and resource.\n# TYPE {newer} gauge\n{named}"
+    ));
+    let (name, bytes) = ("apiserver_storage_size_bytes", core.store.size_bytes());
+    text.push_str(&format!(
+        "# HELP {name} [STABLE] Size of the storage database file physically allocated in \
+         bytes.\n# TYPE {name} gauge\n{name}{{storage_cluster_id=\"etcd-0\"}} {bytes}\n"
     ));
     let name = "aggregator_unavailable_apiservice";
     text.push_str(&format!(

@@ -92,6 +92,7 @@ fn flags(core: &Core) -> Map<String, Value> {
             "max-requests-inflight",
             config.max_requests_inflight.to_string(),
         ),
+        ("profiling", config.profiling.to_string()),
         (
             "request-timeout",
             format!("{}s", config.request_timeout.as_secs()),

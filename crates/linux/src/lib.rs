@@ -11,6 +11,7 @@ pub mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod process;
+pub mod profile;
 pub mod root;
 pub mod seccomp;
 pub mod socket;

@@ -122,6 +122,9 @@ pub(crate) struct ServerArgs {
     /// Follow changes of --encryption-provider-config [default: true]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     encryption_provider_config_automatic_reload: Option<bool>,
+    /// Serve profiles of this process at /debug/pprof of the API server [default: true]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    profiling: Option<bool>,
     /// Admission plugins to run besides those that are on by default
     #[arg(long, value_delimiter = ',')]
     #[serde(default)]
@@ -199,6 +202,7 @@ pub(crate) struct Config {
     pub client_ca_file: Option<PathBuf>,
     pub encryption_provider_config: Option<PathBuf>,
     pub encryption_provider_config_automatic_reload: bool,
+    pub profiling: bool,
     pub enable_admission_plugins: Vec<String>,
     pub disable_admission_plugins: Vec<String>,
     pub admission_control_config_file: Option<PathBuf>,
@@ -282,6 +286,7 @@ impl ServerArgs {
             encryption_provider_config_automatic_reload: self
                 .encryption_provider_config_automatic_reload
                 .or(file.encryption_provider_config_automatic_reload),
+            profiling: self.profiling.or(file.profiling),
             enable_admission_plugins: list(
                 self.enable_admission_plugins,
                 file.enable_admission_plugins,
@@ -410,6 +415,7 @@ impl ServerArgs {
             tls_private_key_file: self.tls_private_key_file,
             client_ca_file: self.client_ca_file,
             encryption_provider_config: self.encryption_provider_config,
+            profiling: self.profiling.unwrap_or(true),
             encryption_provider_config_automatic_reload: self
                 .encryption_provider_config_automatic_reload
                 .unwrap_or(true),

@@ -208,6 +208,7 @@ async fn api_server_on(
         port,
         audit: config.access.audit.trail(&config.audit, &crews.api)?,
         encryption: Some(encryption_at_rest(config, crew).await?),
+        profiling: config.profiling,
         git_version: VERSION.into(),
         admission: config.admission()?,
         leaving: crews.leaving.clone(),

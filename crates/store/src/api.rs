@@ -238,6 +238,8 @@ pub trait Store: Send + Sync + 'static {
     /// which it has seen everything (etcd `WatchProgressRequest`). Without it
     /// a watch whose keys rest reports a fraction of a second after others moved.
     fn request_progress(&self) {}
+    /// Bytes that its files have, as far as they can be looked at.
+    fn size_bytes(&self) -> u64;
     async fn compact(&self, revision: i64) -> Result<(), StoreError>;
     /// Grants a lease; `id` 0 lets the store choose. Returns the id.
     async fn lease_grant(&self, id: i64, ttl_seconds: i64) -> Result<i64, StoreError>;

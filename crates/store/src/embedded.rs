@@ -1,7 +1,7 @@
 //! The embedded engine: the [`Store`] trait over sequencer, state and watches.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
@@ -36,10 +36,23 @@ pub(crate) struct Shared {
     pub(crate) leases: LeaseClock,
     pub(crate) checkpoints: Progress,
     pub(crate) closed: AtomicBool,
+    /// Where its files are.
+    pub(crate) dir: PathBuf,
     /// Held for as long as anything of the store lives.
     pub(crate) _lock: File,
     /// A folder that goes away with the store.
     pub(crate) _scratch: Option<Scratch>,
+}
+
+/// The folder of the log, below that of the store.
+pub(crate) const LOG_DIR: &str = "log";
+
+/// Bytes of the files in a folder; those that go away meanwhile count nothing.
+fn files_bytes(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let files = entries.filter_map(|entry| entry.metadata().ok());
+    let files = files.filter(std::fs::Metadata::is_file);
+    files.map(|file| file.len()).sum()
 }
 
 /// A folder that is removed when dropped.
@@ -214,6 +227,11 @@ impl Store for Embedded {
 
     fn request_progress(&self) {
         self.shared.watchers.wake_all();
+    }
+
+    fn size_bytes(&self) -> u64 {
+        let own = files_bytes(&self.shared.dir);
+        own + files_bytes(&self.shared.dir.join(LOG_DIR))
     }
 
     async fn compact(&self, revision: i64) -> Result<(), StoreError> {

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::api::{Store, StoreError};
 use crate::checkpoint::{Keeper, Limits, Progress};
 use crate::codec;
-use crate::embedded::{Embedded, Scratch, Shared};
+use crate::embedded::{Embedded, LOG_DIR, Scratch, Shared};
 use crate::engine::{Engine, Opened, random_id};
 use crate::lease::{self, LeaseClock};
 use crate::log::{Log, SEGMENT_BYTES_MIN};
@@ -193,7 +193,7 @@ type Recovered = (Arc<Shared>, Log, Keeper);
 
 fn recover(config: &Config, scratch: Option<Scratch>) -> Result<Recovered, OpenError> {
     let dir = config.dir.as_path();
-    let log_dir = dir.join("log");
+    let log_dir = dir.join(LOG_DIR);
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -248,6 +248,7 @@ fn recover(config: &Config, scratch: Option<Scratch>) -> Result<Recovered, OpenE
         leases: LeaseClock::default(),
         checkpoints: Progress::starting_at(applied, engine.space.clone()),
         closed: AtomicBool::new(false),
+        dir: dir.to_owned(),
         _lock: lock,
         _scratch: scratch,
     });

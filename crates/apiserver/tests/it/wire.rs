@@ -357,6 +357,9 @@ async fn pages_about_the_server_itself() {
     assert!(metrics.contains(line), "{metrics}");
     assert!(metrics.contains("apiserver_storage_objects{resource=\"namespaces\"} "));
     assert!(metrics.contains("apiserver_current_inflight_requests{request_kind=\"mutating\"}"));
+    let size = "apiserver_storage_size_bytes{storage_cluster_id=\"etcd-0\"} ";
+    let size = metrics.lines().find_map(|line| line.strip_prefix(size));
+    assert!(size.unwrap().parse::<u64>().unwrap() > 0);
     cluster.stop().await;
 }
 
@@ -489,4 +492,52 @@ async fn metrics_have_upstreams_names() {
     assert!(slis.contains("kubernetes_healthcheck{name=\"ping\",type=\"livez\"} 1"));
     assert!(slis.contains("kubernetes_healthchecks_total{"));
     cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn profiles_are_for_go_tools() {
+    let cluster = Cluster::start().await;
+    let get = |path: &'static str| {
+        let cluster = &cluster;
+        async move {
+            let (code, headers, body) = ask(cluster, path, &[]).await;
+            (code, headers, whole(body).await)
+        }
+    };
+    let (code, headers, page) = get("/debug/pprof/").await;
+    assert_eq!(
+        (code, &headers["content-type"]),
+        (StatusCode::OK, &"text/html; charset=utf-8".parse().unwrap())
+    );
+    for name in ["cmdline", "profile", "symbol"] {
+        assert!(String::from_utf8_lossy(&page).contains(name));
+    }
+    let (_, _, words) = get("/debug/pprof/cmdline").await;
+    assert!(words.first().is_some_and(|byte| *byte > 0) && words.last() != Some(&0));
+    let (code, headers, page) = get("/debug/pprof/heap").await;
+    assert_eq!(
+        (code, &page[..]),
+        (StatusCode::NOT_FOUND, &b"Unknown profile\n"[..])
+    );
+    assert_eq!(headers["x-go-pprof"], "1");
+    let (_, _, page) = get("/debug/pprof/symbol?0x1+0x2").await;
+    assert_eq!(&page[..], b"num_symbols: 1\n");
+    let (code, headers, zipped) = get("/debug/pprof/profile?seconds=1").await;
+    assert_eq!(code, StatusCode::OK);
+    assert_eq!(headers["content-type"], "application/octet-stream");
+    let mut profile = Vec::new();
+    let mut reader = flate2::read::GzDecoder::new(&zipped[..]);
+    std::io::Read::read_to_end(&mut reader, &mut profile).unwrap();
+    // The first field is the type of the samples; the table of texts has their names.
+    assert_eq!(profile.first(), Some(&0x0a));
+    let texts = String::from_utf8_lossy(&profile);
+    assert!(texts.contains("nanoseconds") && texts.contains("samples"));
+    // Strangers may not look.
+    let identity = auth::Identity::user("eve", &["system:authenticated"]);
+    let mut request = http::Request::builder().uri("/debug/pprof/profile?seconds=1");
+    request.extensions_mut().unwrap().insert(identity);
+    let mut server = cluster.server.clone();
+    let request = request.body(client::empty()).unwrap();
+    let answer = tower::Service::call(&mut server, request).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::FORBIDDEN);
 }
