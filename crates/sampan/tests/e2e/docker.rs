@@ -75,15 +75,16 @@ impl Engine {
 
     /// Runs a script whose `docker` speaks to this engine.
     fn shell(&self, script: &str) -> Output {
+        let socket = format!("unix://{}", self.path("docker.sock").display());
         self.namespace
             .command("/bin/bash")
-            .args(["-uc", script])
-            .env(
-                "DOCKER_HOST",
-                format!("unix://{}", self.path("docker.sock").display()),
-            )
+            // Another mount namespace begins at its root.
+            .args([
+                "-uc",
+                &format!("cd {}\n{script}", self.folder.path().display()),
+            ])
+            .env("DOCKER_HOST", socket)
             .env("DOCKER_CONFIG", self.path("client"))
-            .current_dir(self.folder.path())
             .output()
             .unwrap()
     }
@@ -115,7 +116,10 @@ impl Drop for Engine {
             self.shell("docker ps -aq | xargs -r docker rm -f");
             self.kill();
         }
-        let purged = Command::new(BINARY)
+        // Inside, for it also takes rules of the packet filter away.
+        let purged = self
+            .namespace
+            .command(BINARY)
             .args(["purge", "--data-dir"])
             .arg(self.folder.path())
             .status()
