@@ -1,5 +1,7 @@
 //! Label and field selectors: their text form and what they match.
 
+mod parse;
+
 use std::fmt;
 
 /// One condition on labels.
@@ -41,59 +43,6 @@ impl Requirement {
             Requirement::LessThan(key, bound) => number(key).is_some_and(|n| n < *bound),
         }
     }
-
-    fn parse(text: &str) -> Result<Requirement, SelectorError> {
-        let text = text.trim();
-        let bad = |why: &str| SelectorError(format!("unable to parse requirement: {why}"));
-        if let Some(key) = text.strip_prefix('!') {
-            return Ok(Requirement::Absent(label_key(key)?));
-        }
-        if let Some((left, set)) = text.split_once('(') {
-            let set = set
-                .strip_suffix(')')
-                .ok_or_else(|| bad("found '', expected: ')'"))?;
-            let values = set
-                .split(',')
-                .map(label_value)
-                .collect::<Result<Vec<_>, _>>()?;
-            let mut words = left.split_whitespace();
-            let key = label_key(words.next().unwrap_or(""))?;
-            return match (words.next(), words.next()) {
-                (Some("in"), None) => Ok(Requirement::In(key, values)),
-                (Some("notin"), None) => Ok(Requirement::NotIn(key, values)),
-                (word, _) => {
-                    let found = word.unwrap_or("(");
-                    Err(bad(&format!(
-                        "found '{found}', expected: in, notin, =, ==, !=, gt, lt"
-                    )))
-                }
-            };
-        }
-        if let Some((key, value)) = text.split_once("!=") {
-            return Ok(Requirement::NotIn(
-                label_key(key)?,
-                vec![label_value(value)?],
-            ));
-        }
-        if let Some((key, value)) = text.split_once("==").or_else(|| text.split_once('=')) {
-            return Ok(Requirement::In(label_key(key)?, vec![label_value(value)?]));
-        }
-        for (sign, greater) in [('>', true), ('<', false)] {
-            if let Some((key, value)) = text.split_once(sign) {
-                let bound = value
-                    .trim()
-                    .parse()
-                    .map_err(|_| bad("an integer must be given"))?;
-                let key = label_key(key)?;
-                return Ok(if greater {
-                    Requirement::GreaterThan(key, bound)
-                } else {
-                    Requirement::LessThan(key, bound)
-                });
-            }
-        }
-        Ok(Requirement::Exists(label_key(text)?))
-    }
 }
 
 impl fmt::Display for Requirement {
@@ -116,15 +65,7 @@ impl fmt::Display for Requirement {
 impl LabelSelector {
     /// Reads the text form: `app=web,tier in (a,b),!canary`.
     pub fn parse(text: &str) -> Result<LabelSelector, SelectorError> {
-        if text.trim().is_empty() {
-            return Ok(LabelSelector::default());
-        }
-        let parts = split_outside_parentheses(text);
-        let requirements = parts
-            .into_iter()
-            .map(Requirement::parse)
-            .collect::<Result<_, _>>()?;
-        Ok(LabelSelector { requirements })
+        parse::labels(text)
     }
 
     /// The selector that asks for each of these labels.
@@ -211,24 +152,7 @@ pub struct FieldSelector {
 impl FieldSelector {
     /// Reads the text form: `metadata.name=web,status.phase!=Running`.
     pub fn parse(text: &str) -> Result<FieldSelector, SelectorError> {
-        let mut selector = FieldSelector::default();
-        for part in text.split(',').filter(|part| !part.is_empty()) {
-            let (field, equal, value) = match (part.split_once("!="), part.split_once("==")) {
-                (Some((field, value)), _) => (field, false, value),
-                (None, Some((field, value))) => (field, true, value),
-                (None, None) => match part.split_once('=') {
-                    Some((field, value)) => (field, true, value),
-                    None => {
-                        let why = format!("invalid selector: '{text}'; can't understand '{part}'");
-                        return Err(SelectorError(why));
-                    }
-                },
-            };
-            selector
-                .requirements
-                .push((field.to_owned(), equal, value.to_owned()));
-        }
-        Ok(selector)
+        parse::fields(text)
     }
 
     /// Whether it matches everything.
@@ -261,45 +185,6 @@ impl fmt::Display for FieldSelector {
         };
         let parts: Vec<_> = self.requirements.iter().map(part).collect();
         f.write_str(&parts.join(","))
-    }
-}
-
-fn split_outside_parentheses(text: &str) -> Vec<&str> {
-    let (mut parts, mut depth, mut start) = (Vec::new(), 0_i32, 0);
-    for (at, character) in text.char_indices() {
-        match character {
-            '(' => depth += 1,
-            ')' => depth -= 1,
-            ',' if depth == 0 => {
-                parts.push(&text[start..at]);
-                start = at + 1;
-            }
-            _ => {}
-        }
-    }
-    parts.push(&text[start..]);
-    parts
-}
-
-fn label_key(text: &str) -> Result<String, SelectorError> {
-    let key = text.trim();
-    match crate::naming::qualified_name(key) {
-        faults if faults.is_empty() => Ok(key.to_owned()),
-        faults => Err(SelectorError(format!(
-            "unable to parse requirement: key: Invalid value: {key:?}: {}",
-            faults.join("; ")
-        ))),
-    }
-}
-
-fn label_value(text: &str) -> Result<String, SelectorError> {
-    let value = text.trim();
-    match crate::naming::label_value(value) {
-        faults if faults.is_empty() => Ok(value.to_owned()),
-        faults => Err(SelectorError(format!(
-            "unable to parse requirement: values[0]: Invalid value: {value:?}: {}",
-            faults.join("; ")
-        ))),
     }
 }
 
