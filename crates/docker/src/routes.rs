@@ -148,7 +148,7 @@ async fn of_images(method: &Method, path: &[&str], call: Call) -> Answer {
         [_, .., "push"] if post => Err(Fault::unable(
             "docker push is not supported by this engine yet",
         )),
-        [name @ ..] if method == Method::DELETE && !name.is_empty() => {
+        name if method == Method::DELETE && !name.is_empty() => {
             images::remove(call, &name.join("/")).await
         }
         _ => Err(Fault::missing("page not found")),

@@ -1,6 +1,7 @@
 //! What is mounted into a container: binds, volumes, file systems in memory.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 
 use oci::ImageRecord;
@@ -41,9 +42,9 @@ impl Daemon {
         }
         for path in record.config.volumes.iter().flatten().map(|(path, _)| path) {
             let path = clean(path)?;
-            if !points.contains_key(&path) {
-                let point = self.volume("", &path, "", true)?;
-                points.insert(path, point);
+            if let Entry::Vacant(place) = points.entry(path) {
+                let point = self.volume("", place.key(), "", true)?;
+                place.insert(point);
             }
         }
         Ok(points.into_values().collect())
