@@ -24,29 +24,19 @@ pub(crate) enum FieldValidation {
 }
 
 impl FieldValidation {
-    /// The `fieldValidation` parameter.
-    pub(crate) fn read(call: &Call) -> Result<FieldValidation, Status> {
+    /// The `fieldValidation` parameter; that the word is known has been checked.
+    pub(crate) fn read(call: &Call) -> FieldValidation {
         match call.query.get("fieldValidation") {
-            None | Some("Warn") => Ok(FieldValidation::Warn),
-            Some("Ignore") => Ok(FieldValidation::Ignore),
-            Some("Strict") => Ok(FieldValidation::Strict),
-            Some(other) => Err(Status::bad_request(format!(
-                "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \
-                 \"Strict\", \"Warn\""
-            ))),
+            Some("Ignore") => FieldValidation::Ignore,
+            Some("Strict") => FieldValidation::Strict,
+            _ => FieldValidation::Warn,
         }
     }
 }
 
-/// Whether nothing is to be stored.
-pub(crate) fn is_dry_run(call: &Call) -> Result<bool, Status> {
-    let mut values = call.query.all("dryRun").filter(|value| !value.is_empty());
-    match values.find(|value| *value != "All") {
-        Some(other) => Err(Status::bad_request(format!(
-            "dryRun: Unsupported value: {other:?}: supported values: \"All\""
-        ))),
-        None => Ok(call.query.get("dryRun").is_some()),
-    }
+/// Whether nothing is to be stored; that the word is known has been checked.
+pub(crate) fn is_dry_run(call: &Call) -> bool {
+    call.query.all("dryRun").next().is_some()
 }
 
 /// The whole body, up to [`BODY_BYTES_MAX`].
@@ -85,21 +75,14 @@ pub(crate) fn parse(bytes: &[u8], content_type: &str, ty: Option<&Type>) -> Resu
         "application/yaml" => parse_yaml(bytes),
         _ => match ty {
             Some(ty) if content_type == protobuf::MEDIA_TYPE => protobuf::read(bytes, ty),
-            ty => Err(unsupported(ty.is_some())),
+            _ => Err(unsupported()),
         },
     }
 }
 
-fn unsupported(protobuf: bool) -> Status {
-    let last = if protobuf {
-        ", application/vnd.kubernetes.protobuf"
-    } else {
-        ""
-    };
-    let text = format!(
-        "the body of the request was in an unknown format - accepted media types include: \
-         application/json, application/yaml{last}"
-    );
+fn unsupported() -> Status {
+    let text = "the body of the request was in an unknown format - accepted media types include: \
+                application/json, application/yaml, application/vnd.kubernetes.protobuf";
     Status::new(Reason::UnsupportedMediaType, text)
 }
 
@@ -133,6 +116,8 @@ pub(crate) fn parse_yaml(bytes: &[u8]) -> Result<Parsed, Status> {
 
 /// Begins what YAML says of a key that stands twice; JSON names the path of the field.
 const YAML: &str = "yaml: ";
+/// Begins the list of them.
+const YAML_FAULTS: &str = "yaml: unmarshal errors:\n";
 
 /// What upstream says of a key that stands twice.
 fn repeated_key(fault: &serde_saphyr::Error) -> Option<String> {
@@ -160,7 +145,7 @@ fn unreadable(why: &str) -> Status {
 
 /// The object of a create or update: of this resource's kind, and in its schema's shape.
 pub(crate) fn object(call: &Call, resource: &Resource, bytes: &[u8]) -> Result<Value, Status> {
-    let validation = FieldValidation::read(call)?;
+    let validation = FieldValidation::read(call);
     let ty = resource.protobuf();
     let parsed = parse(bytes, call.content_type(), ty).map_err(|mut status| {
         if status.code == 400 {
@@ -173,7 +158,7 @@ pub(crate) fn object(call: &Call, resource: &Resource, bytes: &[u8]) -> Result<V
         }
         status
     })?;
-    let tree = shape(call, resource, parsed, validation)?;
+    let tree = shape(call, resource, parsed, (validation, bytes))?;
     if let Some(record) = &call.audit {
         record.request_object(&tree);
     }
@@ -223,18 +208,18 @@ pub(crate) fn foreign(
 }
 
 /// Checks kind and version, prunes unknown fields and reports them as asked.
-pub(crate) fn shape(
+fn shape(
     call: &Call,
     resource: &Resource,
     parsed: Parsed,
-    validation: FieldValidation,
+    (validation, bytes): (FieldValidation, &[u8]),
 ) -> Result<Value, Status> {
     let Parsed {
         mut tree,
         duplicates,
     } = parsed;
-    check_kind(resource, &mut tree)?;
     let names = &resource.row.names;
+    check_kind(resource, &mut tree).map_err(|misfit| misfit.status(&names.kind, bytes))?;
     let cannot = |why: &dyn std::fmt::Display| {
         Status::bad_request(format!(
             "{kind} in version {version:?} cannot be handled as a {kind}: {why}",
@@ -242,55 +227,76 @@ pub(crate) fn shape(
             version = names.version
         ))
     };
-    let unknown = match (&resource.shape, &resource.ty) {
-        (Some(schema), _) => ::custom::coerce(schema, &mut tree).map_err(|error| cannot(&error))?,
-        (None, Some(ty)) => schema::check(ty.get(), &mut tree).map_err(|error| cannot(&error))?,
-        (None, None) => Vec::new(),
-    };
-    let unknown = unknown.iter().map(|path| format!("unknown field {path:?}"));
+    let unknown = pruned(resource, &mut tree).map_err(|why| cannot(&why))?;
+    let unknown = unknown.into_iter();
     let twice = duplicates.iter().map(|path| duplicate(path));
-    // Custom resources are read before their schema is looked at.
-    let faults: Vec<String> = match resource.custom {
-        true => twice.chain(unknown).collect(),
-        false => unknown.chain(twice).collect(),
-    };
+    let faults: Vec<String> = twice.chain(unknown).collect();
     match validation {
         FieldValidation::Strict if !faults.is_empty() => Err(cannot(&format!(
             "strict decoding error: {}",
             faults.join(", ")
         ))),
         FieldValidation::Warn => {
-            faults.into_iter().for_each(|fault| call.warn(fault));
+            faults
+                .iter()
+                .for_each(|fault| match fault.strip_prefix(YAML_FAULTS) {
+                    None => call.warn(fault),
+                    Some(lines) => lines.lines().for_each(|line| call.warn(line.trim())),
+                });
             Ok(tree)
         }
         _ => Ok(tree),
     }
 }
 
-fn check_kind(resource: &Resource, tree: &mut Value) -> Result<(), Status> {
+/// Drops the fields that the schema lacks, and says which; an error is about what is of a wrong
+/// type.
+pub(crate) fn pruned(resource: &Resource, tree: &mut Value) -> Result<Vec<String>, String> {
+    let unknown = match (&resource.shape, &resource.ty) {
+        (Some(schema), _) => ::custom::coerce(schema, tree).map_err(|error| error.to_string())?,
+        (None, Some(ty)) => schema::check(ty.get(), tree).map_err(|error| error.to_string())?,
+        (None, None) => Vec::new(),
+    };
+    let unknown = unknown.iter().map(|path| format!("unknown field {path:?}"));
+    Ok(unknown.collect())
+}
+
+/// Checks kind and version of what was sent, and fills them in. An error of upstream's reader,
+/// which looks for the kind first, is told apart from what the reader of objects says.
+pub(crate) fn check_kind(resource: &Resource, tree: &mut Value) -> Result<(), Misfit> {
     let names = &resource.row.names;
+    // Nothing is an object without fields.
+    if tree.is_null() && !resource.custom {
+        *tree = Value::Object(serde_json::Map::new());
+    }
     let Some(map) = tree.as_object_mut() else {
-        return Err(Status::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): couldn't get \
-             version/kind; json parse error: json: cannot unmarshal into Go value of type struct",
-            names.kind
+        return Err(Misfit::Unrecognized(format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value \
+             of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \
+             \"json:\\\"kind,omitempty\\\"\" }}",
+            go_kind(tree)
         )));
     };
+    for field in ["apiVersion", "kind"] {
+        let value = map.get(field).unwrap_or(&Value::Null);
+        if !value.is_string() && !value.is_null() {
+            return Err(Misfit::Unrecognized(format!(
+                "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go \
+                 struct field .{field} of type string",
+                go_kind(value)
+            )));
+        }
+    }
     let expected = names.api_version();
     let text = |field: &str| map.get(field).and_then(Value::as_str).unwrap_or("");
     let (version, kind) = (text("apiVersion"), text("kind"));
-    if !version.is_empty() && version != expected {
-        return Err(Status::bad_request(format!(
-            "the API version in the data ({version}) does not match the expected API version \
-             ({expected})"
-        )));
+    if version.split('/').count() > 2 {
+        let why = format!("unexpected GroupVersion string: {version}");
+        return Err(Misfit::Unrecognized(why));
     }
-    if !kind.is_empty() && kind != names.kind {
-        return Err(Status::bad_request(format!(
-            "{kind} in version {version:?} cannot be handled as a {}: no kind {kind:?} is \
-             registered for this path",
-            names.kind
-        )));
+    let fits = |given: &str, wanted: &str| given.is_empty() || given == wanted;
+    if !fits(version, &expected) || !fits(kind, &names.kind) {
+        return Err(Misfit::Other(misfit(resource, version, kind)));
     }
     map.insert("apiVersion".into(), expected.into());
     map.insert("kind".into(), names.kind.clone().into());
@@ -300,12 +306,95 @@ fn check_kind(resource: &Resource, tree: &mut Value) -> Result<(), Status> {
     Ok(())
 }
 
+/// Why a body is not of the expected kind.
+pub(crate) enum Misfit {
+    /// It is no object, or does not say soundly which; told with the beginning of the body.
+    Unrecognized(String),
+    /// It is of another kind.
+    Other(String),
+}
+
+impl Misfit {
+    /// 400.
+    pub(crate) fn status(self, kind: &str, bytes: &[u8]) -> Status {
+        Status::bad_request(match self {
+            Misfit::Unrecognized(why) => format!(
+                "the object provided is unrecognized (must be of type {kind}): {why} ({})",
+                summary(bytes)
+            ),
+            Misfit::Other(text) => text,
+        })
+    }
+}
+
+/// What is said of an object of another kind or version: whether that one exists matters.
+fn misfit(resource: &Resource, given_version: &str, given_kind: &str) -> String {
+    let names = &resource.row.names;
+    let expected = names.api_version();
+    let or = |given: &str, usual: &str| match given {
+        "" => usual.to_owned(),
+        given => given.to_owned(),
+    };
+    let (whole, kind) = (or(given_version, &expected), or(given_kind, &names.kind));
+    let (group, version) = whole.split_once('/').unwrap_or(("", &whole));
+    if resource.custom {
+        return match kind == names.kind {
+            true => format!(
+                "the API version in the data ({whole}) does not match the expected API version \
+                 ({expected})"
+            ),
+            false => format!(
+                "{kind} in version {version:?} cannot be handled as a {}: no kind {kind:?} is \
+                 registered for this path",
+                names.kind
+            ),
+        };
+    }
+    let begin = format!(
+        "{kind} in version {version:?} cannot be handled as a {}",
+        names.kind
+    );
+    let shared = matches!(kind.as_str(), "Status" | "DeleteOptions" | "ListOptions");
+    let item = kind.strip_suffix("List").unwrap_or(&kind);
+    let is_known = [kind.as_str(), item]
+        .iter()
+        .any(|kind| schema::builtin(group, version, kind).is_some());
+    if !is_known && !shared {
+        return format!(
+            "{begin}: no kind {kind:?} is registered for version {whole:?} in scheme \
+             \"pkg/api/legacyscheme/scheme.go:30\""
+        );
+    }
+    let package = match names.group.split('.').next() {
+        None | Some("" | "events") => "core",
+        Some(package) => package,
+    };
+    format!(
+        "{begin}: converting ({version}.{kind}) to ({package}.{}): unknown conversion",
+        names.kind
+    )
+}
+
+fn go_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
 /// The beginning of a body as upstream's errors show it.
 fn summary(bytes: &[u8]) -> String {
     const SHOWN: usize = 30;
     let hex = |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
     match bytes.len() {
         0 => "<empty>".into(),
+        // What looks like JSON is shown as it is.
+        1..=SHOWN if bytes[0] == b'{' => String::from_utf8_lossy(bytes).into_owned(),
+        _ if bytes[0] == b'{' => format!("{} ...", String::from_utf8_lossy(&bytes[..SHOWN])),
         1..=SHOWN => hex(bytes),
         _ => format!("{} ...", hex(&bytes[..SHOWN])),
     }

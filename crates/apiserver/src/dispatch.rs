@@ -40,6 +40,7 @@ pub(crate) async fn dispatch(
         None => return Err(no_such_resource()),
     };
     check_scope(call, &resource)?;
+    check_name(&info.name)?;
     if let Some(text) = &resource.deprecation {
         call.warn(text.clone());
         measure::deprecated(info);
@@ -99,6 +100,21 @@ fn check_scope(call: &Call, resource: &Resource) -> Result<(), Status> {
         return Err(no_such_resource());
     }
     Ok(())
+}
+
+/// 400 for a name that no object can have, since it is no part of a path.
+fn check_name(name: &str) -> Result<(), Status> {
+    let rules = match name {
+        "" => return Ok(()),
+        name => meta::naming::path_segment(name),
+    };
+    match rules.is_empty() {
+        true => Ok(()),
+        false => Err(Status::bad_request(format!(
+            "Name parameter invalid: {name:?}: {}",
+            rules.join(";")
+        ))),
+    }
 }
 
 /// 404 for a path that leads nowhere.

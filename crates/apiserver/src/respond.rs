@@ -4,10 +4,11 @@ use std::io::Write;
 
 use bytes::Bytes;
 use client::{Body, full};
+use http::header::X_CONTENT_TYPE_OPTIONS;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
-use meta::Status;
+use meta::{Reason, Status};
 use serde_json::{Value, json};
 
 use crate::chain::accept::{Media, Offer, Shape};
@@ -135,6 +136,11 @@ pub(crate) fn failure_body(headers: &HeaderMap, status: &Status, body: &Value) -
     };
     if let Some(seconds) = status.retry_after_seconds {
         answer.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    // As upstream marks what its authorizer has refused.
+    if status.reason == Reason::Forbidden && status.message.contains(": User \"") {
+        let nosniff = HeaderValue::from_static("nosniff");
+        answer.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, nosniff);
     }
     answer
 }

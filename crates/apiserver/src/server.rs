@@ -217,7 +217,16 @@ fn negotiate(
         groups: false,
         stream,
     };
-    let accept = Accept::read(headers, query, offer)?;
+    let accept = Accept::read(headers, query, offer).map_err(|status| {
+        let resources = core.registry.now();
+        let resource = resources.find(&info.group, &info.version, &info.resource);
+        // Custom resources have no routes of their own.
+        match resource.is_some_and(|resource| !resource.custom) {
+            true => Accept::refused_by_router(headers, matches!(info.verb, "list" | "watch"))
+                .unwrap_or(status),
+            false => status,
+        }
+    })?;
     if accept.media != Media::Protobuf && accept.shape == Shape::Object {
         return Ok(accept);
     }

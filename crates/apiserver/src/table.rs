@@ -24,7 +24,8 @@ impl Include {
             Some("None") => Ok(Include::None),
             Some("Object") => Ok(Include::Object),
             Some(other) => Err(Status::bad_request(format!(
-                "unrecognized includeObject value: {other:?}"
+                "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: \
+                 must be 'Metadata', 'Object', 'None', or empty"
             ))),
         }
     }
@@ -45,6 +46,15 @@ pub(crate) fn table(row: &Row, rows: Vec<Value>, metadata: Value, with_columns: 
     let columns: Vec<Value> = match with_columns {
         true => row.columns.iter().map(column).collect(),
         false => Vec::new(),
+    };
+    // Kinds without a printer of their own have upstream's general one, which leaves rows out.
+    let general = row
+        .columns
+        .get(1)
+        .is_some_and(|own| own.name == "Created At");
+    let rows = match general && rows.is_empty() {
+        true => Value::Null,
+        false => rows.into(),
     };
     json!({
         "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,

@@ -177,6 +177,10 @@ impl Strategy for DefinitionStrategy {
         );
     }
 
+    fn has_free_finalizers(&self) -> bool {
+        true
+    }
+
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
         let name = text(object, "/metadata/name");
         let wanted = format!(

@@ -158,6 +158,10 @@ impl Strategy for CustomStrategy {
         defaults::fill(&self.schema, object);
     }
 
+    fn has_free_finalizers(&self) -> bool {
+        true
+    }
+
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
         self.validate(object, None, faults);
     }

@@ -48,6 +48,10 @@ impl Strategy for ApiService {
         naming::path_segment(name)
     }
 
+    fn has_free_finalizers(&self) -> bool {
+        true
+    }
+
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
         let spec = Spot::new(object, "spec");
         let (group, version) = (spec.text("group"), spec.text("version"));

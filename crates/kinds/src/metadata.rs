@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use meta::{Faults, Names, naming};
+use meta::{FaultKind, Faults, Names, naming};
 use serde_json::Value;
 
 use crate::row::Strategy;
@@ -32,6 +32,7 @@ pub fn validate_create(
     }
     validate_common(object.at("metadata"), faults);
     validate_finalizers(object.at("metadata"), faults);
+    validate_short_finalizers(object.at("metadata"), strategy, faults);
 }
 
 /// Faults in the metadata of a changed object. The generic path carries bookkeeping
@@ -47,12 +48,13 @@ pub fn validate_update(
     validate_name(object.at("metadata"), strategy, faults);
     validate_namespace(names, object.text("metadata.namespace"), faults);
     let (new, old) = (object.at("metadata"), old.at("metadata"));
+    let mut change = Faults::new();
     if old.has("deletionTimestamp") {
-        validate_no_new_finalizers(new, old, faults);
+        validate_no_new_finalizers(new, old, &mut change);
     }
     if new.int("generation") < old.int("generation") {
         let generation = new.at("generation").clone();
-        faults.invalid("metadata.generation", generation, "must not be decremented");
+        change.invalid("metadata.generation", generation, "must not be decremented");
     }
     let fixed = [
         "name",
@@ -65,11 +67,29 @@ pub fn validate_update(
     for field in fixed {
         if !same(new.at(field), old.at(field)) {
             let value = new.at(field).clone();
-            faults.invalid(format!("metadata.{field}"), value, IMMUTABLE);
+            change.invalid(format!("metadata.{field}"), value, IMMUTABLE);
         }
     }
-    validate_common(new, faults);
+    validate_common(new, &mut change);
+    // Upstream looks twice: for all kinds alike, and kind by kind.
+    faults.0.extend(change.0.iter().cloned());
+    faults.0.extend(change.0);
     validate_finalizers(new, faults);
+    validate_short_finalizers(new, strategy, faults);
+}
+
+/// Without a domain, a finalizer must be one of Kubernetes' own.
+fn validate_short_finalizers(metadata: &Value, strategy: &dyn Strategy, faults: &mut Faults) {
+    if strategy.has_free_finalizers() {
+        return;
+    }
+    for (at, name) in metadata.texts("finalizers").enumerate() {
+        let standard = matches!(name, "kubernetes" | "orphan" | "foregroundDeletion");
+        if !standard && !name.contains('/') {
+            let rule = "name is neither a standard finalizer name nor is it fully qualified";
+            faults.invalid(format!("metadata.finalizers[{at}]"), name, rule);
+        }
+    }
 }
 
 /// Whether two fields are equal; an empty text is as good as an absent one.
@@ -176,7 +196,8 @@ fn validate_owners(metadata: &Value, faults: &mut Faults) {
     let mut controller: Option<String> = None;
     for owner in metadata.list("ownerReferences") {
         let version = owner.text("apiVersion");
-        if version.is_empty() || version.ends_with('/') {
+        let parts = version.split('/').count();
+        if version.is_empty() || version.ends_with('/') || parts > 2 {
             let rule = "version must not be empty";
             faults.invalid(format!("{PATH}.apiVersion"), version, rule);
         }
@@ -187,7 +208,7 @@ fn validate_owners(metadata: &Value, faults: &mut Faults) {
         }
         if version == "v1" && owner.text("kind") == "Event" {
             let rule = "/v1, Kind=Event is disallowed from being an owner";
-            faults.invalid(PATH, owner.clone(), rule);
+            faults.add_shown(PATH, FaultKind::Invalid, shown_owner(owner), rule);
         }
         if !owner.flag("controller") {
             continue;
@@ -200,10 +221,30 @@ fn validate_owners(metadata: &Value, faults: &mut Faults) {
                     "Only one reference can have Controller set to true. Found \"true\" in \
                      references for {first} and {this}"
                 );
-                faults.invalid(PATH, metadata.at("ownerReferences").clone(), rule);
+                let owners = metadata.list("ownerReferences").iter().map(shown_owner);
+                let owners: Vec<String> = owners.collect();
+                let shown = format!("[{}]", owners.join(","));
+                faults.add_shown(PATH, FaultKind::Invalid, shown, rule);
             }
         }
     }
+}
+
+/// An owner with its fields in upstream's order.
+fn shown_owner(owner: &Value) -> String {
+    const ORDER: [&str; 6] = [
+        "apiVersion",
+        "kind",
+        "name",
+        "uid",
+        "controller",
+        "blockOwnerDeletion",
+    ];
+    let fields = ORDER.iter().filter(|field| owner.has(field));
+    let fields: Vec<String> = fields
+        .map(|field| format!("\"{field}\":{}", owner.at(field)))
+        .collect();
+    format!("{{{}}}", fields.join(","))
 }
 
 fn validate_finalizers(metadata: &Value, faults: &mut Faults) {

@@ -236,6 +236,11 @@ pub trait Strategy: Send + Sync + 'static {
         self.warnings(object)
     }
 
+    /// Whether finalizers may have any name; those of Kubernetes' own kinds need a domain.
+    fn has_free_finalizers(&self) -> bool {
+        false
+    }
+
     /// Whether the change counts in `metadata.generation`: any but of metadata and status.
     fn moves_generation(&self, object: &Value, old: &Value) -> bool {
         !content(object).eq(content(old))

@@ -207,9 +207,14 @@ pub(crate) fn not_negative(spot: &Spot<'_>, field: &str, faults: &mut Faults) {
 
 /// The field may not differ from what it was.
 pub(crate) fn immutable(new: &Spot<'_>, old: &Value, field: &str, faults: &mut Faults) {
-    if !same(new.at(field), old.at(field)) {
-        faults.invalid(new.path(field), new.at(field).clone(), IMMUTABLE);
+    if same(new.at(field), old.at(field)) {
+        return;
     }
+    if field == "selector" {
+        let shown = crate::go::shown(new.at(field), &crate::go::LABEL_SELECTOR);
+        return faults.add_shown(new.path(field), FaultKind::Invalid, shown, IMMUTABLE);
+    }
+    faults.invalid(new.path(field), new.at(field).clone(), IMMUTABLE);
 }
 
 /// A list that upstream always shows is null when nothing is in it.

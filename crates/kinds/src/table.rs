@@ -22,7 +22,12 @@ fn column(text: &str) -> Column {
     Column {
         name: name.into(),
         kind: kind.into(),
-        format: if name == "Name" { "name" } else { "" }.into(),
+        format: if matches!(name, "Name" | "Attacher") {
+            "name"
+        } else {
+            ""
+        }
+        .into(),
         description: description(name).into(),
         priority,
     }

@@ -232,9 +232,14 @@ impl Faults {
         });
     }
 
-    /// One line: the fault itself when there is one, else `[a, b]`.
+    /// One line: the fault itself when there is one, else `[a, b]`. What is said twice stands once.
     pub fn summary(&self) -> String {
-        let lines: Vec<_> = self.0.iter().map(Fault::to_string).collect();
+        let mut lines: Vec<String> = Vec::with_capacity(self.0.len());
+        for line in self.0.iter().map(Fault::to_string) {
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
         match lines.as_slice() {
             [line] => line.clone(),
             lines => format!("[{}]", lines.join(", ")),

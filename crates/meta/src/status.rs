@@ -222,10 +222,21 @@ impl Status {
         } else if let Some(reason) = &self.odd_reason {
             body["reason"] = (**reason).into();
         }
-        if !details.is_empty() {
+        if !details.is_empty() || self.always_has_details() {
             body["details"] = Value::Object(details);
         }
         body
+    }
+
+    /// Whether upstream gives details even where there are none.
+    fn always_has_details(&self) -> bool {
+        use Reason::{Forbidden, Invalid, MethodNotAllowed, NotFound};
+        matches!(
+            self.reason,
+            Forbidden | Invalid | MethodNotAllowed | NotFound
+        ) || ["406: ", "415: "]
+            .iter()
+            .any(|code| self.message.starts_with(code))
     }
 
     /// Reads a failure's body; anything that is no Status becomes a message of its own.

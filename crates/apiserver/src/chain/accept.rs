@@ -112,6 +112,32 @@ impl Accept {
         }
     }
 
+    /// 406 as upstream's router has it, for whoever names no media type that it knows; the rest
+    /// is negotiated.
+    pub(crate) fn refused_by_router(headers: &HeaderMap, is_collection: bool) -> Option<Status> {
+        let texts = headers.get_all(ACCEPT).iter();
+        let texts = texts.filter_map(|value| value.to_str().ok());
+        let text = texts.collect::<Vec<&str>>().join(",");
+        let known = |clause: Clause<'_>| {
+            Media::ALL.iter().any(|media| {
+                let (kind, subtype) = media.name().split_once('/').unwrap_or_default();
+                let fits = |own: &str, known: &str| own == "*" || own == known;
+                fits(clause.kind, kind) && fits(clause.subtype, subtype)
+            })
+        };
+        if text.split(',').filter_map(Clause::read).any(known) {
+            return None;
+        }
+        let mut names: Vec<String> = Media::ALL.iter().map(|own| own.name().into()).collect();
+        if is_collection {
+            let streams = [Media::Json, Media::Protobuf];
+            names.extend(streams.map(|own| format!("{};stream=watch", own.name())));
+        }
+        let names = names.join(", ");
+        let text = format!("406: Not Acceptable\n\nAvailable representations: {names}");
+        Some(Status::new(Reason::NotAcceptable, text))
+    }
+
     /// JSON, whatever media types are named.
     pub(crate) fn usual(headers: &HeaderMap, query: &Query) -> Accept {
         let codings = headers.get_all(ACCEPT_ENCODING).iter();
@@ -329,6 +355,15 @@ mod tests {
         let no_table = "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1";
         assert_eq!(read(no_table, ALL), Err(406));
         assert_eq!(read("text/plain", ALL), Err(406));
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, "text/html".parse().unwrap());
+        assert_eq!(
+            Accept::refused_by_router(&headers, false).unwrap().message,
+            "406: Not Acceptable\n\nAvailable representations: application/json, \
+             application/yaml, application/vnd.kubernetes.protobuf"
+        );
+        headers.insert(ACCEPT, "application/json;as=Table".parse().unwrap());
+        assert!(Accept::refused_by_router(&headers, true).is_none());
         assert_eq!(read("application/json;stream=other", ALL), Err(406));
         assert_eq!(
             read("application/json;as=Table;g=other;v=v1", ALL),

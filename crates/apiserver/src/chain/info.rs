@@ -102,9 +102,8 @@ impl RequestInfo {
 
     fn read_selector(&mut self, query: &Query) -> Result<(), Status> {
         if let Some(text) = query.get("fieldSelector") {
-            let selector = FieldSelector::parse(text).map_err(|error| {
-                Status::bad_request(format!("Unable to parse fieldSelector: {error}"))
-            })?;
+            let selector = FieldSelector::parse(text)
+                .map_err(|error| Status::bad_request(error.to_string()))?;
             if let Some(name) = selector.required_value("metadata.name") {
                 self.name = name.to_owned();
             }

@@ -23,6 +23,11 @@ impl Query {
         Ok(Query(pairs.map(decode).collect::<Result<_, Status>>()?))
     }
 
+    /// Whether there are no parameters.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The first value of a parameter; `None` when it is absent or empty.
     pub(crate) fn get(&self, key: &str) -> Option<&str> {
         let first = self.0.iter().find(|(own, _)| own == key);
@@ -60,10 +65,13 @@ impl Query {
     /// A whole number; 400 when it is none.
     pub(crate) fn number(&self, key: &str) -> Result<Option<i64>, Status> {
         let parse = |text: &str| {
-            text.parse().map_err(|_| {
-                Status::bad_request(format!(
-                    "strconv.ParseInt: parsing {text:?}: invalid syntax"
-                ))
+            text.parse().map_err(|error: std::num::ParseIntError| {
+                use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+                let why = match error.kind() {
+                    PosOverflow | NegOverflow => "value out of range",
+                    _ => "invalid syntax",
+                };
+                Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}"))
             })
         };
         self.get(key).map(parse).transpose()
@@ -91,7 +99,12 @@ pub(crate) fn decode(text: &str, plus_is_space: bool) -> Result<String, Status> 
             byte => byte,
         });
     }
-    String::from_utf8(bytes).map_err(|_| bad())
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(text),
+        // Upstream takes any bytes here.
+        Err(error) if plus_is_space => Ok(String::from_utf8_lossy(error.as_bytes()).into_owned()),
+        Err(_) => Err(bad()),
+    }
 }
 
 #[cfg(test)]
@@ -106,6 +119,6 @@ mod tests {
         assert!(query.flag("watch") && !query.flag("absent"));
         assert_eq!(query.get("c"), None);
         assert!(Query::parse("a=%zz").is_err());
-        assert!(Query::parse("a=%c3%28").is_err());
+        assert!(Query::parse("a=%c3%28").is_ok() && decode("%c3%28", false).is_err());
     }
 }

@@ -64,10 +64,9 @@ pub(crate) async fn create_object(write: &Write<'_>, object: Value) -> Result<By
 fn fresh(write: &Write<'_>, by: &Resource, mut object: Value) -> Result<Value, Status> {
     place(write.names(), write.namespace, &mut object)?;
     let metadata = metadata(&mut object);
-    if metadata
-        .remove("resourceVersion")
-        .is_some_and(|version| version != "")
-    {
+    let version = metadata.remove("resourceVersion");
+    if !write.dry_run && version.is_some_and(|version| version != "") {
+        // A dry run reaches no store, which is where upstream notices.
         return Err(Status::internal(
             "resourceVersion should not be set on objects to be created",
         ));
@@ -78,7 +77,6 @@ fn fresh(write: &Write<'_>, by: &Resource, mut object: Value) -> Result<Value, S
         "deletionTimestamp",
         "deletionGracePeriodSeconds",
         "selfLink",
-        "generation",
         "managedFields",
     ] {
         metadata.remove(field);

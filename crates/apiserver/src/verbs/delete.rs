@@ -7,9 +7,10 @@ use bytes::Bytes;
 use client::Body;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
-use meta::{Object, Status};
+use meta::{FaultKind, Faults, Object, Status};
 use serde_json::{Value, json};
 
+use super::given;
 use super::update::is_finished;
 use super::write::{Write, metadata, text};
 use crate::allocate::claims;
@@ -54,13 +55,15 @@ impl DeleteOptions {
         let mut options = DeleteOptions {
             grace: call.query.number("gracePeriodSeconds")?,
             policy: call.query.get("propagationPolicy").map(str::to_owned),
-            dry_run: body::is_dry_run(call)?,
+            dry_run: body::is_dry_run(call),
             ..DeleteOptions::default()
         };
+        let mut faults = Faults::new();
         let mut orphan = call
             .query
             .get("orphanDependents")
             .map(|word| word == "true");
+        let mut runs: Vec<&str> = call.query.all("dryRun").collect();
         if let Some(tree) = tree {
             let word = |pointer: &str| {
                 let value = tree.pointer(pointer).and_then(Value::as_str);
@@ -75,25 +78,34 @@ impl DeleteOptions {
                 .get("orphanDependents")
                 .and_then(Value::as_bool)
                 .or(orphan);
-            let runs = tree.get("dryRun").and_then(Value::as_array);
-            options.dry_run |= runs.is_some_and(|runs| runs.iter().any(|run| run == "All"));
+            let given = tree.get("dryRun").and_then(Value::as_array);
+            runs.extend(given.into_iter().flatten().filter_map(Value::as_str));
+            options.dry_run |= !runs.is_empty();
         }
+        check_policy(options.policy.as_deref(), orphan, &mut faults);
+        given::dry_run_faults(&runs, &mut faults);
+        given::verdict("DeleteOptions", &faults)?;
         if options.policy.is_none() {
             options.policy =
                 orphan.map(|orphan| if orphan { "Orphan" } else { "Background" }.to_owned());
         }
         options.tree = options.tree(tree.unwrap_or(&Value::Null));
-        match options.policy.as_deref() {
-            None | Some("Orphan" | "Background" | "Foreground") => Ok(options),
-            Some(other) => Err(Status::new(
-                meta::Reason::Invalid,
-                format!(
-                    "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported \
-                     value: {other:?}: supported values: \"Background\", \"Foreground\", \
-                     \"Orphan\""
-                ),
-            )),
-        }
+        Ok(options)
+    }
+}
+
+fn check_policy(policy: Option<&str>, orphan: Option<bool>, faults: &mut Faults) {
+    const FIELD: &str = "propagationPolicy";
+    let Some(policy) = policy else {
+        return;
+    };
+    if orphan.is_some() {
+        let rule = "orphanDependents and deletionPropagation cannot be both set";
+        faults.invalid(FIELD, policy, rule);
+    }
+    if !matches!(policy, "Orphan" | "Background" | "Foreground") {
+        let detail = "supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"";
+        faults.add(FIELD, FaultKind::NotSupported, policy.into(), detail);
     }
 }
 
@@ -215,6 +227,8 @@ async fn attempt(
     }
     if row.names.group.is_empty() && row.names.kind == "Namespace" {
         meta::object::map_at(&mut new, "status").insert("phase".into(), "Terminating".into());
+        // Namespaces wait for their finalizer, not for a time.
+        metadata(&mut new).remove("deletionGracePeriodSeconds");
     }
     let gone = is_finished(&new);
     if write.dry_run {

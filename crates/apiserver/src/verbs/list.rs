@@ -121,7 +121,11 @@ fn cut(snapshot: &Snapshot, start: &str, limit: usize, filter: &Filter) -> Page 
 fn answer(call: &Call, resource: &Arc<Resource>, page: &Page) -> Result<Answer, Status> {
     match call.accept.shape {
         Shape::Object | Shape::Groups => {
-            pieces::objects(call, resource, &page.metadata(), &page.entries)
+            let mut metadata = page.metadata();
+            if resource.custom && page.continue_token.is_none() {
+                metadata["continue"] = "".into();
+            }
+            pieces::objects(call, resource, &metadata, &page.entries)
         }
         Shape::Table => {
             let include = table::Include::read(&call.query)?;

@@ -1,6 +1,6 @@
 //! Which options of lists and watches go together.
 
-use meta::{FaultKind, Faults, Reason, Status};
+use meta::{FaultKind, Faults, Status};
 
 use crate::chain::Query;
 
@@ -10,6 +10,7 @@ const NOT_OLDER: &str = "NotOlderThan";
 
 /// 422 when the options of a list contradict each other.
 pub(crate) fn check_list(query: &Query) -> Result<(), Status> {
+    numbers(query)?;
     let (version, rule) = (query.get("resourceVersion"), query.get(MATCH));
     let mut faults = Faults::new();
     let mut forbid = |field: &str, why: &str| faults.forbidden(field, why);
@@ -39,6 +40,7 @@ pub(crate) fn check_list(query: &Query) -> Result<(), Status> {
 
 /// The same for a watch.
 pub(crate) fn check_watch(query: &Query) -> Result<(), Status> {
+    numbers(query)?;
     let (asked, rule) = (query.get("sendInitialEvents"), query.get(MATCH));
     let mut faults = Faults::new();
     if asked.is_some() && rule != Some(NOT_OLDER) {
@@ -54,12 +56,22 @@ pub(crate) fn check_watch(query: &Query) -> Result<(), Status> {
         if rule != NOT_OLDER {
             not_supported(&mut faults, rule, &[NOT_OLDER]);
         }
-        if query.get("continue").is_some() {
-            let why = "resourceVersionMatch is forbidden when continue is provided";
-            faults.forbidden(MATCH, why);
-        }
+    }
+    // Who names neither asks for what there is, as if by name.
+    let usual = matches!(query.get("resourceVersion"), None | Some("0"));
+    let asks = rule.is_some() || (asked.is_none() && usual);
+    if asks && query.get("continue").is_some() {
+        let why = "resourceVersionMatch is forbidden when continue is provided";
+        faults.forbidden(MATCH, why);
     }
     verdict(&faults)
+}
+
+/// 400 for numbers that are none.
+fn numbers(query: &Query) -> Result<(), Status> {
+    query.number("timeoutSeconds")?;
+    query.number("limit")?;
+    Ok(())
 }
 
 fn not_supported(faults: &mut Faults, rule: &str, known: &[&str]) {
@@ -69,16 +81,7 @@ fn not_supported(faults: &mut Faults, rule: &str, known: &[&str]) {
 }
 
 fn verdict(faults: &Faults) -> Result<(), Status> {
-    if faults.is_empty() {
-        return Ok(());
-    }
-    let text = faults.summary();
-    let text = format!("ListOptions.meta.k8s.io \"\" is invalid: {text}");
-    let mut status = Status::new(Reason::Invalid, text);
-    status.group = "meta.k8s.io".into();
-    status.kind = "ListOptions".into();
-    status.causes = faults.causes();
-    Err(status)
+    super::given::verdict("ListOptions", faults)
 }
 
 #[cfg(test)]

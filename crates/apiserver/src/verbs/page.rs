@@ -55,7 +55,7 @@ impl Continue {
         };
         let json = URL_SAFE_NO_PAD
             .decode(token.trim_end_matches('='))
-            .map_err(|_| bad())?;
+            .map_err(|_| no_base64(token))?;
         let token: Continue = serde_json::from_slice(&json).map_err(|_| bad())?;
         let invalid = |why: &str| {
             let text = format!("invalid continue token: continue key is not valid: {why}");
@@ -82,6 +82,16 @@ impl Continue {
     }
 }
 
+/// 400 that names the first byte that cannot be right.
+fn no_base64(token: &str) -> Status {
+    let sound = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let wrong = token.bytes().position(|byte| !sound(byte));
+    let at = wrong.unwrap_or(token.len() / 4 * 4);
+    Status::bad_request(format!(
+        "invalid continue token: continue key is not valid: illegal base64 data at input byte {at}"
+    ))
+}
+
 /// A list cannot be served; the body may say more than the status.
 pub(crate) enum Refusal {
     Plain(Status),
@@ -105,26 +115,30 @@ pub(crate) async fn snapshot(
     let version = query.get("resourceVersion");
     let rule = query.get("resourceVersionMatch");
     if let Some(token) = query.get("continue") {
+        let token = Continue::decode(token)?;
         if version.is_some_and(|version| version != "0") {
             let text = "specifying resource version is not allowed when using continue";
             return Err(Status::bad_request(text).into());
         }
-        return continued(core, cache, Continue::decode(token)?, prefix).await;
+        return continued(core, cache, token, prefix).await;
     }
     let start = prefix.to_owned();
     match (version, rule) {
         (None, _) => core.feed.fresh().await,
         (Some("0"), _) => {}
         (Some(version), Some("Exact")) => {
+            let revision = parse_for_list(version)?;
             reached(core, version).await?;
-            let revision = parse(version)?;
             let snapshot = state_at(core, cache, revision).map_err(|too_old| {
                 let oldest = too_old.oldest;
                 Status::expired(format!("too old resource version: {revision} ({oldest})"))
             })?;
             return Ok((snapshot, start));
         }
-        (Some(version), _) => reached(core, version).await?,
+        (Some(version), _) => {
+            parse_for_list(version)?;
+            reached(core, version).await?;
+        }
     }
     Ok((cache.snapshot(core.feed.applied()), start))
 }
@@ -178,6 +192,18 @@ pub(crate) fn parse(version: &str) -> Result<i64, Status> {
                  {version:?}: invalid syntax"
             ))
         })
+}
+
+/// The same, as lists word it.
+fn parse_for_list(version: &str) -> Result<i64, Status> {
+    parse(version).map_err(|status| {
+        Status::bad_request(format!("invalid resource version: {}", status.message))
+    })
+}
+
+/// The same, as watches word it: upstream takes it for a fault of its own.
+pub(crate) fn parse_for_watch(version: &str) -> Result<i64, Status> {
+    parse(version).map_err(|status| Status::new(Reason::Unknown, status.message))
 }
 
 /// Waits until the caches have seen a revision that a client has seen.

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::write::metadata;
+use crate::registry::Resource;
 
 /// The part that a subresource writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +38,10 @@ impl Part {
     }
 
     /// The object as it was, with this part taken from what was sent.
-    pub(super) fn of_given(self, group: &str, old: &Value, given: Value) -> Value {
+    pub(super) fn of_given(self, resource: &Resource, old: &Value, given: Value) -> Value {
         match self {
             Part::All | Part::Given => given,
-            Part::Status => status_only(group, old, given),
+            Part::Status => status_only(kept_fields(resource), old, given),
             Part::Finalizers => finalizers_only(old, &given),
             Part::Ephemeral | Part::Resources => spec_given(old, &given),
             Part::Approval => approval_only(old, &given),
@@ -85,7 +86,7 @@ fn take_metadata(new: &mut Value, mut given: Value, fields: &[&str]) {
 }
 
 /// A write to `/status` changes the status, and some of the metadata.
-fn status_only(group: &str, old: &Value, mut given: Value) -> Value {
+fn status_only(fields: &[&str], old: &Value, mut given: Value) -> Value {
     let mut new = old.clone();
     if let (Some(new), Some(given)) = (new.as_object_mut(), given.as_object_mut()) {
         match given.remove("status") {
@@ -93,23 +94,42 @@ fn status_only(group: &str, old: &Value, mut given: Value) -> Value {
             None => drop(new.remove("status")),
         }
     }
-    // Upstream's strategies for the core group keep the spec only; the others keep labels too,
-    // and those of custom resources (whose groups end otherwise) all metadata.
-    let fields: &[&str] = match group {
-        "" => &["annotations", "labels", "finalizers", "managedFields"],
-        group if group.contains('.') && !group.ends_with(".k8s.io") => &["managedFields"],
-        _ => &["annotations", "managedFields"],
-    };
-    let given = metadata(&mut given);
-    for field in fields {
-        let value = given.remove(*field);
-        let into = metadata(&mut new);
-        match value {
-            Some(value) => drop(into.insert((*field).into(), value)),
-            None => drop(into.remove(*field)),
-        }
-    }
+    take_metadata(&mut new, given, fields);
     new
+}
+
+/// The metadata that a write to `/status` changes: most kinds take all, as upstream's strategies
+/// keep the specification only.
+fn kept_fields(resource: &Resource) -> &'static [&'static str] {
+    const ALL_BUT_LABELS: &[&str] = &[
+        "annotations",
+        "finalizers",
+        "ownerReferences",
+        "managedFields",
+    ];
+    const ALL_BUT_OWNERS: &[&str] = &["annotations", "labels", "finalizers", "managedFields"];
+    const ALL: &[&str] = &[
+        "annotations",
+        "labels",
+        "finalizers",
+        "ownerReferences",
+        "managedFields",
+    ];
+    if resource.custom {
+        return &["managedFields"];
+    }
+    match resource.row.names.group_resource().as_str() {
+        "apiservices.apiregistration.k8s.io"
+        | "flowschemas.flowcontrol.apiserver.k8s.io"
+        | "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io"
+        | "resourceclaims.resource.k8s.io"
+        | "servicecidrs.networking.k8s.io"
+        | "validatingadmissionpolicies.admissionregistration.k8s.io"
+        | "volumeattachments.storage.k8s.io" => &["managedFields"],
+        "deployments.apps" => ALL_BUT_LABELS,
+        "pods" => ALL_BUT_OWNERS,
+        _ => ALL,
+    }
 }
 
 /// A write to `/finalize` of a namespace.
@@ -139,25 +159,19 @@ pub(super) fn keep_status(has_status: bool, old: &Value, new: &mut Value) {
 mod tests {
     use super::*;
 
-    fn check(subresource: &str, given: Value, expect: Value) {
-        let old = json!({"metadata": {"name": "a"}, "status": {"phase": "x"}, "spec": {
-            "image": "1", "finalizers": ["f"], "containers": [{"name": "c", "image": "1"}],
-            "ephemeralContainers": [{"name": "d", "image": "1"}]}});
-        let new = Part::of(subresource).of_given("", &old, given);
-        let mut wanted = old;
-        wanted["spec"]
-            .as_object_mut()
-            .unwrap()
-            .extend(expect.as_object().unwrap().clone());
-        assert_eq!(new, wanted, "{subresource}");
-    }
-
     #[test]
     fn only_the_own_part_changes() {
-        check(
-            "finalize",
-            json!({"spec": {"finalizers": [], "image": "2"}}),
-            json!({"finalizers": []}),
-        );
+        let old = json!({"metadata": {"name": "a", "labels": {"x": "1"}}, "status": {"phase": "x"},
+            "spec": {"image": "1", "finalizers": ["f"]}});
+        let given = json!({"spec": {"finalizers": [], "image": "2"}});
+        let mut wanted = old.clone();
+        wanted["spec"]["finalizers"] = json!([]);
+        assert_eq!(finalizers_only(&old, &given), wanted);
+        let given = json!({"metadata": {"labels": {"x": "2"}, "annotations": {"y": "3"}},
+            "status": {"phase": "z"}, "spec": {"image": "2"}});
+        let mut wanted = old.clone();
+        wanted["status"]["phase"] = "z".into();
+        wanted["metadata"]["annotations"] = json!({"y": "3"});
+        assert_eq!(status_only(&["annotations"], &old, given), wanted);
     }
 }

@@ -9,6 +9,8 @@ use schema::{ApplyError, ApplyOptions, Parsed, PatchError};
 use serde_json::Value;
 
 use super::create;
+use super::given::APPLY;
+use super::unfit;
 use super::update::{Made, change_shown};
 use super::write::{Write, place, reset_paths, text};
 use crate::body::{self, FieldValidation};
@@ -21,11 +23,14 @@ use crate::server::Core;
 const JSON: &str = "application/json-patch+json";
 const MERGE: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
-const APPLY_YAML: &str = "application/apply-patch+yaml";
-const APPLY_JSON: &str = "application/apply-patch+json";
 
-/// A patch of one of the four kinds.
-enum Patch {
+/// A patch of one of the four kinds, and what stands twice in it or means nothing.
+struct Patch {
+    form: Form,
+    odd: Vec<String>,
+}
+
+enum Form {
     Json(Vec<u8>),
     Merge(Value),
     Strategic(Value),
@@ -40,69 +45,134 @@ pub(crate) async fn patch(
     body: Body,
 ) -> Result<Answer, Status> {
     let bytes = body::read(body).await?;
+    check_media(call, resource)?;
     let write = Write::of(core, call, resource)?;
-    match read(call, resource, &bytes)? {
-        Patch::Apply(applied) => apply(&write, resource, applied).await,
-        patch => {
-            let validation = FieldValidation::read(call)?;
-            let make = |old: &Value, _: Option<&Views<'_>>| {
-                patched(&write, resource, &patch, old, validation)
-            };
-            let json = change_shown(&write, resource, &call.info.name, &make).await?;
-            respond::object(call, resource, StatusCode::OK, json)
-        }
+    let patch = read(call, &bytes)?;
+    if let Form::Apply(applied) = patch.form {
+        return apply(&write, resource, applied).await;
     }
+    let make = |old: &Value, _: Option<&Views<'_>>| patched(&write, resource, &patch, old);
+    let json = change_shown(&write, resource, &call.info.name, &make).await?;
+    respond::object(call, resource, StatusCode::OK, json)
 }
 
-fn read(call: &Call, resource: &Resource, bytes: &[u8]) -> Result<Patch, Status> {
-    let tree = || {
-        let parsed = schema::parse_json(bytes);
-        let parsed = parsed.map_err(|error| Status::bad_request(error.to_string()))?;
-        match parsed.tree.is_object() {
-            true => Ok(parsed.tree),
-            false => Err(Status::bad_request(
-                "json: cannot unmarshal array into Go value of type map[string]interface {}",
-            )),
-        }
-    };
-    match call.content_type() {
-        JSON => Ok(Patch::Json(bytes.to_vec())),
-        MERGE => tree().map(Patch::Merge),
-        STRATEGIC if !resource.custom => tree().map(Patch::Strategic),
-        APPLY_YAML | APPLY_JSON => {
-            let Parsed { tree, duplicates } = body::parse_yaml(bytes).map_err(|status| {
-                Status::bad_request(format!("error decoding YAML: {}", status.message))
-            })?;
-            let list: Vec<_> = duplicates
-                .iter()
-                .map(|path| body::duplicate(path))
-                .collect();
-            let converting = match list.iter().any(|one| one.starts_with("yaml: ")) {
-                true => "error converting YAML to JSON: ",
-                false => "",
-            };
-            match FieldValidation::read(call)? {
-                FieldValidation::Strict if !list.is_empty() => {
-                    let list = list.join(", ");
-                    let text = format!("error strict decoding YAML: {converting}{list}");
-                    return Err(Status::bad_request(text));
-                }
-                FieldValidation::Warn => list.into_iter().for_each(|one| call.warn(one)),
-                _ => {}
-            }
-            Ok(Patch::Apply(tree))
-        }
-        _ => {
-            let mut known = vec![JSON, MERGE, STRATEGIC, APPLY_YAML];
-            known.retain(|kind| !(resource.custom && *kind == STRATEGIC));
-            let text = format!(
-                "the body of the request was in an unknown format - accepted media types \
-                 include: {}",
-                known.join(", ")
-            );
-            Err(Status::new(Reason::UnsupportedMediaType, text))
-        }
+/// 415 for what is no patch. What is routed by media type upstream is refused by the router.
+fn check_media(call: &Call, resource: &Resource) -> Result<(), Status> {
+    let mut known = vec![JSON, MERGE, STRATEGIC, APPLY];
+    known.retain(|kind| !(resource.custom && *kind == STRATEGIC));
+    if known.contains(&call.content_type()) {
+        return Ok(());
     }
+    let text = match resource.custom {
+        true => format!(
+            "the body of the request was in an unknown format - accepted media types include: {}",
+            known.join(", ")
+        ),
+        false => "415: Unsupported Media Type".to_owned(),
+    };
+    Err(Status::new(Reason::UnsupportedMediaType, text))
+}
+
+fn read(call: &Call, bytes: &[u8]) -> Result<Patch, Status> {
+    let media = call.content_type();
+    if media == APPLY {
+        return read_apply(call, bytes);
+    }
+    let prefix = match media {
+        STRATEGIC => "",
+        _ => "error decoding patch: ",
+    };
+    let bad = |why: &str| Status::bad_request(format!("{prefix}{why}"));
+    let parsed = schema::parse_json(bytes).map_err(|error| bad(&error.to_string()))?;
+    let (json, wanted) = match media {
+        JSON => (true, "[]handlers.jsonPatchOp"),
+        _ => (false, "map[string]interface {}"),
+    };
+    let found = match &parsed.tree {
+        Value::Null if media == MERGE => return Err(Status::bad_request("Invalid JSON Patch")),
+        Value::Object(_) if !json => None,
+        Value::Array(_) if json => None,
+        Value::Null => None,
+        Value::Object(_) => Some("object"),
+        Value::Array(_) => Some("array"),
+        Value::String(_) => Some("string"),
+        Value::Number(_) => Some("number"),
+        Value::Bool(_) => Some("bool"),
+    };
+    if let Some(found) = found {
+        let why = format!("json: cannot unmarshal {found} into Go value of type {wanted}");
+        return Err(bad(&why));
+    }
+    let twice = parsed.duplicates.iter().map(|path| body::duplicate(path));
+    let mut odd: Vec<String> = twice.collect();
+    let form = match media {
+        JSON => {
+            odd.extend(unknown_parts(&parsed.tree));
+            odd = odd.iter().map(|one| format!("json patch {one}")).collect();
+            match parsed.tree.is_null() {
+                true => Form::Json(b"[]".to_vec()),
+                false => Form::Json(bytes.to_vec()),
+            }
+        }
+        MERGE => Form::Merge(parsed.tree),
+        _ if parsed.tree.is_null() => Form::Strategic(Value::Object(serde_json::Map::new())),
+        _ => Form::Strategic(parsed.tree),
+    };
+    Ok(Patch { form, odd })
+}
+
+/// Fields of operations that no operation has.
+fn unknown_parts(operations: &Value) -> Vec<String> {
+    let known = ["op", "path", "from", "value"];
+    let operations = operations.as_array().into_iter().flatten().enumerate();
+    let unknown = operations.flat_map(|(at, operation)| {
+        let fields = operation.as_object().into_iter().flat_map(|map| map.keys());
+        let fields = fields.filter(|field| !known.contains(&field.as_str()));
+        fields.map(move |field| format!("unknown field \"[{at}].{field}\""))
+    });
+    unknown.collect()
+}
+
+fn read_apply(call: &Call, bytes: &[u8]) -> Result<Patch, Status> {
+    let Parsed { tree, duplicates } = body::parse_yaml(bytes).map_err(|status| {
+        let why = status.message;
+        let why = why
+            .strip_prefix("couldn't get version/kind; ")
+            .unwrap_or(&why);
+        Status::bad_request(format!("error decoding YAML: {why}"))
+    })?;
+    let found = match &tree {
+        Value::Object(_) | Value::Null => None,
+        Value::Array(_) => Some("array"),
+        Value::String(_) => Some("string"),
+        Value::Number(_) => Some("number"),
+        Value::Bool(_) => Some("bool"),
+    };
+    if let Some(found) = found {
+        return Err(Status::bad_request(format!(
+            "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot \
+             unmarshal {found} into Go value of type map[string]interface {{}}"
+        )));
+    }
+    let list: Vec<_> = duplicates
+        .iter()
+        .map(|path| body::duplicate(path))
+        .collect();
+    let converting = match list.iter().any(|one| one.starts_with("yaml: ")) {
+        true => "error converting YAML to JSON: ",
+        false => "",
+    };
+    match FieldValidation::read(call) {
+        FieldValidation::Strict if !list.is_empty() => {
+            let list = list.join(", ");
+            let text = format!("error strict decoding YAML: {converting}{list}");
+            return Err(Status::bad_request(text));
+        }
+        FieldValidation::Warn => list.into_iter().for_each(|one| call.warn(one)),
+        _ => {}
+    }
+    let (form, odd) = (Form::Apply(tree), Vec::new());
+    Ok(Patch { form, odd })
 }
 
 fn patched(
@@ -110,84 +180,103 @@ fn patched(
     resource: &Resource,
     patch: &Patch,
     old: &Value,
-    validation: FieldValidation,
 ) -> Result<Made, Status> {
     let shown = resource.shown(old.clone());
     let old = &shown;
-    let refused = |error: PatchError| patch_refused(write, &error);
-    let tree = match patch {
-        Patch::Json(patch) => schema::json_patch(old, patch).map_err(refused)?,
-        Patch::Merge(patch) => schema::merge_patch(old, patch),
-        Patch::Strategic(patch) => match &resource.ty {
-            Some(ty) => schema::strategic_merge_patch(ty.get(), old, patch).map_err(refused)?,
+    let mut tree = match &patch.form {
+        Form::Json(patch) => {
+            schema::json_patch(old, patch).map_err(|error| patch_refused(&error))?
+        }
+        Form::Merge(patch) => schema::merge_patch(old, patch),
+        Form::Strategic(patch) => match &resource.ty {
+            Some(ty) => {
+                let merged = schema::strategic_merge_patch(ty.get(), old, patch);
+                let mut merged = merged.map_err(|error| patch_refused(&error))?;
+                // Which kind it is was known before.
+                for field in ["apiVersion", "kind"] {
+                    merged[field] = old[field].clone();
+                }
+                merged
+            }
             None => schema::merge_patch(old, patch),
         },
-        Patch::Apply(_) => return Err(Status::internal("apply takes another way")),
+        Form::Apply(_) => return Err(Status::internal("apply takes another way")),
     };
-    let parsed = Parsed {
-        tree,
-        duplicates: Vec::new(),
+    let whole = match FieldValidation::read(write.call) {
+        FieldValidation::Strict => tree.clone(),
+        _ => Value::Null,
     };
-    let object = resource.kept(body::shape(write.call, resource, parsed, validation)?);
-    fits(write, &object)?;
+    let kind = &resource.row.names.kind;
+    body::check_kind(resource, &mut tree).map_err(|misfit| misfit.status(kind, b""))?;
+    let unknown = body::pruned(resource, &mut tree)
+        .map_err(|why| unfit::refused(&patch.form.shown(&tree), &patch.form.worded(&why)))?;
+    let faults: Vec<String> = patch.odd.iter().cloned().chain(unknown).collect();
+    match FieldValidation::read(write.call) {
+        FieldValidation::Strict if !faults.is_empty() => {
+            let why = format!("strict decoding error: {}", faults.join(", "));
+            return Err(unfit::refused(&patch.form.shown(&whole), &why));
+        }
+        FieldValidation::Warn => faults.into_iter().for_each(|fault| write.call.warn(fault)),
+        _ => {}
+    }
+    let mut object = resource.kept(tree);
+    fits(write, &mut object)?;
     Ok(Made {
         object,
         owned: false,
     })
 }
 
-/// A patch may not rename or move its object.
-fn fits(write: &Write<'_>, object: &Value) -> Result<(), Status> {
-    let (name, expected) = (text(object, "/metadata/name"), &write.call.info.name);
-    if name != expected {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({expected})"
-        )));
+impl Form {
+    /// What upstream shows of a patch whose outcome cannot be read.
+    fn shown(&self, patched: &Value) -> String {
+        match self {
+            Form::Strategic(patch) => unfit::go_text(patch),
+            _ => patched.to_string(),
+        }
     }
-    let namespace = text(object, "/metadata/namespace");
-    if namespace != write.namespace {
-        return Err(Status::bad_request(format!(
-            "the namespace of the object ({namespace}) does not match the namespace on the \
-             request ({})",
-            write.namespace
-        )));
+
+    /// Why it cannot be read, in the words of the reader that upstream uses here.
+    fn worded(&self, why: &str) -> String {
+        match self {
+            Form::Strategic(_) => unfit::reworded(why),
+            _ => why.to_owned(),
+        }
     }
-    Ok(())
 }
 
-fn patch_refused(write: &Write<'_>, error: &PatchError) -> Status {
+/// A patch may not rename or move its object.
+fn fits(write: &Write<'_>, object: &mut Value) -> Result<(), Status> {
+    super::update::check_name(object, &write.call.info.name)?;
+    place(write.names(), write.namespace, object)
+}
+
+fn patch_refused(error: &PatchError) -> Status {
     match error {
         PatchError::Malformed(_) => Status::bad_request(error.to_string()),
-        PatchError::TooLarge(_) => Status::new(Reason::RequestEntityTooLarge, error.to_string()),
-        PatchError::Unprocessable(_) => {
-            let text =
-                format!("the server rejected our request due to an error in our request: {error}");
-            Status::new(Reason::Invalid, text).about(write.names(), &write.call.info.name)
-        }
+        PatchError::TooLarge(_) => Status::new(
+            Reason::RequestEntityTooLarge,
+            format!("Request entity too large: {error}"),
+        ),
+        // Upstream keeps to itself which operation does not apply.
+        PatchError::Unprocessable(_) => Status::new(
+            Reason::Invalid,
+            "the server rejected our request due to an error in our request",
+        ),
     }
 }
 
 async fn apply(write: &Write<'_>, resource: &Resource, applied: Value) -> Result<Answer, Status> {
     let (core, call) = (write.core, write.call);
-    let manager = call.query.get("fieldManager").ok_or_else(|| {
-        Status::new(
-            Reason::Invalid,
-            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required \
-             for apply patch",
-        )
-    })?;
-    if text(&applied, "/apiVersion").is_empty() || text(&applied, "/kind").is_empty() {
-        return Err(Status::bad_request(
-            "invalid object type: /, Kind=: Object 'apiVersion' and 'kind' must be set",
-        ));
-    }
+    let manager = call.query.get("fieldManager").unwrap_or("");
+    check_type(resource, &applied)?;
     // As the user wrote it: what is filled in or dropped here would count as the user's wish.
     let mut applied = resource.kept(applied);
     if text(&applied, "/metadata/name").is_empty() {
         super::write::metadata(&mut applied).insert("name".into(), call.info.name.clone().into());
     }
-    place(write.names(), write.namespace, &mut applied)?;
-    fits(write, &applied)?;
+    // Looked at in its place, but merged without the namespace that the path adds.
+    fits(write, &mut applied.clone())?;
     let managed = applied
         .pointer("/metadata/managedFields")
         .and_then(Value::as_array);
@@ -200,6 +289,15 @@ async fn apply(write: &Write<'_>, resource: &Resource, applied: Value) -> Result
     if !exists && write.subresource.is_empty() {
         let object = merged(write, resource, (None, None), &applied, manager)?;
         let mut object = resource.stored().converted(object).await?;
+        place(write.names(), write.namespace, &mut object)?;
+        let uid = text(&object, "/metadata/uid");
+        if !uid.is_empty() {
+            let why = format!(
+                "uid mismatch: the provided object specified uid {uid}, and no existing object \
+                 was found"
+            );
+            return Err(Status::conflict(write.names(), &call.info.name, &why));
+        }
         super::write::metadata(&mut object).remove("resourceVersion");
         let strategy = &resource.row.strategy;
         strategy.default(&mut object);
@@ -215,6 +313,47 @@ async fn apply(write: &Write<'_>, resource: &Resource, applied: Value) -> Result
     };
     let json = change_shown(write, resource, &call.info.name, &make).await?;
     respond::object(call, resource, StatusCode::OK, json)
+}
+
+/// What is said of an applied object that does not fit its schema, in upstream's words. Upstream
+/// calls it a fault of its own (500), but it is the client's.
+fn apply_refused(applied: &Value, why: &str) -> Status {
+    if why.starts_with("metadata.managedFields") {
+        return Status::bad_request(why);
+    }
+    if why.starts_with("failed to create typed patch object") {
+        return Status::bad_request(why);
+    }
+    let kind = format!(
+        "{}, Kind={}",
+        text(applied, "/apiVersion"),
+        text(applied, "/kind")
+    );
+    let (namespace, name) = (
+        text(applied, "/metadata/namespace"),
+        text(applied, "/metadata/name"),
+    );
+    Status::bad_request(format!(
+        "failed to convert new object ({namespace}/{name}; {kind}) to proper version: unable \
+         to convert unstructured object to {kind}: {}",
+        unfit::reworded(why)
+    ))
+}
+
+/// 400 for an object of another kind, or of none.
+fn check_type(resource: &Resource, applied: &Value) -> Result<(), Status> {
+    let names = &resource.row.names;
+    let (version, kind) = (text(applied, "/apiVersion"), text(applied, "/kind"));
+    if version == names.api_version() && kind == names.kind {
+        return Ok(());
+    }
+    let whole = match version.contains('/') {
+        true => version.to_owned(),
+        false => format!("/{version}"),
+    };
+    Err(Status::bad_request(format!(
+        "invalid object type: {whole}, Kind={kind}"
+    )))
 }
 
 fn merged(
@@ -245,7 +384,7 @@ fn merged(
         Some(views) => schema::apply_between(ty.get(), live, applied, options, views),
     };
     merged.map_err(|error| match (&error, views) {
-        (ApplyError::Invalid(text), _) => Status::bad_request(text.clone()),
+        (ApplyError::Invalid(why), _) => apply_refused(applied, why),
         (ApplyError::Unconverted(wanted), Some(views)) => views.lack(wanted.clone()),
         (ApplyError::Unconverted(_), None) => Status::internal(&error),
         (ApplyError::Conflicts(conflicts), _) => {

@@ -7,7 +7,7 @@ use admission::Operation;
 use bytes::Bytes;
 use client::Body;
 use http::StatusCode;
-use meta::{Faults, Names, Object, Status};
+use meta::{Faults, Names, Object, Reason, Status};
 use serde_json::Value;
 
 use super::create;
@@ -85,7 +85,7 @@ pub(crate) async fn update(
     respond::object(call, resource, StatusCode::OK, json)
 }
 
-fn check_name(object: &Value, expected: &str) -> Result<(), Status> {
+pub(super) fn check_name(object: &Value, expected: &str) -> Result<(), Status> {
     let name = text(object, "/metadata/name");
     if name == expected {
         return Ok(());
@@ -242,7 +242,7 @@ async fn attempt(
             if write.resource.custom {
                 row.strategy.default(&mut new);
             }
-            new = part.of_given(&row.names.group, &old, new);
+            new = part.of_given(resource, &old, new);
             row.strategy
                 .prepare_subresource(write.subresource, &mut new, &old);
         }
@@ -271,7 +271,9 @@ async fn attempt(
     let admitted = write
         .admit(Operation::Update, name, Some(&new), Some(&old))
         .await?;
-    write.warn_of_change(&new.0, &old.0);
+    if part == Part::All {
+        write.warn_of_change(&new.0, &old.0);
+    }
     if same(&old.0, &new.0) && !resource.cache()?.is_stale(entry) {
         return Ok(Attempt::Done(entry.json.clone()));
     }
@@ -337,6 +339,10 @@ fn version_missing(names: &Names, name: &str) -> Status {
 fn carry_over(write: &Write<'_>, name: &str, old: &Value, new: &mut Value) -> Result<(), Status> {
     let conflict = |why: &str| Status::conflict(write.names(), name, why);
     let version = text(new, "/metadata/resourceVersion");
+    if !version.is_empty() && version.parse::<u64>().is_err() {
+        let text = format!("strconv.ParseUint: parsing {version:?}: invalid syntax");
+        return Err(Status::new(Reason::Unknown, text));
+    }
     if !version.is_empty() && version != "0" && version != text(old, "/metadata/resourceVersion") {
         return Err(conflict(MODIFIED));
     }
@@ -344,9 +350,11 @@ fn carry_over(write: &Write<'_>, name: &str, old: &Value, new: &mut Value) -> Re
         return Err(version_missing(write.names(), name));
     }
     let (uid, old_uid) = (text(new, "/metadata/uid"), text(old, "/metadata/uid"));
-    if !uid.is_empty() && uid != old_uid {
+    // A patched object is judged as a whole, like any other fault of its metadata.
+    if !uid.is_empty() && uid != old_uid && write.call.info.verb == "update" {
         let key = write.resource.key(write.namespace, name);
         let prefix = write.resource.cache()?.prefix.as_str();
+        let prefix = prefix.strip_prefix("/registry").unwrap_or(prefix);
         return Err(conflict(&format!(
             "StorageError: invalid object, Code: 4, Key: {prefix}{key}, ResourceVersion: 0, \
              AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object \
@@ -358,12 +366,12 @@ fn carry_over(write: &Write<'_>, name: &str, old: &Value, new: &mut Value) -> Re
     let always = [
         "resourceVersion",
         "deletionTimestamp",
-        "deletionGracePeriodSeconds",
         "generation",
+        "creationTimestamp",
     ];
     let absent = [
         "uid",
-        "creationTimestamp",
+        "deletionGracePeriodSeconds",
         "name",
         "namespace",
         "generateName",
@@ -385,7 +393,6 @@ fn carry_over(write: &Write<'_>, name: &str, old: &Value, new: &mut Value) -> Re
             into.insert(field.into(), value);
         }
     }
-    into.remove("selfLink");
     Ok(())
 }
 

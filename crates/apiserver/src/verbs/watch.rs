@@ -160,19 +160,24 @@ pub(crate) async fn watch(
     let filter = Filter::read(call, resource)?;
     super::options::check_watch(&call.query)?;
     let asked = call.query.get("sendInitialEvents");
-    let initial = matches!(asked, Some("true" | "1"));
     let version = call.query.get("resourceVersion");
+    // Who names no version is sent what there is, and told where that ends.
+    let usual = matches!(version, None | Some("0"));
+    let initial = matches!(asked, Some("true" | "1")) || (asked.is_none() && usual);
     match version {
         None => core.feed.fresh().await,
         Some("0") => {}
-        Some(version) if initial => page::reached(core, version).await?,
-        Some(version) => drop(page::parse(version)?),
+        Some(version) if initial => {
+            page::parse_for_watch(version)?;
+            page::reached(core, version).await?;
+        }
+        Some(version) => drop(page::parse_for_watch(version)?),
     }
     let growth = cache.growth();
     let bookmarks = call.query.flag("allowWatchBookmarks");
     let (cursor, entries, initial_end) = match version {
         Some(version) if !initial && version != "0" => {
-            let revision = page::parse(version)?;
+            let revision = page::parse_for_watch(version)?;
             match cache.cursor_after(revision) {
                 Ok(cursor) => (cursor, VecDeque::new(), None),
                 Err(too_old) => return Ok(expired(call, revision, too_old.oldest)),
@@ -375,7 +380,7 @@ impl Watcher {
         let names = &self.form.resource.row.names;
         let mut object = json!({
             "kind": names.kind, "apiVersion": names.api_version(),
-            "metadata": {"resourceVersion": revision.to_string(), "creationTimestamp": null},
+            "metadata": {"resourceVersion": revision.to_string()},
         });
         if let Some(annotations) = annotations {
             object["metadata"]["annotations"] = annotations;

@@ -64,6 +64,7 @@ impl<'a> Write<'a> {
         call: &'a Call,
         resource: &'a Resource,
     ) -> Result<Write<'a>, Status> {
+        super::given::check(call)?;
         let is_spoken = resource.custom && resource.seen.is_some();
         let spoken = is_spoken.then_some(resource);
         let resource = resource.stored();
@@ -77,7 +78,7 @@ impl<'a> Write<'a> {
                 false => "",
             },
             subresource: &call.info.subresource,
-            dry_run: crate::body::is_dry_run(call)?,
+            dry_run: crate::body::is_dry_run(call),
             delete_options: None,
             is_admitted: false,
         })

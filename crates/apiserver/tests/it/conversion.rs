@@ -139,14 +139,15 @@ async fn every_verb_speaks_every_version() {
     changed["port"] = json!("3");
     let changed = cluster.put(&format!("{V2}/b"), &changed).await.unwrap();
     assert_eq!(changed["port"], "3");
-    for (kind, body) in [
-        ("application/merge-patch+json", json!({"port": "4"})),
+    for (kind, more, body) in [
+        ("application/merge-patch+json", "", json!({"port": "4"})),
         (
             "application/apply-patch+yaml",
+            "&force=true",
             port("v2", "b", json!({"host": "there", "port": "5"})),
         ),
     ] {
-        let path = format!("{V2}/b?fieldManager=me&force=true");
+        let path = format!("{V2}/b?fieldManager=me{more}");
         let body = body.to_string().into_bytes();
         let patched = cluster.client.patch_value(&path, kind, body).await;
         let port = patched.unwrap()["port"].clone();

@@ -204,7 +204,8 @@ async fn bad_input_is_refused_in_upstreams_words() {
             .await
             .unwrap_err()
             .message,
-        "the API version in the data (v2) does not match the expected API version (v1)"
+        "ConfigMap in version \"v2\" cannot be handled as a ConfigMap: no kind \"ConfigMap\" is \
+         registered for version \"v2\" in scheme \"pkg/api/legacyscheme/scheme.go:30\""
     );
     assert_eq!(cluster.get("/api/v1/nothings").await.unwrap_err().code, 404);
     cluster.stop().await;

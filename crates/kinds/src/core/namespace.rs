@@ -26,6 +26,8 @@ impl Strategy for Namespace {
     }
 
     fn prepare_create(&self, object: &mut Value) {
+        // The server may have made up the name just now.
+        self.default(object);
         object.set("status", serde_json::json!({"phase": "Active"}));
         if !object
             .texts("spec.finalizers")

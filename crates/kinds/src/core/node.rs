@@ -72,6 +72,8 @@ impl Strategy for Node {
         if object.text("spec.externalID") != old.text("spec.externalID") {
             faults.forbidden("spec.externalID", "may not be updated");
         }
+        // Upstream looks at them twice here.
+        validate_taints(object, faults);
         validate_taints(object, faults);
     }
 

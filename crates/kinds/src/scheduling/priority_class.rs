@@ -10,7 +10,7 @@ use crate::table::{age, cells, name};
 use crate::tree::Tree;
 
 pub(crate) const COLUMNS: &str =
-    "Name, Value:integer, Global-Default:boolean, Age, PreemptionPolicy*";
+    "Name, Value:integer, Global-Default:boolean, Age, PreemptionPolicy";
 
 pub(crate) struct PriorityClass;
 

@@ -49,9 +49,32 @@ pub(super) fn configuration(
     )))
 }
 
+/// A value as Go source would have it.
+fn go_syntax(value: &Value) -> String {
+    match value {
+        Value::Null => "interface {}(nil)".into(),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(go_syntax).collect();
+            format!("[]interface {{}}{{{}}}", items.join(", "))
+        }
+        Value::Object(map) => {
+            let mut pairs: Vec<String> = map
+                .iter()
+                .map(|(key, value)| format!("{key:?}:{}", go_syntax(value)))
+                .collect();
+            pairs.sort_unstable();
+            format!("map[string]interface {{}}{{{}}}", pairs.join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
 fn structure(ty: &Type, value: &Value, path: &mut String, faults: &mut Vec<String>) {
     let Value::Object(map) = value else {
-        faults.push(format!("{path}: expected map, got {}", go_value(value)));
+        faults.push(format!(
+            "{path}: expected map, got &{{{}}}",
+            go_value(value)
+        ));
         return;
     };
     for (key, value) in map {
@@ -86,10 +109,10 @@ fn walk(shape: &Shape, value: &Value, path: &mut String, faults: &mut Vec<String
         (Shape::List(item, _), Value::Array(items)) => {
             return list(shape, item, items, path, faults);
         }
-        (Shape::Map(..), other) => format!("expected map, got {}", go_value(other)),
-        (Shape::List(..), other) => format!("expected list, got {}", go_value(other)),
+        (Shape::Map(..), other) => format!("expected map, got &{{{}}}", go_value(other)),
+        (Shape::List(..), other) => format!("expected list, got &{{{}}}", go_value(other)),
         (Shape::Bool, Value::Bool(_)) => return,
-        (Shape::Bool, other) => format!("expected boolean, got {}", go_value(other)),
+        (Shape::Bool, other) => format!("expected boolean, got &{{{}}}", go_value(other)),
         (Shape::Int32 | Shape::Int64 | Shape::Double, Value::Number(_)) => return,
         (Shape::Int32 | Shape::Int64 | Shape::Double, other) => {
             format!("expected numeric (int or float), got {}", go_type(other))
@@ -97,7 +120,10 @@ fn walk(shape: &Shape, value: &Value, path: &mut String, faults: &mut Vec<String
         (Shape::Text | Shape::Bytes | Shape::Time | Shape::MicroTime | Shape::Duration, other) => {
             match other {
                 Value::String(_) => return,
-                other => format!("expected string, got {}", go_value(other)),
+                other => format!(
+                    "expected string, got &value.valueUnstructured{{Value:{}}}",
+                    go_syntax(other)
+                ),
             }
         }
         _ => return,

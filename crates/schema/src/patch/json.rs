@@ -17,11 +17,10 @@ pub fn json_patch(tree: &Value, patch: &[u8]) -> Result<Value, PatchError> {
     if count > MAX_OPERATIONS {
         return Err(PatchError::TooLarge(count));
     }
-    let patch: json_patch::Patch =
-        serde_json::from_value(parsed.tree).map_err(|error| malformed(error.to_string()))?;
     let mut patched = tree.clone();
     let mut copied = 0;
-    for operation in patch.iter() {
+    for operation in parsed.tree.as_array().into_iter().flatten() {
+        let operation = &operation_of(operation)?;
         // Upstream takes what is absent for null.
         if let PatchOperation::Test(test) = operation
             && test.value.is_null()
@@ -37,11 +36,60 @@ pub fn json_patch(tree: &Value, patch: &[u8]) -> Result<Value, PatchError> {
                  {copied}, exceeding the limit {MAX_COPIED}"
             )));
         }
+        // As upstream has it, a map gives null for what it does not have.
+        let operation = &lenient(&patched, operation);
         if patch_unsafe(&mut patched, std::slice::from_ref(operation)).is_err() {
             return Err(PatchError::Unprocessable(word(&patched, operation)));
         }
     }
     Ok(patched)
+}
+
+/// Reads one operation. Those that are none are found when it is their turn.
+fn operation_of(tree: &Value) -> Result<PatchOperation, PatchError> {
+    let field = |name: &str, wanted: &str| match tree.get(name) {
+        None | Some(Value::Null | Value::String(_)) => Ok(()),
+        Some(other) => {
+            let found = match other {
+                Value::Bool(_) => "bool",
+                Value::Number(_) => "number",
+                Value::Array(_) => "array",
+                _ => "object",
+            };
+            Err(PatchError::Malformed(format!(
+                "error decoding patch: json: cannot unmarshal {found} into Go struct field \
+                 jsonPatchOp.{name} of type {wanted}"
+            )))
+        }
+    };
+    for name in ["op", "path", "from"] {
+        field(name, "string")?;
+    }
+    let mut whole = tree.clone();
+    if let Some(map) = whole.as_object_mut() {
+        map.entry("value").or_insert(Value::Null);
+    }
+    serde_json::from_value(whole).map_err(|error| PatchError::Unprocessable(error.to_string()))
+}
+
+/// The operation that has the same outcome where upstream does not mind what is absent.
+fn lenient(tree: &Value, operation: &PatchOperation) -> PatchOperation {
+    let holder_is_map =
+        |path: &PointerBuf| tree.pointer(parent(path)).is_some_and(Value::is_object);
+    let absent = |path: &PointerBuf| tree.pointer(path.as_str()).is_none();
+    let add = |path: &PointerBuf, value: Value| {
+        let path = path.clone();
+        PatchOperation::Add(json_patch::AddOperation { path, value })
+    };
+    match operation {
+        PatchOperation::Replace(step) if absent(&step.path) && holder_is_map(&step.path) => {
+            add(&step.path, step.value.clone())
+        }
+        PatchOperation::Copy(step) if absent(&step.from) && holder_is_map(&step.from) => {
+            add(&step.path, Value::Null)
+        }
+        other => other.clone(),
+    }
 }
 
 /// Refuses operations after which the tree could not be read again, and returns how many bytes the
@@ -184,6 +232,19 @@ mod tests {
     }
 
     #[test]
+    fn maps_do_not_mind_what_they_lack() {
+        let operations = json!([
+            {"op": "replace", "path": "/a/x", "value": 1},
+            {"op": "copy", "from": "/a/y", "path": "/z"},
+            {"op": "add", "path": "/n"},
+        ]);
+        assert_eq!(
+            patched(operations).unwrap(),
+            json!({"a": {"b": 1, "x": 1}, "l": [1, 2], "z": null, "n": null})
+        );
+    }
+
+    #[test]
     fn what_does_not_apply_is_worded_as_upstream_words_it() {
         let fault = |operation: Value| match patched(json!([operation])) {
             Err(PatchError::Unprocessable(text)) => text,
@@ -204,10 +265,6 @@ mod tests {
         assert_eq!(
             fault(json!({"op": "remove", "path": "/l/7"})),
             "error in remove for path: '/l/7': Unable to access invalid index: 7: invalid index referenced"
-        );
-        assert_eq!(
-            fault(json!({"op": "replace", "path": "/a/x", "value": 1})),
-            "replace operation does not apply: doc is missing key: /a/x: missing value"
         );
         assert_eq!(
             fault(json!({"op": "move", "from": "/x", "path": "/y"})),
@@ -257,6 +314,10 @@ mod tests {
         ));
         assert!(matches!(
             patched(json!([{"op": "jump", "path": "/a"}])),
+            Err(PatchError::Unprocessable(_))
+        ));
+        assert!(matches!(
+            patched(json!([{"op": "add", "path": 5}])),
             Err(PatchError::Malformed(_))
         ));
         let many = vec![json!({"op": "test", "path": "/a/b", "value": 1}); MAX_OPERATIONS + 1];
