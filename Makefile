@@ -20,6 +20,8 @@ setup-test: setup
 		dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; done; \
 	[ -z "$$missing" ] || { apt-get update && apt-get install -y --no-install-recommends $$missing; }
 	@command -v npm >/dev/null || apt-get install -y --no-install-recommends npm
+	@command -v docker >/dev/null || apt-get install -y --no-install-recommends docker-cli \
+		|| RUNLEVEL=1 apt-get install -y --no-install-recommends docker.io
 
 demo: setup release
 	$(RELEASE) demo
