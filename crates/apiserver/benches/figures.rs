@@ -35,6 +35,10 @@ const APPLIES: usize = 2_000;
 const APPLIES_WARM: usize = 200;
 const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/default/deployments/web?fieldManager=bench";
 
+/// The server's own.
+#[global_allocator]
+static ALLOCATOR: linux::allocator::ByRole = linux::allocator::ByRole;
+
 fn main() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(run());
