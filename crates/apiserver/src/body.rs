@@ -230,7 +230,12 @@ fn shape(
     let unknown = pruned(resource, &mut tree).map_err(|why| cannot(&why))?;
     let unknown = unknown.into_iter();
     let twice = duplicates.iter().map(|path| duplicate(path));
-    let faults: Vec<String> = twice.chain(unknown).collect();
+    let mut faults: Vec<String> = twice.chain(unknown).collect();
+    // Custom resources are pruned after they were read, and YAML has lost its order by then.
+    let is_json = bytes.trim_ascii_start().starts_with(b"{");
+    if !resource.custom && is_json && (2..=SORTED_MAX).contains(&faults.len()) {
+        faults.sort_by_key(|fault| place(fault, bytes));
+    }
     match validation {
         FieldValidation::Strict if !faults.is_empty() => Err(cannot(&format!(
             "strict decoding error: {}",
@@ -246,6 +251,25 @@ fn shape(
             Ok(tree)
         }
         _ => Ok(tree),
+    }
+}
+
+/// So many faults are told in the order of the body; more would cost too much to find.
+const SORTED_MAX: usize = 32;
+
+/// Where in a JSON body the field stands that a fault names: for a duplicate, the second time.
+fn place(fault: &str, bytes: &[u8]) -> usize {
+    let (kind, path) = fault.rsplit_once(' ').unwrap_or(("", fault));
+    let name = path.trim_matches('"').rsplit('.').next().unwrap_or(path);
+    let key = format!("{name:?}");
+    let at = |from: usize| {
+        let mut rest = bytes[from..].windows(key.len());
+        let found = rest.position(|part| part == key.as_bytes());
+        found.map_or(bytes.len(), |found| from + found)
+    };
+    match kind.starts_with("duplicate") {
+        true => at((at(0) + 1).min(bytes.len())),
+        false => at(0),
     }
 }
 

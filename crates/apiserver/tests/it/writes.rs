@@ -170,6 +170,24 @@ async fn bad_input_is_refused_in_upstreams_words() {
     );
     let made = cluster.post(CONFIG_MAPS, odd).await.unwrap();
     assert!(made.get("spec").is_none());
+    // Several faults are told in the order of the body.
+    for (body, faults) in [
+        (
+            r#"{"odd":1,"data":{"a":"1","a":"2"},"metadata":{"name":"b"}}"#,
+            r#"unknown field "odd", duplicate field "data.a""#,
+        ),
+        (
+            r#"{"data":{"a":"1","a":"2"},"odd":1,"metadata":{"name":"b"}}"#,
+            r#"duplicate field "data.a", unknown field "odd""#,
+        ),
+    ] {
+        let body = client::full(body.to_owned());
+        let json = Some("application/json");
+        let request = client::request::request(http::Method::POST, &strict, json, body).unwrap();
+        let refused = cluster.client.send(request).await.unwrap_err();
+        let end = format!("strict decoding error: {faults}");
+        assert!(refused.message.ends_with(&end), "{}", refused.message);
+    }
     let wrong = json!({"metadata": {"name": "b"}, "data": {"key": 1}});
     assert_eq!(
         cluster.post(CONFIG_MAPS, wrong).await.unwrap_err().code,
