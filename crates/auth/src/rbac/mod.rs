@@ -1,10 +1,13 @@
 //! Role based access control over indexed roles and bindings, kept current by watch events.
 
+mod binding;
+mod compiled;
 mod escalation;
 mod index;
+#[cfg(test)]
+mod random;
 mod rule;
-
-use std::sync::Arc;
+mod words;
 
 use meta::{LabelSelector, Object};
 use parking_lot::RwLock;
@@ -45,10 +48,10 @@ impl Rbac {
         match plural(group_resource) {
             "roles" | "clusterroles" => {
                 let rules = rules_of(object);
-                self.index.write().set_role(namespace, name, rules.into());
+                self.index.write().set_role(namespace, name, &rules);
             }
             "rolebindings" | "clusterrolebindings" => {
-                let binding = index::Binding::read(object);
+                let binding = binding::Binding::read(object);
                 self.index.write().set_binding(namespace, name, binding);
             }
             _ => {}
@@ -69,16 +72,10 @@ impl Rbac {
     /// Whether any rule bound to the user allows what is asked.
     pub fn authorize(&self, identity: &Identity, asked: &Attributes) -> Decision {
         let index = self.index.read();
-        let mut missing = Vec::new();
-        for found in index.bound(identity, &asked.namespace) {
-            match index.rules(found.role_ref(), found.namespace()) {
-                Some(rules) if rules.iter().any(|rule| rule.allows(asked)) => {
-                    return Decision::Allow(format!("RBAC: allowed by {found}"));
-                }
-                Some(_) => {}
-                None => missing.push(not_found(found.role_ref())),
-            }
-        }
+        let mut missing = match index.decide(identity, asked) {
+            Ok(reason) => return Decision::Allow(reason),
+            Err(missing) => missing,
+        };
         missing.sort_unstable();
         missing.dedup();
         Decision::NoOpinion(match missing.as_slice() {
@@ -90,17 +87,12 @@ impl Rbac {
 
     /// All rules that apply to the user in a namespace (empty: cluster-wide).
     pub fn rules_for(&self, identity: &Identity, namespace: &str) -> Vec<Rule> {
-        let index = self.index.read();
-        index
-            .bound(identity, namespace)
-            .filter_map(|found| index.rules(found.role_ref(), found.namespace()))
-            .flat_map(|rules| rules.iter().cloned())
-            .collect()
+        self.index.read().rules_for(identity, namespace)
     }
 
     /// The rules of a role, as a binding in `namespace` sees it.
-    pub fn role(&self, role_ref: &RoleRef, namespace: &str) -> Option<Arc<[Rule]>> {
-        self.index.read().rules(role_ref, namespace).cloned()
+    pub fn role(&self, role_ref: &RoleRef, namespace: &str) -> Option<Vec<Rule>> {
+        self.index.read().rules(role_ref, namespace)
     }
 }
 

@@ -180,7 +180,7 @@ fn has_or_all(list: &[String], wanted: &str) -> bool {
     list.iter().any(|own| own == wanted || own == "*")
 }
 
-fn url_covers(own: &str, wanted: &str) -> bool {
+pub(super) fn url_covers(own: &str, wanted: &str) -> bool {
     own == wanted
         || own
             .strip_suffix('*')
@@ -189,15 +189,14 @@ fn url_covers(own: &str, wanted: &str) -> bool {
 
 /// `pods`, `pods/log`, `*/scale` or `*`.
 fn resource_matches(own: &str, asked: &Attributes) -> bool {
-    if own == "*" {
-        return true;
-    }
-    match (own.split_once('/'), asked.subresource.as_str()) {
-        (None, "") => own == asked.resource,
-        (Some((resource, subresource)), wanted) if !wanted.is_empty() => {
-            subresource == wanted && (resource == "*" || resource == asked.resource)
-        }
-        _ => false,
+    let under = |resource: &str| {
+        let rest = own.strip_prefix(resource);
+        rest.and_then(|rest| rest.strip_prefix('/')) == Some(&asked.subresource)
+    };
+    match asked.subresource.as_str() {
+        _ if own == "*" => true,
+        "" => own == asked.resource,
+        _ => under(&asked.resource) || under("*"),
     }
 }
 
