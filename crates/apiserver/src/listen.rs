@@ -2,6 +2,7 @@
 
 mod begun;
 mod lanes;
+mod socket;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use tower::Service;
 use self::begun::{Begun, Progress};
 pub(crate) use self::lanes::Lane;
 use self::lanes::Lanes;
+use self::socket::Socket;
 use crate::chain::Connection;
 use crate::chain::audited::Source;
 use crate::server::ApiServer;
@@ -147,8 +149,9 @@ impl Door {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
-        let handshake = tokio::time::timeout(self.patience.handshake, self.acceptor.accept(stream));
-        let stream = match handshake.await {
+        let socket = Socket::new(stream, Arc::clone(&self.lanes));
+        let handshake = self.acceptor.accept(socket);
+        let stream = match tokio::time::timeout(self.patience.handshake, handshake).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 HANDSHAKE_ERRORS.add(&[], 1);
@@ -166,7 +169,7 @@ impl Door {
 
     async fn serve_stream(
         self,
-        stream: TlsStream<TcpStream>,
+        stream: TlsStream<Socket>,
         peer: SocketAddr,
         shown: Connection,
         lane: Lane,

@@ -71,7 +71,7 @@ fn main() -> ExitCode {
         .nth(1)
         .is_some_and(|word| word == beside::FLOOD);
     let ended = match is_flood {
-        true => runtime().and_then(|runtime| runtime.block_on(beside::flood())),
+        true => beside::flood(),
         false => begin(Args::parse()),
     };
     match ended {

@@ -15,6 +15,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
@@ -153,11 +154,18 @@ fn close_range(first: u32, flags: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets threads of usual priority run before the calling thread; never fails where it matters,
-/// for less priority needs no right. `nice` is above 0.
-pub fn lower_thread_priority(nice: i32) -> io::Result<()> {
-    // SAFETY: takes numbers only. On Linux a priority is a thread's; 0 is the calling one.
-    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+/// Lets threads of usual priority run before the calling thread: it gets less of a busy processor
+/// (`nice` above 0), and whoever wakes up takes the processor from it at once where their slices
+/// are shorter than `slice` (0.1 to 100 ms; kernels before 6.12 have one slice for all).
+/// Less priority needs no right.
+pub fn yield_thread_to_others(nice: i32, slice: Duration) -> io::Result<()> {
+    // SAFETY: all zeros is a value of the type: the usual policy without flags.
+    let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
+    attributes.size = u32::try_from(size_of_val(&attributes)).map_err(io::Error::other)?;
+    attributes.sched_nice = nice;
+    attributes.sched_runtime = u64::try_from(slice.as_nanos()).map_err(io::Error::other)?;
+    // SAFETY: the kernel reads as many bytes as the value says it has. 0 is the calling thread.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
     if result == -1 {
         return Err(io::Error::last_os_error());
     }
@@ -244,6 +252,19 @@ pub fn signal_number(name: &str) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_calling_thread_yields_to_others() {
+        // SAFETY: takes numbers only.
+        let priority = || unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+        let before = priority();
+        let yielding = std::thread::spawn(move || {
+            yield_thread_to_others(10, Duration::from_millis(20)).unwrap();
+            priority()
+        });
+        assert_eq!(yielding.join().unwrap(), 10);
+        assert_eq!(priority(), before);
+    }
 
     #[test]
     fn signals_by_every_spelling() {

@@ -7,15 +7,21 @@
 //!            the user is heavy  ▼  │  is no longer
 //!                             heavy: as many threads, with less priority
 //! ```
-//! Work is charged to the user of the connection's newest request, poll by poll. What a request
-//! starts besides, sockets and timers stay at home in both lanes. No core is left idle: without
-//! others a heavy user has all of them.
+//! Work is charged to the user of the connection's newest request, poll by poll. The connection's
+//! socket moves with it ([`Socket`](super::socket::Socket)); what a request starts besides, and
+//! timers, stay at home in both lanes. No core is left idle: without others a heavy user has all
+//! of them.
+//!
+//! The threads at home must not work for heavy users at all, not even wake them: the kernel lets a
+//! thread that wakes up go first only as long as it took less than its part before, and otherwise
+//! lets it wait for the next tick, milliseconds later.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use fairness::{Account, Accounts};
@@ -24,6 +30,18 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 /// How much the threads of heavy users yield to others: by weight, one to nine.
 const NICE: i32 = 10;
+/// Longer than the slice of any usual thread, so that whoever wakes up need not wait for the end
+/// of theirs.
+const SLICE: Duration = Duration::from_millis(20);
+
+thread_local! {
+    static IS_HEAVY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the calling thread works for heavy users.
+pub(super) fn is_heavy_thread() -> bool {
+    IS_HEAVY.get()
+}
 
 /// The lanes of one listener.
 pub(super) struct Lanes {
@@ -56,14 +74,29 @@ impl Lanes {
         }))
     }
 
+    /// Where heavy users' work runs, or all others'; `None` if there are no such threads.
+    pub(super) fn runtime(&self, is_heavy: bool) -> Option<&Handle> {
+        match is_heavy {
+            true => self.heavy(),
+            false => Some(&self.home),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn cores(&self) -> usize {
+        self.cores
+    }
+
     fn heavy(&self) -> Option<&Handle> {
         let heavy = self.heavy.get_or_init(|| {
             let mut builder = Builder::new_multi_thread();
             builder
                 .worker_threads(self.cores)
                 .thread_name("sampan-heavy")
+                .enable_io()
                 .on_thread_start(|| {
-                    if let Err(error) = linux::process::lower_thread_priority(NICE) {
+                    IS_HEAVY.set(true);
+                    if let Err(error) = linux::process::yield_thread_to_others(NICE, SLICE) {
                         tracing::warn!(%error, "heavy users' threads keep their priority");
                     }
                 });
@@ -118,11 +151,14 @@ impl Lane {
     }
 
     fn start(&self, work: BoxFuture<'static, ()>) {
-        self.0.lanes.home.spawn(Shift {
+        let lanes = &self.0.lanes;
+        let heavy = self.is_heavy().then(|| lanes.heavy()).flatten();
+        let shift = Shift {
             lane: self.clone(),
-            is_heavy: false,
+            is_heavy: heavy.is_some(),
             work: Some(work),
-        });
+        };
+        heavy.unwrap_or(&lanes.home).spawn(shift);
     }
 
     fn is_heavy(&self) -> bool {
@@ -176,19 +212,15 @@ impl Future for Shift {
         } = &mut *self;
         let lanes = &lane.0.lanes;
         let belongs = lane.is_heavy();
-        if belongs != *is_heavy {
-            let other = match belongs {
-                true => lanes.heavy(),
-                false => Some(&lanes.home),
-            };
-            if let Some(other) = other {
-                other.spawn(Shift {
-                    lane: lane.clone(),
-                    is_heavy: belongs,
-                    work: work.take(),
-                });
-                return Poll::Ready(());
-            }
+        if belongs != *is_heavy
+            && let Some(other) = lanes.runtime(belongs)
+        {
+            other.spawn(Shift {
+                lane: lane.clone(),
+                is_heavy: belongs,
+                work: work.take(),
+            });
+            return Poll::Ready(());
         }
         let Some(work) = work else {
             return Poll::Ready(());
@@ -202,12 +234,13 @@ impl Future for Shift {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
+pub(super) mod tests {
     use fairness::accounts::WINDOW;
 
     use super::*;
+
+    /// Ahead of the clock, so that what the work itself takes is not judged.
+    pub(in crate::listen) const FAR: u64 = 1_000_000 * WINDOW;
 
     fn thread() -> String {
         let thread = std::thread::current();
@@ -215,7 +248,7 @@ mod tests {
     }
 
     /// Makes the user heavy, or light again.
-    fn judge(lanes: &Lanes, user: &str, begin: u64, cores: f64) -> u64 {
+    pub(in crate::listen) fn judge(lanes: &Lanes, user: &str, begin: u64, cores: f64) -> u64 {
         let account = lanes.accounts.of(user);
         let mut now = begin;
         for _ in 0..20 {
@@ -245,11 +278,9 @@ mod tests {
             .await;
         });
         let home = thread();
-        // Ahead of the clock, so that what the work itself takes is not judged.
-        let far = 1_000_000 * WINDOW;
         steps.send(()).await.unwrap();
         assert_eq!(threads.recv().await.unwrap(), (home.clone(), home.clone()));
-        let then = judge(&lanes, "loud", far, lanes.cores as f64);
+        let then = judge(&lanes, "loud", FAR, lanes.cores as f64);
         steps.send(()).await.unwrap();
         let (own, inner) = threads.recv().await.unwrap();
         assert_eq!((own.as_str(), inner), ("sampan-heavy", home.clone()));

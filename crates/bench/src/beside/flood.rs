@@ -24,8 +24,10 @@ const FLOOD: usize = 128;
 const FLOOD_CONNECTIONS: usize = 8;
 /// The flood ends itself after this, should nobody do it.
 const FLOOD_TIMEOUT: Duration = Duration::from_secs(60);
-/// The flood must not take from the other user's client what the server alone should give.
-const FLOOD_NICE: &str = "10";
+/// The flood stands for other machines: it must not take from the server and from the other user's
+/// client what the server alone should give. So its threads yield, and have long slices.
+const FLOOD_NICE: i32 = 10;
+const FLOOD_SLICE: Duration = Duration::from_millis(20);
 const OBJECTS: usize = 500;
 const NAMESPACE: &str = "bench-flood";
 /// The other user: so many clients, each with a pause between two requests.
@@ -131,9 +133,7 @@ async fn start(access: &Access, path: &str) -> Result<Child> {
         key,
         path: path.to_owned(),
     };
-    let mut child = Command::new("nice")
-        .args(["-n", FLOOD_NICE])
-        .arg(std::env::current_exe()?)
+    let mut child = Command::new(std::env::current_exe()?)
         .arg(ARGUMENT)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -157,9 +157,21 @@ async fn stop(flood: &mut Child) -> Result<f64> {
     line.trim().parse().context("the flood said nothing")
 }
 
-/// The flood itself: lists until its input ends, then tells how many per second there were.
+/// The flood itself, in threads that yield to all others.
+pub(crate) fn run() -> Result<()> {
+    let yields = || linux::process::yield_thread_to_others(FLOOD_NICE, FLOOD_SLICE);
+    yields()?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all().on_thread_start(move || {
+        // It worked for the first thread.
+        let _ = yields();
+    });
+    builder.build()?.block_on(flood())
+}
+
+/// Lists until the input ends, then tells how many per second there were.
 #[expect(clippy::print_stdout, reason = "this is how it tells")]
-pub(crate) async fn run() -> Result<()> {
+async fn flood() -> Result<()> {
     let mut input = BufReader::new(tokio::io::stdin());
     let mut line = String::new();
     input.read_line(&mut line).await?;
