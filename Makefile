@@ -44,17 +44,21 @@ unit: setup-test
 e2e: setup-test
 	SAMPAN_TOOLS_DIR=$$(scripts/tools) $(CARGO) test -p sampan --test e2e -- --test-threads=2
 
-# Goal beside measured, for each figure of issues 2 and 3. Needs root. Debian's etcd (etcd-server),
+# Goal beside measured, for each figure of issues 2, 3 and 4. Needs root. runc and crun, where
+# installed, run beside the engine. Debian's etcd (etcd-server),
 # where installed, runs beside the store. A real kube-apiserver runs beside ours, under one load, if
 # one is given: make bench KUBE_APISERVER=/usr/local/bin/kube-apiserver [ETCD=/usr/bin/etcd]
 IDLE_SECONDS ?= 60
 KUBE_APISERVER ?=
 ETCD ?= etcd
+RUNC ?= $(shell command -v runc)
+CRUN ?= $(shell command -v crun)
 bench: setup release
 	$(CARGO) build --release --bin sampan-bench
 	$(CARGO) build --release -p store --example bench
 	$(dir $(RELEASE))sampan-bench --binary $(RELEASE) --idle-seconds $(IDLE_SECONDS) \
 		--store-bench $(dir $(RELEASE))examples/bench \
+		$(if $(RUNC),--runc $(RUNC)) $(if $(CRUN),--crun $(CRUN)) \
 		$(if $(KUBE_APISERVER),--kube-apiserver $(KUBE_APISERVER) --etcd $(ETCD))
 	$(CARGO) bench -p auth --bench decisions
 	$(CARGO) bench -p apiserver --bench figures

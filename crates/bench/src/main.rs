@@ -3,6 +3,7 @@
 
 mod beside;
 mod cluster;
+mod containers;
 mod idle;
 mod load;
 mod peers;
@@ -50,7 +51,10 @@ struct Args {
     keep: bool,
     #[command(flatten)]
     peer: beside::Peer,
-    /// Only the parts named: start, idle, pods, restart, creates, list, watchers, peers, beside
+    #[command(flatten)]
+    runtimes: containers::Peers,
+    /// Only the parts named: start, idle, pods, restart, creates, list, watchers, peers,
+    /// containers, beside
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
@@ -58,7 +62,8 @@ struct Args {
 impl Args {
     /// Whether anything is to be measured that takes a node.
     fn wants_cluster(&self) -> bool {
-        self.only.is_empty() || self.only.iter().any(|one| one != "beside")
+        let needs_none = |one: &String| one == "beside" || one == "containers";
+        self.only.is_empty() || !self.only.iter().all(needs_none)
     }
 
     fn wants(&self, part: &str) -> bool {
@@ -110,8 +115,15 @@ async fn run(args: Args) -> Result<()> {
         true => in_cluster(&args, folder.path(), &mut table).await,
         false => Ok(()),
     };
+    let measured = match measured.is_ok() && args.wants("containers") {
+        true => {
+            let work = containers::measure(&args.binary, folder.path(), &args.runtimes, &mut table);
+            unless_ended(part("containers", work)).await
+        }
+        false => measured,
+    };
     // What was measured is worth reading even when a later part failed.
-    if args.wants_cluster() {
+    if args.wants_cluster() || args.wants("containers") {
         table.print();
     }
     let compared = match measured.is_ok() && args.wants("beside") {

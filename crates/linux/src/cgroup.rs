@@ -100,6 +100,22 @@ impl Hierarchies {
     }
 }
 
+/// The version 1 parts of a group, open for a process to move itself into.
+#[derive(Debug)]
+pub struct Entrance(Vec<(fs::File, PathBuf)>);
+
+impl Entrance {
+    /// Moves the calling process, which must have one thread only. A thread that moves itself
+    /// can neither end nor multiply meanwhile, so that nobody has to be stopped for it.
+    pub fn enter(self) -> io::Result<()> {
+        for (mut file, path) in self.0 {
+            let entered = io::Write::write_all(&mut file, b"0");
+            entered.map_err(|error| explain(error, "write to", &path))?;
+        }
+        Ok(())
+    }
+}
+
 /// One path in every hierarchy.
 #[derive(Clone, Debug)]
 pub struct Cgroup {
@@ -159,14 +175,24 @@ impl Cgroup {
         Ok(Some(fs::File::open(folder)?.into()))
     }
 
-    /// Moves a process into it; `with_unified` is false when it was started in its version 2 part.
-    pub fn join(&self, pid: Pid, with_unified: bool) -> io::Result<()> {
-        for (hierarchy, folder) in self.folders() {
-            if !hierarchy.unified || with_unified {
-                write(&folder, "cgroup.procs", &pid.to_string())?;
-            }
+    /// Moves a process into it. The kernel stops every fork of the machine for that, which it
+    /// waits for a while: who moves itself goes by [`Cgroup::entrance`].
+    pub fn join(&self, pid: Pid) -> io::Result<()> {
+        for (_, folder) in self.folders() {
+            write(&folder, "cgroup.procs", &pid.to_string())?;
         }
         Ok(())
+    }
+
+    /// The way into its version 1 parts, to be gone also where their folders are out of sight.
+    pub fn entrance(&self) -> io::Result<Entrance> {
+        let mut files = Vec::new();
+        for (_, folder) in self.folders().filter(|(hierarchy, _)| !hierarchy.unified) {
+            let path = folder.join("tasks");
+            let file = fs::File::options().write(true).open(&path);
+            files.push((file.map_err(|error| explain(error, "open", &path))?, path));
+        }
+        Ok(Entrance(files))
     }
 
     /// The processes in it, not counting those of groups below.
@@ -232,6 +258,17 @@ impl Cgroup {
             remove_tree(&folder)?;
         }
         Ok(())
+    }
+
+    /// Removes it with all groups below if nothing lives in them; false where something does. Far
+    /// cheaper than killing who is not there.
+    pub fn dissolve(&self) -> io::Result<bool> {
+        for (_, folder) in self.folders() {
+            if !dissolve_tree(&folder).map_err(|error| explain(error, "remove", &folder))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Removes it only where it is empty.
@@ -333,6 +370,33 @@ fn inherit_cpuset(parent: &Path, folder: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes a folder of groups, its leaves first; false when it is in use.
+fn dissolve_tree(folder: &Path) -> io::Result<bool> {
+    let removed = |result: io::Result<()>| match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(false),
+        Err(error) => Err(error),
+    };
+    if removed(fs::remove_dir(folder))? {
+        return Ok(true);
+    }
+    let mut leaf = true;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            leaf = false;
+            if !dissolve_tree(&entry.path())? {
+                return Ok(false);
+            }
+        }
+    }
+    match leaf {
+        true => Ok(false),
+        false => removed(fs::remove_dir(folder)),
+    }
 }
 
 fn remove_tree(folder: &Path) -> io::Result<()> {
@@ -451,6 +515,27 @@ mod tests {
         assert!(folder.path().join("pods/x").is_dir());
         let control = fs::read_to_string(folder.path().join("cgroup.subtree_control")).unwrap();
         assert_eq!(control, "+memory", "the one wanted and missing was enabled");
+    }
+
+    #[test]
+    fn what_is_empty_dissolves_and_what_is_not_stays() {
+        let all = Hierarchies::of_this_machine().unwrap();
+        let top = format!("/sampan-test-dissolve-{}", std::process::id());
+        let (group, below) = (all.group(&top), all.group(&format!("{top}/a/b")));
+        let (group, below) = (group.unwrap(), below.unwrap());
+        below.create().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("1000")
+            .spawn()
+            .unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        below.join(pid).unwrap();
+        assert!(!group.dissolve().unwrap());
+        assert_eq!(below.processes(), [pid]);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(group.dissolve().unwrap() && !group.exists());
+        assert!(group.dissolve().unwrap(), "what is not there is gone");
     }
 
     #[test]

@@ -144,7 +144,12 @@ impl Daemon {
         translate::container(record, folder)?;
         self.fill_volumes(record, image).await?;
         // The record comes last: without it the folder is an unfinished one.
-        Ok(record.save(folder)?)
+        let saved = match record.host.auto_remove {
+            // Nobody misses it after the machine's end.
+            true => record.save_lightly(folder),
+            false => record.save(folder),
+        };
+        Ok(saved?)
     }
 
     /// Refuses a name that is taken or none.

@@ -14,6 +14,12 @@ use crate::daemon::{Container, Daemon};
 use crate::record::Record;
 use crate::wire::Endpoint;
 
+/// Whether it has an address on a bridge, which the rules then speak of.
+fn has_place(record: &Record) -> bool {
+    let addresses = record.networks.values();
+    addresses.into_iter().any(|one| !one.ip_address.is_empty())
+}
+
 impl Daemon {
     /// Puts a container that starts on its networks; the record knows its addresses and ports then.
     pub(crate) async fn attach_networks(
@@ -48,7 +54,9 @@ impl Daemon {
             record.state.ports = ports;
             record.state.attached = true;
         })?;
-        self.apply_rules()?;
+        if has_place(&record) {
+            self.apply_rules()?;
+        }
         Ok(record)
     }
 
@@ -154,6 +162,7 @@ impl Daemon {
         if !container.record.read().state.attached {
             return Ok(());
         }
+        let ruled = has_place(&container.record.read());
         container.save(false, |record| {
             for endpoint in record.networks.values_mut() {
                 clear(endpoint);
@@ -161,7 +170,10 @@ impl Daemon {
             record.state.ports.clear();
             record.state.attached = false;
         })?;
-        self.apply_rules()
+        match ruled {
+            true => self.apply_rules(),
+            false => Ok(()),
+        }
     }
 
     /// Puts the rules of all networks and all published ports in place of whatever there is.

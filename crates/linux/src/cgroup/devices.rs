@@ -129,7 +129,7 @@ mod tests {
             .spawn()
             .unwrap();
         let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
-        group.join(pid, true).unwrap();
+        group.join(pid).unwrap();
         drop(child.stdin.take());
         let status = child.wait().unwrap();
         group.remove().unwrap();

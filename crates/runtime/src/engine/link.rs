@@ -7,6 +7,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::sys::socket::{getsockopt, sockopt};
+use nix::unistd::Pid;
 use node_api::RuntimeError;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
@@ -29,6 +32,8 @@ struct Outgoing {
 #[derive(Debug)]
 pub(super) struct Link {
     calls: mpsc::Sender<Outgoing>,
+    /// The supervisor itself, ready when it has ended; none where it ended before we looked.
+    process: Option<AsyncFd<OwnedFd>>,
 }
 
 /// What a supervisor reports by itself.
@@ -55,6 +60,12 @@ impl Link {
         let path = format!("/proc/self/fd/{}/{}", handle.as_raw_fd(), file::SOCKET);
         let socket = UnixStream::connect(path)?;
         socket.set_nonblocking(true)?;
+        let peer = getsockopt(&socket, sockopt::PeerCredentials)?;
+        let process = match linux::process::open_pidfd(Pid::from_raw(peer.pid())) {
+            Ok(pidfd) => Some(super::watched(pidfd)?),
+            Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => None,
+            Err(error) => return Err(error),
+        };
         let (sender, calls) = mpsc::channel(QUEUE);
         let line = Line {
             channel: super::watched(Channel::new(socket.into()))?,
@@ -62,7 +73,19 @@ impl Link {
             waiting: HashMap::new(),
             next: 0,
         };
-        Ok((Link { calls: sender }, line))
+        let link = Link {
+            calls: sender,
+            process,
+        };
+        Ok((link, line))
+    }
+
+    /// Waits until the supervisor is no more.
+    pub(super) async fn ended(&self) {
+        if let Some(process) = &self.process {
+            // Without the kernel's word there is nothing to wait for.
+            let _ = process.readable().await;
+        }
     }
 
     /// Makes a call and waits for the answer.

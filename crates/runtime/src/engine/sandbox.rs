@@ -298,8 +298,12 @@ impl Engine {
         *pod.state.lock() = SandboxState::NotReady;
         let link = pod.link.lock().take();
         if let Some(link) = link {
-            // The supervisor answers, then is gone; either is what we want.
-            let quit = link.call(Call::Quit, Vec::new());
+            // The supervisor answers, then ends, and with it what its cgroups are busy with.
+            let quit = async {
+                let answered = link.call(Call::Quit, Vec::new()).await;
+                link.ended().await;
+                answered
+            };
             if tokio::time::timeout(QUIT_TIMEOUT, quit).await.is_err() {
                 tracing::warn!(
                     sandbox = pod.record.id,
@@ -309,7 +313,11 @@ impl Engine {
         }
         let group = self.group(&pod.record.cgroup)?;
         let killing = group.clone();
-        blocking(move || killing.kill().map_err(internal)).await?;
+        blocking(move || match killing.dissolve() {
+            Ok(true) => Ok(()),
+            _ => killing.kill().map_err(internal),
+        })
+        .await?;
         self.settle_containers(pod);
         if pod.record.config.namespaces.network != NamespaceMode::Node {
             self.network.del(&pod.record.id).await?;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use linux::CloneFlags;
 use linux::capability::{self, Capabilities};
+use linux::cgroup::{Cgroup, Entrance};
 use linux::mount::{Detached, attribute, pivot, shape_mount};
 use linux::process::{close_on_exec_from, exit_now, reset_signals};
 use linux::root::Root;
@@ -56,11 +57,12 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub(crate) fn run_container(
     spec: &ContainerSpec,
     outside: &Outside,
+    cgroup: &Cgroup,
     sync: OwnedFd,
     stdio: Stdio,
 ) -> ! {
     let mut child = Child { sync };
-    let fault = child.container(spec, outside, stdio);
+    let fault = child.container(spec, outside, cgroup, stdio);
     child.give_up(fault)
 }
 
@@ -69,11 +71,12 @@ pub(crate) fn run_exec(
     spec: &ContainerSpec,
     exec: &ExecSpec,
     pidfd: BorrowedFd<'_>,
+    cgroup: &Cgroup,
     sync: OwnedFd,
     stdio: Stdio,
 ) -> ! {
     let mut child = Child { sync };
-    let fault = child.exec(spec, exec, pidfd, stdio);
+    let fault = child.exec(spec, exec, pidfd, cgroup, stdio);
     child.give_up(fault)
 }
 
@@ -89,9 +92,11 @@ impl Child {
         &mut self,
         spec: &ContainerSpec,
         outside: &Outside,
+        cgroup: &Cgroup,
         stdio: Stdio,
     ) -> Result<Never, String> {
         self.begin(spec)?;
+        let entrance = cgroup.entrance().step("cgroup")?;
         let root = rootfs::build(spec, outside, &|message| self.warn(message))?;
         pivot(root.as_fd()).step("pivot_root")?;
         if spec.readonly_rootfs {
@@ -106,7 +111,8 @@ impl Child {
             nix::sched::unshare(CloneFlags::CLONE_NEWNS).step("mount namespace")?;
         }
         self.stdio(spec.tty, stdio, true)?;
-        self.wait_for_parent()?;
+        // Late, for what we did so far is not to be charged to the container.
+        entrance.enter().step("cgroup")?;
         nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).step("cgroup namespace")?;
         self.run(spec, &spec.args, spec.tty)
     }
@@ -116,10 +122,11 @@ impl Child {
         spec: &ContainerSpec,
         exec: &ExecSpec,
         pidfd: BorrowedFd<'_>,
+        cgroup: &Cgroup,
         stdio: Stdio,
     ) -> Result<Never, String> {
         self.begin(spec)?;
-        self.wait_for_parent()?;
+        cgroup.entrance().and_then(Entrance::enter).step("cgroup")?;
         let mut namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP;
         namespaces.set(CloneFlags::CLONE_NEWUSER, spec.user_namespace.is_some());
         linux::namespace::join(pidfd, namespaces).step("joining the container")?;
@@ -177,19 +184,6 @@ impl Child {
             )
         };
         streams().step("standard streams")
-    }
-
-    /// The parent sends one byte when we are in our cgroup.
-    fn wait_for_parent(&self) -> Result<(), String> {
-        let mut byte = [0u8; 1];
-        loop {
-            match nix::unistd::read(&self.sync, &mut byte) {
-                Ok(1) => return Ok(()),
-                Ok(_) => return Err("the supervisor is gone".to_owned()),
-                Err(nix::errno::Errno::EINTR) => {}
-                Err(error) => return Err(format!("waiting for the supervisor: {error}")),
-            }
-        }
     }
 
     fn run(&self, spec: &ContainerSpec, args: &[String], tty: bool) -> Result<Never, String> {

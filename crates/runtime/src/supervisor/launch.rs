@@ -1,4 +1,4 @@
-//! The parent's side of a start: prepare, fork, put the child into its cgroup.
+//! The parent's side of a start: prepare, fork, keep our ends of what connects us.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -97,12 +97,9 @@ impl Supervisor {
         {
             Forked::Child => {
                 drop((ours, ends));
-                init::run_container(spec, &outside, theirs, stdio)
+                init::run_container(spec, &outside, &cgroup, theirs, stdio)
             }
-            Forked::Parent { pid, pidfd } => {
-                admit(&cgroup, pid, &pidfd, &ours)?;
-                Ok((pid, pidfd, ours, log, ends))
-            }
+            Forked::Parent { pid, pidfd } => Ok((pid, pidfd, ours, log, ends)),
         }
     }
 
@@ -172,12 +169,9 @@ impl Supervisor {
         {
             Forked::Child => {
                 drop(ours);
-                init::run_exec(spec, exec, target, theirs, stdio)
+                init::run_exec(spec, exec, target, &cgroup, theirs, stdio)
             }
-            Forked::Parent { pid, pidfd } => {
-                admit(&cgroup, pid, &pidfd, &ours)?;
-                Ok((pid, pidfd, ours))
-            }
+            Forked::Parent { pid, pidfd } => Ok((pid, pidfd, ours)),
         }
     }
 
@@ -244,19 +238,6 @@ impl Supervisor {
             eprintln!("{error}");
         }
     }
-}
-
-/// Moves the child into its cgroup and tells it so; kills it when that fails.
-fn admit(cgroup: &Cgroup, pid: Pid, pidfd: &OwnedFd, notes: &OwnedFd) -> Result<(), String> {
-    let admitted = cgroup
-        .join(pid, false)
-        .and_then(|()| linux::socket::send(notes.as_fd(), b"G", &[]).map(drop));
-    admitted.map_err(|error| {
-        if let Err(error) = linux::process::signal_pidfd(pidfd.as_fd(), 9) {
-            eprintln!("ending a child: {error}");
-        }
-        format!("cgroup: {error}")
-    })
 }
 
 fn prepare_cgroup(cgroup: &Cgroup, spec: &ContainerSpec) -> Result<(), String> {

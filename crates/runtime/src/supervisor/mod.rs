@@ -20,14 +20,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use linux::cgroup::Hierarchies;
+use linux::cgroup::{Entrance, Hierarchies};
 use linux::process::{Forked, clone_process, exit_now};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 use nix::unistd::Pid;
 
 use crate::protocol::Channel;
-use crate::spec::SandboxSpec;
+use crate::spec::{SandboxSpec, file, read_json};
 use container::{Container, Exec};
 
 /// How long nothing happens, in milliseconds, before memory is given back.
@@ -66,8 +66,13 @@ fn start(folder: &Path) -> Result<(), String> {
     if let Err(error) = linux::process::seal_program() {
         eprintln!("running from a writable file: {error}");
     }
+    let spec: SandboxSpec = read_json(&folder.join(file::SPEC)).step(file::SPEC)?;
+    let hierarchies = Hierarchies::of_this_machine().step("cgroups")?;
+    let cgroup = hierarchies.group(&spec.cgroup).step("cgroup")?;
+    let unified = cgroup.unified_handle().step("cgroup")?;
     let (ready, tell) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).step("pipe")?;
-    match clone_process(linux::CloneFlags::empty(), None).step("fork")? {
+    let born_in = unified.as_ref().map(AsFd::as_fd);
+    match clone_process(linux::CloneFlags::empty(), born_in).step("fork")? {
         Forked::Parent { .. } => {
             drop(tell);
             let mut words = String::new();
@@ -79,8 +84,10 @@ fn start(folder: &Path) -> Result<(), String> {
             }
         }
         Forked::Child => {
-            drop(ready);
-            let code = match setup::supervisor(folder) {
+            drop((ready, unified));
+            let entered = cgroup.entrance().and_then(Entrance::enter).step("cgroup");
+            let made = entered.and_then(|()| setup::supervisor(folder, spec, hierarchies));
+            let code = match made {
                 Ok(mut supervisor) => {
                     report(tell, "ready");
                     supervisor.serve()

@@ -14,15 +14,19 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use node_api::{IdMapping, UserNamespace};
 
-use crate::spec::{SandboxSpec, file, read_json};
+use crate::spec::{SandboxSpec, file};
 use crate::supervisor::{Pause, Step, Supervisor};
 
 /// The supervisor is the last of the pod to be killed for memory.
 const OOM_SCORE: &str = "-998";
 
-/// Turns this process into the supervisor of the sandbox in `folder`.
-pub(super) fn supervisor(folder: &Path) -> Result<Supervisor, String> {
-    let spec: SandboxSpec = read_json(&folder.join(file::SPEC)).step(file::SPEC)?;
+/// Turns this process, which is in its cgroup already, into the supervisor of the sandbox in
+/// `folder`.
+pub(super) fn supervisor(
+    folder: &Path,
+    spec: SandboxSpec,
+    hierarchies: Hierarchies,
+) -> Result<Supervisor, String> {
     nix::unistd::setsid().step("new session")?;
     for signal in [
         Signal::SIGHUP,
@@ -38,9 +42,6 @@ pub(super) fn supervisor(folder: &Path) -> Result<Supervisor, String> {
     prctl::set_child_subreaper(true).step("subreaper")?;
     // Refused without a capability some nodes do not have; then we are killed like any other.
     let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
-    let hierarchies = Hierarchies::of_this_machine().step("cgroups")?;
-    let cgroup = hierarchies.group(&spec.cgroup).step("cgroup")?;
-    cgroup.join(nix::unistd::getpid(), true).step("cgroup")?;
     let own_pids = linux::namespace::own("pid").step("process id namespace")?;
     let holder = spec
         .user

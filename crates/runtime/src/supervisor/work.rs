@@ -11,7 +11,7 @@ use node_api::ContainerState;
 
 use crate::protocol::{Call, Message, Refusal, Request};
 use crate::spec::now_nanos;
-use crate::supervisor::container::Starting;
+use crate::supervisor::container::{Container, Starting};
 use crate::supervisor::init::note;
 use crate::supervisor::{Step, Supervisor};
 
@@ -280,12 +280,15 @@ impl Supervisor {
         };
         let cgroup = container.cgroup.clone();
         let starting = container.starting.take();
-        // Whatever shares its cgroup goes with it, before the pipes are read to their end.
-        self.kill_group(&cgroup);
         let group = self.hierarchies.group(&cgroup);
         let memory_kills = group
             .as_ref()
             .map_or(0, |group| group.out_of_memory_kills());
+        // Whatever shares its cgroup goes with it, before the pipes are read to their end.
+        let empty = group.is_ok_and(|group| group.dissolve().is_ok_and(|gone| gone));
+        if !empty {
+            self.kill_group(&cgroup);
+        }
         let Some(container) = self.containers.get_mut(id) else {
             return;
         };
@@ -314,7 +317,9 @@ impl Supervisor {
             container: id.to_owned(),
             status,
         });
-        self.remove_cgroup(&cgroup);
+        if !empty {
+            self.remove_cgroup(&cgroup);
+        }
     }
 
     fn reply(&mut self, client: u64, id: u64, result: Result<(), Refusal>, fds: Vec<OwnedFd>) {
@@ -335,7 +340,10 @@ impl Supervisor {
 
     /// The end of the pod: nothing of it stays.
     pub(super) fn end(&mut self) {
-        let groups: Vec<String> = self.containers.values().map(|c| c.cgroup.clone()).collect();
+        // Of who has ended nothing is left.
+        let lives = |c: &&Container| c.status.state != ContainerState::Exited;
+        let living = self.containers.values().filter(lives);
+        let groups: Vec<String> = living.map(|c| c.cgroup.clone()).collect();
         for group in &groups {
             self.kill_group(group);
         }
@@ -395,8 +403,6 @@ fn read_notes(id: &str, starting: &mut Starting) -> bool {
             Ok(length) => length,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return false,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            // Reported once, ahead of the packets, when the child ended without reading our byte.
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => continue,
             Err(_) => return true,
         };
         let text = String::from_utf8_lossy(&packet[1..length]).into_owned();
