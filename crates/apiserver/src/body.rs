@@ -165,48 +165,6 @@ pub(crate) fn object(call: &Call, resource: &Resource, bytes: &[u8]) -> Result<V
     Ok(tree)
 }
 
-/// The body of a subresource that is of another kind, such as a Binding.
-pub(crate) fn foreign(
-    call: &Call,
-    (group, version, kind): (&str, &str, &str),
-    bytes: &[u8],
-) -> Result<Value, Status> {
-    let ty = schema::builtin(group, version, kind);
-    let mut tree = parse(bytes, call.content_type(), ty)?.tree;
-    let api_version = match group {
-        "" => version.to_owned(),
-        group => format!("{group}/{version}"),
-    };
-    let Some(map) = tree.as_object_mut() else {
-        return Err(Status::bad_request(format!(
-            "the object provided is unrecognized (must be of type {kind}): ({})",
-            summary(bytes)
-        )));
-    };
-    let own = |field: &str| map.get(field).and_then(Value::as_str).unwrap_or("");
-    let (given_version, given_kind) = (own("apiVersion"), own("kind"));
-    let fits = |given: &str, expected: &str| given.is_empty() || given == expected;
-    if !fits(given_version, &api_version) || !fits(given_kind, kind) {
-        return Err(Status::bad_request(format!(
-            "{given_kind} in version {given_version:?} cannot be handled as a {kind}"
-        )));
-    }
-    map.insert("apiVersion".into(), api_version.into());
-    map.insert("kind".into(), kind.into());
-    if let Some(ty) = ty {
-        let checked = schema::check(ty, &mut tree);
-        checked.map_err(|error| {
-            Status::bad_request(format!(
-                "{kind} in version {version:?} cannot be handled as a {kind}: {error}"
-            ))
-        })?;
-    }
-    if let Some(record) = &call.audit {
-        record.request_object(&tree);
-    }
-    Ok(tree)
-}
-
 /// Checks kind and version, prunes unknown fields and reports them as asked.
 fn shape(
     call: &Call,
@@ -339,6 +297,14 @@ pub(crate) enum Misfit {
 }
 
 impl Misfit {
+    /// What is wrong with an object of another kind, without the words about the one expected.
+    pub(crate) fn why(&self) -> Option<&str> {
+        match self {
+            Misfit::Unrecognized(_) => None,
+            Misfit::Other(text) => text.split_once(": ").map(|(_, why)| why),
+        }
+    }
+
     /// 400.
     pub(crate) fn status(self, kind: &str, bytes: &[u8]) -> Status {
         Status::bad_request(match self {

@@ -148,13 +148,10 @@ impl Call {
         let name = agent.split('/').next().unwrap_or("");
         match name {
             // Calls within the process have no user agent but a telling name.
-            "" => self
-                .user
-                .name
-                .rsplit(':')
-                .next()
-                .unwrap_or("unknown")
-                .to_owned(),
+            "" => match self.user.name.strip_prefix("system:") {
+                Some(own) => own.rsplit(':').next().unwrap_or(own).to_owned(),
+                None => "unknown".to_owned(),
+            },
             name => name.chars().take(NAME_CHARACTERS_MAX).collect(),
         }
     }

@@ -233,8 +233,18 @@ fn negotiate(
     let resources = core.registry.now();
     if let Some(resource) = resources.find(&info.group, &info.version, &info.resource) {
         offer.protobuf = resource.protobuf().is_some();
-        // Questions have no columns.
-        offer.tables = resource.cache.is_some();
+        // Questions have no columns, nor have some subresources.
+        const PLAIN: [&str; 5] = [
+            "binding",
+            "ephemeralcontainers",
+            "eviction",
+            "resize",
+            "token",
+        ];
+        let is_plain = PLAIN.contains(&info.subresource.as_str());
+        offer.tables = resource.cache.is_some() && !is_plain;
+    } else if crate::subresource::is_rootless(info) {
+        offer.tables = false;
     }
     match offer.protobuf && offer.tables {
         true => Ok(accept),

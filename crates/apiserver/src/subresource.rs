@@ -4,9 +4,11 @@ pub(crate) mod binding;
 mod coding;
 pub(crate) mod connect;
 pub(crate) mod eviction;
+pub(crate) mod face;
 mod links;
 pub(crate) mod proxy;
 pub(crate) mod scale;
+mod scale_owners;
 pub(crate) mod token;
 
 use std::sync::Arc;
@@ -146,10 +148,14 @@ pub(crate) async fn answer(
 ) -> Result<Answer, Status> {
     let info = &call.info;
     let known = of(resource).find(|sub| sub.name == info.subresource);
-    let known = known.ok_or_else(no_such_resource)?;
+    let known = known.ok_or_else(|| match resource.custom {
+        true => Status::not_found(&resource.row.names, &info.name),
+        false => no_such_resource(),
+    })?;
     // Proxies pass every method on, also those that have no verb.
-    if !known.verbs.contains(&info.verb) && known.name != "proxy" {
-        return Err(method_not_allowed());
+    let is_head = parts.method == http::Method::HEAD && !resource.custom;
+    if (is_head || !known.verbs.contains(&info.verb)) && known.name != "proxy" {
+        return Err(not_allowed(resource, info));
     }
     match (known.name, info.verb) {
         ("proxy", _) => Box::pin(proxy::answer(core, call, resource, parts, body)).await,
@@ -167,6 +173,22 @@ pub(crate) async fn answer(
     }
 }
 
+/// 405; custom resources have upstream's other words for it.
+fn not_allowed(resource: &Resource, info: &RequestInfo) -> Status {
+    let mut status = method_not_allowed();
+    if resource.custom {
+        let names = &resource.row.names;
+        status.message = format!(
+            "{} is not supported on resources of kind {:?}",
+            info.verb,
+            names.group_resource()
+        );
+        status.group.clone_from(&names.group);
+        status.kind.clone_from(&names.plural);
+    }
+    status
+}
+
 /// Whether a path is a subresource's without an object's, as `bindings` is.
 pub(crate) fn is_rootless(info: &RequestInfo) -> bool {
     info.group.is_empty() && info.version == "v1" && info.resource == "bindings"
@@ -174,8 +196,13 @@ pub(crate) fn is_rootless(info: &RequestInfo) -> bool {
 
 /// `POST /api/v1/namespaces/x/bindings`: the pod is named in the body.
 pub(crate) async fn rootless(core: &Arc<Core>, call: &Call, body: Body) -> Result<Answer, Status> {
-    if call.info.verb != "create" {
-        return Err(method_not_allowed());
+    let info = &call.info;
+    let is_known = info.name.is_empty() && !info.namespace.is_empty();
+    if info.verb != "create" {
+        return Err(match is_known {
+            true => method_not_allowed(),
+            false => no_such_resource(),
+        });
     }
     let pods = core.registry.now().find("", "v1", "pods");
     let pods = pods.ok_or_else(no_such_resource)?;

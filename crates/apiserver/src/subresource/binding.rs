@@ -8,13 +8,14 @@ use http::StatusCode;
 use meta::{Faults, Status};
 use serde_json::{Value, json};
 
+use super::face;
 use crate::body;
 use crate::chain::Call;
 use crate::registry::Resource;
 use crate::respond::{self, Answer};
 use crate::server::Core;
 use crate::verbs::update::{Made, change};
-use crate::verbs::write::{Write, metadata, text};
+use crate::verbs::write::{Write, metadata, place, text};
 use crate::webhooks;
 
 /// Puts a pod on a node.
@@ -25,26 +26,26 @@ pub(crate) async fn bind(
     body: Body,
 ) -> Result<Answer, Status> {
     let bytes = body::read(body).await?;
-    let binding = body::foreign(call, ("", "v1", "Binding"), &bytes)?;
     let mut write = Write::of(core, call, pods)?;
     write.subresource = "binding";
+    let mut binding = body::object(call, &face::BINDING, &bytes)?;
+    place(write.names(), write.namespace, &mut binding)?;
     let name = match call.info.name.as_str() {
-        "" => text(&binding, "/metadata/name"),
-        name => name,
+        "" => text(&binding, "/metadata/name").to_owned(),
+        name => name.to_owned(),
     };
-    let own = text(&binding, "/metadata/name");
-    if !own.is_empty() && own != name {
-        return Err(Status::bad_request(format!(
-            "name in URL does not match name in Binding object: {name} != {own}"
-        )));
-    }
-    let kind = ("", "v1", "Binding");
-    let name = name.to_owned();
-    let name = name.as_str();
+    let (name, kind) = (name.as_str(), ("", "v1", "Binding"));
     let binding = webhooks::ask_about(&write, Operation::Create, name, kind, binding).await?;
+    if text(&binding, "/metadata/name") != name {
+        let text = "name in URL does not match name in Binding object";
+        return Err(Status::bad_request(text));
+    }
     check(&binding, name)?;
+    if name.is_empty() {
+        return Err(Status::bad_request("Name parameter required."));
+    }
     write.is_admitted = true;
-    let make = |pod: &Value| bound(name, pod, &binding);
+    let make = |pod: &Value| bound(&write, name, pod, &binding);
     change(&write, name, &make).await?;
     let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
         "code": 201});
@@ -67,8 +68,9 @@ fn check(binding: &Value, name: &str) -> Result<(), Status> {
     }
 }
 
-fn bound(name: &str, pod: &Value, binding: &Value) -> Result<Made, Status> {
+fn bound(write: &Write<'_>, name: &str, pod: &Value, binding: &Value) -> Result<Made, Status> {
     let names = meta::Names::namespaced("", "v1", "Pod", "pods/binding");
+    preconditions(write, name, pod, binding)?;
     let conflict = |why: String| Err(Status::conflict(&names, name, &why));
     if crate::verbs::delete::is_terminating(pod) {
         return conflict(format!(
@@ -87,13 +89,6 @@ fn bound(name: &str, pod: &Value, binding: &Value) -> Result<Made, Status> {
     if gates.is_some_and(|gates| !gates.is_empty()) {
         return conflict(format!("pod {name} has non-empty .spec.schedulingGates"));
     }
-    let uid = text(binding, "/metadata/uid");
-    if !uid.is_empty() && uid != text(pod, "/metadata/uid") {
-        return conflict(format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            text(pod, "/metadata/uid")
-        ));
-    }
     let mut pod = pod.clone();
     meta::object::map_at(&mut pod, "spec")
         .insert("nodeName".into(), text(binding, "/target/name").into());
@@ -110,15 +105,43 @@ fn bound(name: &str, pod: &Value, binding: &Value) -> Result<Made, Status> {
         }
     }
     set_condition(&mut pod, "PodScheduled", "True", "", "");
+    if let Some(status) = pod.get_mut("status").and_then(Value::as_object_mut) {
+        // What was only hoped for is over.
+        status.remove("nominatedNodeName");
+    }
+    // Nobody owns what a binding sets.
     Ok(Made {
         object: pod,
-        owned: false,
+        owned: true,
     })
+}
+
+/// A binding may say which pod it means, and which version of it.
+fn preconditions(
+    write: &Write<'_>,
+    name: &str,
+    pod: &Value,
+    binding: &Value,
+) -> Result<(), Status> {
+    let root = if write.dry_run { "" } else { "/registry" };
+    for (field, what) in [("uid", "UID"), ("resourceVersion", "ResourceVersion")] {
+        let pointer = format!("/metadata/{field}");
+        let (wanted, own) = (text(binding, &pointer), text(pod, &pointer));
+        if !wanted.is_empty() && wanted != own {
+            let key = write.resource.key(write.namespace, name);
+            let why = format!(
+                "StorageError: invalid object, Code: 4, Key: {root}/pods/{key}, ResourceVersion: \
+                 0, AdditionalErrorMsg: Precondition failed: {what} in precondition: {wanted}, \
+                 {what} in object meta: {own}"
+            );
+            return Err(Status::conflict(write.names(), name, &why));
+        }
+    }
+    Ok(())
 }
 
 /// Sets one condition of a pod's status; the time changes with the word only.
 pub(crate) fn set_condition(pod: &mut Value, kind: &str, word: &str, reason: &str, message: &str) {
-    let generation = pod.pointer("/metadata/generation").cloned();
     let status = meta::object::map_at(pod, "status");
     let conditions = status.entry("conditions").or_insert_with(|| json!([]));
     let Some(conditions) = conditions.as_array_mut() else {
@@ -126,9 +149,6 @@ pub(crate) fn set_condition(pod: &mut Value, kind: &str, word: &str, reason: &st
     };
     let mut condition = json!({"type": kind, "status": word, "lastProbeTime": null,
         "lastTransitionTime": meta::time::now()});
-    if let Some(generation) = generation {
-        condition["observedGeneration"] = generation;
-    }
     for (field, value) in [("reason", reason), ("message", message)] {
         if !value.is_empty() {
             condition[field] = value.into();

@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use client::Body;
 use http::StatusCode;
+use kinds::ScalePaths;
 use meta::Status;
 use serde_json::{Value, json};
 
+use super::face;
+use super::scale_owners::Owners;
 use crate::body;
 use crate::cache::encode;
 use crate::chain::Call;
@@ -14,9 +18,9 @@ use crate::dispatch::no_such_resource;
 use crate::registry::{Resource, method_not_allowed};
 use crate::respond::{self, Answer};
 use crate::server::Core;
-use crate::verbs::get::newest;
-use crate::verbs::update::{MODIFIED, Made, change};
-use crate::verbs::write::{Write, text};
+use crate::verbs::patch::{Patch, check_media, patched, read_patch};
+use crate::verbs::update::{Made, change, check_name};
+use crate::verbs::write::{Write, metadata, place, text};
 
 pub(crate) const SCALE: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
 
@@ -27,80 +31,185 @@ pub(crate) async fn answer(
     resource: &Resource,
     body: Body,
 ) -> Result<Answer, Status> {
-    let write = Write::of(core, call, resource)?;
-    let name = call.info.name.as_str();
+    let face = face_of(resource);
     let json = match call.info.verb {
-        "get" => newest(core, resource, write.namespace, name)
-            .await?
-            .json
-            .clone(),
-        "update" => {
-            let bytes = body::read(body).await?;
-            let given = body::foreign(call, SCALE, &bytes)?;
-            let make = |old: &Value| scaled(&write, old, &given);
-            change(&write, name, &make).await?
+        "get" => {
+            let entry = crate::verbs::get::found(core, call, resource).await?;
+            let stored = resource.stored();
+            encode(&stored.converted(entry.decode().0).await?).into()
         }
-        "patch" => {
-            let bytes = body::read(body).await?;
-            let kind = call.content_type();
-            let make = |old: &Value| {
-                let now = scale_of(resource, old)?;
-                let given = patched(kind, &now, &bytes)?;
-                scaled(&write, old, &given)
-            };
-            change(&write, name, &make).await?
-        }
+        "update" => update(core, call, resource, body).await?,
+        "patch" => patch(core, call, resource, body).await?,
         _ => return Err(method_not_allowed()),
     };
-    let scale = scale_of(resource, &respond::decode(&json)?)?;
-    respond::text(call, StatusCode::OK, encode(&scale).into())
+    let object = respond::decode(&json)?;
+    let paths = paths(resource)?;
+    if resource.custom && object.pointer(&paths.spec_replicas).is_none() {
+        let path = paths.spec_replicas.replace('/', ".");
+        let why = format!("the spec replicas field {path:?} does not exist");
+        return Err(Status::internal(why));
+    }
+    let scale = scale_of(resource.stored(), &object)?;
+    respond::object(call, face, StatusCode::OK, encode(&scale).into())
 }
 
-fn patched(kind: &str, now: &Value, bytes: &[u8]) -> Result<Value, Status> {
-    let bad = |error: &dyn std::fmt::Display| Status::bad_request(error.to_string());
-    match kind {
-        "application/json-patch+json" => {
-            schema::json_patch(now, bytes).map_err(|error| bad(&error))
-        }
-        // A Scale has no lists: strategic and merge patches do the same.
-        _ => {
-            let patch = body::parse_yaml(bytes)?.tree;
-            Ok(schema::merge_patch(now, &patch))
-        }
+fn face_of(resource: &Resource) -> &'static Resource {
+    match resource.custom {
+        true => &face::CUSTOM_SCALE,
+        false => &face::SCALE,
     }
 }
 
-fn scaled(write: &Write<'_>, old: &Value, given: &Value) -> Result<Made, Status> {
-    let paths = write
-        .resource
-        .row
-        .scale
-        .as_ref()
-        .ok_or_else(no_such_resource)?;
-    let name = &write.call.info.name;
-    let version = text(given, "/metadata/resourceVersion");
-    if !version.is_empty() && version != text(old, "/metadata/resourceVersion") {
-        return Err(Status::conflict(write.names(), name, MODIFIED));
+fn paths(resource: &Resource) -> Result<&ScalePaths, Status> {
+    let paths = resource.stored().row.scale.as_ref();
+    paths.ok_or_else(no_such_resource)
+}
+
+async fn update(
+    core: &Arc<Core>,
+    call: &Call,
+    resource: &Resource,
+    body: Body,
+) -> Result<Bytes, Status> {
+    let bytes = body::read(body).await?;
+    let write = Write::of(core, call, resource)?;
+    let mut given = body::object(call, face_of(resource), &bytes)?;
+    check_name(&given, &call.info.name)?;
+    place(write.names(), write.namespace, &mut given)?;
+    let make = |old: &Value| {
+        let before = owned_scale(&write, old)?;
+        let mut given = given.clone();
+        record(&write, &before, &mut given);
+        scaled(&write, old, &given)
+    };
+    change(&write, &call.info.name, &make).await
+}
+
+async fn patch(
+    core: &Arc<Core>,
+    call: &Call,
+    resource: &Resource,
+    body: Body,
+) -> Result<Bytes, Status> {
+    let bytes = body::read(body).await?;
+    check_media(call, resource)?;
+    let write = Write::of(core, call, resource)?;
+    let mut patch = read_patch(call, &bytes)?;
+    let face = face_of(resource);
+    patch.check_applied(&write, face)?;
+    let make = |old: &Value| rescaled(&write, face, &patch, old);
+    change(&write, &call.info.name, &make).await
+}
+
+/// The object after its scale was patched.
+fn rescaled(
+    write: &Write<'_>,
+    face: &Resource,
+    patch: &Patch,
+    old: &Value,
+) -> Result<Made, Status> {
+    let before = owned_scale(write, old)?;
+    let mut made = patched(write, face, patch, &before)?;
+    if !made.owned {
+        record(write, &before, &mut made.object);
     }
-    let replicas = given
-        .pointer("/spec/replicas")
-        .and_then(Value::as_i64)
-        .unwrap_or(0);
-    if replicas < 0 {
+    let scale = &made.object;
+    let paths = paths(write.resource)?;
+    let is_empty = scale.pointer("/spec/replicas").is_none_or(Value::is_null);
+    if write.resource.custom && is_empty && old.pointer(&paths.spec_replicas).is_none() {
+        let path = paths.spec_replicas.replace('/', ".");
+        let why = format!("the spec replicas field {path:?} cannot be empty");
+        return Err(Status::bad_request(why));
+    }
+    scaled(write, old, scale)
+}
+
+fn entries(object: &Value) -> &[Value] {
+    let list = object.pointer("/metadata/managedFields");
+    list.and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn owners<'w>(write: &Write<'w>) -> Result<Owners<'w>, Status> {
+    let info = &write.call.info;
+    Ok(Owners {
+        api_version: match info.group.as_str() {
+            "" => info.version.clone(),
+            group => format!("{group}/{}", info.version),
+        },
+        replicas: &paths(write.resource)?.spec_replicas,
+    })
+}
+
+/// The scale of an object, with those who own its number.
+fn owned_scale(write: &Write<'_>, object: &Value) -> Result<Value, Status> {
+    let mut scale = scale_of(write.resource, object)?;
+    let list = owners(write)?.of_scale(entries(object));
+    if !list.is_empty() {
+        metadata(&mut scale).insert("managedFields".into(), list.into());
+    }
+    Ok(scale)
+}
+
+/// Records who set the number.
+fn record(write: &Write<'_>, before: &Value, scale: &mut Value) {
+    if let Some(ty) = &face::SCALE.ty {
+        let options = schema::UpdateOptions {
+            manager: &write.call.field_manager(),
+            api_version: &face::SCALE.row.names.api_version(),
+            subresource: write.subresource,
+            now: &meta::time::now(),
+            reset: &[],
+        };
+        schema::update_managed_fields(ty.get(), Some(before), scale, options);
+    }
+}
+
+/// The object with the number of replicas that its new scale says.
+fn scaled(write: &Write<'_>, old: &Value, scale: &Value) -> Result<Made, Status> {
+    let (names, name) = (write.names(), &write.call.info.name);
+    let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64);
+    let replicas = replicas.unwrap_or(0);
+    if replicas < 0 && !write.resource.custom {
         let mut faults = meta::Faults::new();
-        faults.invalid(
-            "spec.replicas",
-            replicas,
-            "must be greater than or equal to 0",
-        );
-        let names = meta::Names::namespaced(SCALE.0, SCALE.1, SCALE.2, "scales");
-        return Err(Status::invalid(&names, name, &faults));
+        let rule = "must be greater than or equal to 0";
+        faults.invalid("spec.replicas", replicas, rule);
+        return Err(Status::invalid(&face::SCALE.row.names, name, &faults));
+    }
+    let (uid, own) = (text(scale, "/metadata/uid"), text(old, "/metadata/uid"));
+    let is_patch = write.call.info.verb == "patch";
+    if is_patch && !write.resource.custom && !uid.is_empty() && uid != own {
+        let plural = format!("{}/scale", names.plural);
+        let names = meta::Names {
+            plural,
+            ..names.clone()
+        };
+        let why =
+            format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {own}");
+        return Err(Status::conflict(&names, name, &why));
     }
     let mut object = old.clone();
-    set(&mut object, &paths.spec_replicas, replicas.into());
+    set(
+        &mut object,
+        &paths(write.resource)?.spec_replicas,
+        replicas.into(),
+    );
+    let into = metadata(&mut object);
+    // Both are judged like those of any other update.
+    if !is_patch && !uid.is_empty() {
+        into.insert("uid".into(), uid.into());
+    }
+    let version = text(scale, "/metadata/resourceVersion");
+    if !version.is_empty() {
+        into.insert("resourceVersion".into(), version.into());
+    }
+    let list = owners(write)?.of_parent(entries(old), entries(scale));
+    match list.is_empty() {
+        true => drop(into.remove("managedFields")),
+        false => drop(into.insert("managedFields".into(), list.into())),
+    }
     Ok(Made {
         object,
-        owned: false,
+        owned: true,
     })
 }
 
@@ -139,9 +248,13 @@ pub(crate) fn scale_of(resource: &Resource, object: &Value) -> Result<Value, Sta
     {
         status["selector"] = selector_text(selector).into();
     }
+    let spec = match number(&paths.spec_replicas) {
+        0 => json!({}),
+        replicas => json!({"replicas": replicas}),
+    };
     Ok(json!({
-        "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
-        "spec": {"replicas": number(&paths.spec_replicas)}, "status": status,
+        "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec,
+        "status": status,
     }))
 }
 

@@ -263,12 +263,20 @@ async fn attempt(
     }
 }
 
-fn check_preconditions(
+/// 409 unless this is the object, and the version of it, that the options name.
+pub(crate) fn check_preconditions(
     write: &Write<'_>,
     entry: &Entry,
     options: &DeleteOptions,
 ) -> Result<(), Status> {
-    let conflict = |why: String| Err(Status::conflict(write.names(), entry.name(), &why));
+    let conflict = |why: String| {
+        // Upstream names the kind here.
+        let names = meta::Names {
+            plural: write.names().kind.clone(),
+            ..write.names().clone()
+        };
+        Err(Status::conflict(&names, entry.name(), &why))
+    };
     if let Some(uid) = options.uid.as_deref().filter(|uid| **uid != *entry.uid) {
         return conflict(format!(
             "the UID in the precondition ({uid}) does not match the UID in record ({}). The \

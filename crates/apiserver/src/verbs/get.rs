@@ -13,15 +13,7 @@ use crate::server::Core;
 
 /// One object.
 pub(crate) async fn get(core: &Core, call: &Call, resource: &Resource) -> Result<Answer, Status> {
-    let cache = resource.cache()?;
-    match call.query.get("resourceVersion") {
-        Some("0") => {}
-        Some(version) => super::page::reached(core, version).await?,
-        None => core.feed.fresh().await,
-    }
-    let key = resource.key(&call.info.namespace, &call.info.name);
-    let entry = cache.get(&key);
-    let entry = entry.ok_or_else(|| Status::not_found(&resource.row.names, &call.info.name))?;
+    let entry = found(core, call, resource).await?;
     match resource.conversion {
         None => respond::entry(call, resource, &entry),
         Some(_) => {
@@ -29,6 +21,22 @@ pub(crate) async fn get(core: &Core, call: &Call, resource: &Resource) -> Result
             respond::object(call, resource, StatusCode::OK, json)
         }
     }
+}
+
+/// The object that a path names, at least as new as the query asks; 404 when there is none.
+pub(crate) async fn found(
+    core: &Core,
+    call: &Call,
+    resource: &Resource,
+) -> Result<Arc<Entry>, Status> {
+    let cache = resource.cache()?;
+    match call.query.get("resourceVersion") {
+        Some("0") => {}
+        Some(version) => super::page::reached(core, version).await?,
+        None => core.feed.fresh().await,
+    }
+    let entry = cache.get(&resource.key(&call.info.namespace, &call.info.name));
+    entry.ok_or_else(|| Status::not_found(&resource.row.names, &call.info.name))
 }
 
 /// The newest version of an object; 404 when there is none.

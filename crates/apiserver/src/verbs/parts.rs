@@ -56,6 +56,10 @@ fn spec_given(old: &Value, given: &Value) -> Value {
     if let (Some(new), Some(spec)) = (new.as_object_mut(), given.get("spec")) {
         new.insert("spec".into(), spec.clone());
     }
+    // Judged like all of the metadata that never changes.
+    if let Some(uid) = given.pointer("/metadata/uid") {
+        metadata(&mut new).insert("uid".into(), uid.clone());
+    }
     new
 }
 

@@ -25,7 +25,7 @@ const MERGE: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 
 /// A patch of one of the four kinds, and what stands twice in it or means nothing.
-struct Patch {
+pub(crate) struct Patch {
     form: Form,
     odd: Vec<String>,
 }
@@ -47,7 +47,7 @@ pub(crate) async fn patch(
     let bytes = body::read(body).await?;
     check_media(call, resource)?;
     let write = Write::of(core, call, resource)?;
-    let patch = read(call, &bytes)?;
+    let patch = read_patch(call, &bytes)?;
     if let Form::Apply(applied) = patch.form {
         return apply(&write, resource, applied).await;
     }
@@ -57,7 +57,7 @@ pub(crate) async fn patch(
 }
 
 /// 415 for what is no patch. What is routed by media type upstream is refused by the router.
-fn check_media(call: &Call, resource: &Resource) -> Result<(), Status> {
+pub(crate) fn check_media(call: &Call, resource: &Resource) -> Result<(), Status> {
     let mut known = vec![JSON, MERGE, STRATEGIC, APPLY];
     known.retain(|kind| !(resource.custom && *kind == STRATEGIC));
     if known.contains(&call.content_type()) {
@@ -73,7 +73,8 @@ fn check_media(call: &Call, resource: &Resource) -> Result<(), Status> {
     Err(Status::new(Reason::UnsupportedMediaType, text))
 }
 
-fn read(call: &Call, bytes: &[u8]) -> Result<Patch, Status> {
+/// Reads a patch of a media type that is known here.
+pub(crate) fn read_patch(call: &Call, bytes: &[u8]) -> Result<Patch, Status> {
     let media = call.content_type();
     if media == APPLY {
         return read_apply(call, bytes);
@@ -175,7 +176,8 @@ fn read_apply(call: &Call, bytes: &[u8]) -> Result<Patch, Status> {
     Ok(Patch { form, odd })
 }
 
-fn patched(
+/// What an object becomes by a patch; a Scale is one for this.
+pub(crate) fn patched(
     write: &Write<'_>,
     resource: &Resource,
     patch: &Patch,
@@ -200,14 +202,26 @@ fn patched(
             }
             None => schema::merge_patch(old, patch),
         },
-        Form::Apply(_) => return Err(Status::internal("apply takes another way")),
+        Form::Apply(applied) => {
+            let manager = write.call.query.get("fieldManager").unwrap_or("");
+            let object = merged(write, resource, (Some(old), None), applied, manager)?;
+            return Ok(Made {
+                object,
+                owned: true,
+            });
+        }
     };
     let whole = match FieldValidation::read(write.call) {
         FieldValidation::Strict => tree.clone(),
         _ => Value::Null,
     };
     let kind = &resource.row.names.kind;
-    body::check_kind(resource, &mut tree).map_err(|misfit| misfit.status(kind, b""))?;
+    if let Err(misfit) = body::check_kind(resource, &mut tree) {
+        return Err(match misfit.why().filter(|_| !resource.custom) {
+            Some(why) => unfit::refused(&patch.form.shown(&tree), why),
+            None => misfit.status(kind, b""),
+        });
+    }
     let unknown = body::pruned(resource, &mut tree)
         .map_err(|why| unfit::refused(&patch.form.shown(&tree), &patch.form.worded(&why)))?;
     let faults: Vec<String> = patch.odd.iter().cloned().chain(unknown).collect();
@@ -225,6 +239,23 @@ fn patched(
         object,
         owned: false,
     })
+}
+
+impl Patch {
+    /// What is applied, filled in and checked, for a patch that applies.
+    pub(crate) fn check_applied(
+        &mut self,
+        write: &Write<'_>,
+        resource: &Resource,
+    ) -> Result<(), Status> {
+        match &mut self.form {
+            Form::Apply(applied) => {
+                *applied = applicable(write, resource, applied.take())?;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Form {
@@ -269,20 +300,7 @@ fn patch_refused(error: &PatchError) -> Status {
 async fn apply(write: &Write<'_>, resource: &Resource, applied: Value) -> Result<Answer, Status> {
     let (core, call) = (write.core, write.call);
     let manager = call.query.get("fieldManager").unwrap_or("");
-    check_type(resource, &applied)?;
-    // As the user wrote it: what is filled in or dropped here would count as the user's wish.
-    let mut applied = resource.kept(applied);
-    if text(&applied, "/metadata/name").is_empty() {
-        super::write::metadata(&mut applied).insert("name".into(), call.info.name.clone().into());
-    }
-    // Looked at in its place, but merged without the namespace that the path adds.
-    fits(write, &mut applied.clone())?;
-    let managed = applied
-        .pointer("/metadata/managedFields")
-        .and_then(Value::as_array);
-    if managed.is_some_and(|list| !list.is_empty()) {
-        return Err(Status::bad_request("metadata.managedFields must be nil"));
-    }
+    let applied = applicable(write, resource, applied)?;
     core.feed.fresh().await;
     let key = resource.key(write.namespace, &call.info.name);
     let exists = resource.cache()?.get(&key).is_some();
@@ -313,6 +331,25 @@ async fn apply(write: &Write<'_>, resource: &Resource, applied: Value) -> Result
     };
     let json = change_shown(write, resource, &call.info.name, &make).await?;
     respond::object(call, resource, StatusCode::OK, json)
+}
+
+/// What is applied, with its name; an error where it is of another kind or place.
+fn applicable(write: &Write<'_>, resource: &Resource, applied: Value) -> Result<Value, Status> {
+    check_type(resource, &applied)?;
+    // As the user wrote it: what is filled in or dropped here would count as the user's wish.
+    let mut applied = resource.kept(applied);
+    if text(&applied, "/metadata/name").is_empty() {
+        let name = write.call.info.name.clone();
+        super::write::metadata(&mut applied).insert("name".into(), name.into());
+    }
+    // Looked at in its place, but merged without the namespace that the path adds.
+    fits(write, &mut applied.clone())?;
+    let managed = applied.pointer("/metadata/managedFields");
+    let managed = managed.and_then(Value::as_array);
+    if managed.is_some_and(|list| !list.is_empty()) {
+        return Err(Status::bad_request("metadata.managedFields must be nil"));
+    }
+    Ok(applied)
 }
 
 /// What is said of an applied object that does not fit its schema, in upstream's words. Upstream
@@ -364,8 +401,10 @@ fn merged(
     manager: &str,
 ) -> Result<Value, Status> {
     // What a webhook converts is applied as it is shown, all else as it is kept.
+    let is_scale = resource.row.names.kind != write.resource.row.names.kind;
     let by = match resource.conversion {
         Some(_) => resource,
+        None if is_scale => resource,
         None => write.resource,
     };
     let Some(ty) = &by.ty else {

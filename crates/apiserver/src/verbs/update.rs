@@ -85,7 +85,7 @@ pub(crate) async fn update(
     respond::object(call, resource, StatusCode::OK, json)
 }
 
-pub(super) fn check_name(object: &Value, expected: &str) -> Result<(), Status> {
+pub(crate) fn check_name(object: &Value, expected: &str) -> Result<(), Status> {
     let name = text(object, "/metadata/name");
     if name == expected {
         return Ok(());

@@ -113,7 +113,7 @@ async fn an_eviction_respects_the_budget() {
         .unwrap();
     let path = format!("{PODS}/a");
     cluster.post(PODS, crate::cluster::pod("a")).await.unwrap();
-    let binding = json!({"target": {"kind": "Node", "name": "n1"}});
+    let binding = json!({"metadata": {"name": "a"}, "target": {"kind": "Node", "name": "n1"}});
     cluster
         .post(&format!("{path}/binding"), binding)
         .await

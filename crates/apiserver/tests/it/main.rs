@@ -23,6 +23,7 @@ mod proxies;
 mod random;
 mod rights;
 mod streams;
+mod subresources;
 mod tls;
 mod versions;
 mod watches;

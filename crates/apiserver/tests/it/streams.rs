@@ -104,7 +104,7 @@ async fn on_node(cluster: &Cluster, name: &str, port: u16) {
         assert!(status.is_already_exists());
     }
     cluster.post(PODS, pod(name)).await.unwrap();
-    let binding = json!({"target": {"kind": "Node", "name": "n1"}});
+    let binding = json!({"metadata": {"name": name}, "target": {"kind": "Node", "name": "n1"}});
     cluster
         .post(&format!("{PODS}/{name}/binding"), binding)
         .await

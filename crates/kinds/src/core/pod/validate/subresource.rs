@@ -25,7 +25,10 @@ pub(crate) fn prepare_subresource(subresource: &str, pod: &mut Value, old: &Valu
         "ephemeralcontainers" => {
             let given = pod.at(EPHEMERAL).clone();
             restore(pod, old);
-            pod.set(EPHEMERAL, given);
+            // A list that is not there stays away.
+            if !given.is_null() || old.has(EPHEMERAL) {
+                pod.set(EPHEMERAL, given);
+            }
             default_pod(pod);
         }
         "resize" => {
