@@ -45,6 +45,18 @@ pub(crate) fn rotated(log: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// The number after that of the newest log in a container's folder; 0 where there is none.
+pub(crate) fn next_attempt(folder: &Path) -> u32 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let number = |name: std::ffi::OsString| -> Option<u32> {
+        let (number, rest) = name.to_str()?.split_once('.')?;
+        let number = number.parse::<u32>().ok()?;
+        rest.starts_with("log").then(|| number.saturating_add(1))
+    };
+    let numbers = entries.filter_map(|entry| number(entry.file_name()));
+    numbers.max().unwrap_or(0)
+}
+
 /// Rotates the logs that have grown too large; ends when the process stops.
 pub(crate) async fn keep_small(shared: Arc<Shared>, stop: Stop) {
     loop {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::events::Kind;
 use crate::hooks;
 use crate::images::StartError;
 use crate::inbox::{Inbox, StartOutcome};
+use crate::logs;
 use crate::plan::Start;
 use crate::pod::PodExt;
 use crate::shared::Shared;
@@ -79,6 +81,11 @@ impl StartJob {
         attempt: u32,
         id: &mut Option<String>,
     ) -> Result<(), StartError> {
+        let attempt = match attempt {
+            // After a reboot no runtime remembers the ones before, but their logs are there.
+            0 => logs::next_attempt(&self.log_folder(container)),
+            known => known,
+        };
         let image = tokio::select! {
             image = self.shared.puller.ensure(&self.pod, container) => image?,
             () = self.cancel.raised() => return Err(error("ContainerCreating", String::new())),
@@ -112,6 +119,11 @@ impl StartJob {
         })?;
         self.say(container, "Started", "Container started");
         self.post_start(container, &created).await
+    }
+
+    fn log_folder(&self, container: &Container) -> PathBuf {
+        let of_pod = self.shared.config.log_dir.join(self.pod.log_folder());
+        of_pod.join(&container.name)
     }
 
     /// The images a container mounts, pulled like its own.

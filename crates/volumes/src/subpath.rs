@@ -125,4 +125,47 @@ mod tests {
         assert!(open_beneath(&volume, Path::new("new/deep")).is_ok());
         assert!(volume.join("new/deep").is_dir());
     }
+
+    /// A container swaps a folder for a link and back while the kubelet goes through it.
+    #[test]
+    fn a_link_that_comes_and_goes_does_not_lead_out_either() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (volume, outside) = (folder.path().join("volume"), folder.path().join("outside"));
+        fs::create_dir_all(volume.join("a/data")).unwrap();
+        fs::create_dir_all(outside.join("data")).unwrap();
+        std::os::unix::fs::symlink(&outside, volume.join("b")).unwrap();
+        let secret = fs::metadata(outside.join("data")).unwrap().ino();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let (mut found, mut refused) = (0, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    let flags = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+                    let (a, b) = (volume.join("a"), volume.join("b"));
+                    let here = nix::fcntl::AT_FDCWD;
+                    nix::fcntl::renameat2(here, &a, here, &b, flags).unwrap();
+                }
+            });
+            // Until both were met, whichever way the machine's threads run.
+            while found < 100 || refused < 100 {
+                match open_beneath(&volume, Path::new("a/data/new")) {
+                    Ok(entry) => {
+                        found += 1;
+                        let path = format!("/proc/self/fd/{}", entry.as_raw_fd());
+                        let place = fs::read_link(path).unwrap();
+                        assert!(place.starts_with(&volume), "{}", place.display());
+                    }
+                    Err(_) => refused += 1,
+                }
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert_eq!(
+            fs::metadata(outside.join("data")).unwrap().ino(),
+            secret,
+            "what lies outside is as it was"
+        );
+        assert_eq!(fs::read_dir(outside.join("data")).unwrap().count(), 0);
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::rig::{NODE, Rig, condition, pod_path, wait};
+use crate::rig::{IMAGE, NODE, Rig, condition, pod_path, wait};
 
 #[tokio::test]
 async fn an_assigned_pod_runs() {
@@ -88,6 +88,46 @@ async fn a_restart_of_the_kubelet_disturbs_nothing() {
         .await;
     let last = &pod["status"]["containerStatuses"][0]["lastState"]["terminated"];
     assert_eq!(last["exitCode"], 1);
+}
+
+#[tokio::test]
+async fn pods_come_back_after_a_reboot() {
+    let mut rig = Rig::new().await;
+    rig.create(
+        "web",
+        json!({"initContainers": [{"name": "first", "image": IMAGE}]}),
+    );
+    rig.runtime.set_ends("first", Some(0));
+    rig.wait_phase("web", "Running").await;
+    // This one had ended for good.
+    rig.create("job", json!({"restartPolicy": "Never"}));
+    let job = wait("job", || rig.runtime.running_of("job")).await;
+    rig.runtime.end(&job.id, 0);
+    rig.wait_phase("job", "Succeeded").await;
+    let before = rig.runtime.running_of("web").unwrap();
+    let sandbox = rig.runtime.sandbox_of(&before).config;
+    let logs = sandbox.log_directory.join("main");
+    std::fs::create_dir_all(&logs).unwrap();
+    for name in ["0.log", "1.log.20260131-120000.gz", "1.log"] {
+        std::fs::write(logs.join(name), "").unwrap();
+    }
+    rig.reboot().await;
+    let after = wait("web again", || rig.runtime.running_of("web")).await;
+    assert_ne!(after.id, before.id);
+    let pod = rig
+        .wait_pod("web", "back", |pod| {
+            let status = &pod["status"]["containerStatuses"][0];
+            status["containerID"] == format!("sampan://{}", after.id)
+                && pod["status"]["phase"] == "Running"
+                && condition(pod, "Ready") == "True"
+        })
+        .await;
+    let status = &pod["status"]["containerStatuses"][0];
+    // Its log goes on in a file of its own.
+    assert_eq!(status["restartCount"], 2, "{status}");
+    assert_eq!(after.config.log_path, std::path::Path::new("main/2.log"));
+    assert_eq!(rig.pod("job")["status"]["phase"], "Succeeded");
+    assert!(rig.runtime.running_of("job").is_none());
 }
 
 #[tokio::test]

@@ -79,10 +79,21 @@ impl Rig {
 
     /// The same with another configuration.
     pub(crate) async fn restart_with(&mut self, config: Config) {
+        self.stop_kubelet().await;
+        self.start_with(config, &self.crew).await;
+    }
+
+    /// Stops the kubelet, and the machine below it, and starts both again.
+    pub(crate) async fn reboot(&mut self) {
+        self.stop_kubelet().await;
+        self.runtime.reboot();
+        self.start_kubelet(&self.crew).await;
+    }
+
+    async fn stop_kubelet(&mut self) {
         self.crew.stop().raise();
         self.crew.finished().await.unwrap();
         self.crew = Crew::new();
-        self.start_with(config, &self.crew).await;
     }
 
     pub(crate) fn create(&self, name: &str, spec: Value) -> Value {

@@ -61,6 +61,14 @@ impl FakeRuntime {
         self.state.lock().calls.clone()
     }
 
+    /// As after a reboot: images are on disk still, nothing else is.
+    pub(crate) fn reboot(&self) {
+        let mut state = self.state.lock();
+        state.sandboxes.clear();
+        state.containers.clear();
+        state.listeners.clear();
+    }
+
     pub(crate) fn forget_calls(&self) {
         self.state.lock().calls.clear();
     }
@@ -91,6 +99,20 @@ impl FakeRuntime {
         let mut all = state.containers.values();
         all.find(|c| c.config.name == name && c.state == ContainerState::Running)
             .cloned()
+    }
+
+    /// The running container of a pod.
+    pub(crate) fn running_of(&self, pod: &str) -> Option<ContainerStatus> {
+        let state = self.state.lock();
+        let mut all = state.containers.values();
+        let of_pod = |c: &&ContainerStatus| {
+            c.config.labels["io.kubernetes.pod.name"] == pod && c.state == ContainerState::Running
+        };
+        all.find(of_pod).cloned()
+    }
+
+    pub(crate) fn sandbox_of(&self, container: &ContainerStatus) -> PodSandboxStatus {
+        self.state.lock().sandboxes[&container.sandbox_id].clone()
     }
 
     pub(crate) fn container_count(&self) -> usize {

@@ -32,6 +32,8 @@ struct Registry {
     wants_token: bool,
     /// Compressed blobs are cut after so many bytes unless a range is asked for.
     cut: Option<usize>,
+    /// Compressed blobs stop after their first bytes, and who waits for the rest is told here.
+    hangs: Option<tokio::sync::mpsc::UnboundedSender<()>>,
 }
 
 impl Registry {
@@ -73,6 +75,19 @@ impl Registry {
                 .unwrap();
         };
         let response = Response::builder().header("content-type", media_type);
+        let compressed = bytes.starts_with(&[0x1f, 0x8b]) || bytes.starts_with(&[0x28, 0xb5]);
+        if let Some(hangs) = self.hangs.clone().filter(|_| compressed) {
+            let piece = Ok(Frame::data(Bytes::from(bytes[..8].to_vec())));
+            let silence = async move {
+                let _ = hangs.send(());
+                std::future::pending().await
+            };
+            let pieces = futures::stream::iter([piece]).chain(futures::stream::once(silence));
+            let response = response.header("content-length", bytes.len());
+            return response
+                .body(BoxBody::new(StreamBody::new(pieces)))
+                .unwrap();
+        }
         if let Some(range) = header("range") {
             let start: usize = range
                 .trim_start_matches("bytes=")
@@ -84,10 +99,7 @@ impl Registry {
                 .body(full(bytes[start..].to_vec()))
                 .unwrap();
         }
-        if let Some(cut) = self
-            .cut
-            .filter(|_| bytes.starts_with(&[0x1f, 0x8b]) || bytes.starts_with(&[0x28, 0xb5]))
-        {
+        if let Some(cut) = self.cut.filter(|_| compressed) {
             // More is promised than comes: the connection breaks.
             let piece = Ok(Frame::data(Bytes::from(bytes[..cut].to_vec())));
             let broken = async {
@@ -315,4 +327,94 @@ async fn a_corrupt_layer_is_refused() {
         .unwrap_err();
     assert!(matches!(fault, ImageError::Corrupt(_)), "{fault}");
     assert_eq!(leftovers(&folder), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_registry_that_falls_silent_is_given_up() {
+    let (hangs, mut waits) = tokio::sync::mpsc::unbounded_channel();
+    let (_registry, port) = serve(Registry {
+        hangs: Some(hangs),
+        ..content()
+    })
+    .await;
+    let (folder, store) = store();
+    let puller = Puller::new(&store, &RegistryOptions::default());
+    tokio::time::pause();
+    let name = format!("127.0.0.1:{port}/team/app:v1");
+    let user = user();
+    let pull = puller.pull(&name, &user, None);
+    tokio::pin!(pull);
+    let fault = loop {
+        tokio::select! {
+            biased;
+            ended = &mut pull => break ended.unwrap_err(),
+            Some(()) = waits.recv() => tokio::time::advance(std::time::Duration::from_secs(61)).await,
+        }
+    };
+    assert!(
+        fault.to_string().contains("nothing came for a minute"),
+        "{fault}"
+    );
+    assert_eq!(leftovers(&folder), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn documents_with_another_digest_are_refused() {
+    for part in ["/manifests/sha256", "/blobs/"] {
+        let mut registry = content();
+        for (path, (_, bytes)) in &mut registry.content {
+            // The manifest that the index names, and the configuration that the manifest names.
+            if path.contains(part) && bytes.starts_with(b"{") {
+                let end = bytes.len() - 1;
+                bytes.insert(end, b' ');
+            }
+        }
+        let (_registry, port) = serve(registry).await;
+        let (folder, store) = store();
+        let puller = Puller::new(&store, &RegistryOptions::default());
+        let name = format!("127.0.0.1:{port}/team/app:v1");
+        let fault = puller.pull(&name, &user(), None).await.unwrap_err();
+        assert!(matches!(fault, ImageError::Corrupt(_)), "{part}: {fault}");
+        assert_eq!(leftovers(&folder), Vec::<String>::new());
+        assert!(store.list().unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_fills_up_during_a_pull() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("images");
+    std::fs::create_dir(&disk).unwrap();
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(
+        Some("tmpfs"),
+        &disk,
+        Some("tmpfs"),
+        flags,
+        Some("size=256k"),
+    )
+    .unwrap();
+    let (_registry, port) = serve(content()).await;
+    let store = oci::Store::open(&disk).unwrap();
+    let puller = Puller::new(&store, &RegistryOptions::default());
+    let name = format!("127.0.0.1:{port}/team/app:v1");
+    // Not one page is left: only the folders that a pull begins with can be made.
+    let filler = disk.join("filler");
+    let block = vec![0u8; 4096];
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while file.write_all(&block).is_ok() {}
+    let fault = puller.pull(&name, &user(), None).await;
+    let left = leftovers(&folder);
+    drop(file);
+    std::fs::remove_file(&filler).unwrap();
+    let again = puller.pull(&name, &user(), None).await;
+    drop((puller, store));
+    nix::mount::umount2(&disk, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    let fault = fault.unwrap_err();
+    assert!(
+        matches!(&fault, ImageError::Io(_, error) if error.kind() == std::io::ErrorKind::StorageFull),
+        "{fault}"
+    );
+    assert_eq!(left, Vec::<String>::new());
+    assert_eq!(again.unwrap().layers.len(), 2, "with room again it works");
 }

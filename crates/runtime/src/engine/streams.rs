@@ -172,6 +172,10 @@ impl Engine {
         early: bool,
     ) -> Result<ExecSession, RuntimeError> {
         let entry = self.entry(&request.container_id)?;
+        if entry.state() == ContainerState::Exited {
+            let message = format!("container {} is not running", request.container_id);
+            return Err(RuntimeError::FailedPrecondition(message));
+        }
         let (sandbox, tty) = {
             let record = entry.record.read();
             (record.sandbox_id.clone(), record.config.tty)

@@ -149,7 +149,7 @@ impl Container {
 
     pub(super) fn save(&self) {
         if let Err(error) = write_json(&self.folder.join(file::STATUS), &self.status) {
-            eprintln!("status of {}: {error}", self.folder.display());
+            complain!("status of {}: {error}", self.folder.display());
         }
     }
 
@@ -260,7 +260,7 @@ impl Container {
             Stream::Stderr
         };
         if let Err(error) = self.log.write(stream, bytes) {
-            eprintln!("log of {}: {error}", self.folder.display());
+            complain!("log of {}: {error}", self.folder.display());
         }
         for session in &mut self.sessions {
             if session.outputs[index].is_some() {
@@ -340,7 +340,7 @@ impl Container {
             }
         }
         if let Err(error) = self.log.finish() {
-            eprintln!("log of {}: {error}", self.folder.display());
+            complain!("log of {}: {error}", self.folder.display());
         }
         self.outputs = [None, None];
         self.stdin = None;

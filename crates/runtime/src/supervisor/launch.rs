@@ -64,7 +64,7 @@ impl Supervisor {
         container.set_streams(ends.stdin, ends.stdout, ends.stderr);
         for (stdin, outputs) in early {
             if let Err(error) = container.attach(stdin, outputs) {
-                eprintln!("early session of {id}: {error}");
+                complain!("early session of {id}: {error}");
             }
         }
         self.containers.insert(id.to_owned(), container);
@@ -225,7 +225,7 @@ impl Supervisor {
             _ => Ok(()),
         });
         if let Err(error) = trimmed {
-            eprintln!("own log: {error}");
+            complain!("own log: {error}");
         }
     }
 
@@ -235,7 +235,7 @@ impl Supervisor {
             .group(path)
             .and_then(|group| group.remove());
         if let Err(error) = removed {
-            eprintln!("{error}");
+            complain!("{error}");
         }
     }
 }
@@ -243,7 +243,7 @@ impl Supervisor {
 fn prepare_cgroup(cgroup: &Cgroup, spec: &ContainerSpec) -> Result<(), String> {
     cgroup.create().step("cgroup")?;
     for controller in cgroup.limit(&spec.limits).step("cgroup")? {
-        eprintln!("{}: no {controller} controller, limit not set", spec.id);
+        complain!("{}: no {controller} controller, limit not set", spec.id);
     }
     if spec.privileged {
         return Ok(());
@@ -261,7 +261,7 @@ fn prepare_cgroup(cgroup: &Cgroup, spec: &ContainerSpec) -> Result<(), String> {
     }
     // A node without the means is no reason to run nothing on it.
     if let Err(error) = cgroup.allow_devices(&rules) {
-        eprintln!("{}: device access not filtered: {error}", spec.id);
+        complain!("{}: device access not filtered: {error}", spec.id);
     }
     Ok(())
 }

@@ -72,7 +72,7 @@ impl Log {
                 break;
             }
         }
-        file.write_all(&text)
+        append(file, &text)
     }
 
     /// Writes what has no end of line yet; for the end of the container.
@@ -86,10 +86,34 @@ impl Log {
             }
         }
         match &mut self.file {
-            Some(file) => file.write_all(&text),
+            Some(file) => append(file, &text),
             None => Ok(()),
         }
     }
+}
+
+/// Writes all or nothing: a record without its end would spoil the next one, which may well fit
+/// when a full disk has room again.
+fn append(file: &mut File, text: &[u8]) -> io::Result<()> {
+    let mut rest = text;
+    while !rest.is_empty() {
+        let fault = match file.write(rest) {
+            Ok(0) => io::ErrorKind::WriteZero.into(),
+            Ok(length) => {
+                rest = &rest[length..];
+                continue;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => error,
+        };
+        let written = (text.len() - rest.len()) as u64;
+        if written > 0 {
+            // Nobody else writes to it.
+            file.set_len(file.metadata()?.len().saturating_sub(written))?;
+        }
+        return Err(fault);
+    }
+    Ok(())
 }
 
 fn open_file(path: &Path) -> io::Result<File> {

@@ -3,6 +3,17 @@
 //! namespaces, starts and reaps containers, owns their streams and writes
 //! their logs and exit codes. It ends when told to, never when left alone.
 
+/// Says something in the supervisor's own log. Where that cannot be written, on a full disk say,
+/// nothing is said: `eprintln!` would end the process, and the pod with it.
+macro_rules! complain {
+    ($($words:tt)*) => {{
+        let _ = std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("{}\n", format_args!($($words)*)),
+        );
+    }};
+}
+
 mod container;
 mod init;
 mod launch;
@@ -64,7 +75,7 @@ pub fn main(args: &[String]) -> i32 {
 fn start(folder: &Path) -> Result<(), String> {
     linux::process::close_from(3).step("closing inherited files")?;
     if let Err(error) = linux::process::seal_program() {
-        eprintln!("running from a writable file: {error}");
+        complain!("running from a writable file: {error}");
     }
     let spec: SandboxSpec = read_json(&folder.join(file::SPEC)).step(file::SPEC)?;
     let hierarchies = Hierarchies::of_this_machine().step("cgroups")?;
@@ -159,7 +170,7 @@ impl Supervisor {
             let ready = match self.wait() {
                 Ok(ready) => ready,
                 Err(error) => {
-                    eprintln!("poll: {error}");
+                    complain!("poll: {error}");
                     return 1;
                 }
             };
@@ -203,7 +214,7 @@ impl Supervisor {
         let mut events = poll(&mut fds, QUIET);
         if events == Ok(0) {
             if let Err(error) = linux::memory::release_program_pages() {
-                eprintln!("memory: {error}");
+                complain!("memory: {error}");
             }
             events = poll(&mut fds, PollTimeout::NONE);
         }
@@ -246,7 +257,7 @@ impl Supervisor {
     fn accept(&mut self) {
         while let Ok((socket, _)) = self.listener.accept() {
             if let Err(error) = socket.set_nonblocking(true) {
-                eprintln!("accepting a connection: {error}");
+                complain!("accepting a connection: {error}");
                 continue;
             }
             self.next_client += 1;
@@ -276,7 +287,7 @@ impl Supervisor {
         self.clients.remove(&id);
         for exec in self.execs.values().filter(|exec| exec.client == id) {
             if let Err(error) = linux::process::signal_pidfd(exec.pidfd.as_fd(), 9) {
-                eprintln!("ending an exec: {error}");
+                complain!("ending an exec: {error}");
             }
         }
     }

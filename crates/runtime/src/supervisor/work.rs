@@ -39,7 +39,7 @@ impl Supervisor {
                 Ok(Some((request, fds))) => self.request(id, request, fds),
                 Ok(None) => break,
                 Err(error) => {
-                    eprintln!("request: {error}");
+                    complain!("request: {error}");
                     return self.lose_client(id);
                 }
             }
@@ -159,7 +159,7 @@ impl Supervisor {
     fn kill_group(&self, path: &str) {
         let killed = self.hierarchies.group(path).and_then(|group| group.kill());
         if let Err(error) = killed {
-            eprintln!("{error}");
+            complain!("{error}");
         }
     }
 
@@ -179,7 +179,7 @@ impl Supervisor {
         if let Some(terminal) = starting.terminal.take()
             && let Err(error) = container.set_terminal(terminal)
         {
-            eprintln!("terminal of {id}: {error}");
+            complain!("terminal of {id}: {error}");
         }
         if !closed {
             container.starting = Some(starting);
@@ -245,7 +245,7 @@ impl Supervisor {
                 Ok(Some((pid, exit_code))) => self.ended(pid, exit_code),
                 Ok(None) => return,
                 Err(error) => {
-                    eprintln!("reaping: {error}");
+                    complain!("reaping: {error}");
                     return;
                 }
             }
@@ -326,14 +326,14 @@ impl Supervisor {
         if let Some(client) = self.clients.get_mut(&client)
             && let Err(error) = client.queue(&Message::Reply { id, result }, fds)
         {
-            eprintln!("reply: {error}");
+            complain!("reply: {error}");
         }
     }
 
     fn tell_all(&mut self, message: &Message) {
         for client in self.clients.values_mut() {
             if let Err(error) = client.queue(message, Vec::new()) {
-                eprintln!("message: {error}");
+                complain!("message: {error}");
             }
         }
     }
@@ -409,13 +409,13 @@ fn read_notes(id: &str, starting: &mut Starting) -> bool {
         match packet[0] {
             note::TERMINAL => starting.terminal = fds.pop(),
             note::WARNING => {
-                eprintln!("{id}: {text}");
+                complain!("{id}: {text}");
                 starting.warnings.push(text);
             }
             note::USER => starting.user = serde_json::from_str(&text).ok(),
             note::FAULT => starting.fault = Some(text),
             note::READY => starting.ready = true,
-            other => eprintln!("{id}: unknown note {other}"),
+            other => complain!("{id}: unknown note {other}"),
         }
     }
 }

@@ -4,6 +4,7 @@
 mod basics;
 mod comeback;
 mod crashes;
+mod faults;
 mod host;
 mod limits;
 mod sharing;
