@@ -10,6 +10,7 @@ use runtime::Engine;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::answer::Fault;
+use crate::builds::Builds;
 use crate::events::Events;
 use crate::exec::Execs;
 use crate::networks::Networks;
@@ -130,6 +131,7 @@ pub(crate) struct Daemon {
     pub(crate) switch: Arc<Switch>,
     pub(crate) volumes: Volumes,
     pub(crate) networks: Networks,
+    pub(crate) builds: Builds,
     pub(crate) stop: base::Stop,
 }
 
@@ -215,7 +217,10 @@ impl Daemon {
             let folder = entry?.path();
             match Record::load(&folder) {
                 Ok(record) => {
-                    sandboxes.push(record.state.sandbox.clone());
+                    // What runs of a build is of no use without the build.
+                    if record.making.is_none() {
+                        sandboxes.push(record.state.sandbox.clone());
+                    }
                     let container = Container::new(record, folder);
                     let inner = container.record.read().state.inner.clone();
                     if !inner.is_empty() {
@@ -248,6 +253,12 @@ impl Daemon {
         }
         self.apply_rules()?;
         for container in self.all() {
+            if container.record.read().making.is_some() {
+                self.detach_networks(&container).await?;
+                self.forget(&container, true).await?;
+                self.discard(&container);
+                continue;
+            }
             self.resume(&container).await;
         }
         Ok(())

@@ -14,6 +14,7 @@
 #![recursion_limit = "256"]
 
 mod answer;
+mod builds;
 mod call;
 mod containers;
 mod daemon;
@@ -25,6 +26,7 @@ mod hijack;
 mod images;
 mod names;
 mod networks;
+mod peer;
 mod record;
 mod routes;
 mod server;
@@ -76,6 +78,8 @@ pub async fn serve(
     let networks = networks::Networks::open(&config.folder.join("networks"))
         .await
         .map_err(|error| fault(error.to_string()))?;
+    let builds = builds::Builds::open(engine.images(), &config.folder.join("build"))
+        .map_err(|error| fault(error.to_string()))?;
     // Before anything is looked at, so that no end of a container goes unheard.
     let news = engine.events();
     let daemon = Arc::new_cyclic(|me| daemon::Daemon {
@@ -90,8 +94,10 @@ pub async fn serve(
         switch,
         volumes,
         networks,
+        builds,
         stop: crew.stop(),
     });
+    daemon.builds.serve(Arc::downgrade(&daemon));
     let listener = server::listen(&config.socket).await?;
     daemon
         .adopt()

@@ -81,6 +81,9 @@ pub(crate) struct Record {
     pub(crate) mounts: Vec<MountPoint>,
     #[serde(default)]
     pub(crate) state: State,
+    /// For a step of a build: an image in the making. Such containers do not outlive the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) making: Option<oci::ImageRecord>,
 }
 
 impl Record {

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use crate::answer::{Answer, Fault};
 use crate::call::{Call, Query, decode};
 use crate::daemon::Daemon;
-use crate::{containers, events, exec, images, networks, system, volumes};
+use crate::{builds, containers, events, exec, images, networks, system, volumes};
 
 const NEWEST: (u32, u32) = (1, 51);
 const OLDEST: (u32, u32) = (1, 24);
@@ -66,12 +66,17 @@ pub(crate) async fn dispatch(daemon: Arc<Daemon>, request: Request<Incoming>) ->
         ["images", rest @ ..] => of_images(&method, rest, call).await,
         ["volumes", rest @ ..] => of_volumes(&method, rest, call).await,
         ["networks", rest @ ..] => of_networks(&method, rest, call).await,
-        ["build", ..] | ["session"] | ["grpc"] => Err(Fault::unable(
-            "this engine does not build images yet: build elsewhere, then load or pull",
+        ["build"] if method == Method::POST => builds::build(call).await,
+        ["build", "prune"] if method == Method::POST => builds::prune(call).await,
+        ["build", "cancel"] if method == Method::POST => builds::cancel(call).await,
+        ["session"] | ["grpc"] => Err(Fault::unable(
+            "BuildKit's protocol is not supported by this engine: use the classic builder",
         )),
-        ["commit"] => Err(Fault::unable(
-            "docker commit is not supported by this engine yet",
-        )),
+        ["commit"] if method == Method::POST => containers::commit(call).await,
+        ["auth"] if method == Method::POST => images::login(call).await,
+        ["distribution", name @ .., "json"] if method == Method::GET => {
+            images::distribution(call, &name.join("/")).await
+        }
         [
             "swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs",
             ..,
@@ -137,7 +142,11 @@ async fn of_images(method: &Method, path: &[&str], call: Call) -> Answer {
     let post = method == Method::POST;
     match path {
         ["json"] if get => images::list(call).await,
+        ["create"] if post && call.query.get("fromSrc").is_some() => images::import(call).await,
         ["create"] if post => images::pull(call).await,
+        ["search"] if get => Err(Fault::unable(
+            "this engine does not search registries: ask the registry's own pages",
+        )),
         ["load"] if post => images::load(call).await,
         ["prune"] if post => images::prune(call).await,
         ["get"] if get => images::save(call, None).await,
@@ -145,9 +154,9 @@ async fn of_images(method: &Method, path: &[&str], call: Call) -> Answer {
         [name @ .., "json"] if get => images::inspect(call, &name.join("/")).await,
         [name @ .., "history"] if get => images::history(call, &name.join("/")).await,
         [name @ .., "tag"] if post => images::tag(call, &name.join("/")).await,
-        [_, .., "push"] if post => Err(Fault::unable(
-            "docker push is not supported by this engine yet",
-        )),
+        [name @ .., "push"] if post && !name.is_empty() => {
+            images::push(call, &name.join("/")).await
+        }
         name if method == Method::DELETE && !name.is_empty() => {
             images::remove(call, &name.join("/")).await
         }

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use crate::ServeError;
 use crate::answer::Body;
 use crate::daemon::Daemon;
+use crate::peer::Peer;
 use crate::routes;
 
 /// Connections at one time.
@@ -77,7 +78,13 @@ pub(crate) async fn serve(daemon: Arc<Daemon>, listener: UnixListener, stop: Sto
         };
         let daemon = Arc::clone(&daemon);
         connections.spawn(async move {
-            let service = service_fn(move |request| answer(Arc::clone(&daemon), request));
+            let peer = Peer::of(&stream).ok();
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                if let Some(peer) = &peer {
+                    request.extensions_mut().insert(peer.clone());
+                }
+                answer(Arc::clone(&daemon), request)
+            });
             let served = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .half_close(true)

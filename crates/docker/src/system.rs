@@ -145,6 +145,7 @@ pub(crate) async fn usage(call: Call) -> Answer {
         .map_err(crate::answer::Fault::internal)??;
     answer::ok(&json!({
         "LayersSize": bytes, "Images": images, "Containers": shown,
-        "Volumes": crate::volumes::usage(daemon), "BuildCache": [],
+        "Volumes": crate::volumes::usage(daemon),
+        "BuildCache": crate::builds::usage(daemon).await?,
     }))
 }

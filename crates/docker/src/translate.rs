@@ -227,6 +227,7 @@ pub(crate) fn extras(record: &Record, folder: &Path) -> Result<Extras, Fault> {
         writable: Some(folder.join(WRITABLE)),
         tmpfs,
         rlimits: host.limits.ulimits.iter().flatten().map(limit).collect(),
+        image: record.making.clone(),
     })
 }
 

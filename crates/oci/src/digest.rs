@@ -23,6 +23,14 @@ impl Digest {
         Digest::from_hasher(Sha256::new_with_prefix(bytes))
     }
 
+    /// The digest of all that a reader has.
+    pub fn of_file(reader: impl Read) -> Result<Digest, ImageError> {
+        let (digest, _, _) = Tee::new(reader, None, u64::MAX)
+            .finish()
+            .map_err(|error| ImageError::Io("hashing".to_owned(), error))?;
+        Ok(digest)
+    }
+
     fn from_hasher(hasher: Sha256) -> Digest {
         let mut text = String::with_capacity(PREFIX.len() + 64);
         text.push_str(PREFIX);

@@ -154,6 +154,28 @@ impl Ingest {
         layers: Vec<Layer>,
         names: &[Reference],
     ) -> Result<ImageRecord, ImageError> {
+        self.finish(config_bytes, manifest, Some(known_as), layers, names)
+    }
+
+    /// As [`Ingest::commit`], for an image that no registry knows.
+    pub(crate) fn commit_local(
+        self,
+        config_bytes: &[u8],
+        manifest: &Digest,
+        layers: Vec<Layer>,
+        names: &[Reference],
+    ) -> Result<ImageRecord, ImageError> {
+        self.finish(config_bytes, manifest, None, layers, names)
+    }
+
+    fn finish(
+        self,
+        config_bytes: &[u8],
+        manifest: &Digest,
+        known_as: Option<&Digest>,
+        layers: Vec<Layer>,
+        names: &[Reference],
+    ) -> Result<ImageRecord, ImageError> {
         let config: ImageConfig = serde_json::from_slice(config_bytes)
             .map_err(|error| ImageError::Corrupt(format!("configuration: {error}")))?;
         let layers: Vec<LayerRecord> = layers.into_iter().map(|Layer(record)| record).collect();
@@ -169,8 +191,7 @@ impl Ingest {
             return Err(ImageError::Corrupt(message));
         }
         // Contents first, names after: a record never points at what a crash could undo.
-        let folder = File::open(&self.folder).at(&self.folder)?;
-        nix::unistd::syncfs(&folder).context("flushing the image")?;
+        self.flush()?;
         self.store.change(|images| {
             self.move_all()?;
             for layer in &layers {
@@ -189,8 +210,9 @@ impl Ingest {
                 config,
             };
             let record = images.entry(id.clone()).or_insert(fresh);
-            for name in names {
-                record.repo_digests.insert(name.with_digest(known_as));
+            if let Some(known_as) = known_as {
+                let digests = names.iter().map(|name| name.with_digest(known_as));
+                record.repo_digests.extend(digests);
             }
             for tag in names.iter().filter_map(Reference::tagged) {
                 move_tag(images, &id, &tag);
@@ -213,7 +235,17 @@ impl Ingest {
             .at(&path)
     }
 
-    fn move_all(&self) -> Result<(), ImageError> {
+    /// Everything taken so far is on the disk afterwards.
+    pub(crate) fn flush(&self) -> Result<(), ImageError> {
+        let folder = File::open(&self.folder).at(&self.folder)?;
+        nix::unistd::syncfs(&folder).context("flushing the image")
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn move_all(&self) -> Result<(), ImageError> {
         let moves = std::mem::take(&mut *self.lock_moves());
         for (from, to) in moves {
             if to.exists() {
@@ -259,8 +291,21 @@ impl Drop for Ingest {
     }
 }
 
+/// Unpacks an archive in whatever compression into an empty folder; it is as hostile as a layer.
+pub fn unpack_archive(reader: impl Read, folder: &std::path::Path) -> Result<u64, ImageError> {
+    let mut buffered = BufReader::with_capacity(BUFFER, reader);
+    let mut plain = Tee::new(decompress(&mut buffered)?, None, UNPACKED_LIMIT);
+    let bytes = unpack::unpack(&mut plain, folder)?;
+    plain
+        .finish()
+        .map_err(|error| unpack::damaged(error, "archive"))?;
+    Ok(bytes)
+}
+
 /// Looks at the first bytes, not at the media type: archives lie about it more often.
-fn decompress<'a, R: BufRead + 'a>(reader: &'a mut R) -> Result<Box<dyn Read + 'a>, ImageError> {
+pub(crate) fn decompress<'a, R: BufRead + 'a>(
+    reader: &'a mut R,
+) -> Result<Box<dyn Read + 'a>, ImageError> {
     let start = reader
         .fill_buf()
         .map_err(|error| unpack::damaged(error, "layer"))?;

@@ -148,7 +148,7 @@ pub struct RootFs {
 }
 
 /// Docker writes `null` where a list is empty.
-fn or_null<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub(crate) fn or_null<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: Default + Deserialize<'de>,

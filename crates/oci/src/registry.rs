@@ -82,6 +82,8 @@ pub(crate) struct Client {
     tls: tokio_rustls::TlsConnector,
     /// What the registry wants to see in `Authorization`.
     authorization: Mutex<Option<String>>,
+    /// What tokens are asked for; `None` is to pull.
+    scopes: Option<Vec<String>>,
 }
 
 impl Client {
@@ -111,7 +113,45 @@ impl Client {
             credentials: credentials.clone(),
             tls: Arc::new(config).into(),
             authorization: Mutex::new((!token.is_empty()).then(|| format!("Bearer {token}"))),
+            scopes: None,
         })
+    }
+
+    /// Asks for tokens with other rights than to pull.
+    pub(crate) fn with_scopes(self, scopes: Vec<String>) -> Client {
+        Client {
+            scopes: Some(scopes),
+            ..self
+        }
+    }
+
+    /// One request of any kind to the registry itself, with its challenge answered.
+    pub(crate) async fn request(
+        &self,
+        name: &Reference,
+        method: Method,
+        url: &str,
+        headers: &[(http::HeaderName, &str)],
+        body: Bytes,
+    ) -> Result<Response<Incoming>, ImageError> {
+        let mut challenged = false;
+        loop {
+            let mut request = Request::builder().method(method.clone()).uri(url);
+            for (name, value) in headers {
+                request = request.header(name, *value);
+            }
+            // Uploads may go elsewhere, where the registry's tokens have no business.
+            let own = parse(url)?.authority() == parse(&self.top(name))?.authority();
+            if let Some(authorization) = self.lock().clone().filter(|_| own) {
+                request = request.header(AUTHORIZATION, authorization);
+            }
+            let response = self.send(request.body(Full::from(body.clone()))).await?;
+            if response.status() != StatusCode::UNAUTHORIZED || challenged {
+                return Ok(response);
+            }
+            challenged = true;
+            self.answer_challenge(name, &response).await?;
+        }
     }
 
     /// Fetches a manifest or index: its media type and bytes.
@@ -147,7 +187,12 @@ impl Client {
         self.get(name, &url, "*/*", offset).await
     }
 
-    fn url(&self, name: &Reference, path: &str) -> String {
+    pub(crate) fn url(&self, name: &Reference, path: &str) -> String {
+        format!("{}{}/{path}", self.top(name), name.repository)
+    }
+
+    /// Where a name's registry begins.
+    pub(crate) fn top(&self, name: &Reference) -> String {
         let mirror = self.options.mirrors.get(&name.registry);
         let host = match (mirror, name.registry.as_str()) {
             (Some(mirror), _) => mirror,
@@ -159,7 +204,7 @@ impl Client {
         } else {
             "https"
         };
-        format!("{scheme}://{host}/v2/{}/{path}", name.repository)
+        format!("{scheme}://{host}/v2/")
     }
 
     async fn get(
@@ -186,7 +231,7 @@ impl Client {
         }
     }
 
-    async fn follow(
+    pub(crate) async fn follow(
         &self,
         url: &str,
         accept: &str,
@@ -336,7 +381,11 @@ impl Client {
             .get("realm")
             .map(String::as_str)
             .unwrap_or_default();
-        let mut query = vec![("scope", format!("repository:{}:pull", name.repository))];
+        let scopes = match &self.scopes {
+            Some(scopes) => scopes.clone(),
+            None => vec![format!("repository:{}:pull", name.repository)],
+        };
+        let mut query: Vec<_> = scopes.into_iter().map(|scope| ("scope", scope)).collect();
         if let Some(service) = challenge.get("service") {
             query.push(("service", service.clone()));
         }
@@ -359,6 +408,10 @@ impl Client {
         let response = self.send(request).await?;
         let status = response.status();
         let body = whole(response).await?;
+        if status == StatusCode::UNAUTHORIZED && self.scopes.as_ref().is_some_and(Vec::is_empty) {
+            let why = "incorrect username or password".to_owned();
+            return Err(ImageError::Denied(name.to_string(), why));
+        }
         if !status.is_success() {
             return Err(ImageError::Denied(
                 name.to_string(),
@@ -406,7 +459,7 @@ where
         .map_err(|error| error.to_string())
 }
 
-async fn whole(response: Response<Incoming>) -> Result<Bytes, ImageError> {
+pub(crate) async fn whole(response: Response<Incoming>) -> Result<Bytes, ImageError> {
     let limit = usize::try_from(DOCUMENT_LIMIT).unwrap_or(usize::MAX);
     let body = Limited::new(response.into_body(), limit).collect();
     let body = tokio::time::timeout(ANSWER_TIMEOUT, body).await;
@@ -416,7 +469,7 @@ async fn whole(response: Response<Incoming>) -> Result<Bytes, ImageError> {
         .to_bytes())
 }
 
-fn refusal(name: &Reference, status: StatusCode, body: &[u8]) -> ImageError {
+pub(crate) fn refusal(name: &Reference, status: StatusCode, body: &[u8]) -> ImageError {
     #[derive(Deserialize, Default)]
     struct Body {
         #[serde(default)]
@@ -441,6 +494,19 @@ fn refusal(name: &Reference, status: StatusCode, body: &[u8]) -> ImageError {
         }
         _ => ImageError::Registry(format!("{name}: the registry answers {status} {words}")),
     }
+}
+
+/// Where an answer sends its reader next.
+pub(crate) fn location(base: &str, response: &Response<Incoming>) -> Result<String, ImageError> {
+    let header = response.headers().get(LOCATION);
+    let target = header.and_then(|value| value.to_str().ok());
+    let target =
+        target.ok_or_else(|| ImageError::Registry(format!("{base}: an upload without a place")))?;
+    let next = resolve(&parse(base)?, target)?;
+    if base.starts_with("https://") && next.scheme_str() != Some("https") {
+        return Err(ImageError::Registry(format!("{base}: sent away from TLS")));
+    }
+    Ok(next.to_string())
 }
 
 fn parse(url: &str) -> Result<Uri, ImageError> {

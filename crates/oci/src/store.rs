@@ -3,6 +3,7 @@
 //! ```text
 //! blobs/sha256/<hex>   content as it came            layers/<hex of diff id>/  unpacked, ready for overlayfs
 //! images.json          what is an image              leases/<name>             layers a container stands on
+//! kept/<key>           layers a builder keeps
 //! tmp/<id>/, <id>.lock a running ingest              lock                      held while images.json changes
 //! ```
 //!
@@ -70,7 +71,13 @@ impl Store {
     /// Opens the store, creates it where missing, and removes what crashed ingests left.
     pub fn open(root: &Path) -> Result<Store, ImageError> {
         let store = Store { root: root.into() };
-        for folder in ["blobs/sha256", "layers", "tmp", "leases"] {
+        for folder in [
+            "blobs/sha256",
+            "layers",
+            "tmp",
+            "leases",
+            crate::kept::FOLDER,
+        ] {
             let path = root.join(folder);
             fs::create_dir_all(&path).at(&path)?;
         }
@@ -179,6 +186,12 @@ impl Store {
                 layers.insert(layer.diff_id.hex().to_owned());
             }
         }
+        for listed in self.all_kept()? {
+            if let Some(layer) = listed.kept.layer {
+                blobs.insert(layer.blob.digest.hex().to_owned());
+                layers.insert(layer.diff_id.hex().to_owned());
+            }
+        }
         for lease in self.leases()? {
             let path = self.root.join("leases").join(lease);
             let text = fs::read_to_string(&path).at(&path)?;
@@ -253,7 +266,7 @@ impl Store {
         Ok(result)
     }
 
-    fn lock(&self) -> Result<File, ImageError> {
+    pub(crate) fn lock(&self) -> Result<File, ImageError> {
         let path = self.root.join("lock");
         let file = File::create(&path).at(&path)?;
         file.lock().at(&path)?;
@@ -326,7 +339,7 @@ fn find<'a>(images: &'a Images, name: &str) -> Option<&'a ImageRecord> {
     candidates.next().is_none().then_some(first)
 }
 
-fn names_in(folder: &Path) -> Result<Vec<String>, ImageError> {
+pub(crate) fn names_in(folder: &Path) -> Result<Vec<String>, ImageError> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).at(folder)? {
         names.push(entry.at(folder)?.file_name().to_string_lossy().into_owned());

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderValue, StatusCode};
+use oci::View;
 use serde_json::{Value, json};
 
-use super::rootfs::View;
 use crate::answer::{self, Answer, Fault, PiecesWriter};
 use crate::call::Call;
 use crate::daemon::{Container, Daemon};
@@ -29,6 +29,11 @@ const OUR_PLACES: [&str; 6] = [
     "/proc",
     "/sys",
 ];
+
+/// Places that only mounts make.
+pub(crate) fn our_places() -> Vec<PathBuf> {
+    OUR_PLACES.iter().map(PathBuf::from).collect()
+}
 
 /// A container's files, now. A stopped one is mounted for as long as the view is held.
 fn view(daemon: &Daemon, container: &Container) -> Result<View, Fault> {
@@ -333,7 +338,7 @@ pub(crate) async fn changes(call: Call, name: &str) -> Answer {
     let record = container.snapshot();
     let image = record.image_id.clone();
     // Places that only a mount made are no changes.
-    let mut ours: Vec<PathBuf> = OUR_PLACES.iter().map(PathBuf::from).collect();
+    let mut ours = our_places();
     ours.extend(
         record
             .mounts

@@ -56,24 +56,37 @@ impl Daemon {
         name: &str,
         wish: CreateRequest,
     ) -> Result<(String, Vec<String>), Fault> {
+        let name_of_image = &wish.config.image;
+        let image =
+            images::find(self, name_of_image)
+                .await
+                .map_err(|fault| match fault.status {
+                    StatusCode::NOT_FOUND => Fault::missing(format!(
+                        "No such image: {}",
+                        images::with_tag(name_of_image)
+                    )),
+                    _ => fault,
+                })?;
+        let details = images::details(self, &image).await?;
+        self.create_of(name, wish, image, &details, false).await
+    }
+
+    /// As [`Daemon::create`], of an image at hand, which may still be in the making.
+    pub(crate) async fn create_of(
+        &self,
+        name: &str,
+        wish: CreateRequest,
+        image: ImageRecord,
+        details: &Value,
+        in_the_making: bool,
+    ) -> Result<(String, Vec<String>), Fault> {
         let CreateRequest {
             mut config,
             mut host_config,
             networking_config,
         } = wish;
-        let image =
-            images::find(self, &config.image)
-                .await
-                .map_err(|fault| match fault.status {
-                    StatusCode::NOT_FOUND => Fault::missing(format!(
-                        "No such image: {}",
-                        images::with_tag(&config.image)
-                    )),
-                    _ => fault,
-                })?;
-        let details = images::details(self, &image).await?;
         let id = names::fresh_id();
-        complete(&mut config, &image, &details, &id);
+        complete(&mut config, &image, details, &id);
         check(&mut host_config)?;
         let _naming = self.naming.lock().await;
         let plain = name.strip_prefix('/').unwrap_or(name);
@@ -94,6 +107,7 @@ impl Daemon {
             host: host_config,
             mounts: Vec::new(),
             state: State::default(),
+            making: in_the_making.then(|| image.clone()),
         };
         if record.args().is_empty() {
             return Err(Fault::bad("no command specified"));

@@ -2,6 +2,7 @@
 
 mod archive;
 mod attach;
+mod commit;
 mod create;
 mod end;
 mod inspect;
@@ -9,7 +10,6 @@ mod list;
 mod logs;
 mod mounts;
 mod remove;
-mod rootfs;
 mod start;
 mod stats;
 mod top;
@@ -21,9 +21,10 @@ use crate::answer::Fault;
 use crate::call::Call;
 
 pub(crate) use archive::{
-    changes, export, get as get_archive, head as head_archive, put as put_archive,
+    changes, export, get as get_archive, head as head_archive, our_places, put as put_archive,
 };
 pub(crate) use attach::{attach, resize};
+pub(crate) use commit::commit;
 pub(crate) use create::{create, rename};
 pub(crate) use end::{kill, pause, stop, unpause, wait};
 pub(crate) use inspect::inspect;

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::Path;
 
-use oci::ImageRecord;
+use oci::{ImageRecord, View};
 
-use super::rootfs::View;
 use crate::answer::Fault;
 use crate::daemon::Daemon;
 use crate::record::Record;

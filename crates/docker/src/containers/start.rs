@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use node_api::{ExecRequest, RuntimeService};
+use oci::forget_mount;
 
-use super::rootfs::forget_mount;
 use crate::answer::{self, Answer, Fault};
 use crate::call::Call;
 use crate::daemon::{Container, Daemon};

@@ -1,5 +1,8 @@
 //! Images: what is there, under which names, and how it comes and goes.
 
+mod auth;
+mod import;
+mod push;
 mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +17,10 @@ use crate::call::{Call, Filters};
 use crate::daemon::Daemon;
 use crate::record::parse_moment;
 
-pub(crate) use transfer::{load, pull, save};
+pub(crate) use auth::{Auth, BASE64, distribution, login};
+pub(crate) use import::import;
+pub(crate) use push::push;
+pub(crate) use transfer::{load, own_platform, pull, save};
 
 /// A name as people write it: without the registry that needs no naming.
 pub(crate) fn familiar(name: &str) -> &str {
@@ -32,7 +38,7 @@ pub(crate) fn with_tag(name: &str) -> String {
 }
 
 /// Runs work on the store where it may block.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
     tokio::task::spawn_blocking(work)
@@ -243,7 +249,7 @@ pub(crate) async fn tag(call: Call, name: &str) -> Answer {
     Ok(answer::empty(StatusCode::CREATED))
 }
 
-fn event(daemon: &Daemon, action: &str, id: &str, name: &str) {
+pub(crate) fn event(daemon: &Daemon, action: &str, id: &str, name: &str) {
     let attributes = BTreeMap::from([("name".to_owned(), name.to_owned())]);
     daemon.events.tell("image", action, id, attributes);
 }

@@ -3,15 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::alphabet::URL_SAFE;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use oci::{Credentials, Digest, Progress, Puller};
+use oci::{Digest, Progress, Puller};
 use parking_lot::Mutex;
-use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use super::auth::credentials;
 use super::{blocking, event, familiar, with_tag};
 use crate::answer::{self, Answer, Fault, PiecesWriter};
 use crate::call::Call;
@@ -73,46 +70,9 @@ pub(crate) async fn save(call: Call, name: Option<&str>) -> Answer {
     Ok(response)
 }
 
-/// What `X-Registry-Auth` holds.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Auth {
-    username: String,
-    password: String,
-    identitytoken: String,
-    registrytoken: String,
-}
-
-/// Credentials in the header's base64 of JSON, with or without padding.
-fn credentials(header: Option<&str>) -> Result<Credentials, Fault> {
-    let text = header.unwrap_or_default();
-    if text.is_empty() {
-        return Ok(Credentials::default());
-    }
-    let lenient =
-        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    let bytes = GeneralPurpose::new(&URL_SAFE, lenient)
-        .decode(text)
-        .map_err(|error| Fault::bad(format!("invalid X-Registry-Auth header: {error}")))?;
-    let auth: Auth = match bytes.is_empty() {
-        true => Auth::default(),
-        false => serde_json::from_slice(&bytes)
-            .map_err(|error| Fault::bad(format!("invalid X-Registry-Auth header: {error}")))?,
-    };
-    Ok(Credentials {
-        username: auth.username,
-        password: auth.password,
-        identity_token: auth.identitytoken,
-        registry_token: auth.registrytoken,
-    })
-}
-
 /// `POST /images/create?fromImage=…&tag=…`.
 pub(crate) async fn pull(call: Call) -> Answer {
     let query = &call.query;
-    if query.get("fromSrc").is_some() {
-        return Err(Fault::unable("docker import is not supported"));
-    }
     let (image, tag) = (query.text("fromImage"), query.text("tag"));
     let name = match tag {
         "" => with_tag(image),
@@ -184,7 +144,7 @@ pub(crate) async fn pull(call: Call) -> Answer {
     Ok(response)
 }
 
-fn own_platform() -> &'static str {
+pub(crate) fn own_platform() -> &'static str {
     match std::env::consts::ARCH {
         "aarch64" => "linux/arm64",
         _ => "linux/amd64",
@@ -221,27 +181,5 @@ fn lines(
             line(&digest, "Download complete"),
             line(&digest, "Pull complete"),
         ],
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn credentials_with_and_without_padding() {
-        // {"username":"u","password":"p"}
-        for text in [
-            "eyJ1c2VybmFtZSI6InUiLCJwYXNzd29yZCI6InAifQ==",
-            "eyJ1c2VybmFtZSI6InUiLCJwYXNzd29yZCI6InAifQ",
-        ] {
-            let found = credentials(Some(text)).unwrap();
-            assert_eq!(
-                (found.username.as_str(), found.password.as_str()),
-                ("u", "p")
-            );
-        }
-        assert!(credentials(Some("e30=")).unwrap() == Credentials::default());
-        assert!(credentials(Some("%%")).is_err());
     }
 }

@@ -108,6 +108,30 @@ impl Host {
         read(stream)
     }
 
+    /// As [`Host::send`], with one more header.
+    pub(crate) fn send_with(&self, method: &str, path: &str, header: &str, body: &[u8]) -> Answer {
+        let path = format!("{path} HTTP/1.0\r\n{header}\r\nX-Rest:");
+        self.send(method, &path, "application/json", body)
+    }
+
+    /// Sends a request, and leaves its answer to be read.
+    pub(crate) fn open(&self, method: &str, path: &str, body: &[u8]) -> Open {
+        let mut stream = UnixStream::connect(self.socket()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let length = body.len();
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nHost: docker\r\nContent-Length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(body).unwrap();
+        Open(stream)
+    }
+
+    /// Where the engine's network is.
+    pub(crate) fn network_namespace(&self) -> PathBuf {
+        let pid = self.engine.as_ref().unwrap().id();
+        PathBuf::from(format!("/proc/{pid}/ns/net"))
+    }
+
     pub(crate) fn get(&self, path: &str) -> Answer {
         self.send("GET", path, "", b"")
     }
@@ -217,6 +241,21 @@ impl Drop for Host {
         runtime::clean_up(&config).unwrap();
         if std::thread::panicking() {
             eprintln!("{}", self.log());
+        }
+    }
+}
+
+/// A connection whose answer is under way.
+pub(crate) struct Open(UnixStream);
+
+impl Open {
+    /// Reads until some text has come.
+    pub(crate) fn read_until(&mut self, text: &str) {
+        let (mut seen, mut chunk) = (Vec::new(), [0; 4096]);
+        while !String::from_utf8_lossy(&seen).contains(text) {
+            let length = self.0.read(&mut chunk).unwrap();
+            assert!(length > 0, "{text:?} in {}", String::from_utf8_lossy(&seen));
+            seen.extend_from_slice(&chunk[..length]);
         }
     }
 }

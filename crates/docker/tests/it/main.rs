@@ -1,6 +1,9 @@
 //! The API over its socket, as clients send it: an engine in namespaces of its own for each test.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod builds;
 mod host;
 mod life;
 mod nets;
+mod registries;
+mod registry;

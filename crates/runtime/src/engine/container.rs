@@ -43,8 +43,12 @@ impl Engine {
             .filter(|mount| mount.image.is_some())
             .cloned()
             .collect();
+        let given = extras.image;
         let (image, volumes) = blocking(move || {
-            let image = store.get(&image_name).map_err(super::images::explain)?;
+            let image = match given {
+                Some(image) => image,
+                None => store.get(&image_name).map_err(super::images::explain)?,
+            };
             let volumes: Result<Vec<_>, _> = volumes
                 .iter()
                 .map(|mount| super::volumes::find(&store, mount))

@@ -19,6 +19,9 @@ pub struct Extras {
     pub writable: Option<PathBuf>,
     pub tmpfs: Vec<Tmpfs>,
     pub rlimits: Vec<Rlimit>,
+    /// Instead of the image that the configuration names: one that is not in the store, though its
+    /// layers are.
+    pub image: Option<oci::ImageRecord>,
 }
 
 impl Engine {

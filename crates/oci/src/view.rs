@@ -1,5 +1,4 @@
-//! A container's files, seen from outside: by its first process while it runs, else as its layers
-//! would be mounted. Paths are resolved inside of it, whatever links it has.
+//! Stacked layers, seen from outside as a container would see them, or the files of a running process. Paths are resolved inside of it, whatever links it has.
 
 use std::fs;
 use std::io;
@@ -11,19 +10,28 @@ use linux::mount::{Filesystem, attribute};
 use linux::root::Root;
 
 /// Files below one root.
-pub(super) struct View {
+pub struct View {
     root: Root,
 }
 
 impl View {
     /// What a running process sees.
-    pub(super) fn of_process(pid: i32) -> io::Result<View> {
+    pub fn of_process(pid: i32) -> io::Result<View> {
         let root = Root::open(Path::new(&format!("/proc/{pid}/root")))?;
         Ok(View { root })
     }
 
     /// What a container of these layers (the lowest first) and these own files would see.
-    pub(super) fn of_layers(layers: &[PathBuf], writable: Option<&Path>) -> io::Result<View> {
+    pub fn of_layers(layers: &[PathBuf], writable: Option<&Path>) -> io::Result<View> {
+        View::stack(layers, writable, true)
+    }
+
+    /// As [`View::of_layers`], but what is written need not outlast a crash.
+    pub fn for_a_while(layers: &[PathBuf], writable: &Path) -> io::Result<View> {
+        View::stack(layers, Some(writable), false)
+    }
+
+    fn stack(layers: &[PathBuf], writable: Option<&Path>, lasting: bool) -> io::Result<View> {
         if let ([only], None) = (layers, writable) {
             return Ok(View {
                 root: Root::open(only)?,
@@ -53,6 +61,9 @@ impl View {
                 context.set(key, name(&file).as_bytes())?;
                 held.push(file);
             }
+            if !lasting {
+                context.flag("volatile")?;
+            }
             attributes = 0;
         }
         let tree = context.mount(attributes)?;
@@ -62,19 +73,19 @@ impl View {
         })
     }
 
-    pub(super) fn root(&self) -> &Root {
+    pub fn root(&self) -> &Root {
         &self.root
     }
 
     /// A handle of a path, and the path by which the handle can be used.
-    pub(super) fn open(&self, path: &Path) -> io::Result<(OwnedFd, PathBuf)> {
+    pub fn open(&self, path: &Path) -> io::Result<(OwnedFd, PathBuf)> {
         let handle = self.root.handle(path)?;
         let name = PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()));
         Ok((handle, name))
     }
 
     /// Copies what is in a folder of ours to a folder outside; nothing where there is none.
-    pub(super) fn copy_out(&self, path: &Path, target: &Path) -> io::Result<()> {
+    pub fn copy_out(&self, path: &Path, target: &Path) -> io::Result<()> {
         let (_handle, source) = match self.open(path) {
             Ok(found) => found,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -91,7 +102,7 @@ impl View {
 
 /// An overlay that was mounted without flushing refuses to be mounted again; what it wrote is
 /// whole as long as the machine has not crashed, and then there is nothing better to have.
-pub(super) fn forget_mount(writable: &Path) -> io::Result<()> {
+pub fn forget_mount(writable: &Path) -> io::Result<()> {
     match fs::remove_dir_all(writable.join("work/work/incompat")) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

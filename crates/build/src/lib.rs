@@ -1,0 +1,18 @@
+//! Images from Dockerfiles: the language, contexts, and a builder that carries Dockerfiles out. What
+//! needs a machine (containers, registries, downloads) it asks of its [`Host`].
+
+mod context;
+pub mod dockerfile;
+mod engine;
+mod expand;
+mod ignore;
+mod settings;
+
+pub use context::{read_dockerfile, receive};
+pub use engine::{
+    Bind, BuildError, Builder, Built, Command, Fetched, Host, Messages, Pruned, Ran, Request, Said,
+    Say, Wishes,
+};
+pub use expand::{ExpandError, Expander};
+pub use ignore::{Ignore, IgnoreError};
+pub use settings::apply_changes;
