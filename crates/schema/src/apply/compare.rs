@@ -1,5 +1,7 @@
 //! What differs between two trees of one type.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use super::set::{Element, Set};
@@ -44,14 +46,20 @@ impl<'a> Difference<'a> {
     }
 
     /// Leaves out paths and all that is below them.
-    pub(super) fn without(self, ignored: &Set<'_>) -> Difference<'a> {
-        match ignored.is_empty() {
-            true => self,
-            false => Difference {
-                removed: self.removed.without(ignored),
-                modified: self.modified.without(ignored),
-                added: self.added.without(ignored),
-            },
+    pub(super) fn without(self, ignored: &[&str]) -> Difference<'a> {
+        Difference {
+            removed: self.removed.without_trees(ignored),
+            modified: self.modified.without_trees(ignored),
+            added: self.added.without_trees(ignored),
+        }
+    }
+
+    /// What is there with another value, or newly.
+    pub(super) fn changed(&self) -> Cow<'_, Set<'a>> {
+        match (self.modified.is_empty(), self.added.is_empty()) {
+            (_, true) => Cow::Borrowed(&self.modified),
+            (true, _) => Cow::Borrowed(&self.added),
+            _ => Cow::Owned(self.modified.union(&self.added)),
         }
     }
 }

@@ -10,6 +10,8 @@ mod typed;
 mod validate;
 mod versions;
 
+use std::cell::OnceCell;
+
 use serde_json::Value;
 
 use crate::types::Type;
@@ -94,11 +96,14 @@ fn apply_among(
         }
     };
     let broken = || ApplyError::Invalid("failed to decode managed fields".into());
-    let found = managers::decode(live.pointer("/metadata/managedFields")).ok_or_else(broken)?;
-    let zero = typed::zero(ty);
-    let found = match found.is_empty() {
-        true => first_owner(ty, &zero, live, options),
-        false => found,
+    let zero = OnceCell::new();
+    let found = || -> Result<Vec<Manager<'_>>, ApplyError> {
+        let found = managers::decode(live.pointer("/metadata/managedFields"));
+        let found = found.ok_or_else(broken)?;
+        Ok(match found.is_empty() {
+            true => first_owner(ty, zero.get_or_init(|| typed::zero(ty)), live, options),
+            false => found,
+        })
     };
     let application = Application {
         ty,
@@ -107,13 +112,13 @@ fn apply_among(
         options,
         versions,
     };
-    let tried = application.run(found.clone(), options.force);
+    let tried = application.run(found()?, options.force);
     let done = match tried {
         Err(ApplyError::Conflicts(conflicts)) if options.manager == KUBECTL => {
             let allowed = last_applied::allowed(ty, live, options.api_version).unwrap_or_default();
             let rest = last_applied::rest_of(conflicts, &allowed);
             match rest.is_empty() {
-                true => application.run(found, true),
+                true => application.run(found()?, true),
                 false => Err(ApplyError::Conflicts(rest)),
             }
         }
@@ -144,7 +149,7 @@ fn first_owner<'a>(
     options: ApplyOptions<'a>,
 ) -> Vec<Manager<'a>> {
     let change = compare::compare(ty, zero, live, BOTH);
-    let set = owned(change.modified.union(&change.added), options.reset);
+    let set = owned(change.changed().into_owned(), options.reset);
     match set.is_empty() {
         true => Vec::new(),
         false => vec![Manager {
@@ -159,14 +164,8 @@ fn first_owner<'a>(
 }
 
 /// A set without what the endpoint resets and what nobody owns.
-fn owned<'a>(set: Set<'a>, reset: &[&'a str]) -> Set<'a> {
-    set.without(&paths(reset)).difference(&paths(&UNOWNED))
-}
-
-fn paths<'a>(paths: &[&'a str]) -> Set<'a> {
-    paths
-        .iter()
-        .fold(Set::new(), |set, path| set.union(&Set::of_path(path)))
+fn owned<'a>(set: Set<'a>, reset: &[&str]) -> Set<'a> {
+    set.without_trees(reset).without_paths(&UNOWNED)
 }
 
 /// One attempt to apply.
@@ -189,7 +188,7 @@ impl<'a> Application<'a> {
             api_version: self.options.api_version.into(),
             subresource: self.options.subresource.into(),
             time: None,
-            set: set.without(&paths(self.options.reset)),
+            set: set.without_trees(self.options.reset),
         };
         let place = managers.iter().position(|manager| manager.is(&me));
         let last = place.map(|place| managers.remove(place));
@@ -206,7 +205,7 @@ impl<'a> Application<'a> {
             (None, _) => {}
         }
         let change =
-            compare::compare(self.ty, self.live, &merged, LIVE).without(&paths(self.options.reset));
+            compare::compare(self.ty, self.live, &merged, LIVE).without(self.options.reset);
         let conflicts = match versions {
             None => settle(&mut managers, &change, force),
             Some(versions) => versions::Change {
@@ -282,7 +281,7 @@ fn prune(ty: &Type, merged: &mut Value, last: &Set<'_>, now: &Set<'_>, others: &
 
 /// Takes changed fields from their owners; unless forced, says instead which that would be.
 fn settle<'a>(managers: &mut [Manager<'a>], change: &Difference<'_>, force: bool) -> Vec<Conflict> {
-    let changed = change.modified.union(&change.added);
+    let changed = change.changed();
     let taken: Vec<Set<'a>> = managers
         .iter()
         .map(|manager| manager.set.intersection(&changed))
@@ -376,9 +375,9 @@ fn record<'a>(
     mut managers: Vec<Manager<'a>>,
     options: UpdateOptions<'a>,
 ) -> Option<Value> {
-    let change = compare::compare(ty, live, new, BOTH).without(&paths(options.reset));
+    let change = compare::compare(ty, live, new, BOTH).without(options.reset);
     settle(&mut managers, &change, true);
-    let set = owned(change.modified.union(&change.added), options.reset);
+    let set = owned(change.changed().into_owned(), options.reset);
     enter(managers, set, options)
 }
 

@@ -34,11 +34,11 @@ impl Element<'_> {
         let _ = match self {
             Element::Field(name) => write!(out, ".{name}"),
             Element::Key(fields) => {
-                let fields: Vec<String> = fields
-                    .iter()
-                    .map(|(name, value)| format!("{name}={value}"))
-                    .collect();
-                write!(out, "[{}]", fields.join(","))
+                for (index, (name, value)) in fields.iter().enumerate() {
+                    let before = if index == 0 { '[' } else { ',' };
+                    let _ = write!(out, "{before}{name}={value}");
+                }
+                write!(out, "]")
             }
             Element::Value(value) => write!(out, "[={value}]"),
             Element::Index(index) => write!(out, "[{index}]"),
@@ -47,7 +47,7 @@ impl Element<'_> {
 
     fn encode(&self) -> String {
         match self {
-            Element::Field(name) => format!("f:{name}"),
+            Element::Field(name) => ["f:", name].concat(),
             Element::Key(fields) => {
                 let mut text = String::from("k:{");
                 for (index, (name, value)) in fields.iter().enumerate() {
@@ -157,6 +157,17 @@ pub(super) struct Node<'a> {
     pub(super) children: Set<'a>,
 }
 
+impl<'a> Node<'a> {
+    /// The same step with these contents; `None` when there are none.
+    fn with(&self, member: bool, children: Set<'a>) -> Option<Node<'a>> {
+        (member || !children.is_empty()).then(|| Node {
+            element: self.element.clone(),
+            member,
+            children,
+        })
+    }
+}
+
 /// What one side, both, or the other side of a merge has.
 enum Zip<'s, 'a, 'b> {
     Left(&'s Node<'a>),
@@ -199,16 +210,6 @@ impl<'a> Set<'a> {
         // Steps are compared across lifetimes, which `binary_search` by value cannot.
         let at = self.0.binary_search_by(|node| node.element.cmp(element));
         at.ok().map(|index| &self.0[index])
-    }
-
-    /// A set with one path of field names.
-    pub(super) fn of_path(path: &'a str) -> Set<'a> {
-        let mut set = Set::new();
-        for (depth, name) in path.rsplit('.').enumerate() {
-            let inner = std::mem::take(&mut set);
-            set.push(Element::Field(name), depth == 0, inner);
-        }
-        set
     }
 
     fn zip<'s, 'b>(
@@ -257,11 +258,10 @@ impl<'a> Set<'a> {
     /// What is in both.
     pub(super) fn intersection(&self, other: &Set<'_>) -> Set<'a> {
         self.zip(other, |pair| match pair {
-            Zip::Both(one, two) => Some(Node {
-                element: one.element.clone(),
-                member: one.member && two.member,
-                children: one.children.intersection(&two.children),
-            }),
+            Zip::Both(one, two) => {
+                let children = one.children.intersection(&two.children);
+                one.with(one.member && two.member, children)
+            }
             _ => None,
         })
     }
@@ -271,25 +271,52 @@ impl<'a> Set<'a> {
         self.zip(other, |pair| match pair {
             Zip::Left(node) => Some(node.clone()),
             Zip::Right(_) => None,
-            Zip::Both(one, two) => Some(Node {
-                element: one.element.clone(),
-                member: one.member && !two.member,
-                children: one.children.difference(&two.children),
-            }),
+            Zip::Both(one, two) => {
+                let children = one.children.difference(&two.children);
+                one.with(one.member && !two.member, children)
+            }
         })
     }
 
-    /// As [`Set::difference`], but a parent in the other takes its children.
-    pub(super) fn without(&self, other: &Set<'_>) -> Set<'a> {
-        self.zip(other, |pair| match pair {
-            Zip::Left(node) => Some(node.clone()),
-            Zip::Both(one, two) if !two.member => Some(Node {
-                element: one.element.clone(),
-                member: one.member,
-                children: one.children.without(&two.children),
-            }),
-            _ => None,
-        })
+    /// Takes out one path of field names; what is below it too, if `whole`.
+    fn take_out(&mut self, path: &str, whole: bool) {
+        let (name, rest) = match path.split_once('.') {
+            Some((name, rest)) => (name, Some(rest)),
+            None => (path, None),
+        };
+        let wanted = Element::Field(name);
+        let Ok(at) = self.0.binary_search_by(|node| node.element.cmp(&wanted)) else {
+            return;
+        };
+        let node = &mut self.0[at];
+        match rest {
+            Some(rest) => node.children.take_out(rest, whole),
+            None => {
+                node.member = false;
+                if whole {
+                    node.children = Set::new();
+                }
+            }
+        }
+        if !node.member && node.children.is_empty() {
+            self.0.remove(at);
+        }
+    }
+
+    /// The set without these paths of field names; what is below them stays.
+    pub(super) fn without_paths(mut self, paths: &[&str]) -> Set<'a> {
+        for path in paths {
+            self.take_out(path, false);
+        }
+        self
+    }
+
+    /// The same, but what is below them goes too.
+    pub(super) fn without_trees(mut self, paths: &[&str]) -> Set<'a> {
+        for path in paths {
+            self.take_out(path, true);
+        }
+        self
     }
 
     /// All paths in upstream's order: of one place, then below it.
@@ -370,7 +397,15 @@ mod tests {
             set(&one).difference(&set(&two)).encode(),
             json!({"f:a": {"f:b": {}}, "f:c": {}})
         );
-        assert_eq!(set(&one).without(&set(&two)).encode(), json!({"f:c": {}}));
+        assert_eq!(
+            set(&one).without_paths(&["a", "c.d"]).encode(),
+            json!({"f:a": {"f:b": {}}, "f:c": {}})
+        );
+        assert_eq!(
+            set(&one).without_trees(&["a", "x.y"]).encode(),
+            json!({"f:c": {}})
+        );
+        assert_eq!(set(&one).without_trees(&["a.b", "c"]).encode(), two);
         assert_eq!(
             set(&one).intersection(&set(&two)).encode(),
             json!({"f:a": {}})

@@ -11,7 +11,7 @@ use super::managers::{self, Manager};
 use super::request::{Conflict, UpdateOptions};
 use super::set::Set;
 use super::typed::{self, Atom};
-use super::{BOTH, Encoded, owned, paths, set_managed_fields, settle, take_managed_fields};
+use super::{BOTH, Encoded, owned, set_managed_fields, settle, take_managed_fields};
 use crate::types::Type;
 
 /// The versions of one kind.
@@ -80,7 +80,7 @@ impl Change<'_> {
             } else if let Some(ty) = self.versions.ty(&version) {
                 let old = seen(self.versions, self.old, &version)?;
                 let new = seen(self.versions, self.new, &version)?;
-                let difference = compare(ty, &old, &new, self.encoded).without(&paths(self.reset));
+                let difference = compare(ty, &old, &new, self.encoded).without(self.reset);
                 conflicts.extend(settle(&mut group, &difference, force));
             } else {
                 continue;
@@ -195,8 +195,8 @@ fn record<'a>(
         encoded: BOTH,
         reset: options.reset,
     };
-    let own = compare(ty, live, new, BOTH).without(&paths(options.reset));
+    let own = compare(ty, live, new, BOTH).without(options.reset);
     change.settle(&mut managers, &own, true)?;
-    let set = owned(own.modified.union(&own.added), options.reset);
+    let set = owned(own.changed().into_owned(), options.reset);
     Ok(super::enter(managers, set, options))
 }
