@@ -13,7 +13,7 @@ const LINKS: [&str; 14] = [
     "sh", "sleep", "cat", "echo", "true", "ls", "touch", "id", "env", "rm", "nc", "nslookup",
     "netstat", "grep",
 ];
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Host {
     folder: tempfile::TempDir,
@@ -59,7 +59,16 @@ impl Host {
         self.folder.path().join("docker.sock")
     }
 
-    fn cgroup(&self) -> String {
+    /// The engine's process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.engine.as_ref().unwrap().id()
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn cgroup(&self) -> String {
         let name = self.folder.path().file_name().unwrap().to_string_lossy();
         format!("/sampan-docker-{}", name.replace('.', ""))
     }

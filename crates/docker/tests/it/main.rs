@@ -3,6 +3,7 @@
 
 mod builds;
 mod host;
+mod leaks;
 mod life;
 mod nets;
 mod registries;
