@@ -16,7 +16,7 @@ mod resource_quota;
 mod secret;
 mod service;
 mod service_account;
-mod service_rules;
+pub(crate) mod service_rules;
 mod volume_source;
 
 use meta::Names;

@@ -35,6 +35,7 @@ mod warnings;
 use std::sync::LazyLock;
 
 pub use core::pod::qos_class;
+pub use core::service_rules::validate_service_addresses;
 pub use row::{Cells, Column, Row, ScalePaths, Strategy, Verbs};
 pub use view::{View, views};
 

@@ -36,21 +36,86 @@ pub fn validate_create(
 }
 
 /// Faults in the metadata of a changed object. The generic path carries bookkeeping
-/// (uid, times) over from `old` when the request leaves it out.
+/// (uid, times) over from `old` when the request leaves it out. `whole` is false where only a
+/// part of the object changes, such as its status.
 pub fn validate_update(
     names: &Names,
     object: &Value,
     old: &Value,
     strategy: &dyn Strategy,
+    whole: bool,
     faults: &mut Faults,
 ) {
-    // Upstream validates a changed object's name and namespace again, as part of the object.
-    validate_name(object.at("metadata"), strategy, faults);
-    validate_namespace(names, object.text("metadata.namespace"), faults);
     let (new, old) = (object.at("metadata"), old.at("metadata"));
+    let (mut common, mut finalizers) = (Faults::new(), Faults::new());
+    validate_common(new, &mut common);
+    validate_finalizers(new, &mut finalizers);
     let mut change = Faults::new();
+    validate_change(new, old, &mut change);
+    change.0.extend(common.0.iter().cloned());
+    // For all kinds alike, upstream looks at the object and at what changed.
+    validate_name(new, strategy, faults);
+    validate_namespace(names, object.text("metadata.namespace"), faults);
+    faults.0.extend(common.0.iter().cloned());
+    faults.0.extend(finalizers.0.iter().cloned());
+    faults.0.extend(change.0.iter().cloned());
+    // Then most kinds look again at what changed, many at the whole object too.
+    let looks = Looks::of(names);
+    if looks != Looks::Never {
+        faults.0.extend(change.0);
+        validate_short_finalizers(new, strategy, faults);
+    }
+    if looks == Looks::Twice && whole {
+        faults.0.extend(common.0);
+        faults.0.extend(finalizers.0);
+        validate_short_finalizers(new, strategy, faults);
+    }
+}
+
+/// How often upstream's rules of a kind look at metadata when an object changes, besides the
+/// rules that all kinds share: faults are told as often.
+#[derive(PartialEq)]
+enum Looks {
+    Never,
+    Once,
+    Twice,
+}
+
+impl Looks {
+    fn of(names: &Names) -> Looks {
+        match (&*names.group, &*names.kind) {
+            ("", "Event") | ("policy", "PodDisruptionBudget") => Looks::Never,
+            (
+                "",
+                "ConfigMap"
+                | "Endpoints"
+                | "Namespace"
+                | "Node"
+                | "PersistentVolume"
+                | "PersistentVolumeClaim"
+                | "Pod"
+                | "Secret"
+                | "ServiceAccount",
+            )
+            | ("apiregistration.k8s.io", "APIService")
+            | ("apps", "ControllerRevision")
+            | ("batch", "Job")
+            | ("certificates.k8s.io", "CertificateSigningRequest")
+            | ("networking.k8s.io", "Ingress" | "IngressClass" | "IPAddress")
+            | ("node.k8s.io", "RuntimeClass")
+            | ("rbac.authorization.k8s.io", _)
+            | ("resource.k8s.io", "ResourceClaim" | "ResourceClaimTemplate" | "DeviceClass")
+            | ("storage.k8s.io", "StorageClass" | "CSIStorageCapacity" | "VolumeAttributesClass") => {
+                Looks::Twice
+            }
+            _ => Looks::Once,
+        }
+    }
+}
+
+fn validate_change(new: &Value, old: &Value, change: &mut Faults) {
     if old.has("deletionTimestamp") {
-        validate_no_new_finalizers(new, old, &mut change);
+        validate_no_new_finalizers(new, old, change);
     }
     if new.int("generation") < old.int("generation") {
         let generation = new.at("generation").clone();
@@ -70,12 +135,6 @@ pub fn validate_update(
             change.invalid(format!("metadata.{field}"), value, IMMUTABLE);
         }
     }
-    validate_common(new, &mut change);
-    // Upstream looks twice: for all kinds alike, and kind by kind.
-    faults.0.extend(change.0.iter().cloned());
-    faults.0.extend(change.0);
-    validate_finalizers(new, faults);
-    validate_short_finalizers(new, strategy, faults);
 }
 
 /// Without a domain, a finalizer must be one of Kubernetes' own.

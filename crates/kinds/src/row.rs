@@ -142,6 +142,11 @@ impl std::fmt::Debug for Row {
     }
 }
 
+/// Whether anything but metadata and status differs.
+pub(crate) fn is_moved(object: &Value, old: &Value) -> bool {
+    !content(object).eq(content(old))
+}
+
 /// What a kind says beyond metadata and status.
 fn content(tree: &Value) -> impl Iterator<Item = (&String, &Value)> {
     let aside = ["metadata", "status", "apiVersion", "kind"];
@@ -243,7 +248,7 @@ pub trait Strategy: Send + Sync + 'static {
 
     /// Whether the change counts in `metadata.generation`: any but of metadata and status.
     fn moves_generation(&self, object: &Value, old: &Value) -> bool {
-        !content(object).eq(content(old))
+        is_moved(object, old)
     }
 
     /// Whether a deletion that does not say what happens to dependents leaves them alone.

@@ -217,6 +217,21 @@ pub(crate) fn immutable(new: &Spot<'_>, old: &Value, field: &str, faults: &mut F
     faults.invalid(new.path(field), new.at(field).clone(), IMMUTABLE);
 }
 
+/// The same of a field that is shown in upstream's notation.
+pub(crate) fn immutable_shown(
+    new: &Spot<'_>,
+    old: &Value,
+    field: &str,
+    shape: &crate::go::Shape,
+    faults: &mut Faults,
+) {
+    let value = new.at(field);
+    if !crate::go::equal(value, old.at(field), shape) {
+        let shown = crate::go::shown(value, shape);
+        faults.add_shown(new.path(field), FaultKind::Invalid, shown, IMMUTABLE);
+    }
+}
+
 /// A list that upstream always shows is null when nothing is in it.
 pub(crate) fn null_if_empty(object: &mut Value, parent: &str, list: &str) {
     let Some(parent) = object.at_mut(parent).filter(|parent| parent.is_object()) else {

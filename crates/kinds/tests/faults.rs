@@ -28,7 +28,7 @@ fn update(group: &str, kind: &str, mut old: Value, mut new: Value) -> Vec<String
     }
     row.strategy.prepare_update(&mut new, &old);
     let mut faults = Faults::new();
-    kinds::metadata::validate_update(&row.names, &new, &old, &*row.strategy, &mut faults);
+    kinds::metadata::validate_update(&row.names, &new, &old, &*row.strategy, true, &mut faults);
     row.strategy.validate_update(&new, &old, &mut faults);
     faults.0.iter().map(ToString::to_string).collect()
 }
@@ -418,8 +418,8 @@ fn roles() {
         binding("a"),
         binding("b"),
         &[
-            "roleRef: Invalid value: {\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"Role\",\
-           \"name\":\"b\"}: cannot change roleRef",
+            "roleRef: Invalid value: {\"APIGroup\":\"rbac.authorization.k8s.io\",\"Kind\":\"Role\",\
+           \"Name\":\"b\"}: cannot change roleRef",
         ],
     );
     check(

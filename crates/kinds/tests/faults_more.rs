@@ -49,7 +49,10 @@ fn storage() {
         "CSINode",
         node("n", 1),
         node("m", 1),
-        &["spec.drivers: Invalid value: {\"name\":\"a.b\",\"nodeID\":\"m\"}: field is immutable"],
+        &[
+            "spec.drivers: Invalid value: {\"Name\":\"a.b\",\"NodeID\":\"m\",\"TopologyKeys\":null,\
+             \"Allocatable\":null}: field is immutable",
+        ],
     );
     check(
         STORAGE,
@@ -275,7 +278,7 @@ fn volumes_and_claims() {
              must consist of lower case alphanumeric characters, '-' or '.', and must start and \
              end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
              '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
-            "spec: Invalid value: \"spec.dataSource\": must match dataSourceRef",
+            "spec: Invalid value: {}: must match dataSourceRef",
         ],
     );
     let mut applied = claim(json!({"volumeAttributesClassName": "gold"}));

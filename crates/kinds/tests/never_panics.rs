@@ -147,7 +147,7 @@ fn exercise(row: &kinds::Row, object: &Value, old: &Value) {
             strategy.prepare_subresource(subresource, &mut given, old);
             strategy.validate_subresource(subresource, &given, old, &mut faults);
         }
-        kinds::metadata::validate_update(names, new, old, strategy, &mut faults);
+        kinds::metadata::validate_update(names, new, old, strategy, true, &mut faults);
     }
     for tree in [object, &tree] {
         strategy.cells(tree, now);

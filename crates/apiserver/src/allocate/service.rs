@@ -70,6 +70,12 @@ pub(crate) fn allocate(
         addresses: Vec::new(),
         ports: Vec::new(),
     };
+    link_addresses(service, old);
+    kinds::validate_service_addresses(service, &mut faults);
+    let names = Names::namespaced("", "v1", "Service", "services");
+    if !faults.is_empty() {
+        return Err(Status::invalid(&names, &name, &faults));
+    }
     families(service, old, &mut faults);
     if !address(allocations, &taken, service, old, &mut charge, &mut faults) {
         let why = "range is full";
@@ -79,7 +85,6 @@ pub(crate) fn allocate(
     }
     ports(allocations, &taken, service, old, &mut charge, &mut faults);
     if !faults.is_empty() {
-        let names = Names::namespaced("", "v1", "Service", "services");
         return Err(Status::invalid(&names, &name, &faults));
     }
     if dry_run {
@@ -111,6 +116,44 @@ fn kind_of(service: &Value) -> &str {
     }
 }
 
+/// The address of old clients and the list of newer ones say the same, as far as what was meant
+/// can be told: when only one of them changed, it counts.
+fn link_addresses(service: &mut Value, old: Option<&Value>) {
+    if kind_of(service) == "ExternalName" {
+        return;
+    }
+    let list = |service: &Value| service.pointer("/spec/clusterIPs").cloned();
+    let is_empty = |list: &Option<Value>| {
+        let items = list.as_ref().and_then(Value::as_array);
+        items.is_none_or(Vec::is_empty)
+    };
+    let own = text(service, "clusterIP").to_owned();
+    let old = old.filter(|old| kind_of(old) != "ExternalName");
+    let Some(old) = old else {
+        if !own.is_empty() && is_empty(&list(service)) {
+            spec(service).insert("clusterIPs".into(), json!([own]));
+        }
+        return;
+    };
+    let before = text(old, "clusterIP");
+    let (mut now, then) = (list(service), list(old));
+    if is_empty(&now) && own == before {
+        now = then.clone();
+    }
+    if own != before && now == then {
+        now = (!own.is_empty()).then(|| json!([own]));
+    }
+    let spec = spec(service);
+    // What is left out stays as it was.
+    if own.is_empty() {
+        spec.insert("clusterIP".into(), before.into());
+    }
+    match if is_empty(&now) { then } else { now } {
+        Some(list) => drop(spec.insert("clusterIPs".into(), list)),
+        None => drop(spec.remove("clusterIPs")),
+    }
+}
+
 /// IPv4 is the only family that the cluster has.
 fn families(service: &mut Value, old: Option<&Value>, faults: &mut Faults) {
     if kind_of(service) == "ExternalName" {
@@ -123,26 +166,44 @@ fn families(service: &mut Value, old: Option<&Value>, faults: &mut Faults) {
         }
         return;
     }
+    // Who lists endpoints of their own may list those of any family.
+    let selects = service.pointer("/spec/selector").and_then(Value::as_object);
+    let headless = text(service, "clusterIP") == "None";
+    let is_free = headless && selects.is_none_or(Map::is_empty);
+    let before = old.map_or("", |old| text(old, "ipFamilyPolicy"));
     let spec = spec(service);
+    if !spec.get("ipFamilyPolicy").is_some_and(Value::is_string) {
+        let policy = match before {
+            "" if is_free => "RequireDualStack",
+            "" => "SingleStack",
+            policy => policy,
+        };
+        spec.insert("ipFamilyPolicy".into(), policy.into());
+    }
+    let policy = spec.get("ipFamilyPolicy").and_then(Value::as_str);
+    let is_dual = policy.is_some_and(|policy| policy != "SingleStack");
     let asked = spec.get("ipFamilies").and_then(Value::as_array).cloned();
-    for (at, family) in asked.unwrap_or_default().iter().enumerate() {
-        if family != "IPv4" {
-            let rule = "not configured on this cluster";
-            faults.invalid(format!("spec.ipFamilies[{at}]"), family.clone(), rule);
+    let asked = asked.unwrap_or_default();
+    let others = asked.iter().enumerate();
+    for (at, family) in others.filter(|(_, family)| !is_free && *family != "IPv4") {
+        let rule = "not configured on this cluster";
+        faults.invalid(format!("spec.ipFamilies[{at}]"), family.clone(), rule);
+    }
+    if policy == Some("RequireDualStack") && !is_free {
+        let rule = "this cluster is not configured for dual-stack services";
+        faults.invalid("spec.ipFamilyPolicy", "RequireDualStack", rule);
+    }
+    let families = match asked.first() {
+        Some(first) if is_free && is_dual && asked.len() == 1 && first == "IPv6" => {
+            json!(["IPv6", "IPv4"])
         }
-    }
-    match spec.get("ipFamilyPolicy").and_then(Value::as_str) {
-        Some("RequireDualStack") => {
-            let rule = "this cluster is not configured for dual-stack services";
-            faults.invalid("spec.ipFamilyPolicy", "RequireDualStack", rule);
+        first if is_free && is_dual && first.is_none_or(|_| asked.len() == 1) => {
+            json!(["IPv4", "IPv6"])
         }
-        Some(_) => {}
-        None => drop(spec.insert("ipFamilyPolicy".into(), "SingleStack".into())),
-    }
-    let own = spec.get("ipFamilies").and_then(Value::as_array);
-    if own.is_none_or(|list| list.is_empty()) {
-        spec.insert("ipFamilies".into(), json!(["IPv4"]));
-    }
+        None => json!(["IPv4"]),
+        Some(_) => return,
+    };
+    spec.insert("ipFamilies".into(), families);
 }
 
 /// `false`: there is no free address left.
@@ -178,11 +239,8 @@ fn address(
         return true;
     }
     if before.is_some_and(|before| !before.is_empty() && before != asked) {
-        faults.invalid(
-            "spec.clusterIPs[0]",
-            asked.as_str(),
-            "may not change once set",
-        );
+        let rule = "may not change once set";
+        faults.invalid("spec.clusterIPs[0]", json!([asked]), rule);
         return true;
     }
     let chosen = match asked.as_str() {

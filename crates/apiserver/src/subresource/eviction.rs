@@ -169,6 +169,7 @@ async fn spend(write: &Write<'_>, pod: &Entry, tree: &Value) -> Result<Spent, St
     }
     let spending = Write {
         resource: &budgets,
+        rules: &budgets.row,
         subresource: "status",
         ..*write
     };

@@ -154,9 +154,10 @@ async fn try_create(write: &Write<'_>, object: Value) -> Result<Bytes, Status> {
         .allocations
         .create(resource, &key, &mut object, write.dry_run)?;
     let mut faults = Faults::new();
-    kinds::metadata::validate_create(write.names(), &object, &*row.strategy, &mut faults);
+    let rules = write.rules;
+    kinds::metadata::validate_create(&rules.names, &object, &*rules.strategy, &mut faults);
     match write.spoken {
-        None => row.strategy.validate_create(&object, &mut faults),
+        None => rules.strategy.validate_create(&object, &mut faults),
         Some(spoken) => {
             let seen = spoken.seen(&object).await?;
             spoken.row.strategy.validate_create(&seen, &mut faults);

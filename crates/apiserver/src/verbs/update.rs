@@ -1,5 +1,6 @@
 //! update, and the loop in which every change of an existing object is made.
 
+use kinds::Row;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -410,24 +411,26 @@ fn count_generation(write: &Write<'_>, old: &Value, new: &mut Value) {
 
 async fn validate(write: &Write<'_>, name: &str, new: &Value, old: &Value) -> Result<(), Status> {
     match write.spoken {
-        None => judge(write, write.resource, name, (new, old)),
+        None => judge(write, write.rules, name, (new, old)),
         Some(spoken) => {
             let (new, old) = (spoken.seen(new).await?, spoken.seen(old).await?);
-            judge(write, spoken, name, (&new, &old))
+            judge(write, &spoken.row, name, (&new, &old))
         }
     }
 }
 
 fn judge(
     write: &Write<'_>,
-    by: &Resource,
+    by: &Row,
     name: &str,
     (new, old): (&Value, &Value),
 ) -> Result<(), Status> {
-    let strategy = &*by.row.strategy;
+    let strategy = &*by.strategy;
     let mut faults = Faults::new();
-    kinds::metadata::validate_update(write.names(), new, old, strategy, &mut faults);
-    match Part::of(write.subresource) {
+    let part = Part::of(write.subresource);
+    let whole = matches!(part, Part::All);
+    kinds::metadata::validate_update(&by.names, new, old, strategy, whole, &mut faults);
+    match part {
         Part::All => {
             strategy.validate_update(new, old, &mut faults);
             crate::policy_rights::check(write, new, Some(old), &mut faults);

@@ -1,5 +1,6 @@
 //! What all writes share: names and namespaces, admission, bookkeeping, managed fields.
 
+use kinds::Row;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,9 @@ pub(crate) struct Write<'a> {
     /// The version that a client speaks of a custom resource, when it is not the stored one: its
     /// schema judges what is written.
     pub(crate) spoken: Option<&'a Resource>,
+    /// Whose rules judge what is written: those of the version asked for, where it has some of
+    /// its own for objects of the stored one.
+    pub(crate) rules: &'a Row,
     pub(crate) namespace: &'a str,
     /// Such as `status`, or empty.
     pub(crate) subresource: &'a str,
@@ -67,12 +71,15 @@ impl<'a> Write<'a> {
         super::given::check(call)?;
         let is_spoken = resource.custom && resource.seen.is_some();
         let spoken = is_spoken.then_some(resource);
+        let asked = resource;
         let resource = resource.stored();
+        let rules = if asked.custom { resource } else { asked };
         Ok(Write {
             core,
             call,
             resource,
             spoken,
+            rules: &rules.row,
             namespace: match resource.row.names.is_namespaced() {
                 true => &call.info.namespace,
                 false => "",

@@ -473,15 +473,19 @@ async fn events_are_seen_in_both_versions_and_expire() {
         cluster.get(newer).await.unwrap()["items"][0]["regarding"]["name"],
         "p"
     );
-    let body = json!({"note": "all is better"}).to_string().into_bytes();
     let path = format!("{newer}/e");
     let merge = "application/merge-patch+json";
-    let patched = cluster
-        .client
-        .patch_value(&path, merge, body)
-        .await
-        .unwrap();
-    assert_eq!(patched["note"], "all is better");
+    let patch = |change: Value| {
+        let body = change.to_string().into_bytes();
+        cluster.client.patch_value(&path, merge, body)
+    };
+    let labels = json!({"metadata": {"labels": {"a": "b"}}});
+    let patched = patch(labels).await.unwrap();
+    assert_eq!(patched["metadata"]["labels"]["a"], "b");
+    // What the newer version says once, it says for good.
+    let refused = patch(json!({"note": "all is better"})).await.unwrap_err();
+    let text = &refused.message;
+    assert!(text.contains("message: Invalid value"), "{text}");
     let leases = store.leases().await.unwrap();
     let status = store.lease_status(leases[0]).await.unwrap();
     assert_eq!(status.ttl_seconds_granted, 3660);

@@ -51,6 +51,10 @@ impl Strategy for Bindings {
         crate::warnings::static_suffix(object)
     }
 
+    fn has_free_finalizers(&self) -> bool {
+        true
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         (self.cells)(object, now)
     }

@@ -64,6 +64,10 @@ impl Strategy for Policies {
         crate::warnings::static_suffix(object)
     }
 
+    fn has_free_finalizers(&self) -> bool {
+        true
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         (self.cells)(object, now)
     }

@@ -57,6 +57,10 @@ impl Strategy for Webhooks {
         crate::warnings::static_suffix(object)
     }
 
+    fn has_free_finalizers(&self) -> bool {
+        true
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         cells![name(object), object.count("webhooks"), age(object, now)]
     }

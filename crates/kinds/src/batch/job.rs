@@ -49,6 +49,8 @@ impl Strategy for Job {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        // Upstream validates the object by itself and as a changed one.
+        self.validate_create(object, faults);
         validate_spec(object, "spec", faults);
         validate_selector(&Spot::new(object, "spec"), faults);
         validate_change(object, old, faults);

@@ -7,11 +7,11 @@ use serde_json::Value;
 
 use super::job::{CONTROLLER_UID, JOB_NAME};
 use crate::core::validate_template;
-use crate::go::SUCCESS_POLICY;
+use crate::go::{FAILURE_POLICY, POD_TEMPLATE, SUCCESS_POLICY, equal};
 use crate::metadata::IMMUTABLE;
 use crate::spot::{
-    Spot, immutable, invalid_shown, label_selector, maybe_one_of, not_negative, rules, same,
-    selects, unsupported,
+    Spot, immutable, immutable_shown, invalid_shown, is_empty, label_selector, maybe_one_of,
+    not_negative, rules, same, selects, unsupported,
 };
 use crate::tree::Tree;
 
@@ -35,8 +35,9 @@ pub(super) fn generated_labels(job: &Value, faults: &mut Faults) {
     }
     let labels = Spot::new(job, "spec.template.metadata.labels");
     let mut expected = serde_json::Map::new();
-    for (keys, value) in [(CONTROLLER_UID, uid), (JOB_NAME, name)] {
-        for key in keys {
+    // Those of old first.
+    for at in [1, 0] {
+        for (key, value) in [(CONTROLLER_UID[at], uid), (JOB_NAME[at], name)] {
             expected.insert(key.into(), value.into());
             let path = labels.entry_path(key);
             match labels.get(key).and_then(Value::as_str) {
@@ -307,14 +308,24 @@ pub(super) fn validate_change(job: &Value, old: &Value, faults: &mut Faults) {
     }
     immutable(&spec, before, "selector", faults);
     validate_template_change(&spec, old, faults);
-    for field in [
-        "completionMode",
-        "podFailurePolicy",
-        "backoffLimitPerIndex",
-        "managedBy",
-        "successPolicy",
-    ] {
-        immutable(&spec, before, field, faults);
+    immutable(&spec, before, "completionMode", faults);
+    immutable_shown(&spec, before, "podFailurePolicy", &FAILURE_POLICY, faults);
+    immutable(&spec, before, "backoffLimitPerIndex", faults);
+    immutable(&spec, before, "managedBy", faults);
+    immutable_shown(&spec, before, "successPolicy", &SUCCESS_POLICY, faults);
+}
+
+/// Which nodes a template prefers is what it prefers now, without an empty affinity left behind.
+fn free_nodes(before: &mut Value, template: &Value) {
+    const NODES: &str = "spec.affinity.nodeAffinity";
+    match template.has("spec.affinity") {
+        true => before.set(NODES, template.at(NODES).clone()),
+        false => {
+            before.drop_field(NODES);
+            if is_empty(before.at("spec.affinity")) {
+                before.drop_field("spec.affinity");
+            }
+        }
     }
 }
 
@@ -328,7 +339,6 @@ fn validate_template_change(spec: &Spot<'_>, old: &Value, faults: &mut Faults) {
     let idle = !old.has("status.startTime") || marked;
     if old.flag("spec.suspend") && idle && old.int("status.active") == 0 {
         for field in [
-            "spec.affinity.nodeAffinity",
             "spec.nodeSelector",
             "spec.tolerations",
             "spec.schedulingGates",
@@ -337,6 +347,7 @@ fn validate_template_change(spec: &Spot<'_>, old: &Value, faults: &mut Faults) {
         ] {
             before.set(field, template.at(field).clone());
         }
+        free_nodes(&mut before, template.value);
         for list in ["spec.containers", "spec.initContainers"] {
             let now = template.list(list);
             for (container, now) in before.list_mut(list).iter_mut().zip(now) {
@@ -344,7 +355,7 @@ fn validate_template_change(spec: &Spot<'_>, old: &Value, faults: &mut Faults) {
             }
         }
     }
-    if !same(template.value, &before) {
-        faults.invalid(template.path.clone(), template.value.clone(), IMMUTABLE);
+    if !equal(template.value, &before, &POD_TEMPLATE) {
+        invalid_shown(faults, &template, &POD_TEMPLATE, IMMUTABLE);
     }
 }

@@ -31,6 +31,10 @@ impl Strategy for Lease {
         }
     }
 
+    fn has_free_finalizers(&self) -> bool {
+        true
+    }
+
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         let holder = object.text("spec.holderIdentity");
         cells![name(object), holder, age(object, now)]

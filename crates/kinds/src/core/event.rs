@@ -4,9 +4,10 @@ use jiff::Timestamp;
 use meta::{Faults, naming};
 use serde_json::Value;
 
+use crate::go::{EVENT_SOURCE, MAYBE, MAYBE_REFERENCE, NUMBER, REFERENCE, Shape, TEXT};
 use crate::metadata::IMMUTABLE;
 use crate::row::{Cells, Strategy};
-use crate::spot::{Spot, immutable, required, rules, same};
+use crate::spot::{Spot, immutable_shown, required, rules, same};
 use crate::table::{cells, or, since};
 use crate::tree::Tree;
 
@@ -53,14 +54,15 @@ impl Strategy for Event {
             validate_series(object, faults);
         }
         let root = Spot::new(object, "");
-        for field in FIXED {
-            immutable(&root, old, field, faults);
+        for (field, shape) in &FIXED {
+            immutable_shown(&root, old, field, shape, faults);
         }
         // Upstream gives this one its newer name, also where it is shown as the other.
         if object.text("reportingComponent") != old.text("reportingComponent") {
-            let value = object.at("reportingComponent").clone();
+            let value = object.text("reportingComponent");
             faults.invalid("reportingController", value, IMMUTABLE);
         }
+        immutable_shown(&root, old, "reportingInstance", &TEXT, faults);
     }
 
     fn default(&self, object: &mut Value) {
@@ -69,7 +71,10 @@ impl Strategy for Event {
 
     /// Old clients name events as they like.
     fn validate_name(&self, name: &str) -> Vec<String> {
-        naming::path_segment(name)
+        match self.strict {
+            true => naming::dns1123_subdomain(name),
+            false => naming::path_segment(name),
+        }
     }
 
     fn selectable_field_names(&self) -> &'static [&'static str] {
@@ -133,19 +138,20 @@ fn source(event: &Value) -> String {
 }
 
 /// What `events.k8s.io/v1` does not let anybody change.
-const FIXED: [&str; 12] = [
-    "involvedObject",
-    "reason",
-    "message",
-    "source",
-    "firstTimestamp",
-    "lastTimestamp",
-    "count",
-    "type",
-    "eventTime",
-    "action",
-    "related",
-    "reportingInstance",
+/// The reason twice, as upstream does.
+const FIXED: [(&str, Shape); 12] = [
+    ("involvedObject", REFERENCE),
+    ("reason", TEXT),
+    ("message", TEXT),
+    ("source", EVENT_SOURCE),
+    ("firstTimestamp", MAYBE),
+    ("lastTimestamp", MAYBE),
+    ("count", NUMBER),
+    ("reason", TEXT),
+    ("type", TEXT),
+    ("eventTime", MAYBE),
+    ("action", TEXT),
+    ("related", MAYBE_REFERENCE),
 ];
 
 /// An event lives where the object is that it is about; of cluster-wide ones, in `default`.

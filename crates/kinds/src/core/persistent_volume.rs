@@ -8,8 +8,10 @@ use super::persistent_volume_claim::validate_access_modes;
 use super::pod::defaults::canonical_quantities;
 use super::pod::validate::node_selector;
 use super::volume_source::{self, Holder};
+use crate::go::{VOLUME_AFFINITY, VOLUME_SOURCE, difference, equal, shown};
+use crate::metadata::IMMUTABLE;
 use crate::row::{Cells, Strategy};
-use crate::spot::{Spot, amount, immutable, maybe_named, maybe_one_of, rules, same};
+use crate::spot::{Spot, amount, immutable, maybe_named, maybe_one_of, rules};
 use crate::table::{age, cells, name, or, quantity};
 use crate::tree::Tree;
 
@@ -54,6 +56,8 @@ impl Strategy for PersistentVolume {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        // Upstream validates the object by itself and as a changed one.
+        self.validate_create(object, faults);
         self.validate_create(object, faults);
         let (spec, before) = (object.at("spec"), old.at("spec"));
         let mut spec = spec.clone();
@@ -62,9 +66,10 @@ impl Strategy for PersistentVolume {
         if before.has("csi") && !before.has(grow) {
             spec.drop_field(grow);
         }
-        let moved = |source: &&str| !same(spec.at(source), before.at(source));
-        if SOURCES.iter().any(moved) {
-            let rule = "spec.persistentvolumesource is immutable after creation";
+        if !equal(&spec, before, &VOLUME_SOURCE) {
+            let changed = difference(before, &spec, &VOLUME_SOURCE);
+            let rule =
+                format!("spec.persistentvolumesource is immutable after creation\n{changed}");
             faults.forbidden("spec.persistentvolumesource", rule);
         }
         let root = Spot {
@@ -73,7 +78,7 @@ impl Strategy for PersistentVolume {
         };
         immutable(&root, old.at("spec"), "volumeMode", faults);
         if old.has("spec.nodeAffinity") {
-            immutable(&root, old.at("spec"), "nodeAffinity", faults);
+            affinity_kept(&root, old.at("spec.nodeAffinity"), faults);
         }
         let class = "spec.volumeAttributesClassName";
         if old.has(class) && !object.has(class) {
@@ -160,6 +165,44 @@ impl Strategy for PersistentVolume {
             age(volume, now),
             or(volume.text("spec.volumeMode"), "<unset>"),
         ]
+    }
+}
+
+/// Which nodes reach a volume does not change; old labels may get their new names.
+fn affinity_kept(root: &Spot<'_>, old: &Value, faults: &mut Faults) {
+    const RENAMED: [(&str, &str); 5] = [
+        ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+        ("beta.kubernetes.io/os", "kubernetes.io/os"),
+        (
+            "failure-domain.beta.kubernetes.io/region",
+            "topology.kubernetes.io/region",
+        ),
+        (
+            "failure-domain.beta.kubernetes.io/zone",
+            "topology.kubernetes.io/zone",
+        ),
+        (
+            "beta.kubernetes.io/instance-type",
+            "node.kubernetes.io/instance-type",
+        ),
+    ];
+    let new = root.at("nodeAffinity");
+    let mut old = old.clone();
+    let terms = old.list_mut("required.nodeSelectorTerms").iter_mut();
+    for (at, term) in terms.enumerate() {
+        let now = new.list("required.nodeSelectorTerms").get(at);
+        for (at, one) in term.list_mut("matchExpressions").iter_mut().enumerate() {
+            let now = now.and_then(|term| term.list("matchExpressions").get(at));
+            let name = now.map_or("", |one| one.text("key"));
+            if RENAMED.contains(&(one.text("key"), name)) {
+                one.set("key", name);
+            }
+        }
+    }
+    if !equal(new, &old, &VOLUME_AFFINITY) {
+        let rule = format!("{IMMUTABLE}, except for updating from beta label to GA");
+        let shown = shown(new, &VOLUME_AFFINITY);
+        faults.add_shown("nodeAffinity", meta::FaultKind::Invalid, shown, rule);
     }
 }
 

@@ -7,10 +7,11 @@ use serde_json::Value;
 use super::data_source;
 use super::persistent_volume::{access_modes, class, phase};
 use super::pod::defaults::canonical_quantities;
+use crate::go::{CLAIM_SPEC, difference, equal};
 use crate::metadata::IMMUTABLE;
 use crate::row::{Cells, Strategy};
 use crate::spot::{
-    Spot, amount, immutable, label_selector, maybe_named, maybe_one_of, required, rules, same,
+    Spot, amount, immutable, label_selector, maybe_named, maybe_one_of, required, rules,
 };
 use crate::table::{age, cells, name, or, quantity};
 use crate::tree::Tree;
@@ -164,7 +165,8 @@ fn validate_sources(spec: &Spot<'_>, faults: &mut Faults) {
     } else {
         return;
     };
-    faults.invalid(spec.path.clone(), old.path, rule);
+    // Upstream gives the field's path for a value, which shows as an empty structure.
+    faults.add_shown(spec.path.clone(), meta::FaultKind::Invalid, "{}", rule);
 }
 
 /// Faults in a claim's status.
@@ -244,14 +246,16 @@ pub(super) fn validate_access_modes(spec: &Spot<'_>, faults: &mut Faults) {
 
 fn validate_change(claim: &Value, old: &Value, faults: &mut Faults) {
     const SIZE: &str = "resources.requests.storage";
-    let (spec, mut before) = (claim.at("spec").clone(), old.at("spec").clone());
+    let (mut spec, mut before) = (claim.at("spec").clone(), old.at("spec").clone());
     if before.text("volumeName").is_empty() {
         before.set("volumeName", spec.at("volumeName").clone());
     }
     if claim.text("status.phase") == "Bound" {
-        for field in [SIZE, "volumeAttributesClassName"] {
-            before.set(field, spec.at(field).clone());
+        if spec.has("resources.requests") {
+            spec.set(SIZE, before.at(SIZE).clone());
         }
+        let class = "volumeAttributesClassName";
+        spec.set(class, before.at(class).clone());
     }
     // A class that was never named may be named once: the default class does so. An annotation
     // from before the field is a name.
@@ -267,11 +271,13 @@ fn validate_change(claim: &Value, old: &Value, faults: &mut Faults) {
     if free && !class.is_null() {
         before.set("storageClassName", class);
     }
-    if !same(&spec, &before) {
+    if !equal(&spec, &before, &CLAIM_SPEC) {
+        let changed = difference(&before, &spec, &CLAIM_SPEC);
         let rule = "spec is immutable after creation except resources.requests and \
                     volumeAttributesClassName for bound claims";
-        faults.forbidden("spec", rule);
+        faults.forbidden("spec", format!("{rule}\n{changed}"));
     }
+    let spec = claim.at("spec");
     let sizes = (amount(spec.at(SIZE)), amount(old.at("spec").at(SIZE)));
     if let (Some(new), Some(then)) = sizes {
         let held = amount(old.at("status.capacity.storage")).unwrap_or(Quantity::ZERO);

@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use meta::{Faults, naming};
 use serde_json::{Value, json};
 
-use super::endpoints::{validate_listed_ip, validate_protocol};
+use super::endpoints::{validate_ip, validate_protocol};
 use crate::metadata::{IMMUTABLE, validate_labels};
-use crate::spot::{Spot, maybe_named, maybe_one_of, named, one_of, rules, same, unsupported};
+use crate::spot::{
+    Spot, maybe_named, maybe_one_of, named, one_of, present_named, rules, same, unsupported,
+};
 use crate::tree::Tree;
 use crate::warnings::{cidr, each, ip};
 
@@ -75,7 +77,7 @@ pub(super) fn validate(service: &Value, faults: &mut Faults) {
         validate_addresses(&spec, faults);
     }
     for ip in spec.items("externalIPs") {
-        validate_listed_ip(ip.as_str().unwrap_or(""), &ip.path, faults);
+        validate_ip(ip.as_str().unwrap_or(""), &ip.path, faults);
     }
     let kinds = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
     one_of(&spec, "type", &kinds, faults);
@@ -246,6 +248,14 @@ fn validate_affinity(spec: &Spot<'_>, faults: &mut Faults) {
     }
 }
 
+/// Faults in a service's addresses and their families, which are looked at before any is given.
+pub fn validate_service_addresses(service: &Value, faults: &mut Faults) {
+    let spec = Spot::new(service, "spec");
+    if spec.text("type") != "ExternalName" {
+        validate_addresses(&spec, faults);
+    }
+}
+
 fn validate_addresses(spec: &Spot<'_>, faults: &mut Faults) {
     let path = spec.path("clusterIPs");
     let (all, first) = (spec.at("clusterIPs"), spec.text("clusterIP"));
@@ -278,16 +288,26 @@ fn validate_addresses(spec: &Spot<'_>, faults: &mut Faults) {
     }
     let policies = ["PreferDualStack", "RequireDualStack", "SingleStack"];
     maybe_one_of(spec, "ipFamilyPolicy", &policies, faults);
+    let mut sound = true;
     for (index, ip) in spec.items("clusterIPs").enumerate() {
         let text = ip.as_str().unwrap_or("");
         if index == 0 && text == "None" {
             if spec.count("clusterIPs") > 1 {
+                sound = false;
                 let rule = "'None' must be the first and only value";
                 faults.invalid(path.clone(), all.clone(), rule);
             }
             continue;
         }
-        rules(faults, ip.path.clone(), text, naming::ip(text));
+        let broken = naming::ip(text);
+        sound = sound && broken.is_empty();
+        rules(faults, ip.path.clone(), text, broken);
+    }
+    if spec.count("clusterIPs") > 2 {
+        faults.invalid(path.clone(), all.clone(), "may only hold up to 2 values");
+    }
+    if !sound {
+        return;
     }
     let sixes = spec
         .texts("clusterIPs")
@@ -295,12 +315,11 @@ fn validate_addresses(spec: &Spot<'_>, faults: &mut Faults) {
         .count();
     match spec.count("clusterIPs") {
         0 | 1 => {}
-        2 if sixes == 1 => {}
-        2 => {
+        count if (1..count).contains(&sixes) => {}
+        _ => {
             let rule = "may specify no more than one IP for each IP family";
             faults.invalid(path, all.clone(), rule);
         }
-        _ => faults.invalid(path, all.clone(), "may only hold up to 2 values"),
     }
     let headless = listed == Some("None");
     let pairs = spec.items("clusterIPs").zip(spec.texts("ipFamilies"));
@@ -363,7 +382,7 @@ fn validate_balancer(spec: &Spot<'_>, faults: &mut Faults) {
         faults.required("allocateLoadBalancerNodePorts", "");
     }
     if balanced {
-        maybe_named(spec, "loadBalancerClass", naming::qualified_name, faults);
+        present_named(spec, "loadBalancerClass", naming::qualified_name, faults);
     }
 }
 
@@ -393,7 +412,10 @@ fn validate_policies(spec: &Spot<'_>, faults: &mut Faults) {
     }
     match spec.text("type") {
         "ClusterIP" | "NodePort" | "LoadBalancer" => {
-            one_of(spec, "internalTrafficPolicy", &["Cluster", "Local"], faults);
+            if !spec.has("internalTrafficPolicy") {
+                faults.required(spec.path("internalTrafficPolicy"), "");
+            }
+            maybe_one_of(spec, "internalTrafficPolicy", &["Cluster", "Local"], faults);
         }
         _ => maybe_one_of(spec, "internalTrafficPolicy", &["Cluster", "Local"], faults),
     }
@@ -422,6 +444,8 @@ pub(super) fn validate_change(service: &Value, old: &Value, faults: &mut Faults)
                 "may not change once set",
             );
         }
+        // Upstream looks at it as what changed, and again as a part of the whole.
+        present_named(&spec, "loadBalancerClass", naming::qualified_name, faults);
         let checked = |spec: &Value| spec.text("externalTrafficPolicy") == "Local";
         let port = "healthCheckNodePort";
         if checked(&spec) && checked(before) && spec.int(port) != before.int(port) {

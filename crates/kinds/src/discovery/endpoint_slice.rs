@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::core::validate_endpoint_ip;
 use crate::metadata::validate_labels;
-use crate::row::{Cells, Strategy};
+use crate::row::{Cells, Strategy, is_moved};
 use crate::spot::{Spot, immutable, maybe_named, maybe_one_of, one_of, present_named, rules, same};
 use crate::table::{age, cells, name, or};
 use crate::tree::Tree;
@@ -18,6 +18,12 @@ const SHOWN_MAX: usize = 3;
 pub(crate) struct EndpointSlice;
 
 impl Strategy for EndpointSlice {
+    /// Labels count, too: they say whose endpoints these are.
+    fn moves_generation(&self, object: &Value, old: &Value) -> bool {
+        let labels = "metadata.labels";
+        is_moved(object, old) || !same(object.at(labels), old.at(labels))
+    }
+
     fn default(&self, object: &mut Value) {
         for port in object.list_mut("ports") {
             port.fill("name", "");

@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use meta::{Faults, naming};
 use serde_json::Value;
 
+use crate::go::TEXT;
 use crate::row::{Cells, Strategy};
-use crate::spot::{Spot, immutable, named, present_named, unsupported};
+use crate::spot::{Spot, immutable_shown, named, present_named, unsupported};
 use crate::table::{age, cells};
 use crate::tree::Tree;
 
@@ -32,12 +33,8 @@ impl Strategy for IngressClass {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
-        immutable(
-            &Spot::new(object, "spec"),
-            old.at("spec"),
-            "controller",
-            faults,
-        );
+        let (spec, before) = (Spot::new(object, "spec"), old.at("spec"));
+        immutable_shown(&spec, before, "controller", &TEXT, faults);
         self.validate_create(object, faults);
     }
 

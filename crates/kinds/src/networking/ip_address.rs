@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use meta::{Faults, naming};
 use serde_json::Value;
 
+use crate::go::PARENT;
 use crate::row::{Cells, Strategy};
-use crate::spot::{Spot, immutable, maybe_named, named};
+use crate::spot::{Spot, immutable_shown, maybe_named, named};
 use crate::table::{age, cells, name};
 use crate::tree::Tree;
 
@@ -25,12 +26,9 @@ impl Strategy for IpAddress {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
-        immutable(
-            &Spot::new(object, "spec"),
-            old.at("spec"),
-            "parentRef",
-            faults,
-        );
+        self.validate_create(object, faults);
+        let (spec, before) = (Spot::new(object, "spec"), old.at("spec"));
+        immutable_shown(&spec, before, "parentRef", &PARENT, faults);
     }
 
     fn validate_name(&self, name: &str) -> Vec<String> {

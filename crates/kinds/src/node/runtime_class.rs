@@ -37,6 +37,7 @@ impl Strategy for RuntimeClass {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        self.validate_create(object, faults);
         immutable(&Spot::new(object, ""), old, "handler", faults);
     }
 
@@ -45,6 +46,10 @@ impl Strategy for RuntimeClass {
         let old = keys.filter_map(crate::warnings::node_label);
         old.map(|message| format!("scheduling.nodeSelector: {message}"))
             .collect()
+    }
+
+    fn has_free_finalizers(&self) -> bool {
+        true
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {

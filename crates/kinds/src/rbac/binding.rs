@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use meta::{Faults, naming};
 use serde_json::Value;
 
+use crate::go::ROLE_REF;
 use crate::row::{Cells, Strategy};
-use crate::spot::{Spot, named, required, rules, same, unsupported};
+use crate::spot::{Spot, invalid_shown, named, required, rules, same, unsupported};
 use crate::table::{age, cells, name};
 use crate::tree::Tree;
 
@@ -56,7 +57,8 @@ impl Strategy for Binding {
         self.validate_create(object, faults);
         let role = object.at("roleRef");
         if !same(role, old.at("roleRef")) {
-            faults.invalid("roleRef", role.clone(), "cannot change roleRef");
+            let role = Spot::new(object, "roleRef");
+            invalid_shown(faults, &role, &ROLE_REF, "cannot change roleRef");
         }
     }
 

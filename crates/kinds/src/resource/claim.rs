@@ -5,9 +5,10 @@ use meta::Faults;
 use serde_json::Value;
 
 use super::rules::validate_devices;
+use crate::go::{CLAIM, CLAIM_TEMPLATE};
 use crate::metadata::{validate_annotations, validate_labels};
 use crate::row::{Cells, Strategy};
-use crate::spot::{Spot, immutable};
+use crate::spot::{Spot, immutable_shown};
 use crate::table::{age, cells, name};
 use crate::tree::Tree;
 
@@ -25,7 +26,8 @@ impl Strategy for ResourceClaim {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
-        immutable(&Spot::new(object, ""), old, "spec", faults);
+        let root = Spot::new(object, "");
+        immutable_shown(&root, old, "spec", &CLAIM, faults);
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
@@ -49,7 +51,9 @@ impl Strategy for ResourceClaimTemplate {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
-        immutable(&Spot::new(object, ""), old, "spec", faults);
+        self.validate_create(object, faults);
+        let root = Spot::new(object, "");
+        immutable_shown(&root, old, "spec", &CLAIM_TEMPLATE, faults);
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {

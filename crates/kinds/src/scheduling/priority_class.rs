@@ -19,6 +19,11 @@ impl Strategy for PriorityClass {
         object.fill("preemptionPolicy", "PreemptLowerPriority");
     }
 
+    /// Upstream counts a class once, and none of its changes.
+    fn moves_generation(&self, _object: &Value, _old: &Value) -> bool {
+        false
+    }
+
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
         let (name, value) = (object.text("metadata.name"), object.int("value"));
         if name.starts_with("system-") {

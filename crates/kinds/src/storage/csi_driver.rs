@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::metadata::IMMUTABLE;
 use crate::row::{Cells, Strategy};
-use crate::spot::{Spot, immutable, maybe_one_of};
+use crate::spot::{Spot, immutable, maybe_one_of, same};
 use crate::table::{age, cells, name, or};
 use crate::tree::Tree;
 
@@ -30,6 +30,14 @@ impl Strategy for CsiDriver {
         object.fill("spec.fsGroupPolicy", "ReadWriteOnceWithFSType");
         if object.count("spec.volumeLifecycleModes") == 0 {
             object.set("spec.volumeLifecycleModes", vec!["Persistent"]);
+        }
+    }
+
+    /// No generation is given to a new driver, yet its changes are counted.
+    fn prepare_update(&self, object: &mut Value, old: &Value) {
+        if !same(object.at("spec"), old.at("spec")) {
+            let before = old.int("metadata.generation");
+            object.set("metadata.generation", before + 1);
         }
     }
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use meta::{Faults, naming};
+use meta::{FaultKind, Faults, naming};
 use serde_json::Value;
 
 use crate::core::validate_driver;
+use crate::go::{NODE_DRIVER, shown};
 use crate::metadata::IMMUTABLE;
 use crate::row::{Cells, Strategy};
 use crate::spot::{Spot, not_negative, rules, same};
@@ -42,7 +43,8 @@ impl Strategy for CsiNode {
             for now in object.list("spec.drivers") {
                 let (old, new) = (fixed(before), fixed(now));
                 if now.text("name") == before.text("name") && !same(&new, &old) {
-                    faults.invalid("spec.drivers", new, IMMUTABLE);
+                    let shown = shown(&new, &NODE_DRIVER);
+                    faults.add_shown("spec.drivers", FaultKind::Invalid, shown, IMMUTABLE);
                 }
             }
         }

@@ -26,6 +26,7 @@ impl Strategy for CsiStorageCapacity {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        self.validate_create(object, faults);
         let root = Spot::new(object, "");
         for field in ["nodeTopology", "storageClassName"] {
             immutable(&root, old, field, faults);

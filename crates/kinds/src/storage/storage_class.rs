@@ -38,6 +38,7 @@ impl Strategy for StorageClass {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
+        self.validate_create(object, faults);
         let root = Spot::new(object, "");
         for field in [
             "parameters",

@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use meta::{Faults, naming};
 use serde_json::Value;
 
+use crate::go::ATTACHMENT_SPEC;
 use crate::row::{Cells, Strategy};
-use crate::spot::{Spot, immutable, present_named, rules};
+use crate::spot::{Spot, immutable_shown, present_named, rules};
 use crate::table::{age, cells, name};
 use crate::tree::Tree;
 
@@ -71,7 +72,8 @@ impl Strategy for VolumeAttachment {
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
         self.validate_create(object, faults);
-        immutable(&Spot::new(object, ""), old, "spec", faults);
+        let root = Spot::new(object, "");
+        immutable_shown(&root, old, "spec", &ATTACHMENT_SPEC, faults);
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::containers::untrimmed_image;
 use super::validate_pod;
+use crate::go::{POD_SPEC, difference, equal};
 use crate::spot::{Spot, required, rules, same};
 use crate::tree::Tree;
 
@@ -42,29 +43,11 @@ pub(crate) fn validate_update(pod: &Value, old: &Value, faults: &mut Faults) {
         // Containers that debug a running pod come by a subresource of their own.
         tree.drop_field("serviceAccount");
     }
-    if !same(&rest_now, &rest_then) {
-        let changed = differences(&rest_now, &rest_then);
+    if !equal(&rest_now, &rest_then, &POD_SPEC) {
+        let changed = difference(&rest_then, &rest_now, &POD_SPEC);
         let rule = format!("pod updates may not change fields other than {UPDATABLE}\n{changed}");
         faults.forbidden("spec", rule);
     }
-}
-
-/// Which fields differ, one a line, as a help to the reader.
-fn differences(new: &Value, old: &Value) -> String {
-    let mut names: Vec<_> = new
-        .fields("")
-        .chain(old.fields(""))
-        .map(|(name, _)| name)
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    let changed = names
-        .into_iter()
-        .filter(|name| !same(new.at(name), old.at(name)));
-    let lines: Vec<_> = changed
-        .map(|name| format!("- {name}: {}\n+ {name}: {}", old.at(name), new.at(name)))
-        .collect();
-    lines.join("\n")
 }
 
 /// Puts back what users may change, so that what remains must be equal.
@@ -162,8 +145,15 @@ fn validate_gated(spec: &Spot<'_>, before: &Value, rest: &mut Value, faults: &mu
             }
         }
     }
-    let nodes = before.at("affinity.nodeAffinity").clone();
-    rest.set("affinity.nodeAffinity", nodes);
+    let nodes = before.at("affinity.nodeAffinity");
+    if !same(rest.at("affinity.nodeAffinity"), nodes) {
+        let pods = ["affinity.podAffinity", "affinity.podAntiAffinity"];
+        let alone = !pods.iter().any(|path| rest.has(path));
+        match before.has("affinity") || !alone {
+            true => rest.set("affinity.nodeAffinity", nodes.clone()),
+            false => rest.set("affinity", Value::Null),
+        }
+    }
 }
 
 fn only_additions(new: &Value, old: &Value) -> bool {
