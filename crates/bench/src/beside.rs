@@ -2,6 +2,7 @@
 //! run. Whoever is not being asked stands still meanwhile, so that neither pays for the other.
 
 mod compare;
+mod fanout;
 mod flood;
 mod hook;
 mod load;
@@ -31,7 +32,7 @@ pub(crate) struct Peer {
     #[arg(long, requires = "kube_apiserver")]
     etcd: Option<PathBuf>,
     /// Of the side-by-side figures only these: creates, pods, gets, patches, list, apply,
-    /// watchers, webhook, definition, flood, memory
+    /// watchers, fanout, webhook, definition, flood, memory
     #[arg(long, value_delimiter = ',')]
     beside: Vec<String>,
 }
@@ -114,6 +115,9 @@ async fn figures(stage: &mut Stage, folder: &Path, peer: &Peer) -> Result<()> {
     }
     if wants("watchers") {
         part("watchers", times::watchers(stage)).await?;
+    }
+    if wants("fanout") {
+        part("fanout", fanout::measure(stage)).await?;
     }
     if wants("definition") {
         part("definition", times::definition(stage)).await?;

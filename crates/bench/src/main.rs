@@ -12,6 +12,7 @@ mod process;
 mod start;
 mod table;
 mod watchers;
+mod wire;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -10,12 +10,16 @@ use http::Method;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
-use crate::load::{config_map, connect, gated_pod};
+use crate::load::{config_map, gated_pod};
+use crate::process::processor_time;
 use crate::table::percentile;
+use crate::wire::{self, Line, Packed};
 
 pub(super) use crate::load::create;
 
 pub(super) const CLIENTS: usize = 64;
+/// Requests of one client that are encoded beforehand.
+const ENCODED_MAX: usize = 1_000;
 const JSON: &str = "application/json";
 pub(super) const MERGE: &str = "application/merge-patch+json";
 pub(super) const APPLY: &str = "application/apply-patch+yaml";
@@ -28,6 +32,8 @@ pub(super) struct Rate {
     /// Milliseconds, of one request.
     pub(super) p50: f64,
     pub(super) p99: f64,
+    /// Processor time of the load itself, per request.
+    pub(super) own_cost: Duration,
 }
 
 /// One request to come.
@@ -66,6 +72,17 @@ impl Ask {
         }
     }
 
+    /// The same for a [`Line`].
+    pub(super) fn packed(&self, access: &Access) -> Result<Packed> {
+        Packed::new(
+            access,
+            &self.method,
+            &self.path,
+            self.media_type,
+            &self.body,
+        )
+    }
+
     /// Sends it and reads the answer to its end, without keeping it.
     pub(super) async fn send(self, client: &Client) -> Result<usize> {
         let body = match self.body.is_empty() {
@@ -84,24 +101,45 @@ impl Ask {
 }
 
 /// Has [`CLIENTS`] clients ask one after the other, each `each` times, no longer than `span`.
+/// Requests are encoded before the first is sent; who asks more often begins again.
 pub(super) async fn run(
     access: &Access,
     each: usize,
     span: Duration,
-    ask: impl Fn(usize, usize) -> Option<Ask> + Clone + Send + 'static,
+    ask: impl Fn(usize, usize) -> Option<Ask>,
 ) -> Result<Rate> {
-    let clients = connect(access, CLIENTS).await?;
+    let mut workers = Vec::new();
+    for worker in 0..CLIENTS {
+        let asks = (0..each.min(ENCODED_MAX)).map_while(|at| ask(worker, at));
+        let packed = asks.map(|ask| ask.packed(access)).collect::<Result<_>>()?;
+        workers.push(packed);
+    }
+    let access = access.clone();
+    wire::apart(move || send_all(access, workers, each, span)).await
+}
+
+async fn send_all(
+    access: Access,
+    workers: Vec<Vec<Packed>>,
+    each: usize,
+    span: Duration,
+) -> Result<Rate> {
+    let mut lines = Vec::new();
+    for requests in workers {
+        lines.push((Line::open(&access).await?, requests));
+    }
+    let before = processor_time(std::process::id())?;
     let begin = Instant::now();
-    let workers = clients.into_iter().enumerate().map(|(worker, client)| {
-        let ask = ask.clone();
+    let workers = lines.into_iter().map(|(mut line, requests)| {
         tokio::spawn(async move {
             let mut times = Vec::new();
-            while begin.elapsed() < span && times.len() < each {
-                let Some(request) = ask(worker, times.len()) else {
-                    break;
-                };
+            let most = match requests.len() {
+                ENCODED_MAX => each,
+                all => all,
+            };
+            while begin.elapsed() < span && times.len() < most {
                 let one = Instant::now();
-                request.send(&client).await?;
+                line.ask(&requests[times.len() % requests.len()]).await?;
                 times.push(one.elapsed().as_secs_f64() * 1e3);
             }
             Ok::<_, anyhow::Error>(times)
@@ -112,12 +150,14 @@ pub(super) async fn run(
         times.extend(worker?);
     }
     let took = begin.elapsed().as_secs_f64();
+    let cost = processor_time(std::process::id())?.saturating_sub(before);
     times.sort_by(f64::total_cmp);
     Ok(Rate {
         per_second: times.len() as f64 / took,
         count: times.len(),
         p50: percentile(&times, 0.5),
         p99: percentile(&times, 0.99),
+        own_cost: cost.div_f64(times.len().max(1) as f64),
     })
 }
 

@@ -20,6 +20,9 @@ const SPAN: Duration = Duration::from_secs(2);
 /// Requests of one client in that time at most.
 const EACH_MAX: usize = 20_000;
 const NAMESPACE: &str = "bench";
+const COST: &str = "– server's processor time of one";
+/// Throughput on cores that server and client share is that of both.
+pub(super) const COST_NOTE: &str = "of all its processes (theirs: etcd too), mean of all rounds";
 const FASTER: Goal = Goal::Times(5.0);
 
 /// One side's rounds.
@@ -35,13 +38,9 @@ pub(super) async fn creates(stage: &mut Stage) -> Result<()> {
         .await?;
     let path = load::config_maps(NAMESPACE);
     let rounds = rounds(stage, ROUNDS, async |side, round| {
-        let path = path.clone();
-        load::run(
-            &side.access(),
-            CREATES_EACH,
-            CREATES_SPAN,
-            move |worker, at| Some(load::make_config_map(&path, &config_map(round, worker, at))),
-        )
+        load::run(&side.access(), CREATES_EACH, CREATES_SPAN, |worker, at| {
+            Some(load::make_config_map(&path, &config_map(round, worker, at)))
+        })
         .await
     });
     let rounds = rounds.await?;
@@ -56,8 +55,7 @@ pub(super) async fn pods(stage: &mut Stage) -> Result<()> {
         .await?;
     let path = load::pods(NAMESPACE);
     let rounds = rounds(stage, 1, async |side, _| {
-        let path = path.clone();
-        load::run(&side.access(), PODS, PODS_SPAN, move |worker, at| {
+        load::run(&side.access(), PODS, PODS_SPAN, |worker, at| {
             let number = at * CLIENTS + worker;
             (number < PODS).then(|| load::make_pod(&path, &format!("pod-{number:05}")))
         })
@@ -73,8 +71,7 @@ pub(super) async fn pods(stage: &mut Stage) -> Result<()> {
 pub(super) async fn gets(stage: &mut Stage) -> Result<()> {
     let path = load::config_maps(NAMESPACE);
     let rounds = rounds(stage, ROUNDS, async |side, _| {
-        let path = path.clone();
-        load::run(&side.access(), EACH_MAX, SPAN, move |worker, at| {
+        load::run(&side.access(), EACH_MAX, SPAN, |worker, at| {
             let name = config_map(0, worker, at % CREATES_EACH);
             Some(Ask::get(format!("{path}/{name}")))
         })
@@ -87,8 +84,7 @@ pub(super) async fn gets(stage: &mut Stage) -> Result<()> {
 pub(super) async fn patches(stage: &mut Stage) -> Result<()> {
     let path = load::config_maps(NAMESPACE);
     let rounds = rounds(stage, ROUNDS, async |side, round| {
-        let path = path.clone();
-        load::run(&side.access(), EACH_MAX, SPAN, move |worker, at| {
+        load::run(&side.access(), EACH_MAX, SPAN, |worker, at| {
             let path = format!("{path}/{}", config_map(0, worker, 0));
             let change = json!({"data": {"key": format!("{round}-{at}")}});
             Some(Ask::patch(path, load::MERGE, &change))
@@ -134,19 +130,23 @@ fn add(stage: &mut Stage, name: &str, rounds: Vec<Rounds>) -> Result<()> {
     let (ours, theirs) = split(rounds)?;
     let words = |one: &Rounds| {
         format!(
-            "p50 {:.1} p99 {:.1} ms, {:.0} µs of processor each",
+            "p50 {:.1} p99 {:.1} ms, the client's processor {:.0} µs each",
             one.best.p50,
             one.best.p99,
-            one.cost.as_secs_f64() * 1e6
+            one.best.own_cost.as_secs_f64() * 1e6
         )
     };
     let mut note = format!("{CLIENTS} clients; {}", words(&ours));
     if let Some(theirs) = &theirs {
         note += &format!("; theirs {}", words(theirs));
     }
-    let theirs = theirs.map(|one| one.best.per_second);
-    let figure = Comparison::new(name, "/s", Better::More, ours.best.per_second, theirs);
+    let rate = theirs.as_ref().map(|one| one.best.per_second);
+    let figure = Comparison::new(name, "/s", Better::More, ours.best.per_second, rate);
     stage.found.push(figure.goal(FASTER).note(note));
+    let micros = |one: &Rounds| one.cost.as_secs_f64() * 1e6;
+    let theirs = theirs.as_ref().map(micros);
+    let figure = Comparison::new(COST, "µs", Better::Less, micros(&ours), theirs);
+    stage.found.push(figure.note(COST_NOTE));
     Ok(())
 }
 
