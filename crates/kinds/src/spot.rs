@@ -71,8 +71,13 @@ impl<'tree> Spot<'tree> {
 
     /// The items of a list.
     pub(crate) fn items(&self, field: &str) -> impl Iterator<Item = Spot<'tree>> + use<'tree> {
-        let path = self.path(field);
-        let items = self.value.list(field).iter().enumerate();
+        let list = self.value.list(field);
+        // Most lists are absent: no path is made for them.
+        let path = match list.is_empty() {
+            true => String::new(),
+            false => self.path(field),
+        };
+        let items = list.iter().enumerate();
         items.map(move |(index, value)| Spot {
             value,
             path: [&path, "[", &index.to_string(), "]"].concat(),

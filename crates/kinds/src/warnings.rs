@@ -50,7 +50,9 @@ pub(crate) fn node_label(key: &str) -> Option<&'static str> {
 
 /// Names of annotations that have become fields; each with what to say of it.
 pub(crate) fn annotations(object: &Spot<'_>, known: &[(&str, &str)]) -> Vec<String> {
-    let annotations = object.child("metadata.annotations");
+    let Some(annotations) = object.some("metadata.annotations") else {
+        return Vec::new();
+    };
     let set = known
         .iter()
         .filter(|(key, _)| annotations.get(key).is_some());

@@ -37,17 +37,23 @@ pub(crate) async fn create(
 ) -> Result<Answer, Status> {
     let bytes = body::read(body).await?;
     let write = Write::of(core, call, resource)?;
-    let object = resource.kept(body::object(call, resource, &bytes)?);
+    let read = || body::object(call, resource, &bytes).map(|object| resource.kept(object));
+    let object = read()?;
     // Fields are owned in the version that the client speaks.
     let by = match resource.is_converted_by_webhook() {
         true => resource,
         false => write.resource,
     };
     let json = match std::ptr::eq(by, write.resource) {
+        // Read again should it be needed again: nearly never.
+        true if resource.conversion.is_none() => {
+            let object = fresh(&write, by, object)?;
+            create_owned(&write, object, || fresh(&write, by, read()?)).await?
+        }
         true => create_object(&write, resource.stored().converted(object).await?).await?,
         false => {
             let object = fresh(&write, by, object)?;
-            create_owned(&write, resource.stored().converted(object).await?).await?
+            create_kept(&write, resource.stored().converted(object).await?).await?
         }
     };
     let json = resource.converted_json(json).await?;
@@ -56,7 +62,7 @@ pub(crate) async fn create(
 
 /// Creates an object that has its schema's shape.
 pub(crate) async fn create_object(write: &Write<'_>, object: Value) -> Result<Bytes, Status> {
-    create_owned(write, fresh(write, write.resource, object)?).await
+    create_kept(write, fresh(write, write.resource, object)?).await
 }
 
 /// An object as it is before anybody else changes it: without what only the server says, with the
@@ -87,16 +93,28 @@ fn fresh(write: &Write<'_>, by: &Resource, mut object: Value) -> Result<Value, S
 }
 
 /// Creates an object whose fields have their owners already.
-pub(crate) async fn create_owned(write: &Write<'_>, object: Value) -> Result<Bytes, Status> {
+pub(crate) async fn create_kept(write: &Write<'_>, object: Value) -> Result<Bytes, Status> {
+    let kept = object.clone();
+    create_owned(write, object, || Ok(kept.clone())).await
+}
+
+/// The same; `again` makes the object anew, for another attempt.
+async fn create_owned(
+    write: &Write<'_>,
+    object: Value,
+    again: impl Fn() -> Result<Value, Status> + Sync,
+) -> Result<Bytes, Status> {
     let generated = text(&object, "/metadata/name").is_empty()
         && !text(&object, "/metadata/generateName").is_empty();
     let attempts = if generated { NAME_ATTEMPTS } else { 1 };
     let mut waited = false;
     let mut attempt = 0;
+    let mut first = Some(object);
     loop {
         attempt += 1;
         let stale = write.may_be_stale();
-        match try_create(write, object.clone()).await {
+        let object = first.take().map_or_else(&again, Ok)?;
+        match try_create(write, object).await {
             // The namespace, account or quota may have been written just before.
             Err(status) if stale && !waited && refused_by_cache(write, &status) => {
                 waited = true;

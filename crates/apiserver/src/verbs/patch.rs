@@ -319,7 +319,7 @@ async fn apply(write: &Write<'_>, resource: &Resource, applied: Value) -> Result
         super::write::metadata(&mut object).remove("resourceVersion");
         let strategy = &resource.row.strategy;
         strategy.default(&mut object);
-        let json = create::create_owned(write, object).await?;
+        let json = create::create_kept(write, object).await?;
         let json = resource.converted_json(json).await?;
         return respond::object(call, resource, StatusCode::CREATED, json);
     }

@@ -37,11 +37,13 @@ pub(super) fn overlapping(spec: &Spot<'_>) -> Vec<String> {
             ("configMap", "ConfigMap", "name"),
             ("secret", "Secret", "secretName"),
         ] {
-            let source = volume.child(field);
-            let what = format!("{word} {:?}", source.text(named));
-            say(&what, files(&source, ""));
+            let source = volume.at(field);
+            if !source.is_null() {
+                let what = format!("{word} {:?}", source.text(named));
+                say(&what, files(source, ""));
+            }
         }
-        say("DownwardAPI", files(&volume.child("downwardAPI"), ""));
+        say("DownwardAPI", files(volume.at("downwardAPI"), ""));
         let mut all = Vec::new();
         for source in volume.items("projected.sources") {
             match source
@@ -121,8 +123,10 @@ fn clashes(files: Vec<File>) -> Vec<String> {
         .enumerate()
         .filter(|(_, file)| !file.path.is_empty())
     {
-        let below =
-            |inner: &str, outer: &str| format!("{inner}/").starts_with(&format!("{outer}/"));
+        let below = |inner: &str, outer: &str| {
+            let rest = inner.strip_prefix(outer);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
         let clashing = files[..index].iter().filter(|other| {
             !other.path.is_empty()
                 && (below(&other.path, &file.path) || below(&file.path, &other.path))

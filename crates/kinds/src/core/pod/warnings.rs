@@ -93,8 +93,9 @@ fn of(pod: &Spot<'_>) -> Vec<String> {
     for volume in spec.items("volumes") {
         let gone = GONE_VOLUMES.iter().filter(|(source, _)| volume.has(source));
         warnings.extend(gone.map(|(source, since)| format!("{}: {since}", volume.path(source))));
-        let claim = volume.child("ephemeral.volumeClaimTemplate.spec");
-        warnings.extend(common::claim_spec(&claim));
+        if let Some(claim) = volume.some("ephemeral.volumeClaimTemplate.spec") {
+            warnings.extend(common::claim_spec(&claim));
+        }
     }
     warnings.extend(super::paths::overlapping(&spec));
     warnings.extend(repeated(&spec, "hostAliases", "ip"));
@@ -105,14 +106,14 @@ fn of(pod: &Spot<'_>) -> Vec<String> {
         }
     }
     let bytes = ["memory", "ephemeral-storage"];
-    let overhead = spec.child("overhead");
-    warnings.extend(
-        bytes
-            .iter()
-            .filter_map(|own| common::fraction(&overhead, own)),
-    );
-    let annotations = pod.child("metadata.annotations");
-    if annotations.get(SECCOMP_POD).is_some() && !spec.has("securityContext.seccompProfile") {
+    if let Some(overhead) = spec.some("overhead") {
+        let own = bytes.iter();
+        warnings.extend(own.filter_map(|own| common::fraction(&overhead, own)));
+    }
+    let annotations = pod.some("metadata.annotations");
+    if let Some(annotations) = annotations.filter(|own| own.get(SECCOMP_POD).is_some())
+        && !spec.has("securityContext.seccompProfile")
+    {
         warnings.push(format!(
             "{}: {SECCOMP}",
             annotations.entry_path(SECCOMP_POD)
@@ -121,11 +122,11 @@ fn of(pod: &Spot<'_>) -> Vec<String> {
     let containers = || CONTAINER_LISTS.iter().flat_map(|list| spec.items(list));
     for container in containers() {
         profiles(&container, pod, &mut warnings);
+        let lists = ["resources.limits", "resources.requests"];
+        let lists = lists.map(|list| container.some(list));
         for resource in bytes {
-            for list in ["limits", "requests"] {
-                let list = container.child(&format!("resources.{list}"));
-                warnings.extend(common::fraction(&list, resource));
-            }
+            let fractions = lists.iter().flatten();
+            warnings.extend(fractions.filter_map(|list| common::fraction(list, resource)));
         }
         hidden_variables(&container, &mut warnings);
     }
@@ -139,8 +140,7 @@ fn of(pod: &Spot<'_>) -> Vec<String> {
         ));
     }
     warnings.extend(null_selectors(&spec));
-    let servers = spec.child("dnsConfig");
-    warnings.extend(common::each(servers.items("nameservers"), common::ip));
+    warnings.extend(common::each(spec.items("dnsConfig.nameservers"), common::ip));
     let aliases = spec.items("hostAliases").map(|alias| alias.child("ip"));
     warnings.extend(common::each(aliases, common::ip));
     warnings
@@ -148,12 +148,17 @@ fn of(pod: &Spot<'_>) -> Vec<String> {
 
 /// Labels of nodes that have other names today.
 fn node_labels(spec: &Spot<'_>) -> Vec<String> {
-    let selector = spec.child("nodeSelector");
-    let keys = selector.fields("").map(|(key, _)| key);
-    let said = |key: &str| Some((selector.entry_path(key), common::node_label(key)?));
-    let said = keys.filter_map(said);
-    let mut warnings: Vec<_> = said.map(|(path, what)| format!("{path}: {what}")).collect();
-    let affinity = spec.child("affinity").child("nodeAffinity");
+    let mut warnings = Vec::new();
+    if let Some(selector) = spec.some("nodeSelector") {
+        for (key, _) in selector.fields("") {
+            if let Some(what) = common::node_label(key) {
+                warnings.push(format!("{}: {what}", selector.entry_path(key)));
+            }
+        }
+    }
+    let Some(affinity) = spec.some("affinity.nodeAffinity") else {
+        return warnings;
+    };
     for term in affinity.child(REQUIRED).items("nodeSelectorTerms") {
         warnings.extend(common::expressions(&term));
     }
@@ -185,7 +190,9 @@ fn spread(spec: &Spot<'_>) -> Vec<String> {
 fn null_selectors(spec: &Spot<'_>) -> Vec<String> {
     let mut warnings = Vec::new();
     for kind in ["podAffinity", "podAntiAffinity"] {
-        let affinity = spec.child("affinity").child(kind);
+        let Some(affinity) = spec.some("affinity").and_then(|own| own.some(kind)) else {
+            continue;
+        };
         let weighted = affinity.items(PREFERRED);
         let terms = affinity
             .items(REQUIRED)
@@ -215,7 +222,9 @@ fn repeated(spec: &Spot<'_>, list: &str, field: &str) -> Vec<String> {
 
 /// Annotations that were fields of a container's security before there were such.
 fn profiles(container: &Spot<'_>, pod: &Spot<'_>, warnings: &mut Vec<String>) {
-    let annotations = pod.child("metadata.annotations");
+    let Some(annotations) = pod.some("metadata.annotations") else {
+        return;
+    };
     let name = container.text("name");
     let key = format!("{SECCOMP_CONTAINER}{name}");
     if annotations.get(&key).is_some() && !container.has("securityContext.seccompProfile") {
