@@ -1,12 +1,15 @@
 //! The TLS listener: connections in, requests to the server.
 
 mod begun;
+mod gather;
 mod lanes;
 mod socket;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use client::{Body, BoxError};
@@ -16,6 +19,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tokio::io::AsyncWrite;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
@@ -23,6 +27,7 @@ use tokio_rustls::server::TlsStream;
 use tower::Service;
 
 use self::begun::{Begun, Progress};
+use self::gather::Gather;
 pub(crate) use self::lanes::Lane;
 use self::lanes::Lanes;
 use self::socket::Socket;
@@ -176,19 +181,27 @@ impl Door {
     ) {
         let server = self.server;
         let progress = Progress::default();
+        // What HTTP/1 writes is whole, and may become somebody else's.
+        let gathers = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let stream = Begun {
             stream,
             progress: progress.clone(),
         };
+        let stream = Gather::new(stream, gathers);
         let (asked, place) = (progress.clone(), lane.clone());
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             asked.complete();
             let from = (shown.clone(), Source(peer), place.clone());
             answer(server.clone(), from, request)
         });
-        let builder = builder(lane, self.patience.headers);
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        tokio::pin!(connection);
+        let builder = builder(lane.clone(), self.patience.headers);
+        let io = TokioIo::new(stream.clone());
+        let connection = builder.serve_connection_with_upgrades(io, service);
+        let mut driven = Driven {
+            connection: Box::pin(connection),
+            stream,
+            lane,
+        };
         let silent = async {
             tokio::time::sleep(self.patience.headers).await;
             if progress.is_complete() {
@@ -196,18 +209,36 @@ impl Door {
             }
         };
         let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
+            ended = &mut driven => ended,
             () = silent => return tracing::debug!(%peer, "connection without a request"),
             () = self.stop.raised() => {
                 // Requests in flight are answered; watches end by themselves.
-                connection.as_mut().graceful_shutdown();
-                let drained = tokio::time::timeout(self.patience.drain, connection);
+                driven.connection.as_mut().graceful_shutdown();
+                let drained = tokio::time::timeout(self.patience.drain, driven);
                 drained.await.unwrap_or(Ok(()))
             }
         };
         if let Err(error) = ended {
             tracing::debug!(%error, %peer, "connection ended");
         }
+    }
+}
+
+/// A connection at work, and what sends what it writes.
+struct Driven<C, S> {
+    connection: Pin<Box<C>>,
+    stream: Gather<S>,
+    lane: Lane,
+}
+
+impl<C: Future, S: AsyncWrite + Unpin> Future for Driven<C, S> {
+    type Output = C::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
+        let polled = self.connection.as_mut().poll(context);
+        let others = polled.is_pending() && self.lane.is_shared();
+        self.stream.send(others, context);
+        polled
     }
 }
 

@@ -19,6 +19,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -70,6 +71,7 @@ impl Lanes {
     pub(super) fn lane(self: &Arc<Lanes>) -> Lane {
         Lane(Arc::new(Place {
             lanes: Arc::clone(self),
+            tasks: AtomicUsize::new(0),
             account: ArcSwapOption::empty(),
         }))
     }
@@ -124,6 +126,8 @@ pub(crate) struct Lane(Arc<Place>);
 
 struct Place {
     lanes: Arc<Lanes>,
+    /// Tasks that the connection has started and that go on.
+    tasks: AtomicUsize,
     account: ArcSwapOption<Account>,
 }
 
@@ -135,6 +139,11 @@ impl Lane {
             let account = user.map(|user| self.0.lanes.accounts.of(user));
             self.0.account.store(account);
         }
+    }
+
+    /// Whether several tasks of the connection go on: requests of HTTP/2.
+    pub(super) fn is_shared(&self) -> bool {
+        self.0.tasks.load(Ordering::Relaxed) > 1
     }
 
     /// Runs work in this lane until it is done, or the caller is gone.
@@ -187,9 +196,27 @@ where
     F: Future + Send + 'static,
 {
     fn execute(&self, work: F) {
+        let counted = Counted::new(&self.0);
         self.start(Box::pin(async move {
+            let _counted = counted;
             work.await;
         }));
+    }
+}
+
+/// One of a connection's tasks.
+struct Counted(Arc<Place>);
+
+impl Counted {
+    fn new(place: &Arc<Place>) -> Counted {
+        place.tasks.fetch_add(1, Ordering::Relaxed);
+        Counted(Arc::clone(place))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.tasks.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

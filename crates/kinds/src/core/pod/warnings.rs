@@ -140,7 +140,10 @@ fn of(pod: &Spot<'_>) -> Vec<String> {
         ));
     }
     warnings.extend(null_selectors(&spec));
-    warnings.extend(common::each(spec.items("dnsConfig.nameservers"), common::ip));
+    warnings.extend(common::each(
+        spec.items("dnsConfig.nameservers"),
+        common::ip,
+    ));
     let aliases = spec.items("hostAliases").map(|alias| alias.child("ip"));
     warnings.extend(common::each(aliases, common::ip));
     warnings
