@@ -48,6 +48,10 @@ pub struct Config {
     pub closing: Option<base::Stop>,
     /// Whether `/debug/pprof` is there.
     pub profiling: bool,
+    /// Which groups and versions are served.
+    pub runtime: crate::RuntimeConfig,
+    /// Which of `scheduler` and `controller-manager` run in this process.
+    pub parts: &'static [&'static str],
     /// What `/version` reports, such as `v1.36.0+sampan`.
     pub git_version: String,
     /// The commit this binary was built from.
@@ -111,6 +115,8 @@ impl Config {
             leaving: base::Stop::new(),
             closing: None,
             profiling: true,
+            runtime: crate::RuntimeConfig::default(),
+            parts: &[],
             git_version: "v1.36.2+sampan".into(),
             git_commit: "unknown".into(),
             build_date: "1970-01-01T00:00:00Z".into(),

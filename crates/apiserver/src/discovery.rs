@@ -201,6 +201,7 @@ pub(crate) fn verbs(resource: &Resource) -> &'static [&'static str] {
             "create", "delete", "get", "list", "patch", "update", "watch",
         ],
         Verbs::CreateOnly => &["create"],
+        Verbs::Read => &["get", "list"],
     }
 }
 

@@ -12,7 +12,7 @@ use crate::chain::Call;
 use crate::registry::{Resource, method_not_allowed};
 use crate::respond::Answer;
 use crate::server::Core;
-use crate::{aggregate, measure, pages, reviews, socket, subresource, verbs};
+use crate::{aggregate, components, measure, pages, reviews, socket, subresource, verbs};
 
 /// Answers an authorized request.
 pub(crate) async fn dispatch(
@@ -53,6 +53,9 @@ pub(crate) async fn dispatch(
             "create" => reviews::answer(core, call, &resource, body).await,
             _ => Err(method_not_allowed()),
         };
+    }
+    if resource.row.verbs == Verbs::Read {
+        return components::answer(core, call, &resource).await;
     }
     // Boxed one by one, so that the future of one verb is not as large as that of the largest.
     match info.verb {

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use encryption::Encryption;
-use kinds::{Row, Verbs};
+use kinds::Row;
 use meta::{GroupVersion, Status};
 use schema::TypeRef;
 use serde_json::Value;
 
 use crate::cache::{Cache, Observer, encode};
+use crate::runtime_config::{RuntimeConfig, RuntimeConfigError};
 
 /// One resource: its rules, its shape, and the cache of its objects.
 pub(crate) struct Resource {
@@ -67,7 +68,7 @@ impl Resource {
                 "kind without a schema"
             );
         }
-        let kept = row.verbs != Verbs::CreateOnly;
+        let kept = row.verbs.keep();
         let cache = |row: &Row| {
             let strategy = Arc::clone(&row.strategy);
             let cache = Cache::new(storage_prefix(row), strategy, observer);
@@ -208,6 +209,8 @@ pub(crate) struct Resources {
     by_group_version: BTreeMap<(String, String), Vec<Arc<Resource>>>,
     /// The preferred version's resource by `pods` or `deployments.apps`.
     by_group_resource: HashMap<String, Arc<Resource>>,
+    /// Resources that are kept but not served.
+    hidden: Vec<Arc<Resource>>,
 }
 
 impl Resources {
@@ -243,6 +246,26 @@ impl Resources {
         for list in self.by_group_version.values_mut() {
             list.retain(|resource| !is_meant(resource));
         }
+        self.forget_empty();
+    }
+
+    /// Takes what is switched off out of all that clients see.
+    fn hide(&mut self, runtime: &RuntimeConfig) {
+        let is_served = |resource: &Resource| {
+            let names = &resource.row.names;
+            runtime.serves(&names.group, &names.version, &names.plural)
+        };
+        for list in self.by_group_version.values_mut() {
+            let (served, hidden) = list.drain(..).partition(|own| is_served(own));
+            *list = served;
+            self.hidden.extend::<Vec<_>>(hidden);
+        }
+        self.by_path.retain(|_, resource| is_served(resource));
+        self.forget_empty();
+    }
+
+    /// Forgets groups and versions without resources.
+    fn forget_empty(&mut self) {
         self.by_group_version.retain(|_, list| !list.is_empty());
         let left = &self.by_group_version;
         for (group, versions) in &mut self.groups {
@@ -330,6 +353,18 @@ impl Registry {
         }
     }
 
+    /// Serves no more than this says; the process itself goes on to use what it keeps.
+    pub(crate) fn serve(&self, runtime: &RuntimeConfig) -> Result<(), RuntimeConfigError> {
+        let known: Vec<GroupVersion> = self.now().group_versions().collect();
+        runtime.check(&known)?;
+        self.now.rcu(|now| {
+            let mut resources = Resources::clone(now);
+            resources.hide(runtime);
+            resources
+        });
+        Ok(())
+    }
+
     /// Puts the versions of a custom resource in the place of those that were served.
     pub(crate) fn replace_custom(&self, group: &str, plural: &str, new: Vec<Arc<Resource>>) {
         self.now.rcu(|now| {
@@ -349,9 +384,8 @@ impl Registry {
     /// The caches of all resources.
     pub(crate) fn caches(&self) -> Vec<Arc<Cache>> {
         let now = self.now();
-        now.all()
-            .filter_map(|resource| resource.cache.clone())
-            .collect()
+        let all = now.all().chain(&now.hidden);
+        all.filter_map(|resource| resource.cache.clone()).collect()
     }
 }
 

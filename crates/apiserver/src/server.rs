@@ -242,7 +242,8 @@ fn negotiate(
             "token",
         ];
         let is_plain = PLAIN.contains(&info.subresource.as_str());
-        offer.tables = resource.cache.is_some() && !is_plain;
+        let is_question = resource.row.verbs == kinds::Verbs::CreateOnly;
+        offer.tables = !is_question && !is_plain;
     } else if crate::subresource::is_rootless(info) {
         offer.tables = false;
     }

@@ -38,6 +38,9 @@ pub enum BuildError {
     /// The service range is no range.
     #[error("service range {0:?} is not an IPv4 range")]
     ServiceRange(String),
+    /// What is to be served is not there.
+    #[error("--runtime-config")]
+    Runtime(#[source] crate::RuntimeConfigError),
     /// Tokens cannot be signed.
     #[error("cannot sign tokens")]
     Signer(#[source] auth::pki::PkiError),
@@ -83,6 +86,9 @@ pub async fn build(
     };
     let encryption = config.encryption.as_ref();
     let registry = Arc::new(Registry::builtin(observing, encryption));
+    registry
+        .serve(&config.runtime)
+        .map_err(BuildError::Runtime)?;
     services.follow(&registry);
     let feed = Arc::new(Feed::new(Arc::clone(&store), registry.caches()));
     let stream = feed.start().await.map_err(BuildError::Store)?;

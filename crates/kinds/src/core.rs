@@ -1,5 +1,6 @@
 //! The core group.
 
+mod component_status;
 mod config_map;
 mod data_source;
 mod endpoints;
@@ -43,6 +44,7 @@ fn cluster(kind: &str, plural: &str) -> Names {
 #[rustfmt::skip]
 pub(crate) fn rows() -> Vec<Row> {
     vec![
+        Row::new(cluster("ComponentStatus", "componentstatuses").short(&["cs"]), component_status::COLUMNS, component_status::ComponentStatus).verbs(Verbs::Read).deprecated(component_status::DEPRECATION),
         Row::new(namespaced("ConfigMap", "configmaps").short(&["cm"]), config_map::COLUMNS, config_map::ConfigMap),
         Row::new(namespaced("Endpoints", "endpoints").short(&["ep"]), endpoints::COLUMNS, endpoints::Endpoints).create_on_update().deprecated(endpoints::DEPRECATION),
         Row::new(namespaced("Event", "events").short(&["ev"]), event::COLUMNS, event::CORE).create_on_update(),

@@ -31,6 +31,15 @@ pub enum Verbs {
     NoDeleteCollection,
     /// A question that is answered and not kept, such as SubjectAccessReview.
     CreateOnly,
+    /// get and list of what is made up anew each time, such as ComponentStatus.
+    Read,
+}
+
+impl Verbs {
+    /// Whether objects are kept.
+    pub fn keep(self) -> bool {
+        matches!(self, Verbs::All | Verbs::NoDeleteCollection)
+    }
 }
 
 /// Where `autoscaling/v1 Scale` reads and writes; JSON pointers.

@@ -40,6 +40,7 @@ fn line(names: &meta::Names, row: &kinds::Row) -> String {
         kinds::Verbs::All => "all",
         kinds::Verbs::NoDeleteCollection => "one",
         kinds::Verbs::CreateOnly => "create",
+        kinds::Verbs::Read => "read",
     };
     let mut line = format!(
         "{}/{} {} {} {scope} short={} in={} {verbs}",

@@ -125,6 +125,11 @@ pub(crate) struct ServerArgs {
     /// Serve profiles of this process at /debug/pprof of the API server [default: true]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     profiling: Option<bool>,
+    /// Groups, versions and resources to serve or not: api/all, api/ga, GROUP/VERSION,
+    /// GROUP/VERSION/RESOURCE, each with =true or =false
+    #[arg(long, value_delimiter = ',')]
+    #[serde(default)]
+    runtime_config: Vec<String>,
     /// Admission plugins to run besides those that are on by default
     #[arg(long, value_delimiter = ',')]
     #[serde(default)]
@@ -203,6 +208,7 @@ pub(crate) struct Config {
     pub encryption_provider_config: Option<PathBuf>,
     pub encryption_provider_config_automatic_reload: bool,
     pub profiling: bool,
+    pub runtime_config: Vec<String>,
     pub enable_admission_plugins: Vec<String>,
     pub disable_admission_plugins: Vec<String>,
     pub admission_control_config_file: Option<PathBuf>,
@@ -287,6 +293,7 @@ impl ServerArgs {
                 .encryption_provider_config_automatic_reload
                 .or(file.encryption_provider_config_automatic_reload),
             profiling: self.profiling.or(file.profiling),
+            runtime_config: list(self.runtime_config, file.runtime_config),
             enable_admission_plugins: list(
                 self.enable_admission_plugins,
                 file.enable_admission_plugins,
@@ -419,6 +426,7 @@ impl ServerArgs {
             encryption_provider_config_automatic_reload: self
                 .encryption_provider_config_automatic_reload
                 .unwrap_or(true),
+            runtime_config: self.runtime_config,
             enable_admission_plugins: self.enable_admission_plugins,
             disable_admission_plugins: self.disable_admission_plugins,
             admission_control_config_file: self.admission_control_config_file,

@@ -209,6 +209,12 @@ async fn api_server_on(
         audit: config.access.audit.trail(&config.audit, &crews.api)?,
         encryption: Some(encryption_at_rest(config, crew).await?),
         profiling: config.profiling,
+        runtime: apiserver::RuntimeConfig::parse(&config.runtime_config)
+            .context("--runtime-config")?,
+        parts: match config.role {
+            Role::All => &["controller-manager", "scheduler"],
+            _ => &[],
+        },
         git_version: VERSION.into(),
         admission: config.admission()?,
         leaving: crews.leaving.clone(),

@@ -32,22 +32,17 @@ pub(crate) async fn write(core: &Core, client: &Client) -> Result<(), BuildError
     tokio::try_join!(rights, classes, range, authentication, service, tracking).map(drop)
 }
 
-/// The path of an object's collection, and of the object.
-fn paths(core: &Core, tree: &Value) -> Result<(String, String), BuildError> {
+/// The path of an object's collection, and of the object; `None` where its kind is not served.
+fn paths(core: &Core, tree: &Value) -> Option<(String, String)> {
     let object = Object(tree.clone());
-    let what = || format!("{} {}", object.kind(), object.name());
     let group = object
         .api_version()
         .split_once('/')
         .map_or("", |(group, _)| group);
-    let resource = core.registry.now().by_kind(group, object.kind());
-    let resource = resource.ok_or_else(|| BuildError::Bootstrap {
-        what: what(),
-        status: Box::new(crate::dispatch::no_such_resource()),
-    })?;
+    let resource = core.registry.now().by_kind(group, object.kind())?;
     let names = &resource.row.names;
     let namespace = Some(object.namespace()).filter(|namespace| !namespace.is_empty());
-    Ok((
+    Some((
         names.path(namespace, None),
         names.path(namespace, Some(object.name())),
     ))
@@ -71,7 +66,9 @@ async fn get(client: &Client, path: &str) -> Result<Option<Value>, Status> {
 
 /// Creates an object that does not exist.
 async fn ensure(core: &Core, client: &Client, tree: Value) -> Result<(), BuildError> {
-    let (collection, path) = paths(core, &tree)?;
+    let Some((collection, path)) = paths(core, &tree) else {
+        return Ok(());
+    };
     let found = get(client, &path)
         .await
         .map_err(|status| failed(&tree, status))?;
@@ -87,7 +84,9 @@ async fn ensure(core: &Core, client: &Client, tree: Value) -> Result<(), BuildEr
 
 /// Makes the parts of an object that are not its metadata what they should be.
 async fn replace(core: &Core, client: &Client, tree: Value) -> Result<(), BuildError> {
-    let (_, path) = paths(core, &tree)?;
+    let Some((_, path)) = paths(core, &tree) else {
+        return Ok(());
+    };
     let found = get(client, &path)
         .await
         .map_err(|status| failed(&tree, status))?;
@@ -109,7 +108,9 @@ async fn replace(core: &Core, client: &Client, tree: Value) -> Result<(), BuildE
 /// Adds the rules and subjects that a built-in role or binding lacks; users may have added more,
 /// or have switched this off by annotation.
 async fn reconcile_rights(core: &Core, client: &Client, tree: Value) -> Result<(), BuildError> {
-    let (_, path) = paths(core, &tree)?;
+    let Some((_, path)) = paths(core, &tree) else {
+        return Ok(());
+    };
     let found = get(client, &path)
         .await
         .map_err(|status| failed(&tree, status))?;
@@ -156,7 +157,9 @@ async fn reconcile_rights(core: &Core, client: &Client, tree: Value) -> Result<(
 async fn service_range(core: &Core, client: &Client) -> Result<(), BuildError> {
     let tree = service_cidr(core);
     ensure(core, client, tree.clone()).await?;
-    let (_, path) = paths(core, &tree)?;
+    let Some((_, path)) = paths(core, &tree) else {
+        return Ok(());
+    };
     let found = get(client, &path)
         .await
         .map_err(|status| failed(&tree, status))?;

@@ -140,7 +140,8 @@ async fn spend(write: &Write<'_>, pod: &Entry, tree: &Value) -> Result<Spent, St
         .core
         .registry
         .now()
-        .find("policy", "v1", "poddisruptionbudgets");
+        .by_name("poddisruptionbudgets.policy")
+        .cloned();
     let budgets = budgets.ok_or_else(no_such_resource)?;
     let map = budgets.cache()?.snapshot(0).map;
     let prefix = format!("{}/", write.namespace);

@@ -22,6 +22,7 @@ mod policy_features;
 mod proxies;
 mod random;
 mod rights;
+mod served;
 mod streams;
 mod subresources;
 mod tls;
