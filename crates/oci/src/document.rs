@@ -138,8 +138,18 @@ impl crate::Store {
     pub fn document(&self, image: &ImageRecord) -> Result<ImageDocument, ImageError> {
         let path = self.blob_path(&image.id);
         let bytes = std::fs::read(&path).at(&path)?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| ImageError::Corrupt(format!("configuration: {error}")))
+        let mut document: ImageDocument = serde_json::from_slice(&bytes)
+            .map_err(|error| ImageError::Corrupt(format!("configuration: {error}")))?;
+        // Whoever made it need not have told how; what is told from now on is of later layers.
+        let told = document.history.iter().filter(|step| !step.empty_layer);
+        let untold = image.layers.len().saturating_sub(told.count());
+        let step = History {
+            created: document.created.clone(),
+            ..History::default()
+        };
+        let steps = std::iter::repeat_n(step, untold);
+        document.history.splice(0..0, steps);
+        Ok(document)
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::host::Host;
 
 /// An archive of these files.
-fn context(files: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn context(files: &[(&str, &str)]) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for (name, text) in files {
         let mut header = tar::Header::new_gnu();
@@ -35,7 +35,7 @@ fn said(body: &[u8]) -> (String, Option<Value>) {
 }
 
 impl Host {
-    fn build(&self, query: &str, files: &[(&str, &str)]) -> (String, Option<Value>) {
+    pub(crate) fn build(&self, query: &str, files: &[(&str, &str)]) -> (String, Option<Value>) {
         let path = format!("/build?networkmode=none&{query}");
         let answer = self.send("POST", &path, "application/x-tar", &context(files));
         assert_eq!(answer.status, 200, "{}", answer.text());
@@ -43,14 +43,14 @@ impl Host {
     }
 
     /// Builds, and expects that it works.
-    fn built(&self, query: &str, files: &[(&str, &str)]) -> String {
+    pub(crate) fn built(&self, query: &str, files: &[(&str, &str)]) -> String {
         let (text, fault) = self.build(query, files);
         assert_eq!(fault, None, "{text}");
         text
     }
 
     /// What a script prints in a container of an image.
-    fn output(&self, image: &str, script: &str) -> String {
+    pub(crate) fn output(&self, image: &str, script: &str) -> String {
         let more = json!({"Image": image, "Entrypoint": [""]});
         self.create("probe", script, more);
         self.start("probe");
@@ -153,6 +153,8 @@ fn stages_and_steps_make_an_image_and_the_cache_makes_it_again() {
     let third = host.built(query, &other);
     assert!(third.contains("Using cache") && third.contains("Running in"));
     let history = host.get("/images/made:2/history").json();
+    let first = history.as_array().unwrap().last().unwrap();
+    assert_eq!(first["CreatedBy"], "COPY busybox");
     assert_eq!(history[0]["CreatedBy"], "/bin/sh -c #(nop)  LABEL by=test");
     let pruned = host.post("/build/prune?all=1", &Value::Null).json();
     assert!(pruned["CachesDeleted"].as_array().unwrap().len() > 19);
@@ -265,13 +267,16 @@ EOF
 fn the_same_moment_gives_the_same_bytes() {
     let host = Host::new();
     let file = "FROM busybox\nCOPY a /deep/er/a\n\
-                RUN echo x > /made; busybox ln /made /linked\nWORKDIR /w\n";
+                RUN echo x > /made; busybox ln /made /linked\nWORKDIR /w\n\
+                RUN rm -r /data && busybox mkdir /data && touch /data/new\n";
     let files = [("Dockerfile", file), ("a", "a")];
     let query = "t=same&nocache=1&buildargs=%7B%22SOURCE_DATE_EPOCH%22%3A%221700000000%22%7D";
     host.built(query, &files);
     let first = host.image("same")["Id"].clone();
     host.built(query, &files);
     assert_eq!(host.image("same")["Id"], first);
+    let seen = host.output("same", "ls /data; busybox stat -c %h /made; cat /linked");
+    assert_eq!(seen, "new\n2\nx\n");
     let created = host.image("same")["Created"].as_str().unwrap().to_owned();
     assert!(created.starts_with("2023-11-14T22:13:20"), "{created}");
 }

@@ -89,3 +89,49 @@ fn who_may_log_in() {
     assert_eq!(wrong.json()["message"], words);
     assert_eq!(host.get("/images/search?term=x").status, 501);
 }
+
+#[test]
+fn builds_fetch_files_and_base_images() {
+    let host = Host::new();
+    let registry = Registry::start(&host.network_namespace());
+    let at = format!("127.0.0.1:{}", registry.port);
+    let digest = oci::Digest::of(b"downloaded\n");
+    let file = |digest: &str| {
+        format!("FROM busybox\nADD --checksum={digest} http://{at}/file /fetched/\n")
+    };
+    host.built("t=fetched", &[("Dockerfile", &file(digest.as_str()))]);
+    let seen = host.output(
+        "fetched",
+        "cat /fetched/file; ls -l --full-time /fetched/file",
+    );
+    assert!(seen.starts_with("downloaded\n-rw-------"), "{seen}");
+    assert!(seen.contains("2023-11-14 22:13:20"), "{seen}");
+    let other = oci::Digest::of(b"");
+    let (_, fault) = host.build("", &[("Dockerfile", &file(other.as_str()))]);
+    let words = format!("digest mismatch sha256: expected {other}, got {digest}");
+    assert_eq!(fault.unwrap()["message"], words);
+    // A base that is not here comes from its registry, with the credentials sent along.
+    let path = format!("/images/busybox/tag?repo={at}/team/base&tag=v1");
+    assert_eq!(host.post(&path, &Value::Null).status, 201);
+    assert!(push(&host, &format!("{at}/team/base:v1"), "secret").contains("Pushed"));
+    host.send("DELETE", &format!("/images/{at}/team/base:v1"), "", b"");
+    let file = format!("FROM {at}/team/base:v1\nLABEL a=b\n");
+    let archive = crate::builds::context(&[("Dockerfile", &file)]);
+    let auth = json!({&at: {"username": "user", "password": "secret"}}).to_string();
+    let auth = base64::engine::general_purpose::URL_SAFE.encode(auth);
+    let header = format!("X-Registry-Config: {auth}");
+    let built = host
+        .send_with("POST", "/build?t=based", &header, &archive)
+        .text();
+    assert!(
+        built.contains("Successfully tagged based:latest"),
+        "{built}"
+    );
+    let refused = host
+        .send_with("POST", "/build?t=based&pull=1", "X-None: 1", &archive)
+        .text();
+    assert!(
+        refused.contains("the registry wants credentials") || refused.contains("401"),
+        "{refused}"
+    );
+}

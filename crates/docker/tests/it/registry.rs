@@ -101,6 +101,10 @@ impl Registry {
                 _ => Reply::new(401),
             });
         }
+        if path == "/file" {
+            let reply = Reply::new(200).body("text/plain", b"downloaded\n");
+            return Some(reply.header("Last-Modified", "Tue, 14 Nov 2023 22:13:20 GMT"));
+        }
         if authorization != Some(TOKEN) {
             let challenge = format!(
                 "Bearer realm=\"http://127.0.0.1:{}/token\",service=\"test\"",

@@ -48,6 +48,11 @@ impl Namespace {
         namespace
     }
 
+    /// Where its network is.
+    pub(crate) fn network(&self) -> std::path::PathBuf {
+        format!("/proc/{}/ns/net", self.holder.id()).into()
+    }
+
     /// A command that runs inside.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");

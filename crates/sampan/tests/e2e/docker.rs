@@ -9,13 +9,28 @@ const BINARY: &str = env!("CARGO_BIN_EXE_sampan");
 const LINKS: &str = "sh,sleep,cat,echo,id,env,ls,true,touch,ip,nc,nslookup,netstat,grep,tty";
 
 /// An engine with docker's socket, in namespaces of its own.
-struct Engine {
+pub(crate) struct Engine {
     namespace: Namespace,
     folder: tempfile::TempDir,
     process: Option<Child>,
 }
 
 impl Engine {
+    /// An engine, if there is a client to speak to it.
+    pub(crate) fn for_docker() -> Option<Engine> {
+        let places = ["/usr/local/bin/docker", "/usr/bin/docker"];
+        if !places.iter().any(|place| Path::new(place).exists()) {
+            eprintln!("no docker command line on this machine");
+            return None;
+        }
+        Some(Engine::start())
+    }
+
+    /// Where its network is.
+    pub(crate) fn network(&self) -> std::path::PathBuf {
+        self.namespace.network()
+    }
+
     fn start() -> Engine {
         let folder = tempfile::Builder::new()
             .prefix("sampan-docker-")
@@ -90,7 +105,7 @@ impl Engine {
     }
 
     /// Its standard output, when it has the right exit code.
-    fn code(&self, wanted: i32, script: &str) -> String {
+    pub(crate) fn code(&self, wanted: i32, script: &str) -> String {
         let output = self.shell(script);
         let (out, err) = (
             String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -105,7 +120,7 @@ impl Engine {
         out + if wanted == 0 { "" } else { &err }
     }
 
-    fn ok(&self, script: &str) -> String {
+    pub(crate) fn ok(&self, script: &str) -> String {
         self.code(0, script)
     }
 }
@@ -130,11 +145,9 @@ impl Drop for Engine {
 
 #[test]
 fn docker_runs_its_everyday_commands() {
-    if !Path::new("/usr/local/bin/docker").exists() && !Path::new("/usr/bin/docker").exists() {
-        eprintln!("no docker command line on this machine");
+    let Some(mut engine) = Engine::for_docker() else {
         return;
-    }
-    let mut engine = Engine::start();
+    };
     assert!(
         engine
             .ok("docker version")

@@ -3,11 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod access;
+mod build;
 mod cluster;
 mod docker;
 mod extras;
 mod faults;
 mod interactive;
 mod kubectl;
+#[path = "../../../docker/tests/it/registry.rs"]
+mod registry;
 mod roles;
 mod tour;
