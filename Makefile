@@ -61,6 +61,7 @@ bench: setup release
 		$(if $(RUNC),--runc $(RUNC)) $(if $(CRUN),--crun $(CRUN)) \
 		$(if $(KUBE_APISERVER),--kube-apiserver $(KUBE_APISERVER) --etcd $(ETCD))
 	$(CARGO) bench -p auth --bench decisions
+	$(CARGO) bench -p schema --bench apply
 	$(CARGO) bench -p apiserver --bench figures
 
 fix:

@@ -12,7 +12,7 @@ mod versions;
 
 use std::cell::OnceCell;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::types::Type;
 use compare::{Difference, Encoded};
@@ -26,6 +26,7 @@ pub use versions::{Unconverted, Versions, update_managed_fields_between};
 const KUBECTL: &str = "kubectl";
 /// Who owns what was there before anybody was recorded.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
+const MANAGED_FIELDS: &str = "managedFields";
 /// What nobody owns.
 const UNOWNED: [&str; 12] = [
     "apiVersion",
@@ -192,9 +193,13 @@ impl<'a> Application<'a> {
         };
         let place = managers.iter().position(|manager| manager.is(&me));
         let last = place.map(|place| managers.remove(place));
-        let mut merged = self.live.clone();
-        merge::merge(root, &mut merged, self.applied);
         let versions = self.versions_beside(&managers, last.as_ref());
+        let mut merged = match versions {
+            None => unmanaged(self.live),
+            // Whoever converts it may want to see all of it.
+            Some(_) => self.live.clone(),
+        };
+        merge::merge(root, &mut merged, self.applied);
         match (&last, versions) {
             (Some(last), None) => prune(self.ty, &mut merged, &last.set, &me.set, &managers),
             (Some(last), Some(versions)) => {
@@ -204,8 +209,9 @@ impl<'a> Application<'a> {
             }
             (None, _) => {}
         }
-        let change =
+        let mut change =
             compare::compare(self.ty, self.live, &merged, LIVE).without(self.options.reset);
+        change.removed = change.removed.without_paths(&["metadata.managedFields"]);
         let conflicts = match versions {
             None => settle(&mut managers, &change, force),
             Some(versions) => versions::Change {
@@ -221,7 +227,7 @@ impl<'a> Application<'a> {
         if !conflicts.is_empty() {
             return Err(ApplyError::Conflicts(conflicts));
         }
-        let unchanged = merged == *self.live;
+        let unchanged = same_unmanaged(&merged, self.live);
         let me = Manager {
             set: owned(me.set, &[]),
             time: match unchanged {
@@ -311,6 +317,47 @@ fn settle<'a>(managers: &mut [Manager<'a>], change: &Difference<'_>, force: bool
         }
     }
     Vec::new()
+}
+
+/// A copy of an object without its managed fields, which are most of it.
+fn unmanaged(object: &Value) -> Value {
+    let Value::Object(map) = object else {
+        return object.clone();
+    };
+    let fields = map.iter().map(|(name, value)| {
+        let value = match (name.as_str(), value) {
+            ("metadata", Value::Object(metadata)) => {
+                let rest = metadata.iter().filter(|(name, _)| *name != MANAGED_FIELDS);
+                Value::Object(
+                    rest.map(|(name, value)| (name.clone(), value.clone()))
+                        .collect(),
+                )
+            }
+            _ => value.clone(),
+        };
+        (name.clone(), value)
+    });
+    Value::Object(fields.collect())
+}
+
+/// Whether two objects are equal but for their managed fields.
+fn same_unmanaged(one: &Value, two: &Value) -> bool {
+    fn rest<'v>(
+        map: &'v Map<String, Value>,
+        without: &'static str,
+    ) -> impl Iterator<Item = (&'v String, &'v Value)> {
+        map.iter().filter(move |(name, _)| *name != without)
+    }
+    let (Value::Object(one), Value::Object(two)) = (one, two) else {
+        return one == two;
+    };
+    rest(one, "metadata").eq(rest(two, "metadata"))
+        && match (one.get("metadata"), two.get("metadata")) {
+            (Some(Value::Object(one)), Some(Value::Object(two))) => {
+                rest(one, MANAGED_FIELDS).eq(rest(two, MANAGED_FIELDS))
+            }
+            (one, two) => one == two,
+        }
 }
 
 fn set_managed_fields(object: &mut Value, encoded: Option<Value>) {
