@@ -201,11 +201,6 @@ fn parse_for_list(version: &str) -> Result<i64, Status> {
     })
 }
 
-/// The same, as watches word it: upstream takes it for a fault of its own.
-pub(crate) fn parse_for_watch(version: &str) -> Result<i64, Status> {
-    parse(version).map_err(|status| Status::new(Reason::Unknown, status.message))
-}
-
 /// Waits until the caches have seen a revision that a client has seen.
 pub(crate) async fn reached(core: &Core, version: &str) -> Result<(), Status> {
     let revision = parse(version)?;

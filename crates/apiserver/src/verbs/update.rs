@@ -8,7 +8,7 @@ use admission::Operation;
 use bytes::Bytes;
 use client::Body;
 use http::StatusCode;
-use meta::{Faults, Names, Object, Reason, Status};
+use meta::{Faults, Names, Object, Status};
 use serde_json::Value;
 
 use super::create;
@@ -342,7 +342,7 @@ fn carry_over(write: &Write<'_>, name: &str, old: &Value, new: &mut Value) -> Re
     let version = text(new, "/metadata/resourceVersion");
     if !version.is_empty() && version.parse::<u64>().is_err() {
         let text = format!("strconv.ParseUint: parsing {version:?}: invalid syntax");
-        return Err(Status::new(Reason::Unknown, text));
+        return Err(Status::bad_request(text));
     }
     if !version.is_empty() && version != "0" && version != text(old, "/metadata/resourceVersion") {
         return Err(conflict(MODIFIED));

@@ -168,16 +168,16 @@ pub(crate) async fn watch(
         None => core.feed.fresh().await,
         Some("0") => {}
         Some(version) if initial => {
-            page::parse_for_watch(version)?;
+            page::parse(version)?;
             page::reached(core, version).await?;
         }
-        Some(version) => drop(page::parse_for_watch(version)?),
+        Some(version) => drop(page::parse(version)?),
     }
     let growth = cache.growth();
     let bookmarks = call.query.flag("allowWatchBookmarks");
     let (cursor, entries, initial_end) = match version {
         Some(version) if !initial && version != "0" => {
-            let revision = page::parse_for_watch(version)?;
+            let revision = page::parse(version)?;
             match cache.cursor_after(revision) {
                 Ok(cursor) => (cursor, VecDeque::new(), None),
                 Err(too_old) => return Ok(expired(call, revision, too_old.oldest)),
