@@ -46,6 +46,11 @@ const GROUPS: [&str; 23] = [
     "storagemigration.k8s.io",
 ];
 
+/// Whether the group is one of Kubernetes' own: what is not found there is said in an object.
+pub(crate) fn is_built_in(group: &str) -> bool {
+    GROUPS.contains(&group)
+}
+
 /// Answers `/api`, `/apis` and what is below.
 pub(crate) fn answer(core: &Core, call: &Call, path: &[&str]) -> Result<Answer, Status> {
     let resources = core.registry.now();
@@ -81,11 +86,18 @@ pub(crate) fn answer(core: &Core, call: &Call, path: &[&str]) -> Result<Answer, 
         ["apis", name] => {
             let mut groups = in_order(core, &resources).into_iter();
             let found = groups.find(|(own, _)| own == name && !own.is_empty());
-            let (name, versions) = found.ok_or_else(no_such_resource)?;
+            let Some((name, versions)) = found else {
+                return Ok(crate::pages::not_found());
+            };
             let mut tree = group(&name, &versions);
             tree["kind"] = "APIGroup".into();
             tree["apiVersion"] = "v1".into();
             respond::value(call, StatusCode::OK, &tree)
+        }
+        ["apis", group, version]
+            if !is_built_in(group) && resources.of(group, version).is_none() =>
+        {
+            Ok(crate::pages::not_found())
         }
         ["api", version] => list(call, &resources, "", version),
         ["apis", group, version] => list(call, &resources, group, version),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use client::Body;
+use http::Method;
 use http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use kinds::Verbs;
@@ -12,7 +13,9 @@ use crate::chain::Call;
 use crate::registry::{Resource, method_not_allowed};
 use crate::respond::Answer;
 use crate::server::Core;
-use crate::{aggregate, components, measure, pages, reviews, socket, subresource, verbs};
+use crate::{
+    aggregate, components, discovery, measure, pages, reviews, socket, subresource, verbs,
+};
 
 /// Answers an authorized request.
 pub(crate) async fn dispatch(
@@ -37,9 +40,14 @@ pub(crate) async fn dispatch(
         None if subresource::is_rootless(info) => {
             return subresource::rootless(core, call, body).await;
         }
-        None => return Err(no_such_resource()),
+        None if discovery::is_built_in(&info.group) => return Err(no_such_resource()),
+        None => return Ok(pages::not_found()),
     };
+    if parts.method == Method::HEAD {
+        return Err(method_not_allowed());
+    }
     check_scope(call, &resource)?;
+    check_target(call, &resource)?;
     check_name(&info.name)?;
     if let Some(text) = &resource.deprecation {
         call.warn(text.clone());
@@ -93,7 +101,7 @@ fn check_scope(call: &Call, resource: &Resource) -> Result<(), Status> {
     if names.is_namespaced() {
         let collection = matches!(info.verb, "list" | "watch");
         if info.namespace.is_empty() && !collection {
-            let named = info.verb != "create" && info.verb != "deletecollection";
+            let named = info.verb != "create" && !info.name.is_empty();
             return Err(match named {
                 true => no_such_resource(),
                 false => method_not_allowed(),
@@ -103,6 +111,22 @@ fn check_scope(call: &Call, resource: &Resource) -> Result<(), Status> {
         return Err(no_such_resource());
     }
     Ok(())
+}
+
+/// Objects are made where there are many of them, and changed where there is one.
+fn check_target(call: &Call, resource: &Resource) -> Result<(), Status> {
+    let info = &call.info;
+    let fits = match info.verb {
+        _ if resource.custom || !info.subresource.is_empty() => true,
+        "create" => info.name.is_empty(),
+        "update" | "patch" => !info.name.is_empty(),
+        _ => true,
+    };
+    if fits {
+        Ok(())
+    } else {
+        Err(method_not_allowed())
+    }
 }
 
 /// 400 for a name that no object can have, since it is no part of a path.

@@ -8,7 +8,6 @@ use http::{HeaderValue, StatusCode};
 use meta::Status;
 
 use crate::chain::Call;
-use crate::dispatch::no_such_resource;
 use crate::respond::{self, Answer};
 use crate::server::Core;
 
@@ -83,7 +82,9 @@ pub(crate) fn answer(
     }
     let wanted = rest.join("/");
     let check = checks.iter().find(|(name, _)| *name == wanted);
-    let (name, passed) = check.ok_or_else(no_such_resource)?;
+    let Some((name, passed)) = check else {
+        return Ok(crate::pages::not_found());
+    };
     Ok(match passed {
         true => text(StatusCode::OK, "ok".into()),
         false => text(

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::header::X_CONTENT_TYPE_OPTIONS;
+use http::{HeaderValue, StatusCode};
 use meta::Status;
 use serde_json::{Value, json};
 
@@ -36,11 +37,14 @@ const PATHS: [&str; 18] = [
 
 /// Answers a path that is no resource's.
 pub(crate) async fn answer(core: &Arc<Core>, call: &Call) -> Result<Answer, Status> {
-    if !matches!(call.info.verb, "get" | "head") {
-        return Err(crate::registry::method_not_allowed());
-    }
     let path = call.info.path.trim_end_matches('/');
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    if !is_answered(call.info.verb, &segments) {
+        return match leads_somewhere(segments[0]) {
+            true => Err(crate::registry::method_not_allowed()),
+            false => Ok(not_found()),
+        };
+    }
     match segments.as_slice() {
         [""] => Ok(index(core, call)),
         ["version"] => Ok(json(call, &version_of(core))),
@@ -82,8 +86,31 @@ pub(crate) async fn answer(core: &Arc<Core>, call: &Call) -> Result<Answer, Stat
                 .map(|document| json(call, &document))
                 .ok_or_else(no_such_resource)
         }
-        _ => Err(no_such_resource()),
+        _ => Ok(not_found()),
     }
+}
+
+/// Whether a page answers requests of this verb. Some pages of upstream do not look at it.
+fn is_answered(verb: &str, segments: &[&str]) -> bool {
+    match segments {
+        ["healthz" | "livez" | "readyz", ..] | ["apis"] | ["openapi", "v2"] => true,
+        ["api" | "apis" | "version", ..] => verb == "get",
+        _ => matches!(verb, "get" | "head"),
+    }
+}
+
+fn leads_somewhere(first: &str) -> bool {
+    let of_page = |path: &&str| path.trim_start_matches('/').split('/').next() == Some(first);
+    first == "debug" || PATHS.iter().any(of_page)
+}
+
+/// 404 for a path that is nobody's, in the words of Go's own server.
+pub(crate) fn not_found() -> Answer {
+    let media_type = "text/plain; charset=utf-8";
+    let mut answer = respond::plain(StatusCode::NOT_FOUND, media_type, "404 page not found\n");
+    let nosniff = HeaderValue::from_static("nosniff");
+    answer.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, nosniff);
+    answer
 }
 
 /// All paths that lead somewhere.

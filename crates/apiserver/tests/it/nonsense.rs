@@ -154,3 +154,40 @@ async fn no_path_breaks_the_server() {
     }
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn odd_methods_and_paths_are_answered_as_upstream_does() {
+    let cluster = Cluster::start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    for (method, path, expected) in [
+        (Method::POST, "/foo", 404),
+        (Method::POST, "/apis/none/v1/x", 404),
+        (Method::POST, "/healthz", 200),
+        (Method::PUT, "/apis", 200),
+        (Method::POST, "/version", 405),
+        (Method::HEAD, "/version", 405),
+        (Method::HEAD, maps, 405),
+        (Method::PUT, maps, 405),
+        (Method::PUT, "/api/v1/pods", 405),
+        (Method::POST, &format!("{maps}/x"), 405),
+        (Method::PATCH, "/api/v1/nodes", 405),
+    ] {
+        let media_type = "application/json";
+        let code = send(&cluster, &method, path, media_type, &json!({})).await;
+        assert_eq!(code, expected, "{method} {path}");
+    }
+    for (path, plain) in [
+        ("/foo", true),
+        ("/livez/none", true),
+        ("/apis/none", true),
+        ("/apis/none/v1", true),
+        ("/apis/none/v1/x", true),
+        ("/apis/apps/v9", false),
+        ("/apis/apps/v1/x", false),
+    ] {
+        let (code, body) = crate::wire::text(&cluster, path, &[]).await;
+        assert_eq!(code, 404, "{path}");
+        assert_eq!(body == "404 page not found\n", plain, "{path}: {body}");
+    }
+    cluster.stop().await;
+}
