@@ -134,8 +134,10 @@ mod tests {
             }
             last
         };
+        // From here on the clock is behind what was judged: the turns themselves do not count.
+        let begin = judge(&lanes, "loud", FAR, 0.0);
         assert_eq!(turn().await, Some(false));
-        let then = judge(&lanes, "loud", FAR, lanes.cores() as f64);
+        let then = judge(&lanes, "loud", begin, lanes.cores() as f64);
         assert_eq!(turn().await, Some(true));
         judge(&lanes, "loud", then, 0.0);
         assert_eq!(turn().await, Some(false));

@@ -6,7 +6,7 @@ use client::Body;
 use http::StatusCode;
 use meta::{Reason, Status};
 use schema::{ApplyError, ApplyOptions, Parsed, PatchError};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::create;
 use super::given::APPLY;
@@ -343,7 +343,7 @@ fn applicable(write: &Write<'_>, resource: &Resource, applied: Value) -> Result<
         super::write::metadata(&mut applied).insert("name".into(), name.into());
     }
     // Looked at in its place, but merged without the namespace that the path adds.
-    fits(write, &mut applied.clone())?;
+    fits(write, &mut json!({"metadata": applied.get("metadata")}))?;
     let managed = applied.pointer("/metadata/managedFields");
     let managed = managed.and_then(Value::as_array);
     if managed.is_some_and(|list| !list.is_empty()) {

@@ -502,20 +502,28 @@ fn same_metadata(old: Option<&Value>, new: Option<&Value>) -> bool {
             .filter(|(name, _)| !matches!(name.as_str(), "managedFields" | "resourceVersion"))
             .all(|(name, value)| other.get(name) == Some(value))
     };
-    rest(old, new) && rest(new, old) && {
-        timeless(old.get("managedFields")) == timeless(new.get("managedFields"))
-    }
+    rest(old, new)
+        && rest(new, old)
+        && same_managers(old.get("managedFields"), new.get("managedFields"))
 }
 
-fn timeless(managed: Option<&Value>) -> Vec<Value> {
-    let entries = managed.and_then(Value::as_array).into_iter().flatten();
-    entries
-        .map(|entry| {
-            let mut entry = entry.clone();
-            if let Some(map) = entry.as_object_mut() {
-                map.remove("time");
-            }
-            entry
-        })
-        .collect()
+fn same_managers(old: Option<&Value>, new: Option<&Value>) -> bool {
+    let entries = |managed: Option<&'_ Value>| {
+        managed
+            .and_then(Value::as_array)
+            .map_or(&[][..], Vec::as_slice)
+    };
+    let same = |(old, new): (&Value, &Value)| match (old.as_object(), new.as_object()) {
+        (Some(old), Some(new)) => {
+            let timeless =
+                |entry: &Map<String, Value>| entry.len() - usize::from(entry.contains_key("time"));
+            timeless(old) == timeless(new)
+                && old
+                    .iter()
+                    .all(|(name, value)| name == "time" || new.get(name) == Some(value))
+        }
+        _ => old == new,
+    };
+    let (old, new) = (entries(old), entries(new));
+    old.len() == new.len() && old.iter().zip(new).all(same)
 }

@@ -36,6 +36,9 @@ impl Strategy for CertificateSigningRequest {
             }
             object.set("status.conditions", conditions);
         }
+        if subresource == "status" {
+            keep_decisions(object, old);
+        }
         date_conditions(object, old);
     }
 
@@ -47,6 +50,7 @@ impl Strategy for CertificateSigningRequest {
         faults: &mut Faults,
     ) {
         validate_conditions(object, old, faults);
+        keeps_conditions(object, old, faults);
     }
 
     fn validate_name(&self, name: &str) -> Vec<String> {
@@ -59,6 +63,8 @@ impl Strategy for CertificateSigningRequest {
 
     fn validate_status(&self, object: &Value, old: &Value, faults: &mut Faults) {
         validate_conditions(object, old, faults);
+        keeps_conditions(object, old, faults);
+        decides_nothing(object, old, faults);
         let certificate = old.text("status.certificate");
         if !certificate.is_empty() && certificate != object.text("status.certificate") {
             let rule = "updates may not modify existing certificate content";
@@ -200,31 +206,83 @@ pub(crate) fn validate_signer(spec: &Spot<'_>, faults: &mut Faults) {
     rules(faults, path, *signer, naming::dns1123_subdomain(signer));
 }
 
+/// Who may write `/approval` decides: this decision, and that signing failed, stay for ever.
+const DECISIONS: [&str; 2] = ["Approved", "Denied"];
+const FAILED: &str = "Failed";
+
+fn conditions_of<'t>(object: &'t Value, kind: &str) -> Vec<&'t Value> {
+    let conditions = object.list("status.conditions").iter();
+    conditions.filter(|one| one.text("type") == kind).collect()
+}
+
+/// Faults of the conditions themselves; what the object had before is tolerated.
 fn validate_conditions(object: &Value, old: &Value, faults: &mut Faults) {
-    let path = "status.conditions";
-    let kinds = |tree: &Value| -> Vec<String> {
-        let conditions = tree.list(path).iter();
-        conditions.map(|one| one.text("type").to_owned()).collect()
-    };
-    let (now, then) = (kinds(object), kinds(old));
-    for kind in ["Approved", "Denied", "Failed"] {
-        let count = |kinds: &[String]| kinds.iter().filter(|one| *one == kind).count();
-        if count(&now) < count(&then) {
+    let before = old.list("status.conditions").iter();
+    let kinds_before: Vec<_> = before.map(|one| one.text("type")).collect();
+    let both_before = DECISIONS.iter().all(|kind| kinds_before.contains(kind));
+    let twice_before =
+        (1..kinds_before.len()).any(|at| kinds_before[..at].contains(&kinds_before[at]));
+    let mut seen: Vec<&str> = Vec::new();
+    let spot = Spot::new(object, "status");
+    for (condition, tree) in spot
+        .items("conditions")
+        .zip(object.list("status.conditions"))
+    {
+        let kind = tree.text("type");
+        if kind.is_empty() && !kinds_before.contains(&"") {
+            faults.required(condition.path("type"), "");
+        }
+        let allowed: &[&str] = match DECISIONS.contains(&kind) || kind == FAILED {
+            true => &["True"],
+            false => &["False", "True", "Unknown"],
+        };
+        match tree.text("status") {
+            "" => faults.required(condition.path("status"), ""),
+            status if allowed.contains(&status) => {}
+            other => unsupported(faults, condition.path("status"), other, allowed),
+        }
+        let is_other = |one: &&str| DECISIONS.contains(one) && *one != kind;
+        if !both_before && DECISIONS.contains(&kind) && seen.iter().any(is_other) {
+            let rule = "Approved and Denied conditions are mutually exclusive";
+            faults.invalid("status.conditions", kind, rule);
+        }
+        if !twice_before && seen.contains(&kind) {
+            faults.duplicate(condition.path("type"), kind);
+        }
+        seen.push(kind);
+    }
+}
+
+fn keeps_conditions(object: &Value, old: &Value, faults: &mut Faults) {
+    for kind in DECISIONS.into_iter().chain([FAILED]) {
+        if conditions_of(object, kind).len() < conditions_of(old, kind).len() {
             let rule = format!("updates may not remove a condition of type \"{kind}\"");
-            faults.forbidden(path, rule);
+            faults.forbidden("status.conditions", rule);
         }
     }
-    let holds = |kind: &str| now.iter().any(|one| one == kind);
-    if holds("Approved") && holds("Denied") {
-        let rule = "Approved and Denied conditions are mutually exclusive";
-        faults.invalid(path, "Denied", rule);
+}
+
+/// Whoever writes `/status` has no say in the decision.
+fn decides_nothing(object: &Value, old: &Value, faults: &mut Faults) {
+    for kind in DECISIONS {
+        if conditions_of(object, kind).len() > conditions_of(old, kind).len() {
+            let rule = format!("updates may not add a condition of type \"{kind}\"");
+            faults.forbidden("status.conditions", rule);
+        }
     }
-    for condition in Spot::new(object, "status").items("conditions") {
-        let status = condition.text("status");
-        match status {
-            "" => faults.required(condition.path("status"), ""),
-            "True" => {}
-            other => unsupported(faults, condition.path("status"), other, &["True"]),
+}
+
+/// Decisions stay as they were; where some came or went, that is a fault.
+fn keep_decisions(object: &mut Value, old: &Value) {
+    for kind in DECISIONS {
+        let kept: Vec<Value> = conditions_of(old, kind).into_iter().cloned().collect();
+        if conditions_of(object, kind).len() != kept.len() {
+            continue;
+        }
+        let conditions = object.list_mut("status.conditions").iter_mut();
+        let own = conditions.filter(|one| one.text("type") == kind);
+        for (condition, kept) in own.zip(kept) {
+            *condition = kept;
         }
     }
 }
@@ -246,5 +304,70 @@ fn date_conditions(object: &mut Value, old: &Value) {
             .unwrap_or(&now)
             .to_owned();
         condition.fill_text("lastTransitionTime", &since);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(kinds: &[&str]) -> Value {
+        let condition = |kind: &&str| json!({"type": kind, "status": "True"});
+        let conditions: Vec<_> = kinds.iter().map(condition).collect();
+        json!({"spec": {}, "status": {"conditions": conditions}})
+    }
+
+    fn messages(faults: &Faults) -> Vec<String> {
+        faults.0.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn only_the_approval_decides() {
+        let (undecided, strategy) = (request(&[]), CertificateSigningRequest);
+        for kind in DECISIONS {
+            let decided = request(&[kind]);
+            let mut faults = Faults::new();
+            strategy.validate_status(&decided, &undecided, &mut faults);
+            let rule = format!("updates may not add a condition of type \"{kind}\"");
+            let expected = format!("status.conditions: Forbidden: {rule}");
+            assert_eq!(messages(&faults), [expected]);
+            let mut faults = Faults::new();
+            strategy.validate_subresource("approval", &decided, &undecided, &mut faults);
+            assert!(messages(&faults).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_status_leaves_the_decision_as_it_was() {
+        let old = request(&["Approved"]);
+        let mut new = request(&["Approved", FAILED]);
+        new["status"]["conditions"][0]["reason"] = "Mine".into();
+        CertificateSigningRequest.prepare_subresource("status", &mut new, &old);
+        assert!(new["status"]["conditions"][0].get("reason").is_none());
+        let mut faults = Faults::new();
+        CertificateSigningRequest.validate_status(&new, &old, &mut faults);
+        assert!(messages(&faults).is_empty());
+        CertificateSigningRequest.validate_status(&request(&[]), &old, &mut faults);
+        let rule = "updates may not remove a condition of type \"Approved\"";
+        assert_eq!(
+            messages(&faults),
+            [format!("status.conditions: Forbidden: {rule}")]
+        );
+    }
+
+    #[test]
+    fn conditions_are_of_one_kind_each() {
+        let mut faults = Faults::new();
+        let new = request(&["Other", "Other", "Approved", "Denied", ""]);
+        validate_conditions(&new, &request(&[]), &mut faults);
+        assert_eq!(
+            messages(&faults),
+            [
+                "status.conditions[1].type: Duplicate value: \"Other\"",
+                "status.conditions: Invalid value: \"Denied\": Approved and Denied conditions are \
+                 mutually exclusive",
+                "status.conditions[4].type: Required value",
+            ]
+        );
     }
 }
