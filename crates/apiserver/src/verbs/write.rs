@@ -507,12 +507,12 @@ fn same_metadata(old: Option<&Value>, new: Option<&Value>) -> bool {
         && same_managers(old.get("managedFields"), new.get("managedFields"))
 }
 
+fn managers(managed: Option<&Value>) -> &[Value] {
+    let managers = managed.and_then(Value::as_array);
+    managers.map_or(&[], Vec::as_slice)
+}
+
 fn same_managers(old: Option<&Value>, new: Option<&Value>) -> bool {
-    let entries = |managed: Option<&'_ Value>| {
-        managed
-            .and_then(Value::as_array)
-            .map_or(&[][..], Vec::as_slice)
-    };
     let same = |(old, new): (&Value, &Value)| match (old.as_object(), new.as_object()) {
         (Some(old), Some(new)) => {
             let timeless =
@@ -524,6 +524,6 @@ fn same_managers(old: Option<&Value>, new: Option<&Value>) -> bool {
         }
         _ => old == new,
     };
-    let (old, new) = (entries(old), entries(new));
+    let (old, new) = (managers(old), managers(new));
     old.len() == new.len() && old.iter().zip(new).all(same)
 }
