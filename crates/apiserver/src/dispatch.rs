@@ -43,7 +43,7 @@ pub(crate) async fn dispatch(
         None if discovery::is_built_in(&info.group) => return Err(no_such_resource()),
         None => return Ok(pages::not_found()),
     };
-    if parts.method == Method::HEAD {
+    if parts.method == Method::HEAD && !resource.custom {
         return Err(method_not_allowed());
     }
     check_scope(call, &resource)?;
