@@ -65,6 +65,16 @@ pub(crate) async fn established() -> Cluster {
     cluster
 }
 
+/// Built-in kinds refuse it, and upstream's handler of custom ones does not.
+#[tokio::test]
+async fn a_head_is_answered() {
+    let cluster = established().await;
+    let request = client::request::request(Method::HEAD, BOATS, None, client::empty()).unwrap();
+    let answer = cluster.client.send(request).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    cluster.stop().await;
+}
+
 #[tokio::test]
 async fn instances_take_the_generic_path() {
     let cluster = established().await;
