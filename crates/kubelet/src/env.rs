@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVar, EnvVarSource, Pod, Service};
-use volumes::{PodFacts, Sources, fields};
+use k8s_openapi::api::core::v1::{
+    Container, EnvFromSource, EnvVar, EnvVarSource, FileKeySelector, Pod, Service,
+};
+use volumes::{Mounted, PodFacts, Sources, fields};
 
+use crate::env_file;
 use crate::pod::PodExt;
 
 /// Why an environment cannot be made; shown as `CreateContainerConfigError`.
@@ -29,6 +32,7 @@ pub(crate) struct EnvInputs<'a> {
     pub(crate) container: &'a Container,
     pub(crate) facts: &'a PodFacts,
     pub(crate) sources: &'a Sources,
+    pub(crate) mounted: &'a Mounted,
     /// Variables of services, the lowest in rank.
     pub(crate) services: BTreeMap<String, String>,
 }
@@ -113,7 +117,44 @@ async fn value_of(
             .map(Some)
             .map_err(other);
     }
+    if let Some(selector) = &source.file_key_ref {
+        return file_value(inputs, selector).await;
+    }
     key_value(inputs, source).await
+}
+
+/// A variable out of a file in a volume.
+async fn file_value(
+    inputs: &EnvInputs<'_>,
+    selector: &FileKeySelector,
+) -> Result<Option<String>, EnvError> {
+    let name = &selector.volume_name;
+    let volume = inputs.mounted.volumes.get(name);
+    let volume = volume.filter(|volume| !volume.path.as_os_str().is_empty());
+    let volume = volume.ok_or_else(|| {
+        EnvError::Other(format!(
+            "cannot find the volume {name:?} referenced by FileKeyRef"
+        ))
+    })?;
+    let folder = volume.path.clone();
+    let (path, key) = (selector.path.clone(), selector.key.clone());
+    let read = tokio::task::spawn_blocking(move || env_file::read(&folder, &path, &key));
+    let found = match read.await {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => {
+            tracing::info!(%error, pod = inputs.pod.display(), "env file not read");
+            return Err(EnvError::Other("couldn't parse env file".to_owned()));
+        }
+        Err(fault) => return Err(EnvError::Other(fault.to_string())),
+    };
+    if found.is_none() && selector.optional != Some(true) {
+        let file = volume.path.join(&selector.path);
+        return Err(EnvError::Other(format!(
+            "environment variable key {:?} not found in file {file:?}",
+            selector.key
+        )));
+    }
+    Ok(found)
 }
 
 async fn key_value(

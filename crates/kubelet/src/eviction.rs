@@ -46,7 +46,7 @@ impl Pressure {
             seen.get(&threshold.signal)
                 .is_some_and(|one| threshold.is_crossed(*one, known))
         };
-        let crossed: Vec<Threshold> = config.thresholds.iter().filter(crossed).cloned().collect();
+        let crossed: Vec<Threshold> = config.all().iter().filter(crossed).cloned().collect();
         self.since.retain(|(known, _)| crossed.contains(known));
         for threshold in crossed {
             self.observed.insert(threshold.signal.condition(), now);

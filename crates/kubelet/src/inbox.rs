@@ -27,7 +27,10 @@ pub(crate) struct StartOutcome {
 /// The order to go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Eviction {
-    pub(crate) grace_seconds: i64,
+    /// What the pod's status and an event say.
+    pub(crate) reason: &'static str,
+    /// `None`: as long as the pod itself wants.
+    pub(crate) grace_seconds: Option<i64>,
     pub(crate) message: String,
 }
 

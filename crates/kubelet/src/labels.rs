@@ -15,6 +15,8 @@ pub(crate) const CONTAINER_HASH: &str = "io.kubernetes.container.hash";
 pub(crate) const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
 pub(crate) const MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
 pub(crate) const MESSAGE_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
+/// How often all containers of the pod had been started anew together (`RestartAllContainers`).
+pub(crate) const ROUND: &str = "sampan.io/container-round";
 pub(crate) const GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";
 
 type Map = BTreeMap<String, String>;
@@ -34,7 +36,7 @@ pub(crate) fn of_container(pod: &Pod, container: &Container) -> Map {
 }
 
 /// Annotations of a container.
-pub(crate) fn annotations(pod: &Pod, container: &Container, attempt: u32) -> Map {
+pub(crate) fn annotations(pod: &Pod, container: &Container, attempt: u32, round: u32) -> Map {
     let path = container
         .termination_message_path
         .clone()
@@ -49,6 +51,9 @@ pub(crate) fn annotations(pod: &Pod, container: &Container, attempt: u32) -> Map
         (MESSAGE_PATH.into(), path),
         (MESSAGE_POLICY.into(), policy),
     ]);
+    if round > 0 {
+        annotations.insert(ROUND.into(), round.to_string());
+    }
     if let Some(seconds) = pod.spec().termination_grace_period_seconds {
         annotations.insert(GRACE_PERIOD.into(), seconds.to_string());
     }

@@ -1,11 +1,13 @@
 //! The kubelet: makes the pods of one node real by a container runtime, and
 //! tells the API how they are.
 
+mod admission;
 mod allocations;
 mod backoff;
 mod config;
 mod container_config;
 mod env;
+mod env_file;
 mod events;
 mod eviction;
 mod hooks;
@@ -42,7 +44,7 @@ use std::sync::Arc;
 
 use base::Crew;
 use client::{Client, Hub, Informer, Selection};
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use volumes::{Sources, Volumes};
@@ -202,6 +204,10 @@ fn share(client: Client, parts: Parts, config: Config, hub: &Hub, crew: &Crew) -
         sources,
         recorder,
         services: hub.informer::<Service>(),
+        node: hub.informer_of::<Node>(Selection {
+            field_selector: Some(format!("metadata.name={}", config.node_name)),
+            ..Selection::default()
+        }),
         machine: Machine::look(&config.root_dir),
         allocations: Arc::default(),
         pressure: watch::Sender::default(),

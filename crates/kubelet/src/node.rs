@@ -139,7 +139,7 @@ async fn relabel(shared: &Shared) -> Result<Node, Status> {
         .await
 }
 
-fn labels(shared: &Shared) -> BTreeMap<String, String> {
+pub(crate) fn labels(shared: &Shared) -> BTreeMap<String, String> {
     let config = &shared.config;
     let own = [
         ("kubernetes.io/hostname", config.node_name.as_str()),

@@ -1,6 +1,8 @@
 //! What to do next for one pod: a pure function from what is wanted and what
 //! the runtime has to a list of actions.
 
+pub(crate) mod rounds;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
@@ -71,6 +73,7 @@ pub(crate) struct Scene<'a> {
 pub(crate) struct Start {
     pub(crate) name: String,
     pub(crate) attempt: u32,
+    pub(crate) round: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,18 +169,8 @@ pub(crate) fn restarts(pod: &Pod, role: Role, container: &Container, exit_code: 
         Role::Ephemeral => return false,
         Role::Init | Role::Main => {}
     }
-    for rule in container.restart_policy_rules.iter().flatten() {
-        let Some(codes) = &rule.exit_codes else {
-            continue;
-        };
-        let listed = codes.values.iter().flatten().any(|code| *code == exit_code);
-        let applies = match codes.operator.as_str() {
-            "In" => listed,
-            _ => !listed,
-        };
-        if applies && rule.action == "Restart" {
-            return true;
-        }
+    if rounds::rule(container, exit_code).is_some_and(|rule| rule.action == "Restart") {
+        return true;
     }
     let own = container.restart_policy.as_deref();
     match (own.unwrap_or_else(|| pod.restart_policy()), role) {
@@ -192,6 +185,9 @@ pub(crate) fn outcome(
     pod: &Pod,
     containers: &BTreeMap<String, ContainerStatus>,
 ) -> Option<&'static str> {
+    if rounds::pending(pod, containers) {
+        return None;
+    }
     let exited = |container: &Container| {
         let status = newest_container(containers, &container.name)?;
         (status.state == ContainerState::Exited).then_some(status.exit_code)
@@ -284,13 +280,18 @@ fn wants_sandbox(scene: &Scene<'_>) -> bool {
 
 struct Wanted<'p> {
     plan: &'p mut Plan,
+    round: u32,
     starts: Vec<Start>,
 }
 
 fn plan_containers(scene: &Scene<'_>, sandbox: &PodSandboxStatus, plan: &mut Plan) {
+    let round = rounds::current(scene.pod, scene.containers);
+    if !rounds::clear(scene, round, plan) {
+        return;
+    }
     let here = |name: &str| {
         let newest = scene.newest(name);
-        newest.filter(|status| status.sandbox_id == sandbox.id)
+        newest.filter(|status| status.sandbox_id == sandbox.id && rounds::of(status) == round)
     };
     let mains = &scene.pod.spec().containers;
     let initialized = mains
@@ -298,6 +299,7 @@ fn plan_containers(scene: &Scene<'_>, sandbox: &PodSandboxStatus, plan: &mut Pla
         .any(|container| here(&container.name).is_some());
     let mut wanted = Wanted {
         plan,
+        round,
         starts: Vec::new(),
     };
     for container in scene.pod.ephemeral_containers() {
@@ -443,8 +445,11 @@ impl Wanted<'_> {
             return;
         }
         let attempt = scene.newest(name).map_or(0, |last| last.config.attempt + 1);
-        let name = name.clone();
-        self.starts.push(Start { name, attempt });
+        self.starts.push(Start {
+            name: name.clone(),
+            attempt,
+            round: self.round,
+        });
     }
 }
 

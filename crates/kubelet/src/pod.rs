@@ -37,6 +37,23 @@ pub(crate) enum Role {
     Ephemeral,
 }
 
+/// A port of the node that a pod takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostPort {
+    protocol: String,
+    address: String,
+    number: i32,
+}
+
+impl HostPort {
+    /// Whether two cannot be had at one time.
+    pub(crate) fn clashes(&self, other: &HostPort) -> bool {
+        let everywhere = |port: &HostPort| matches!(port.address.as_str(), "0.0.0.0" | "::");
+        (&self.protocol, self.number) == (&other.protocol, other.number)
+            && (self.address == other.address || everywhere(self) || everywhere(other))
+    }
+}
+
 /// Reads a pod.
 pub(crate) trait PodExt {
     fn uid(&self) -> &str;
@@ -58,6 +75,8 @@ pub(crate) trait PodExt {
     fn target_of(&self, name: &str) -> Option<&str>;
     fn restart_policy(&self) -> &str;
     fn host_network(&self) -> bool;
+    /// The node's ports it takes.
+    fn host_ports(&self) -> Vec<HostPort>;
     /// Whether its ids are not the node's.
     fn has_user_namespace(&self) -> bool;
     /// The image a volume is.
@@ -177,6 +196,21 @@ impl PodExt for Pod {
 
     fn host_network(&self) -> bool {
         self.spec().host_network == Some(true)
+    }
+
+    fn host_ports(&self) -> Vec<HostPort> {
+        let lasting = self.all_containers().into_iter();
+        let lasting = lasting.filter(|(role, _)| *role != Role::Init);
+        let ports = lasting.flat_map(|(_, container)| container.ports.iter().flatten());
+        let taken = ports.filter_map(|port| {
+            let address = port.host_ip.clone().filter(|ip| !ip.is_empty());
+            Some(HostPort {
+                protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+                address: address.unwrap_or_else(|| "0.0.0.0".to_owned()),
+                number: port.host_port.filter(|number| *number > 0)?,
+            })
+        });
+        taken.collect()
     }
 
     fn has_user_namespace(&self) -> bool {

@@ -184,6 +184,7 @@ pub(crate) fn requests(pod: &Pod) -> Amounts {
     Amounts {
         milli_cpu: read("cpu", Quantity::milli),
         memory_bytes: read("memory", Quantity::value),
+        disk_bytes: disk_request(pod),
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use client::{Client, Informer};
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use meta::Quantity;
 use node_api::{ImageService, RuntimeService};
 use tokio::sync::watch;
@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) sources: Sources,
     pub(crate) recorder: Recorder,
     pub(crate) services: Informer<Service>,
+    /// This node's own object.
+    pub(crate) node: Informer<Node>,
     pub(crate) machine: Machine,
     pub(crate) pods: Arc<Pods>,
     pub(crate) allocations: Arc<Allocations>,
@@ -46,9 +48,9 @@ impl Shared {
         self.machine.allocatable(&self.config)
     }
 
-    /// Tells pods that wait for room to ask again.
+    /// Gives what became free to pods that wait for it, and tells them to ask again.
     pub(crate) fn tell_waiting(&self) {
-        for uid in self.allocations.waiting() {
+        for uid in self.allocations.reserve(&self.allocatable()) {
             self.pods.tell(&uid, |news| news.room = true);
         }
     }

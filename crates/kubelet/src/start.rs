@@ -54,14 +54,14 @@ impl StartJob {
             let Some((_, container)) = self.pod.container(&start.name) else {
                 continue;
             };
-            let outcome = self.start(&container, start.attempt).await;
+            let outcome = self.start(&container, start).await;
             self.inbox.tell(|news| news.outcomes.push(outcome));
         }
     }
 
-    async fn start(&self, container: &Container, attempt: u32) -> StartOutcome {
+    async fn start(&self, container: &Container, start: &Start) -> StartOutcome {
         let mut id = None;
-        let error = self.try_start(container, attempt, &mut id).await.err();
+        let error = self.try_start(container, start, &mut id).await.err();
         let status = match id {
             Some(id) => self.shared.runtime.container_status(&id).await.ok(),
             None => None,
@@ -78,10 +78,10 @@ impl StartJob {
     async fn try_start(
         &self,
         container: &Container,
-        attempt: u32,
+        start: &Start,
         id: &mut Option<String>,
     ) -> Result<(), StartError> {
-        let attempt = match attempt {
+        let attempt = match start.attempt {
             // After a reboot no runtime remembers the ones before, but their logs are there.
             0 => logs::next_attempt(&self.log_folder(container)),
             known => known,
@@ -95,7 +95,7 @@ impl StartJob {
             () = self.cancel.raised() => return Err(error("ContainerCreating", String::new())),
         };
         let config = self
-            .configure(container, attempt, &image, &volumes)
+            .configure(container, (attempt, start.round), &image, &volumes)
             .await
             .map_err(|message| {
                 self.warn(container, "Failed", format!("Error: {message}"));
@@ -151,7 +151,7 @@ impl StartJob {
     async fn configure(
         &self,
         container: &Container,
-        attempt: u32,
+        (attempt, round): (u32, u32),
         image: &Image,
         images: &BTreeMap<String, Image>,
     ) -> Result<ContainerConfig, String> {
@@ -161,6 +161,7 @@ impl StartJob {
             container,
             facts: &facts,
             sources: &self.shared.sources,
+            mounted: &self.mounted,
             services: self.shared.service_variables(&self.pod).await,
         };
         let envs = environment(&inputs)
@@ -170,6 +171,7 @@ impl StartJob {
             pod: &self.pod,
             container,
             attempt,
+            round,
             image,
             envs,
             mounted: &self.mounted,

@@ -23,6 +23,8 @@ use crate::resources::qos;
 
 /// The reason of pods that had to go for the node's sake.
 pub(crate) const EVICTED: &str = "Evicted";
+/// The reason of pods that had to make room for more important ones.
+pub(crate) const PREEMPTED: &str = "Preempting";
 
 /// Why a container waits: reason and message.
 pub(crate) type Waiting = (String, String);

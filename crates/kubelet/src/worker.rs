@@ -23,9 +23,8 @@ use crate::plan::{Busy, Ending, Health, Plan, Scene, outcome, plan};
 use crate::pod::PodExt;
 use crate::pods::PodView;
 use crate::probe::{ProbeKind, Probes};
-use crate::sandbox_config::forbidden_sysctl;
 use crate::shared::Shared;
-use crate::status::{EVICTED, Waiting};
+use crate::status::Waiting;
 use act::Done;
 use report::Report;
 use resize::Resizing;
@@ -148,20 +147,10 @@ impl Worker {
         self.look_at_all().await;
         if self.pod.is_terminal() {
             self.end(0, None, None);
-        } else if let Some(name) = forbidden_sysctl(&self.pod, &self.shared.config) {
-            let message = format!("forbidden sysctl: {name:?} not allowlisted");
-            let recorder = &self.shared.recorder;
-            recorder.pod(
-                &self.pod,
-                None,
-                Kind::Warning,
-                "SysctlForbidden",
-                message.clone(),
-            );
-            self.end(0, Some(("SysctlForbidden".into(), message)), None);
-        } else if let Some((reason, message)) = self.admit() {
+        } else if let Some((reason, message)) = self.admit().await {
             let recorder = &self.shared.recorder;
             recorder.pod(&self.pod, None, Kind::Warning, &reason, message.clone());
+            let message = format!("Pod was rejected: {message}");
             self.end(0, Some((reason, message)), None);
         }
         self.check_deletion();
@@ -319,11 +308,12 @@ impl Worker {
         if self.ending.is_some() {
             return;
         }
-        let message = eviction.message;
+        let (reason, message) = (eviction.reason, eviction.message);
         let recorder = &self.shared.recorder;
-        recorder.pod(&self.pod, None, Kind::Warning, EVICTED, message.clone());
-        let verdict = Some((EVICTED.to_owned(), message));
-        self.end(eviction.grace_seconds, verdict, None);
+        recorder.pod(&self.pod, None, Kind::Warning, reason, message.clone());
+        let grace = eviction.grace_seconds;
+        let grace = grace.unwrap_or_else(|| self.pod.grace_seconds());
+        self.end(grace, Some((reason.to_owned(), message)), None);
     }
 
     fn note_backing_off(&mut self, plan: &Plan) {

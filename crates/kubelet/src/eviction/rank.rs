@@ -44,7 +44,9 @@ pub(crate) fn rank(signal: Signal, candidates: &mut [Candidate]) {
         let pod = candidate.pod.as_ref();
         let usage = candidate.usage;
         let (used, request) = match signal {
-            Signal::Memory => (usage.memory, resources::requests(pod).memory_bytes),
+            Signal::Memory | Signal::PodMemory => {
+                (usage.memory, resources::requests(pod).memory_bytes)
+            }
             Signal::NodeDisk | Signal::ImageDisk => (usage.disk, resources::disk_request(pod)),
             Signal::NodeInodes | Signal::ImageInodes => (usage.inodes, 0),
             // Nobody asks for processes: importance decides, then numbers.
@@ -78,7 +80,7 @@ pub(crate) fn message(threshold: &Threshold, seen: Observation, candidate: &Cand
     );
     for (name, usage) in &candidate.containers {
         let used = match signal {
-            Signal::Memory => usage.memory,
+            Signal::Memory | Signal::PodMemory => usage.memory,
             Signal::NodeDisk | Signal::ImageDisk => usage.disk,
             _ => continue,
         };

@@ -10,6 +10,8 @@ use super::Observation;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Signal {
     Memory,
+    /// Of what is left of memory beside what is reserved for others than pods.
+    PodMemory,
     NodeDisk,
     NodeInodes,
     ImageDisk,
@@ -17,8 +19,9 @@ pub enum Signal {
     ProcessIds,
 }
 
-const SIGNALS: [(&str, Signal); 6] = [
+const SIGNALS: [(&str, Signal); 7] = [
     ("memory.available", Signal::Memory),
+    ("allocatableMemory.available", Signal::PodMemory),
     ("nodefs.available", Signal::NodeDisk),
     ("nodefs.inodesFree", Signal::NodeInodes),
     ("imagefs.available", Signal::ImageDisk),
@@ -26,11 +29,15 @@ const SIGNALS: [(&str, Signal); 6] = [
     ("pid.available", Signal::ProcessIds),
 ];
 
+/// Signals that count with images, for what containers write lies on the same disk: what is said
+/// of them is taken and changes nothing, as upstream does.
+const FOLLOWERS: [&str; 2] = ["containerfs.available", "containerfs.inodesFree"];
+
 impl Signal {
     /// The resource that messages name.
     pub(crate) fn resource(self) -> &'static str {
         match self {
-            Signal::Memory => "memory",
+            Signal::Memory | Signal::PodMemory => "memory",
             Signal::NodeDisk | Signal::ImageDisk => "ephemeral-storage",
             Signal::NodeInodes | Signal::ImageInodes => "inodes",
             Signal::ProcessIds => "pids",
@@ -40,7 +47,7 @@ impl Signal {
     /// The condition of the node.
     pub(crate) fn condition(self) -> &'static str {
         match self {
-            Signal::Memory => "MemoryPressure",
+            Signal::Memory | Signal::PodMemory => "MemoryPressure",
             Signal::ProcessIds => "PIDPressure",
             _ => "DiskPressure",
         }
@@ -96,7 +103,11 @@ impl Threshold {
         let parts = text
             .split(',')
             .map(str::trim)
-            .filter(|part| !part.is_empty());
+            .filter(|part| !part.is_empty())
+            .filter(|part| {
+                let name = part.split_once('<').map_or("", |(name, _)| name);
+                !FOLLOWERS.contains(&name)
+            });
         parts.map(Threshold::parse).collect()
     }
 
@@ -139,9 +150,27 @@ pub struct EvictionConfig {
     pub max_pod_grace_seconds: i64,
 }
 
+impl EvictionConfig {
+    /// All thresholds: the pods together may come no closer to what is theirs than the node to
+    /// running dry.
+    pub(crate) fn all(&self) -> Vec<Threshold> {
+        let mut all = self.thresholds.clone();
+        let set = all.iter().any(|one| one.signal == Signal::PodMemory);
+        let node = all
+            .iter()
+            .find(|one| one.signal == Signal::Memory && one.grace.is_zero());
+        if let Some(node) = node.filter(|_| !set).cloned() {
+            all.push(Threshold {
+                signal: Signal::PodMemory,
+                ..node
+            });
+        }
+        all
+    }
+}
+
 impl Default for EvictionConfig {
-    /// Upstream's thresholds, but for the disk: its 10 and 15 percent are made for servers; k3s has 5
-    /// too, for a laptop's disk is fuller and its pods must run.
+    /// Upstream's thresholds.
     fn default() -> EvictionConfig {
         let hard = |signal, amount| Threshold {
             signal,
@@ -152,9 +181,9 @@ impl Default for EvictionConfig {
         EvictionConfig {
             thresholds: vec![
                 hard(Signal::Memory, Amount::Quantity(100 << 20)),
-                hard(Signal::NodeDisk, Amount::Percent(5.0)),
+                hard(Signal::NodeDisk, Amount::Percent(10.0)),
                 hard(Signal::NodeInodes, Amount::Percent(5.0)),
-                hard(Signal::ImageDisk, Amount::Percent(5.0)),
+                hard(Signal::ImageDisk, Amount::Percent(15.0)),
                 hard(Signal::ImageInodes, Amount::Percent(5.0)),
             ],
             transition_period: Duration::from_secs(300),
@@ -181,6 +210,10 @@ mod tests {
             let form = ThresholdError::Form(text.to_owned());
             assert_eq!(Threshold::parse_all(text), Err(form));
         }
+        let with_containers = "containerfs.available<1%, allocatableMemory.available<5%";
+        let read = Threshold::parse_all(with_containers).unwrap();
+        assert_eq!(read.len(), 1);
+        assert_eq!(read[0].signal, Signal::PodMemory);
         let unknown = Threshold::parse_all("cpu.available<1").unwrap_err();
         assert_eq!(
             unknown.to_string(),

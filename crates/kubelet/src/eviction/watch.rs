@@ -22,6 +22,7 @@ use crate::machine;
 use crate::pod::PodExt;
 use crate::pods::PodView;
 use crate::shared::Shared;
+use crate::status::EVICTED;
 
 /// How often the node is looked at; what it looks at sends no events.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
@@ -122,7 +123,8 @@ fn evict(shared: &Shared, pod: &Pod, grace_seconds: i64, message: String) -> Str
     tracing::warn!(pod = pod.display(), message, "evicting");
     shared.pods.tell(pod.uid(), |news| {
         news.evicted = Some(Eviction {
-            grace_seconds,
+            reason: EVICTED,
+            grace_seconds: Some(grace_seconds),
             message,
         });
     });
@@ -136,6 +138,9 @@ async fn observe(shared: &Shared) -> Observations {
         available: machine::memory("MemAvailable:"),
     };
     seen.insert(Signal::Memory, memory);
+    if let Some(memory) = pod_memory(shared).await {
+        seen.insert(Signal::PodMemory, memory);
+    }
     if let Some((capacity, taken)) = machine::process_ids() {
         let available = capacity - taken;
         seen.insert(
@@ -175,6 +180,23 @@ async fn observe(shared: &Shared) -> Observations {
         }
     }
     seen
+}
+
+/// Memory as pods have it; where nothing is reserved for others, the node says it all.
+async fn pod_memory(shared: &Shared) -> Option<Observation> {
+    let capacity = shared.allocatable().get("memory")?.value();
+    if capacity >= shared.machine.memory_bytes / 1024 * 1024 {
+        return None;
+    }
+    let stats = shared.runtime.list_container_stats().await.ok()?;
+    let used: i64 = stats
+        .iter()
+        .map(|one| whole(one.memory_working_set_bytes))
+        .sum();
+    Some(Observation {
+        capacity,
+        available: capacity - used,
+    })
 }
 
 /// The pods that may have to go, with what they use; of the disk only if it is about that.

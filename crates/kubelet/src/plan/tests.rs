@@ -131,6 +131,10 @@ impl Stage {
         })
     }
 
+    fn outcome(&self) -> Option<&'static str> {
+        outcome(&self.pod, &self.containers)
+    }
+
     #[track_caller]
     fn check(self, expected: &str) -> Stage {
         assert_eq!(shown(&self.plan()), expected);
@@ -437,4 +441,44 @@ fn a_resize_may_take_a_new_start() {
     // Seen before its start is over: what it has is not known yet.
     sized.busy.starting.insert("a".into(), 1);
     sized.check("");
+}
+
+#[test]
+fn one_container_may_have_all_started_anew() {
+    let rules = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let mut spec = layered();
+    spec["restartPolicy"] = "Never".into();
+    spec["initContainers"] = json!([{"name": "init"}, {"name": "side", "restartPolicy": "Always"}]);
+    spec["containers"][0]["restartPolicyRules"] = rules;
+    let run = |code| {
+        stage(spec.clone())
+            .ready()
+            .container("init", 0, Some(0))
+            .container("side", 0, None)
+            .container("main", 0, code)
+    };
+    assert_eq!(run(Some(41)).check("").outcome(), Some("Failed"));
+    let mut asked = run(Some(42)).check("kill side#0 in 0s");
+    assert_eq!(asked.outcome(), None);
+    asked.busy.killing.insert("side#0".into(), at(0));
+    let mut asked = asked.check("").container("side", 0, Some(137));
+    asked.busy.killing.clear();
+    // Not at once, and then from the start.
+    assert_eq!(asked.plan().wake_at, Some(at(1)));
+    asked.now = at(1);
+    let mut again = asked.check("start init#1");
+    let mut next = |name: &str, code| {
+        let mut one = std::mem::replace(&mut again, stage(json!({})));
+        one = one.container(name, 1, code);
+        let id = format!("{name}#1");
+        let annotations = &mut one.containers.get_mut(&id).unwrap().config.annotations;
+        annotations.insert(labels::ROUND.into(), "1".into());
+        again = one;
+        shown(&again.plan())
+    };
+    assert_eq!(next("init", Some(0)), "start side#1");
+    assert_eq!(next("side", None), "start main#1");
+    assert_eq!(next("main", None), "");
+    assert_eq!(next("main", Some(42)), "kill side#1 in 1s");
+    assert_eq!(next("main", Some(1)), "");
 }

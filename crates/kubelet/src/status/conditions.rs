@@ -5,10 +5,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use node_api::SandboxState;
 
 use super::StatusInputs;
-use crate::plan::newest_sandbox;
+use crate::plan::{newest_sandbox, rounds};
 use crate::pod::{PodExt, Role, whole_seconds};
 
-const OWN: [&str; 7] = [
+const OWN: [&str; 8] = [
+    "AllContainersRestarting",
     "PodResizePending",
     "PodResizeInProgress",
     "PodReadyToStartContainers",
@@ -95,10 +96,21 @@ pub(super) fn all(
         condition(inputs, "ContainersReady", containers_ready),
         condition(inputs, "PodScheduled", (true, None, None)),
     ]);
+    if rounds::possible(inputs.pod) {
+        let finding = restarting(inputs, phase);
+        conditions.push(condition(inputs, "AllContainersRestarting", finding));
+    }
     let foreign = old.conditions.iter().flatten();
     let verdict = inputs.ending.and_then(|ending| ending.verdict.as_ref());
-    if let Some((_, message)) = verdict.filter(|(reason, _)| reason == super::EVICTED) {
-        let finding = (true, Some(BY_KUBELET), Some(message.clone()));
+    let disrupted = verdict.and_then(|(reason, message)| match reason.as_str() {
+        super::EVICTED => Some(message.clone()),
+        super::PREEMPTED => {
+            Some("Pod was preempted by Kubelet to accommodate a critical pod.".to_owned())
+        }
+        _ => None,
+    });
+    if let Some(message) = disrupted {
+        let finding = (true, Some(BY_KUBELET), Some(message));
         conditions.push(condition(inputs, "DisruptionTarget", finding));
     }
     conditions.extend(foreign.filter(|c| !is_own(c)).cloned());
@@ -147,7 +159,10 @@ fn initialized(inputs: &StatusInputs<'_>, phase: &str, init: &[ApiContainerStatu
         .filter(|s| !done(s))
         .map(|s| s.name.as_str())
         .collect();
-    if undone.is_empty() {
+    // A pod that starts all its containers anew stays what it has been.
+    let mut known = inputs.old.conditions.iter().flatten();
+    let was = known.any(|c| c.type_ == "Initialized" && c.status == "True");
+    if undone.is_empty() || (was && rounds::pending(inputs.pod, inputs.containers)) {
         return (true, None, None);
     }
     let message = format!("containers with incomplete status: [{}]", undone.join(" "));
@@ -181,6 +196,19 @@ fn containers_ready(
     }
     let message = format!("containers with unready status: [{}]", unready.join(" "));
     (false, Some("ContainersNotReady"), Some(message))
+}
+
+fn restarting(inputs: &StatusInputs<'_>, phase: &str) -> Finding {
+    match phase {
+        "Succeeded" => return (false, Some("PodCompleted"), None),
+        "Failed" => return (false, Some("PodFailed"), None),
+        _ => {}
+    }
+    if !rounds::pending(inputs.pod, inputs.containers) {
+        return (false, None, None);
+    }
+    let message = "container exited with restart policy rule".to_owned();
+    (true, Some("RestartAllContainersStarted"), Some(message))
 }
 
 fn ready(inputs: &StatusInputs<'_>, old: &PodStatus, containers: &Finding) -> Finding {

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
 use node_api::{ContainerState, ContainerStatus};
 
 use super::StatusInputs;
-use crate::plan::restarts;
+use crate::plan::{restarts, rounds};
 use crate::pod::{PodExt, Role, api_time};
 
 /// The scheme before a container's id.
@@ -47,6 +47,9 @@ fn status_of(inputs: &StatusInputs<'_>, role: Role, container: &Container) -> Ap
         return never_created(inputs, role, container);
     };
     let waiting = inputs.waiting.get(&container.name);
+    let past = role != Role::Ephemeral
+        && inputs.ending.is_none()
+        && rounds::is_past(inputs.pod, inputs.containers, newest);
     let previous = || {
         let ended = runs
             .iter()
@@ -56,6 +59,11 @@ fn status_of(inputs: &StatusInputs<'_>, role: Role, container: &Container) -> Ap
     };
     let (state, last_state) = match newest.state {
         ContainerState::Running => (running(newest), previous()),
+        ContainerState::Exited if past => {
+            let message = "The container is removed because RestartAllContainers in place";
+            let state = waits("RestartingAllContainers", message);
+            (state, Some(terminated(inputs, newest)))
+        }
         ContainerState::Exited => {
             let again = inputs.ending.is_none()
                 && restarts(inputs.pod, role, container, newest.exit_code)
@@ -76,7 +84,7 @@ fn status_of(inputs: &StatusInputs<'_>, role: Role, container: &Container) -> Ap
     let health = inputs.health.get(&newest.id).filter(|_| is_running);
     let started = health.is_some_and(|health| health.started);
     let ready = match role {
-        Role::Init => newest.state == ContainerState::Exited && newest.exit_code == 0,
+        Role::Init => newest.state == ContainerState::Exited && newest.exit_code == 0 && !past,
         _ => started && readiness(container, health.and_then(|health| health.ready)),
     };
     ApiContainerStatus {

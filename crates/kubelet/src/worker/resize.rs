@@ -2,18 +2,19 @@
 //! whether the node has them, and brings containers there.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, ResourceRequirements, Toleration};
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use node_api::{LinuxResources, RuntimeService, SandboxState};
 use std::sync::Arc;
 
 use super::Worker;
 use super::act::Done;
+use crate::admission;
 use crate::events::Kind;
 use crate::plan::newest_sandbox;
 use crate::pod::PodExt;
 use crate::resize::{self, ByContainer, Update};
-use crate::resources::{self, Qos};
-use crate::status::{EVICTED, ResizeCondition};
+use crate::resources;
+use crate::status::ResizeCondition;
 
 /// Pause after the runtime refused other limits.
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
@@ -51,19 +52,11 @@ impl Resizing {
 impl Worker {
     /// Finds out what the pod was granted by an earlier process, or grants what it asks for.
     /// Returns why it cannot run here.
-    pub(super) fn admit(&mut self) -> Option<(String, String)> {
-        let remembered = resize::remembered(&self.pod, &self.view.containers);
-        let allocations = self.shared.allocations.clone();
-        if self.view.sandboxes.is_empty() && !self.pod.is_static() && !self.pod.is_critical() {
-            if let Some(rejected) = self.unwelcome() {
-                return Some(rejected);
-            }
-            let granted = allocations.grant(self.pod.uid(), &self.pod, &self.shared.allocatable());
-            return granted.err().map(|shortage| {
-                let reason = format!("OutOf{}", shortage.resource);
-                (reason, format!("Pod was rejected: {shortage}"))
-            });
+    pub(super) async fn admit(&mut self) -> Option<(String, String)> {
+        if self.view.sandboxes.is_empty() {
+            return admission::admit(&self.shared, &self.pod).await.err();
         }
+        let remembered = resize::remembered(&self.pod, &self.view.containers);
         for (_, container) in self.pod.all_containers() {
             let known = remembered.get(&container.name).cloned();
             let known = known.or_else(|| container.resources.clone());
@@ -73,43 +66,18 @@ impl Worker {
         }
         let wished = self.pod.clone();
         self.pod = Arc::new(resize::with_resources(&wished, &remembered));
-        allocations.note(self.pod.uid(), &self.pod);
+        self.shared.allocations.note(self.pod.uid(), &self.pod);
         self.take_pod(wished);
         None
-    }
-
-    /// Why no new pod of this kind is taken while the node is short of something.
-    fn unwelcome(&self) -> Option<(String, String)> {
-        let conditions = self.shared.pressure.borrow().clone();
-        if conditions.is_empty() {
-            return None;
-        }
-        let tolerates = |toleration: &Toleration| {
-            let key = toleration.key.as_deref().unwrap_or_default();
-            let all = key.is_empty() && toleration.operator.as_deref() == Some("Exists");
-            all || key == "node.kubernetes.io/memory-pressure"
-        };
-        let mut tolerations = self.pod.spec().tolerations.iter().flatten();
-        if conditions
-            .iter()
-            .all(|condition| *condition == "MemoryPressure")
-            && (resources::qos(&self.pod) != Qos::BestEffort || tolerations.any(tolerates))
-        {
-            return None;
-        }
-        let list: Vec<_> = conditions.into_iter().collect();
-        let message = format!(
-            "Pod was rejected: The node had condition: [{}]. ",
-            list.join(" ")
-        );
-        Some((EVICTED.to_owned(), message))
     }
 
     /// Takes a new version of the pod's object; its resources as far as the node has them.
     pub(super) fn take_pod(&mut self, pod: Arc<Pod>) {
         if resize::same(&pod, &self.pod) {
+            if self.resizing.wished.take().is_some() {
+                self.shared.allocations.wait_no_more(pod.uid());
+            }
             self.resizing.pending = None;
-            self.resizing.wished = None;
             self.pod = pod;
         } else if self.ending.is_some() || pod.is_terminal() {
             self.pod = Arc::new(resize::with_resources_of(&pod, &self.pod));
@@ -150,16 +118,18 @@ impl Worker {
                     shared.tell_waiting();
                 }
             }
-            Err(shortage) => {
-                let pending = ResizeCondition::deferred(generation, shortage.to_string());
+            Err(denial) => {
+                // There are no ports in a wish: all that can be missing are resources.
+                let shortage = denial.shortages.first();
+                let shortage = shortage.map(ToString::to_string).unwrap_or_default();
+                let pending = ResizeCondition::deferred(generation, shortage.clone());
                 if self.resizing.pending.as_ref() != Some(&pending) {
-                    let text = shortage.to_string();
-                    let message = resize::message("Pod resize Deferred", &pod, Some(&text));
+                    let message = resize::message("Pod resize Deferred", &pod, Some(&shortage));
                     shared
                         .recorder
                         .pod(&pod, None, Kind::Warning, "ResizeDeferred", message);
                 }
-                shared.allocations.wait(pod.uid());
+                shared.allocations.wait(pod.uid(), &pod);
                 self.resizing.pending = Some(pending);
                 self.pod = Arc::new(resize::with_resources_of(&pod, &self.pod));
                 self.resizing.wished = Some(pod);

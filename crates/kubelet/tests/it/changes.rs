@@ -265,3 +265,90 @@ async fn a_node_short_of_memory_lets_pods_go_and_takes_none() {
         "Pod was rejected: The node had condition: [MemoryPressure]. "
     );
 }
+
+#[tokio::test]
+async fn all_containers_start_anew_when_one_asks_for_it() {
+    let rig = Rig::new().await;
+    rig.runtime.set_ends("init", Some(0));
+    rig.create(
+        "job",
+        json!({"restartPolicy": "Never", "initContainers": [{"name": "init", "image": IMAGE}],
+        "containers": [
+            {"name": "main", "image": IMAGE, "restartPolicyRules": [{"action": "RestartAllContainers",
+                "exitCodes": {"operator": "In", "values": [42]}}]},
+            {"name": "other", "image": IMAGE}]}),
+    );
+    let pod = rig.wait_phase("job", "Running").await;
+    assert_eq!(condition(&pod, "AllContainersRestarting"), "False");
+    wait("others", || rig.runtime.running("other")).await;
+    rig.runtime
+        .end(&rig.runtime.running("main").unwrap().id, 42);
+    rig.wait_pod("job", "restarting", |pod| {
+        let init = &pod["status"]["initContainerStatuses"][0]["state"]["waiting"];
+        condition(pod, "AllContainersRestarting") == "True"
+            && init["reason"] == "RestartingAllContainers"
+            && condition(pod, "Initialized") == "True"
+    })
+    .await;
+    let pod = rig
+        .wait_pod("job", "restarted", |pod| {
+            condition(pod, "AllContainersRestarting") == "False"
+                && condition(pod, "Ready") == "True"
+        })
+        .await;
+    assert_eq!(pod["status"]["phase"], "Running");
+    for list in ["initContainerStatuses", "containerStatuses"] {
+        for status in pod["status"][list].as_array().unwrap() {
+            assert_eq!(status["restartCount"], 1, "{status}");
+            assert!(status["lastState"]["terminated"].is_object(), "{status}");
+        }
+    }
+    rig.runtime.end(&rig.runtime.running("main").unwrap().id, 1);
+    rig.runtime
+        .end(&rig.runtime.running("other").unwrap().id, 0);
+    rig.wait_phase("job", "Failed").await;
+}
+
+#[tokio::test]
+async fn variables_come_from_files_of_other_containers() {
+    let rig = Rig::new().await;
+    let from = |key: &str, optional: bool| {
+        json!({"name": key, "valueFrom": {"fileKeyRef": {
+            "volumeName": "data", "path": "env", "key": key, "optional": optional}}})
+    };
+    rig.runtime.set_ends("write", None);
+    rig.create(
+        "web",
+        json!({"volumes": [{"name": "data", "emptyDir": {}}],
+        "initContainers": [{"name": "write", "image": IMAGE,
+            "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
+        "containers": [{"name": "main", "image": IMAGE, "env": [from("A", false), from("B", true)]},
+            {"name": "lost", "image": IMAGE, "env": [from("B", false)]}]}),
+    );
+    let write = wait("writer", || rig.runtime.running("write")).await;
+    let mounts = &write.config.mounts;
+    let data = mounts
+        .iter()
+        .find(|m| m.container_path == std::path::Path::new("/data"));
+    std::fs::write(data.unwrap().host_path.join("env"), "A='one'\n").unwrap();
+    rig.runtime.end(&write.id, 0);
+    let main = wait("main", || rig.runtime.running("main")).await;
+    assert!(
+        main.config
+            .envs
+            .contains(&("A".to_owned(), "one".to_owned()))
+    );
+    assert!(main.config.envs.iter().all(|(name, _)| name != "B"));
+    rig.wait_pod("web", "refused", |pod| {
+        let state = &pod["status"]["containerStatuses"];
+        let mut all = state.as_array().into_iter().flatten();
+        all.any(|status| {
+            let waiting = &status["state"]["waiting"];
+            waiting["reason"] == "CreateContainerConfigError"
+                && waiting["message"].as_str().is_some_and(|m| {
+                    m.starts_with("environment variable key \"B\" not found in file")
+                })
+        })
+    })
+    .await;
+}
