@@ -13,6 +13,7 @@ use node_api::ContainerState;
 
 use crate::inbox::Eviction;
 use crate::node::labels;
+use crate::places;
 use crate::pod::PodExt;
 use crate::resources::{self, Qos};
 use crate::sandbox_config::forbidden_sysctl;
@@ -32,6 +33,7 @@ pub(crate) async fn admit(shared: &Arc<Shared>, pod: &Pod) -> Result<(), Rejecti
         let message = format!("forbidden sysctl: {name:?} not allowlisted");
         return Err(("SysctlForbidden".to_owned(), message));
     }
+    places::admit(shared, pod).await?;
     fit::system(pod)?;
     let misfit = misfit(shared, pod).await;
     let allocatable = shared.allocatable();

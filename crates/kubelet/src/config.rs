@@ -67,6 +67,8 @@ pub struct Config {
     pub image_gc_low_percent: u8,
     /// When pods have to go because the node runs out of something.
     pub eviction: EvictionConfig,
+    /// Which devices, processors and memory containers have for themselves.
+    pub placement: placement::Config,
     /// `None`: no server.
     pub server: Option<ServerConfig>,
     /// Reported as `nodeInfo.kubeletVersion`.
@@ -117,6 +119,7 @@ impl Config {
         Config {
             node_name: node_name.to_owned(),
             node_ips: vec![node_ip],
+            placement: placement::Config::below(&root_dir),
             root_dir,
             log_dir,
             static_pod_path: None,

@@ -48,6 +48,8 @@ pub(crate) struct News {
     pub(crate) resync: bool,
     /// A ConfigMap or Secret changed.
     pub(crate) sources: bool,
+    /// Devices of the pod are well or unwell again.
+    pub(crate) devices: bool,
     /// Another pod of the node needs less than before.
     pub(crate) room: bool,
     /// The pod has to go, for the node is short of something.

@@ -21,6 +21,7 @@ mod machine;
 mod names;
 mod node;
 mod orphans;
+mod places;
 mod plan;
 mod pod;
 mod pods;
@@ -51,6 +52,7 @@ use volumes::{Sources, Volumes};
 
 pub use config::{Config, Guard, GuardRequest, Parts, Refusal, ServerConfig};
 pub use eviction::{Amount, EvictionConfig, Signal, Threshold, ThresholdError};
+pub use placement::{Config as PlacementConfig, Policy as TopologyPolicy, Scope as TopologyScope};
 
 use events::Recorder;
 use images::Puller;
@@ -190,6 +192,7 @@ fn share(client: Client, parts: Parts, config: Config, hub: &Hub, crew: &Crew) -
         client.clone(),
         Arc::new(move |uid: &str| told.tell(uid, |news| news.sources = true)),
     );
+    let placement = places::open(&config, &pods, crew);
     let puller = Puller::new(
         parts.images.clone(),
         sources.clone(),
@@ -210,6 +213,7 @@ fn share(client: Client, parts: Parts, config: Config, hub: &Hub, crew: &Crew) -
         }),
         machine: Machine::look(&config.root_dir),
         allocations: Arc::default(),
+        placement,
         pressure: watch::Sender::default(),
         user_namespaces: UserNamespaces::look(&config.root_dir, config.max_pods),
         pods,

@@ -19,6 +19,7 @@ use serde_json::json;
 
 use crate::events::{Kind, node_reference};
 use crate::machine::architecture;
+use crate::places;
 use crate::shared::Shared;
 
 /// Namespace of the nodes' leases.
@@ -48,6 +49,7 @@ pub(crate) async fn keep_status(shared: Arc<Shared>, stop: Stop) {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     let mut startup = Backoff::new(STARTUP_CHECK, STATUS_CHECK);
     let mut pressure = shared.pressure.subscribe();
+    let mut places = shared.placement.changes();
     loop {
         let known = reported
             .as_ref()
@@ -85,6 +87,7 @@ pub(crate) async fn keep_status(shared: Arc<Shared>, stop: Stop) {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             Ok(()) = pressure.changed() => {}
+            Ok(()) = places.changed() => {}
             () = stop.raised() => return,
         }
     }
@@ -200,10 +203,12 @@ async fn node_status(shared: &Shared, old: Option<&NodeStatus>) -> NodeStatus {
         .server
         .as_ref()
         .map(|server| i32::from(server.address.port()));
+    let (mut capacity, mut allocatable) = (shared.machine.capacity(config), shared.allocatable());
+    places::count(&shared.placement, &mut capacity, &mut allocatable);
     NodeStatus {
         addresses: Some(addresses(shared)),
-        allocatable: Some(quantities(shared.allocatable())),
-        capacity: Some(quantities(shared.machine.capacity(config))),
+        allocatable: Some(quantities(allocatable)),
+        capacity: Some(quantities(capacity)),
         conditions: Some(conditions(shared, old, missing)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: port.map(|port| DaemonEndpoint { port }),

@@ -115,6 +115,8 @@ impl Driver {
                     self.pod_changed(change, &mut workers);
                 }
                 swept = true;
+                let pods = self.shared.pods.clone();
+                self.shared.placement.retain(|uid| pods.contains(uid));
                 workers.spawn(orphans::sweep(self.shared.clone()));
             }
             let synced = async {

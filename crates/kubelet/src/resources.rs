@@ -193,6 +193,11 @@ pub(crate) fn disk_request(pod: &Pod) -> i64 {
     sum(pod, request, "ephemeral-storage").0
 }
 
+/// A container's request for processors, in thousandths.
+pub(crate) fn milli_cpus_of(container: &Container) -> i64 {
+    request(container, "cpu").map_or(0, Quantity::milli)
+}
+
 /// A container's request, as a plain number.
 pub(crate) fn request_of(container: &Container, name: &str) -> i64 {
     request(container, name).map_or(0, Quantity::value)

@@ -8,6 +8,7 @@ use client::{Client, Informer};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use meta::Quantity;
 use node_api::{ImageService, RuntimeService};
+use placement::Placement;
 use tokio::sync::watch;
 use volumes::{PodFacts, Sources, Volumes};
 
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) machine: Machine,
     pub(crate) pods: Arc<Pods>,
     pub(crate) allocations: Arc<Allocations>,
+    /// Devices, processors and memory that containers have for themselves.
+    pub(crate) placement: Arc<Placement>,
     pub(crate) user_namespaces: UserNamespaces,
     /// Conditions of the node that say what it is short of.
     pub(crate) pressure: watch::Sender<BTreeSet<&'static str>>,

@@ -11,6 +11,7 @@ use base::Stop;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use node_api::{ContainerConfig, Image, NamespaceMode};
+use placement::ContainerOptions;
 use volumes::Mounted;
 
 use crate::container_config::{ContainerInputs, container_config};
@@ -20,6 +21,7 @@ use crate::hooks;
 use crate::images::StartError;
 use crate::inbox::{Inbox, StartOutcome};
 use crate::logs;
+use crate::places;
 use crate::plan::Start;
 use crate::pod::PodExt;
 use crate::shared::Shared;
@@ -164,9 +166,11 @@ impl StartJob {
             mounted: &self.mounted,
             services: self.shared.service_variables(&self.pod).await,
         };
-        let envs = environment(&inputs)
+        let own = environment(&inputs)
             .await
             .map_err(|error| error.to_string())?;
+        let given = self.place(container).await?;
+        let envs = given.envs.iter().cloned().chain(own).collect();
         let mut config = container_config(ContainerInputs {
             pod: &self.pod,
             container,
@@ -181,6 +185,7 @@ impl StartJob {
             config: &self.shared.config,
             memory_capacity: self.shared.machine.memory_bytes,
         })?;
+        places::equip(&mut config, given);
         if let Some(target) = self.pod.target_of(&container.name)
             && config.security.namespaces.pid == NamespaceMode::Container
         {
@@ -189,6 +194,15 @@ impl StartJob {
             config.security.namespaces.pid = NamespaceMode::Target(id.clone());
         }
         Ok(config)
+    }
+
+    /// What the container's devices bring along.
+    async fn place(&self, container: &Container) -> Result<ContainerOptions, String> {
+        let Some((role, _)) = self.pod.container(&container.name) else {
+            return Ok(ContainerOptions::default());
+        };
+        let wish = places::wish_of_container(role, container);
+        self.shared.placement.options(self.pod.uid(), &wish).await
     }
 
     async fn post_start(&self, container: &Container, id: &str) -> Result<(), StartError> {

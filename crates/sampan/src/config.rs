@@ -372,7 +372,11 @@ impl ServerArgs {
             AccessArgs::default()
         });
         let kubelet_arg = NodeArgs::of_words(&self.kubelet_arg);
-        let kubelet_arg = kubelet_arg.and_then(|args| args.eviction().map(|_| args));
+        let kubelet_arg = kubelet_arg.and_then(|args| {
+            args.eviction()?;
+            args.placement(&data_dir)?;
+            Ok(args)
+        });
         let kubelet_arg = kubelet_arg.unwrap_or_else(|error| {
             faults.push(format!("{error:#}"));
             NodeArgs::default()

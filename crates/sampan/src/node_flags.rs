@@ -1,10 +1,11 @@
 //! Flags of the kubelet under upstream's names, given as `--kubelet-arg name=value`.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use kubelet::{EvictionConfig, Threshold};
+use kubelet::{EvictionConfig, PlacementConfig, Threshold, TopologyPolicy, TopologyScope};
 use serde::{Deserialize, Serialize};
 
 use crate::serving::time;
@@ -32,6 +33,16 @@ pub(crate) struct NodeArgs {
     /// Most seconds a pod gets to end by a soft threshold [default: 0]
     #[arg(long)]
     eviction_max_pod_grace_period: Option<i64>,
+    /// Folder of `device-plugins/kubelet.sock` and `pod-resources/kubelet.sock`; plugins made for
+    /// other distributions look below /var/lib/kubelet [default: kubelet in the data folder]
+    #[arg(long)]
+    plugin_sockets_dir: Option<PathBuf>,
+    /// none, best-effort, restricted or single-numa-node
+    #[arg(long)]
+    topology_manager_policy: Option<String>,
+    /// container or pod
+    #[arg(long)]
+    topology_manager_scope: Option<String>,
 }
 
 impl NodeArgs {
@@ -62,6 +73,22 @@ impl NodeArgs {
             config.transition_period = time("eviction-pressure-transition-period", period)?;
         }
         config.max_pod_grace_seconds = self.eviction_max_pod_grace_period.unwrap_or(0);
+        Ok(config)
+    }
+
+    /// Which devices containers have for themselves; `root` is the kubelet's folder.
+    pub(crate) fn placement(&self, root: &Path) -> Result<PlacementConfig> {
+        let folder = self.plugin_sockets_dir.as_deref().unwrap_or(root);
+        let mut config = PlacementConfig::below(folder);
+        if let Some(name) = &self.topology_manager_policy {
+            let policy = TopologyPolicy::parse(name);
+            config.policy = policy.with_context(|| format!("unknown policy: \"{name}\""))?;
+        }
+        config.scope = match self.topology_manager_scope.as_deref() {
+            None | Some("container") => TopologyScope::Container,
+            Some("pod") => TopologyScope::Pod,
+            Some(other) => bail!("unknown scope: \"{other}\""),
+        };
         Ok(config)
     }
 
@@ -98,6 +125,29 @@ mod tests {
     fn read(words: &[&str]) -> Result<EvictionConfig> {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
         NodeArgs::of_words(&words)?.eviction()
+    }
+
+    #[test]
+    fn places_are_set_as_upstream_sets_them() {
+        let read = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            NodeArgs::of_words(&words)?.placement(Path::new("/data"))
+        };
+        let config = read(&[]).unwrap();
+        assert_eq!(config.device_plugins, Path::new("/data/device-plugins"));
+        assert_eq!(config.policy, TopologyPolicy::None);
+        let config = read(&[
+            "plugin-sockets-dir=/var/lib/kubelet",
+            "topology-manager-policy=single-numa-node",
+            "topology-manager-scope=pod",
+        ])
+        .unwrap();
+        let socket = "/var/lib/kubelet/pod-resources/kubelet.sock";
+        assert_eq!(config.pod_resources, Path::new(socket));
+        assert_eq!(config.policy, TopologyPolicy::SingleNumaNode);
+        assert_eq!(config.scope, TopologyScope::Pod);
+        assert!(read(&["topology-manager-policy=best"]).is_err());
+        assert!(read(&["topology-manager-scope=node"]).is_err());
     }
 
     #[test]

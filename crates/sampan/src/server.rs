@@ -487,6 +487,7 @@ async fn start_kubelet(
         guard: Arc::new(Delegated::new(reviewer, &config.node_name)),
     };
     let root = config.data_dir.join("kubelet");
+    let placement = config.kubelet_arg.placement(&root)?;
     let mut settings = kubelet::Config::new(
         &config.node_name,
         node_ip,
@@ -500,6 +501,7 @@ async fn start_kubelet(
     settings.resolv_conf = config.resolv_conf.clone();
     settings.max_pods = config.max_pods;
     settings.eviction = config.kubelet_arg.eviction()?;
+    settings.placement = placement;
     settings.pod_cidrs = vec![network.pod_cidr.to_string()];
     settings.labels = config.node_label.iter().cloned().collect();
     settings.server = Some(server);

@@ -13,6 +13,7 @@ use node_api::ContainerState;
 
 use super::Worker;
 use super::act::Done;
+use crate::places;
 use crate::plan::newest_container;
 use crate::pod::PodExt;
 use crate::pods::PodView;
@@ -104,6 +105,7 @@ impl Worker {
                 host_ips: &self.shared.config.node_ips,
                 now,
             });
+            places::show_devices(&self.shared.placement, &self.pod, &mut self.report.current);
         }
         if let Some(at) = self.settles_at(now) {
             return Some(at);

@@ -145,6 +145,7 @@ impl Worker {
         self.resizing.pending = None;
         self.resizing.progress = None;
         self.shared.allocations.release(self.pod.uid());
+        self.shared.placement.release(self.pod.uid());
         self.shared.tell_waiting();
     }
 

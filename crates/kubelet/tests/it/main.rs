@@ -4,6 +4,7 @@
 
 mod api;
 mod changes;
+mod devices;
 mod pods;
 mod rig;
 mod runtime;

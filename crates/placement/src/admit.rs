@@ -1,0 +1,79 @@
+//! One pod after the other is given its place: the topology policy picks NUMA nodes, then each
+//! manager gives what it has.
+
+use crate::devices::Reusable;
+use crate::hints::{Policy, Scope};
+use crate::numa::Mask;
+use crate::wish::{ContainerWish, PodWish};
+use crate::{Placement, Refusal};
+
+impl Placement {
+    /// Gives a new pod all it asks for, or says why it cannot run here.
+    pub async fn admit(&self, pod: &PodWish) -> Result<(), Refusal> {
+        if let Some((resource, requested)) = self.devices.gone(pod) {
+            return Err(Refusal {
+                reason: format!("OutOf{resource}"),
+                message: format!(
+                    "Node didn't have enough resource: {resource}, requested: {requested}, used: 0, capacity: 0"
+                ),
+            });
+        }
+        if !self.devices.concern(pod) {
+            return Ok(());
+        }
+        // One at a time: hints and what follows from them belong together.
+        let _held = self.admission.lock().await;
+        let admitted = self.place(pod).await;
+        if admitted.is_err() {
+            self.release(&pod.uid);
+        }
+        admitted
+    }
+
+    async fn place(&self, pod: &PodWish) -> Result<(), Refusal> {
+        let mut reuse = Reusable::new();
+        let by_pod = self.policy != Policy::None && self.scope == Scope::Pod;
+        let for_all = match by_pod {
+            true => {
+                let hints = [self.devices.pod_hints(&self.nodes, pod)];
+                self.decide(&hints)?
+            }
+            false => None,
+        };
+        for container in &pod.containers {
+            let affinity = match self.policy {
+                Policy::None => None,
+                _ if by_pod => for_all,
+                _ => {
+                    let hints = self.devices.hints(&self.nodes, &pod.uid, container, &reuse);
+                    self.decide(&[hints])?
+                }
+            };
+            self.remember(&pod.uid, container, affinity);
+            let given = self
+                .devices
+                .allocate(&pod.uid, container, &mut reuse, affinity);
+            given.await.map_err(Refusal::unexpected)?;
+        }
+        Ok(())
+    }
+
+    fn decide(&self, hints: &[crate::hints::Hints]) -> Result<Option<Mask>, Refusal> {
+        let (best, admitted) = self.policy.decide(&self.nodes, hints);
+        match admitted {
+            true => Ok(best.affinity),
+            false => Err(Refusal {
+                reason: "TopologyAffinityError".into(),
+                message: "Resources cannot be allocated with Topology locality".into(),
+            }),
+        }
+    }
+
+    fn remember(&self, uid: &str, container: &ContainerWish, affinity: Option<Mask>) {
+        if let Some(affinity) = affinity {
+            let mut affinities = self.affinities.lock();
+            let of_pod = affinities.entry(uid.to_owned()).or_default();
+            of_pod.insert(container.name.clone(), affinity);
+        }
+    }
+}

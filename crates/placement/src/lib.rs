@@ -1,0 +1,176 @@
+//! Where on a node containers are placed: which devices, processors and memory each one has. The
+//! device manager with its plugins, and the topology manager that has them agree.
+//!
+//! ```text
+//!   device plugins ──gRPC──► registry ► devices ─┐ hints
+//!                                                ├─► policy ► admit: one pod after the other
+//!   monitors ──gRPC──► pod_resources             ┘
+//! ```
+//!
+//! Knows nothing of Kubernetes' objects: a kubelet says what a pod asks for ([`PodWish`]).
+
+mod admit;
+mod devices;
+pub mod grpc;
+mod hints;
+mod numa;
+mod pod_resources;
+pub mod wire;
+mod wish;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::Crew;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+pub use devices::{Amount, ContainerOptions, HealthListener, HeldDevice};
+pub use hints::{Policy, Scope};
+pub use numa::Mask;
+pub use pod_resources::{KnownPod, PodSource};
+pub use wish::{ContainerWish, PodWish, Role};
+
+use devices::{Devices, Reusable};
+
+/// How places are given.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Plugins register at `kubelet.sock` in here, and have their own sockets beside it.
+    pub device_plugins: PathBuf,
+    /// The socket of the pod resources API.
+    pub pod_resources: PathBuf,
+    /// How long the devices of a plugin that went are counted as the node's.
+    pub plugin_grace: Duration,
+    /// `topologyManagerPolicy`.
+    pub policy: Policy,
+    /// `topologyManagerScope`.
+    pub scope: Scope,
+}
+
+impl Config {
+    /// Upstream's defaults, with the sockets below a kubelet's folder.
+    pub fn below(root: &std::path::Path) -> Config {
+        Config {
+            device_plugins: root.join("device-plugins"),
+            pod_resources: root.join("pod-resources/kubelet.sock"),
+            plugin_grace: Duration::from_secs(300),
+            policy: Policy::None,
+            scope: Scope::Container,
+        }
+    }
+}
+
+/// Why a pod cannot have what it asks for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// As the pod's status shows it.
+    pub reason: String,
+    pub message: String,
+}
+
+impl Refusal {
+    fn unexpected(fault: String) -> Refusal {
+        Refusal {
+            reason: "UnexpectedAdmissionError".into(),
+            message: format!("Allocate failed due to {fault}, which is unexpected"),
+        }
+    }
+}
+
+/// All places of a node.
+pub struct Placement {
+    devices: Arc<Devices>,
+    policy: Policy,
+    scope: Scope,
+    /// The machine's NUMA nodes.
+    nodes: Vec<usize>,
+    /// Nodes that were agreed on, by pod and container.
+    affinities: Mutex<HashMap<String, HashMap<String, Mask>>>,
+    admission: tokio::sync::Mutex<()>,
+    changed: watch::Sender<u64>,
+}
+
+impl Placement {
+    /// Takes up what earlier processes gave out, and opens both sockets.
+    pub fn open(
+        config: &Config,
+        pods: PodSource,
+        health: HealthListener,
+        crew: &Crew,
+    ) -> Arc<Placement> {
+        let changed = watch::Sender::new(0);
+        let devices = Devices::open(
+            config.device_plugins.clone(),
+            config.plugin_grace,
+            changed.clone(),
+            health,
+            crew,
+        );
+        let placement = Arc::new(Placement {
+            devices,
+            policy: config.policy,
+            scope: config.scope,
+            nodes: vec![0],
+            affinities: Mutex::default(),
+            admission: tokio::sync::Mutex::default(),
+            changed,
+        });
+        pod_resources::start(&placement, &config.pod_resources, pods, crew);
+        placement
+    }
+
+    /// What a container is to be created with.
+    pub async fn options(
+        &self,
+        uid: &str,
+        container: &ContainerWish,
+    ) -> Result<ContainerOptions, String> {
+        if container.extended.is_empty() {
+            return Ok(ContainerOptions::default());
+        }
+        if self.devices.lacks(uid, container) {
+            let _held = self.admission.lock().await;
+            let mut reuse = Reusable::new();
+            let affinity = self.affinity(uid, &container.name);
+            let given = self.devices.allocate(uid, container, &mut reuse, affinity);
+            given.await?;
+        }
+        self.devices.options(uid, container).await
+    }
+
+    fn affinity(&self, uid: &str, container: &str) -> Option<Mask> {
+        let affinities = self.affinities.lock();
+        affinities.get(uid)?.get(container).copied()
+    }
+
+    /// A pod has ended: what it had is others'.
+    pub fn release(&self, uid: &str) {
+        self.affinities.lock().remove(uid);
+        self.devices.retain(|known| known != uid);
+    }
+
+    /// Takes back what pods have that are not there any more.
+    pub fn retain(&self, is_wanted: impl Fn(&str) -> bool) {
+        self.affinities.lock().retain(|uid, _| is_wanted(uid));
+        self.devices.retain(is_wanted);
+    }
+
+    /// Extended resources of the node; 0 of those whose plugin is gone.
+    pub fn amounts(&self) -> BTreeMap<String, Amount> {
+        self.devices.amounts()
+    }
+
+    /// Changes when the amounts may have changed.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// The devices a container has, and how they are.
+    pub fn held(&self, uid: &str, container: &str) -> Vec<HeldDevice> {
+        self.devices.held(uid, container)
+    }
+}
