@@ -113,7 +113,7 @@ async fn value_of(
             Some(name) => fields::container_of(inputs.pod, name)
                 .ok_or_else(|| other(fields::FieldError::NoContainer(name.to_owned())))?,
         };
-        return fields::resource(container, inputs.facts, selector)
+        return fields::resource(inputs.pod, container, inputs.facts, selector)
             .map(Some)
             .map_err(other);
     }

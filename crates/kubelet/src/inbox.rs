@@ -4,13 +4,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
+use k8s_openapi::api::core::v1::Pod;
 use node_api::ContainerStatus;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::images::StartError;
 use crate::probe::{Finding, ProbeKind};
+use crate::resize::Given;
 
 /// How an attempt to start a container went.
 #[derive(Clone, Debug)]
@@ -20,7 +21,7 @@ pub(crate) struct StartOutcome {
     pub(crate) job: u64,
     pub(crate) container: Option<ContainerStatus>,
     /// What it was started with.
-    pub(crate) resources: ResourceRequirements,
+    pub(crate) resources: Given,
     pub(crate) error: Option<StartError>,
 }
 

@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
-    NodeSpec, NodeStatus, NodeSystemInfo,
+    NodeFeatures, NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus,
+    NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
@@ -30,6 +31,14 @@ const STATUS_CHECK: Duration = Duration::from_secs(10);
 const STARTUP_CHECK: Duration = Duration::from_millis(25);
 /// Images named in the status, the largest first.
 const IMAGES_MAX: usize = 50;
+/// What this node can do that others of this release might not; in order.
+const DECLARED_FEATURES: [&str; 3] = [
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+    "RestartAllContainersOnContainerExits",
+];
+/// Who may run pods; the first is who does where nobody is named.
+const RUNTIME_HANDLERS: [&str; 2] = ["", "sampan"];
 /// Names shown per image.
 const IMAGE_NAMES_MAX: usize = 5;
 
@@ -215,7 +224,22 @@ async fn node_status(shared: &Shared, old: Option<&NodeStatus>) -> NodeStatus {
         }),
         images: Some(images(shared).await),
         node_info: Some(info(shared)),
+        declared_features: Some(DECLARED_FEATURES.map(str::to_owned).to_vec()),
+        features: Some(NodeFeatures {
+            supplemental_groups_policy: Some(true),
+        }),
+        runtime_handlers: Some(RUNTIME_HANDLERS.map(handler).to_vec()),
         ..NodeStatus::default()
+    }
+}
+
+fn handler(name: &str) -> NodeRuntimeHandler {
+    NodeRuntimeHandler {
+        name: (!name.is_empty()).then(|| name.to_owned()),
+        features: Some(NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(true),
+            user_namespaces: Some(true),
+        }),
     }
 }
 

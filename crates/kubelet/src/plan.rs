@@ -405,7 +405,7 @@ impl Wanted<'_> {
         } else if let Some(has) = scene.actuated.get(name)
             // What a start in flight gives it is known when that is done.
             && !scene.busy.starting.contains_key(name)
-            && resize::change(container, has) == Change::Restart
+            && resize::change(scene.pod, container, has) == Change::Restart
         {
             (format!("Container {name} resize requires restart"), grace)
         } else {

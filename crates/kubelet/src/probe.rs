@@ -208,13 +208,15 @@ impl Prober {
     }
 
     fn report(&self, attempt: &Attempt) {
-        let Attempt::Failure(output) = attempt else {
-            return;
+        let (reason, what, output) = match attempt {
+            Attempt::Success => return,
+            Attempt::Warning(output) => ("ProbeWarning", "warning", output),
+            Attempt::Failure(output) => ("Unhealthy", "failed", output),
         };
-        let message = format!("{} probe failed: {output}", self.kind.word());
+        let message = format!("{} probe {what}: {output}", self.kind.word());
         let name = Some(self.container.name.as_str());
         let recorder = &self.context.recorder;
-        recorder.pod(&self.context.pod, name, Kind::Warning, "Unhealthy", message);
+        recorder.pod(&self.context.pod, name, Kind::Warning, reason, message);
     }
 
     fn tell(&self, success: bool) {

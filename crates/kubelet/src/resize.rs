@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use meta::Quantity;
 use node_api::{ContainerState, ContainerStatus, LinuxResources};
 use serde_json::{Value, json};
@@ -13,8 +14,30 @@ use crate::plan::newest_container;
 use crate::pod::PodExt;
 use crate::resources;
 
-/// Resources by the names of containers.
-pub(crate) type ByContainer = HashMap<String, ResourceRequirements>;
+/// What a running container was given.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Given {
+    pub(crate) own: ResourceRequirements,
+    /// The pod's at that time: its limits count for containers that have none.
+    pub(crate) whole: Option<ResourceRequirements>,
+}
+
+impl Given {
+    /// What a container of a pod is given now.
+    pub(crate) fn of(pod: &Pod, container: &Container) -> Given {
+        Given {
+            own: container.resources.clone().unwrap_or_default(),
+            whole: pod.spec().resources.clone(),
+        }
+    }
+
+    fn effective(&self) -> ResourceRequirements {
+        resources::effective(&self.own, self.whole.as_ref())
+    }
+}
+
+/// What running containers were given, by their names.
+pub(crate) type ByContainer = HashMap<String, Given>;
 
 /// What it takes to give a running container other resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +50,11 @@ pub(crate) enum Change {
 }
 
 /// Compares what a container should have to what it has.
-pub(crate) fn change(container: &Container, has: &ResourceRequirements) -> Change {
-    let wanted = container.resources.clone().unwrap_or_default();
+pub(crate) fn change(pod: &Pod, container: &Container, has: &Given) -> Change {
+    let (wanted, has) = (Given::of(pod, container).effective(), has.effective());
     let mut change = Change::Nothing;
     for name in ["cpu", "memory"] {
-        if figures(&wanted, name) == figures(has, name) {
+        if figures(&wanted, name) == figures(&has, name) {
             continue;
         }
         let policies = container.resize_policy.iter().flatten();
@@ -47,8 +70,7 @@ pub(crate) fn change(container: &Container, has: &ResourceRequirements) -> Chang
 /// Request and limit, in thousandths.
 fn figures(resources: &ResourceRequirements, name: &str) -> (i128, i128) {
     let read = |map: &Option<BTreeMap<String, _>>| {
-        let quantity: Option<&k8s_openapi::apimachinery::pkg::api::resource::Quantity> =
-            map.as_ref().and_then(|map| map.get(name));
+        let quantity: Option<&ApiQuantity> = map.as_ref().and_then(|map| map.get(name));
         let quantity = quantity.and_then(|quantity| Quantity::parse(&quantity.0).ok());
         quantity.map_or(0, |quantity| i128::from(quantity.milli()))
     };
@@ -67,10 +89,9 @@ pub(crate) fn same(one: &Pod, other: &Pod) -> bool {
 
 /// A pod with other resources: those of `from`.
 pub(crate) fn with_resources_of(pod: &Pod, from: &Pod) -> Pod {
-    let known: ByContainer = from
-        .all_containers()
-        .into_iter()
-        .map(|(_, c)| (c.name.clone(), c.resources.clone().unwrap_or_default()))
+    let all = from.all_containers().into_iter();
+    let known: ByContainer = all
+        .map(|(_, container)| (container.name.clone(), Given::of(from, container)))
         .collect();
     let mut pod = with_resources(pod, &known);
     if let Some(spec) = pod.spec.as_mut() {
@@ -85,12 +106,31 @@ pub(crate) fn with_resources(pod: &Pod, known: &ByContainer) -> Pod {
     if let Some(spec) = pod.spec.as_mut() {
         let inits = spec.init_containers.iter_mut().flatten();
         for container in inits.chain(&mut spec.containers) {
-            if let Some(resources) = known.get(&container.name) {
-                container.resources = Some(resources.clone());
+            if let Some(given) = known.get(&container.name) {
+                container.resources = Some(given.own.clone());
             }
         }
     }
     pod
+}
+
+/// What the API knows of the resources of a whole pod that was granted them.
+pub(crate) fn granted_whole(pod: &Pod) -> Option<ResourceRequirements> {
+    let mut whole = pod.spec().resources.clone()?;
+    let Some(known) = pod.status().resources.as_ref() else {
+        return Some(whole);
+    };
+    // Status tells more than was asked for: sums of what containers have.
+    let restore = |asked: &mut Option<BTreeMap<String, _>>, known: &Option<BTreeMap<String, _>>| {
+        for (name, amount) in asked.iter_mut().flatten() {
+            if let Some(granted) = known.as_ref().and_then(|known| known.get(name)) {
+                *amount = ApiQuantity::clone(granted);
+            }
+        }
+    };
+    restore(&mut whole.limits, &known.limits);
+    restore(&mut whole.requests, &known.requests);
+    Some(whole)
 }
 
 /// What the API knows of the resources of containers that run: what is left of earlier decisions
@@ -104,7 +144,13 @@ pub(crate) fn remembered(pod: &Pod, running: &BTreeMap<String, ContainerStatus>)
         newest_container(running, name).is_some_and(|known| Some(known.id.as_str()) == id)
     };
     all.filter(|status| same_life(&status.name, status.container_id.as_deref()))
-        .filter_map(|status| Some((status.name.clone(), status.resources.clone()?)))
+        .filter_map(|status| {
+            let given = Given {
+                own: status.resources.clone()?,
+                whole: granted_whole(pod),
+            };
+            Some((status.name.clone(), given))
+        })
         .collect()
 }
 
@@ -115,7 +161,7 @@ pub(crate) struct Update {
     pub(crate) name: String,
     pub(crate) resources: LinuxResources,
     /// As the pod's object has them.
-    pub(crate) granted: ResourceRequirements,
+    pub(crate) granted: Given,
     /// The memory limit becomes smaller, or there was none.
     pub(crate) shrinks: bool,
 }
@@ -135,11 +181,12 @@ pub(crate) fn updates(
         let (Some(status), Some(has)) = (running, actuated.get(&container.name)) else {
             continue;
         };
-        if change(container, has) != Change::Update {
+        if change(pod, container, has) != Change::Update {
             continue;
         }
-        let granted = container.resources.clone().unwrap_or_default();
-        let (before, after) = (figures(has, "memory").1, figures(&granted, "memory").1);
+        let granted = Given::of(pod, container);
+        let limit = |given: &Given| figures(&given.effective(), "memory").1;
+        let (before, after) = (limit(has), limit(&granted));
         updates.push(Update {
             id: status.id.clone(),
             name: container.name.clone(),
@@ -162,7 +209,7 @@ pub(crate) fn settled(
         let status = newest_container(containers, &container.name);
         let running = status.is_some_and(|status| status.state == ContainerState::Running);
         let has = actuated.get(&container.name);
-        !running || has.is_none_or(|has| change(container, has) == Change::Nothing)
+        !running || has.is_none_or(|has| change(pod, container, has) == Change::Nothing)
     })
 }
 
@@ -214,7 +261,10 @@ mod tests {
 
     #[test]
     fn policies_say_what_a_change_takes() {
-        let has = resources(json!({"requests": {"cpu": "20m", "memory": "35Mi"}}));
+        let has = Given {
+            own: resources(json!({"requests": {"cpu": "20m", "memory": "35Mi"}})),
+            whole: None,
+        };
         for (wanted, policy, expected) in [
             (
                 json!({"requests": {"cpu": "0.02", "memory": "35Mi"}}),
@@ -243,8 +293,30 @@ mod tests {
             ),
         ] {
             let container = container(wanted.clone(), policy);
-            assert_eq!(change(&container, &has), expected, "{wanted}");
+            assert_eq!(
+                change(&Pod::default(), &container, &has),
+                expected,
+                "{wanted}"
+            );
         }
+    }
+
+    #[test]
+    fn a_pods_limits_count_for_containers_without() {
+        let pod = |memory: &str| -> Pod {
+            serde_json::from_value(json!({"spec": {"resources": {"limits": {"memory": memory}},
+                "containers": [container(json!({}), "RestartContainer"),
+                    container(json!({"limits": {"memory": "1Mi"}}), "RestartContainer")]}}))
+            .unwrap()
+        };
+        let (before, after) = (pod("20Mi"), pod("30Mi"));
+        let changes: Vec<Change> = (0..2)
+            .map(|index| {
+                let given = Given::of(&before, &before.spec().containers[index]);
+                change(&after, &after.spec().containers[index], &given)
+            })
+            .collect();
+        assert_eq!(changes, [Change::Restart, Change::Nothing]);
     }
 
     #[test]

@@ -18,6 +18,9 @@ const CPU_QUOTA_MIN: i64 = 1_000;
 const SHARES_PER_CPU: i64 = 1_024;
 const SHARES_MIN: i64 = 2;
 const SHARES_MAX: i64 = 262_144;
+/// The class of pods whose node cannot do without them.
+const NODE_CRITICAL: &str = "system-node-critical";
+const HUGE_PAGES: &str = "hugepages-";
 const OOM_ADJ_GUARANTEED: i64 = -997;
 const OOM_ADJ_BEST_EFFORT: i64 = 1_000;
 
@@ -119,6 +122,32 @@ fn quota(milli_cpu: i64) -> i64 {
     (milli_cpu * CPU_PERIOD / 1_000).max(CPU_QUOTA_MIN)
 }
 
+/// Thousandths of a processor that shares stand for.
+pub(crate) fn milli_of_shares(shares: i64) -> i64 {
+    (shares * 1_000 + SHARES_PER_CPU - 1) / SHARES_PER_CPU
+}
+
+/// Thousandths of a processor that a quota stands for.
+pub(crate) fn milli_of_quota(limits: &LinuxResources) -> i64 {
+    limits.cpu_quota * 1_000 / limits.cpu_period.max(1)
+}
+
+/// What counts for a container: its own, and for a limit that it does not have that of its pod.
+pub(crate) fn effective(
+    own: &ResourceRequirements,
+    whole: Option<&ResourceRequirements>,
+) -> ResourceRequirements {
+    let mut resources = own.clone();
+    for (name, limit) in whole.iter().flat_map(|whole| whole.limits.iter().flatten()) {
+        let zero = amount(Some(own), true, name).is_none();
+        if zero && (matches!(name.as_str(), "cpu" | "memory") || name.starts_with(HUGE_PAGES)) {
+            let limits = resources.limits.get_or_insert_default();
+            limits.insert(name.clone(), limit.clone());
+        }
+    }
+    resources
+}
+
 /// Limits of one container.
 pub(crate) fn of_container(
     pod: &Pod,
@@ -126,21 +155,32 @@ pub(crate) fn of_container(
     config: &Config,
     memory_capacity: i64,
 ) -> LinuxResources {
-    let cpu_request = request(container, "cpu").map_or(0, Quantity::milli);
+    let own = container.resources.clone().unwrap_or_default();
+    let counted = Container {
+        resources: Some(effective(&own, pod.spec().resources.as_ref())),
+        ..container.clone()
+    };
     let mut resources = LinuxResources {
-        cpu_shares: shares(cpu_request),
-        memory_limit_bytes: limit(container, "memory").map_or(0, Quantity::value),
+        cpu_shares: shares(cpu_request(container, &counted)),
+        memory_limit_bytes: limit(&counted, "memory").map_or(0, Quantity::value),
         oom_score_adj: oom_score_adj(pod, container, memory_capacity),
-        hugepage_limits: hugepages(container),
+        hugepage_limits: hugepages(&counted),
         ..LinuxResources::default()
     };
     if config.cpu_cfs_quota
-        && let Some(cpu) = limit(container, "cpu")
+        && let Some(cpu) = limit(&counted, "cpu")
     {
         resources.cpu_period = CPU_PERIOD;
         resources.cpu_quota = quota(cpu.milli());
     }
     resources
+}
+
+/// Thousandths of a processor by which a container is weighed.
+fn cpu_request(container: &Container, counted: &Container) -> i64 {
+    request(container, "cpu")
+        .or_else(|| request(counted, "cpu"))
+        .map_or(0, Quantity::milli)
 }
 
 /// Limits of the pod as a whole: the sum of its containers', where all have one.
@@ -238,7 +278,7 @@ fn hugepages(container: &Container) -> BTreeMap<String, i64> {
         .flat_map(|r| r.limits.iter().flatten());
     limits
         .filter_map(|(name, quantity)| {
-            let size = name.strip_prefix("hugepages-")?;
+            let size = name.strip_prefix(HUGE_PAGES)?;
             let bytes = Quantity::parse(&quantity.0).ok()?.value();
             // The kernel's files say MB where the API says Mi.
             Some((format!("{size}B").replace("iB", "B"), bytes))
@@ -246,21 +286,47 @@ fn hugepages(container: &Container) -> BTreeMap<String, i64> {
         .collect()
 }
 
-/// Burstable containers are killed the sooner, the smaller their request of the node's memory.
+/// Burstable containers are killed the sooner, the smaller their request of the node's memory. What
+/// the pod asks for beyond its containers is theirs in equal parts, and a sidecar goes no sooner
+/// than any of those it serves.
 fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> i64 {
-    if pod.is_critical() {
+    if pod.is_critical() && pod.spec().priority_class_name.as_deref() == Some(NODE_CRITICAL) {
         return OOM_ADJ_GUARANTEED;
     }
     match qos(pod) {
         Qos::Guaranteed => OOM_ADJ_GUARANTEED,
         Qos::BestEffort => OOM_ADJ_BEST_EFFORT,
         Qos::Burstable => {
-            let request = request(container, "memory").map_or(0, Quantity::value);
-            let share = 1_000 * i128::from(request) / i128::from(memory_capacity.max(1));
+            let own =
+                |container: &Container| request(container, "memory").map_or(0, Quantity::value);
+            let mut memory = own(container);
+            if role_of(pod, container) == Some(Role::Sidecar) {
+                let served = pod.spec().containers.iter().map(own).min();
+                memory = memory.max(served.unwrap_or(0));
+            }
+            memory += memory_beyond_containers(pod);
+            let share = 1_000 * i128::from(memory) / i128::from(memory_capacity.max(1));
             let adjust = 1_000 - i64::try_from(share).unwrap_or(1_000);
             adjust.clamp(1_000 + OOM_ADJ_GUARANTEED, OOM_ADJ_BEST_EFFORT - 1)
         }
     }
+}
+
+fn role_of(pod: &Pod, container: &Container) -> Option<Role> {
+    let mut all = pod.all_containers().into_iter();
+    all.find(|(_, known)| known.name == container.name)
+        .map(|(role, _)| role)
+}
+
+/// The part of each container in what the pod itself asks for beyond them.
+fn memory_beyond_containers(pod: &Pod) -> i64 {
+    let Some(whole) = amount(pod.spec().resources.as_ref(), false, "memory") else {
+        return 0;
+    };
+    let lasting = pod.all_containers().into_iter();
+    let count = lasting.filter(|(role, _)| *role != Role::Init).count();
+    let rest = (whole.value() - sum(pod, request, "memory").0).max(0);
+    rest / i64::try_from(count).unwrap_or(1).max(1)
 }
 
 #[cfg(test)]
@@ -306,6 +372,20 @@ mod tests {
         assert_eq!((got.cpu_quota, got.cpu_period), (50_000, 100_000));
         assert_eq!(got.memory_limit_bytes, 64 << 20);
         assert_eq!(got.oom_score_adj, 750);
+        let whole: Pod = serde_json::from_value(json!({"spec": {
+            "resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "3Gi", "cpu": "1"}},
+            "initContainers": [{"name": "side", "restartPolicy": "Always"}],
+            "containers": [{"name": "a", "resources": {"requests": {"memory": "1Gi"}}}]}}))
+        .unwrap();
+        let adjust = |container: &Container| of_container(&whole, container, &config, 4 << 30);
+        let (side, main) = (&whole.init_containers()[0], &whole.spec().containers[0]);
+        assert_eq!(adjust(side).oom_score_adj, 625);
+        assert_eq!(adjust(main).oom_score_adj, 625);
+        assert_eq!(adjust(main).memory_limit_bytes, 3 << 30);
+        assert_eq!(
+            (adjust(main).cpu_quota, adjust(main).cpu_shares),
+            (100_000, 1_024)
+        );
         assert_eq!(cgroup_parent(&pod, &config), "/kubepods/burstable/podu");
     }
 }

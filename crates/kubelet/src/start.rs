@@ -24,6 +24,7 @@ use crate::logs;
 use crate::places;
 use crate::plan::Start;
 use crate::pod::PodExt;
+use crate::resize::Given;
 use crate::shared::Shared;
 
 /// When to try again after a fault that more time may heal.
@@ -72,7 +73,7 @@ impl StartJob {
             name: container.name.clone(),
             job: self.job,
             container: status,
-            resources: container.resources.clone().unwrap_or_default(),
+            resources: Given::of(&self.pod, container),
             error,
         }
     }

@@ -3,6 +3,7 @@
 
 mod conditions;
 mod containers;
+mod totals;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -12,7 +13,7 @@ use k8s_openapi::api::core::v1::{
     ContainerStatus as ApiContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use node_api::{ContainerStatus, PodSandboxStatus, SandboxState};
+use node_api::{ContainerStatus, LinuxResources, PodSandboxStatus, SandboxState};
 
 pub(crate) use conditions::{ResizeCondition, foreign_conditions, with_foreign};
 
@@ -43,6 +44,8 @@ pub(crate) struct StatusInputs<'a> {
     pub(crate) messages: &'a HashMap<String, String>,
     /// Resources of the running containers.
     pub(crate) actuated: &'a ByContainer,
+    /// What the pod as a whole was limited to after its start.
+    pub(crate) whole: Option<&'a LinuxResources>,
     /// Where a resize stands.
     pub(crate) resizes: &'a [ResizeCondition],
     pub(crate) ending: Option<&'a Ending>,
@@ -86,6 +89,8 @@ pub(crate) fn pod_status(inputs: &StatusInputs<'_>) -> PodStatus {
                 .unwrap_or_else(|| qos(pod).as_str().into()),
         ),
         observed_generation: pod.metadata.generation,
+        allocated_resources: Some(totals::requests(pod)).filter(|map| !map.is_empty()),
+        resources: Some(totals::resources(inputs, phase)),
         ..PodStatus::default()
     }
 }
@@ -207,7 +212,9 @@ fn take_away(old: &serde_json::Value, conditions: &mut [serde_json::Value]) {
 pub(crate) fn patch(uid: &str, old: &PodStatus, new: &PodStatus) -> serde_json::Value {
     let tree = |status: &PodStatus| serde_json::to_value(status).unwrap_or_default();
     let (old_tree, mut tree) = (tree(old), tree(new));
-    const OWNED: [&str; 10] = [
+    const OWNED: [&str; 12] = [
+        "resources",
+        "allocatedResources",
         "phase",
         "reason",
         "message",

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction};
@@ -15,6 +15,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+/// Redirects that are followed.
+const REDIRECTS_MAX: usize = 10;
 /// Bytes of an answer that are read.
 const BODY_BYTES_MAX: usize = 10 << 10;
 
@@ -33,6 +35,8 @@ pub(crate) struct Url {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: Vec<u8>,
+    /// Where else to ask.
+    location: Option<String>,
 }
 
 /// The number of a port that may be given by name.
@@ -87,6 +91,57 @@ impl Url {
         })
     }
 
+    /// As errors name it.
+    fn shown(&self) -> String {
+        let scheme = if self.https { "https" } else { "http" };
+        format!("{scheme}://{}{}", self.authority(), self.path)
+    }
+
+    /// What a redirect of this address means.
+    fn resolved(&self, location: &str) -> Result<Url, String> {
+        let parse = |text: &str| {
+            let uri = text.parse::<Uri>();
+            uri.map_err(|fault| format!("failed to parse Location header {location:?}: {fault}"))
+        };
+        let scheme = if self.https { "https:" } else { "http:" };
+        let uri = match location {
+            whole if whole.contains("://") => parse(whole)?,
+            other if other.starts_with("//") => parse(&format!("{scheme}{other}"))?,
+            path if path.starts_with('/') => parse(path)?,
+            query if query.starts_with('?') => {
+                let path = self.path.split('?').next().unwrap_or_default();
+                parse(&format!("{path}{query}"))?
+            }
+            beside => {
+                let path = self.path.split('?').next().unwrap_or_default();
+                let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+                parse(&format!("{folder}/{beside}"))?
+            }
+        };
+        let https = uri
+            .scheme_str()
+            .map_or(self.https, |scheme| scheme == "https");
+        let host = uri
+            .host()
+            .map(|host| host.trim_matches(['[', ']']).to_owned());
+        let port = match (uri.port_u16(), &host) {
+            (Some(port), _) => port,
+            (None, None) => self.port,
+            (None, Some(_)) if https => 443,
+            (None, Some(_)) => 80,
+        };
+        Ok(Url {
+            host: host.unwrap_or_else(|| self.host.clone()),
+            port,
+            path: uri
+                .path_and_query()
+                .map_or("/", |path| path.as_str())
+                .to_owned(),
+            https,
+            headers: self.headers.clone(),
+        })
+    }
+
     /// The address as text, with brackets around IPv6.
     fn authority(&self) -> String {
         match self.host.contains(':') {
@@ -96,10 +151,31 @@ impl Url {
     }
 }
 
+/// GET with a time limit for all. Redirects are followed as long as they stay at the host; the answer
+/// is the first that is none of those.
+pub(crate) async fn get_followed(url: &Url, timeout: Duration) -> Result<Answer, String> {
+    let deadline = tokio::time::Instant::now() + timeout;
+    let mut url = url.clone();
+    for _ in 0..=REDIRECTS_MAX {
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        let answer = get(&url, left).await?;
+        let next = match answer.status {
+            301 | 302 | 303 | 307 | 308 => answer.location.as_deref().map(|to| url.resolved(to)),
+            _ => None,
+        };
+        match next {
+            Some(Ok(next)) if next.host == url.host => url = next,
+            Some(Err(fault)) => return Err(format!("Get {:?}: {fault}", url.shown())),
+            _ => return Ok(answer),
+        }
+    }
+    let fault = format!("stopped after {REDIRECTS_MAX} redirects");
+    Err(format!("Get {:?}: {fault}", url.shown()))
+}
+
 /// GET with a time limit. Certificates are not checked, as with upstream's probes.
 pub(crate) async fn get(url: &Url, timeout: Duration) -> Result<Answer, String> {
-    let scheme = if url.https { "https" } else { "http" };
-    let shown = format!("{scheme}://{}{}", url.authority(), url.path);
+    let shown = url.shown();
     let answer = tokio::time::timeout(timeout, get_inner(url)).await;
     match answer {
         Ok(Ok(answer)) => Ok(answer),
@@ -163,6 +239,8 @@ where
     let talk = async {
         let answer = sender.send_request(request).await.map_err(words)?;
         let status = answer.status().as_u16();
+        let location = answer.headers().get(header::LOCATION);
+        let location = location.and_then(|to| Some(to.to_str().ok()?.to_owned()));
         let mut incoming = answer.into_body();
         let mut body = Vec::new();
         while let Some(Ok(frame)) = incoming.frame().await {
@@ -172,7 +250,11 @@ where
                 break;
             }
         }
-        Ok(Answer { status, body })
+        Ok(Answer {
+            status,
+            body,
+            location,
+        })
     };
     // Polled here rather than in a task of its own: it ends with the request.
     tokio::pin!(connection);
@@ -232,5 +314,32 @@ impl ServerCertVerifier for AnyCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_are_resolved_against_their_address() {
+        let url = Url {
+            host: "10.0.0.1".into(),
+            port: 8080,
+            path: "/a/b?c=d".into(),
+            https: false,
+            headers: HeaderMap::new(),
+        };
+        for (location, expected) in [
+            ("/healthz", "http://10.0.0.1:8080/healthz"),
+            ("x?y", "http://10.0.0.1:8080/a/x?y"),
+            ("?z", "http://10.0.0.1:8080/a/b?z"),
+            ("//other/x", "http://other:80/x"),
+            ("https://10.0.0.1/", "https://10.0.0.1:443/"),
+            ("http://[fd00::1]:81/x", "http://[fd00::1]:81/x"),
+        ] {
+            assert_eq!(url.resolved(location).unwrap().shown(), expected);
+        }
+        assert!(url.resolved("http://a b/").is_err());
     }
 }

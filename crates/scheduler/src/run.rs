@@ -325,6 +325,7 @@ impl Scheduler {
         let body = json!({"status": {"conditions": [{
             "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
             "message": message, "lastTransitionTime": meta::time::now(),
+            "observedGeneration": pod.metadata.generation,
         }]}});
         let (client, pod) = (self.client.clone(), pod.clone());
         self.crew.spawn("pod condition", async move {

@@ -36,5 +36,5 @@ fn text_of(
     let name = selector.container_name.as_deref().unwrap_or_default();
     let container =
         fields::container_of(pod, name).ok_or_else(|| FieldError::NoContainer(name.to_owned()))?;
-    fields::resource(container, facts, selector)
+    fields::resource(pod, container, facts, selector)
 }

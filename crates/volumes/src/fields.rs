@@ -101,8 +101,9 @@ pub fn container_of<'pod>(pod: &'pod Pod, name: &str) -> Option<&'pod Container>
         .find(|container| container.name == name)
 }
 
-/// A resource of a container, divided and rounded up.
+/// A resource of a container, divided and rounded up. Where it has no limit, that of the pod counts.
 pub fn resource(
+    pod: &Pod,
     container: &Container,
     facts: &PodFacts,
     selector: &ResourceFieldSelector,
@@ -117,6 +118,8 @@ pub fn resource(
     let resources = container.resources.as_ref();
     let limits = resources.and_then(|r| r.limits.as_ref());
     let requests = resources.and_then(|r| r.requests.as_ref());
+    let whole = pod.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+    let whole = whole.and_then(|r| r.limits.as_ref());
     let read = |map: Option<
         &BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>,
     >| {
@@ -126,6 +129,7 @@ pub fn resource(
     let amount = match side {
         "limits" => read(limits)
             .filter(|q| !q.is_zero())
+            .or_else(|| read(whole).filter(|q| !q.is_zero()))
             .or_else(|| facts.allocatable.get(name).copied()),
         "requests" => read(requests),
         _ => return Err(unsupported()),
@@ -207,8 +211,22 @@ mod tests {
                 }),
                 container_name: None,
             };
-            let got = resource(container, &facts, &selector).unwrap();
+            let got = resource(&pod, container, &facts, &selector).unwrap();
             assert_eq!(got, expected, "{resource_name} by {divisor:?}");
+        }
+        let mut pod = pod.clone();
+        pod.spec.as_mut().unwrap().resources = serde_json::from_value(
+            serde_json::json!({"limits": {"cpu": "3", "ephemeral-storage": "5"}}),
+        )
+        .unwrap();
+        for (resource_name, expected) in [("limits.cpu", "2"), ("limits.ephemeral-storage", "5")] {
+            let selector = ResourceFieldSelector {
+                resource: resource_name.into(),
+                ..ResourceFieldSelector::default()
+            };
+            let container = container_of(&pod, "c").unwrap();
+            let got = resource(&pod, container, &facts, &selector).unwrap();
+            assert_eq!(got, expected, "{resource_name} of a pod");
         }
     }
 }

@@ -18,13 +18,15 @@ const OUTPUT_BYTES_MAX: usize = 10 << 10;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Attempt {
     Success,
+    /// Counts as success, and events say this.
+    Warning(String),
     /// What events say.
     Failure(String),
 }
 
 impl Attempt {
     pub(super) fn is_success(&self) -> bool {
-        *self == Attempt::Success
+        !matches!(self, Attempt::Failure(_))
     }
 }
 
@@ -38,7 +40,8 @@ pub(super) async fn attempt(
 ) -> Attempt {
     let asked = ask(probe, container, (runtime, container_id), ip, timeout).await;
     match asked {
-        Ok(()) => Attempt::Success,
+        Ok(None) => Attempt::Success,
+        Ok(Some(warning)) => Attempt::Warning(warning),
         Err(output) => Attempt::Failure(output),
     }
 }
@@ -49,15 +52,22 @@ async fn ask(
     (runtime, container_id): (&Arc<dyn RuntimeService>, &str),
     ip: Option<IpAddr>,
     timeout: Duration,
-) -> Result<(), String> {
+) -> Result<Option<String>, String> {
     if let Some(exec) = &probe.exec {
         let command = exec.command.clone().unwrap_or_default();
-        return exec_probe(runtime, container_id, command, timeout).await;
+        let done = exec_probe(runtime, container_id, command, timeout).await;
+        return done.map(|()| None);
     }
     if let Some(get) = &probe.http_get {
-        let answer = web::get(&Url::of(get, container, ip)?, timeout).await?;
+        let answer = web::get_followed(&Url::of(get, container, ip)?, timeout).await?;
         return match answer.status {
-            200..400 => Ok(()),
+            200..300 => Ok(None),
+            300..400 => {
+                let body = String::from_utf8_lossy(&answer.body);
+                Ok(Some(format!(
+                    "Probe terminated redirects, Response body: {body}"
+                )))
+            }
             code => {
                 tracing::debug!(code, body = %String::from_utf8_lossy(&answer.body), "probe");
                 Err(format!("HTTP probe failed with statuscode: {code}"))
@@ -74,7 +84,7 @@ async fn ask(
         let host = host.map_or_else(pod_host, Ok)?;
         let dial = TcpStream::connect((host.as_str(), port));
         return match tokio::time::timeout(timeout, dial).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(_)) => Ok(None),
             Ok(Err(fault)) => {
                 let words = web::os_words(&fault);
                 Err(format!("dial tcp {host}:{port}: connect: {words}"))
@@ -85,7 +95,8 @@ async fn ask(
     if let Some(action) = &probe.grpc {
         let service = action.service.as_deref().unwrap_or_default();
         let port = u16::try_from(action.port).map_err(|_| "invalid port number".to_owned())?;
-        return grpc::check(&pod_host()?, port, service, timeout).await;
+        let served = grpc::check(&pod_host()?, port, service, timeout).await;
+        return served.map(|()| None);
     }
     Err("missing probe handler".to_owned())
 }

@@ -116,7 +116,7 @@ fn resources_of(
     running: bool,
 ) -> ResourceRequirements {
     let has = inputs.actuated.get(&container.name).filter(|_| running);
-    has.cloned().unwrap_or_else(|| granted(container))
+    has.map_or_else(|| granted(container), |has| has.own.clone())
 }
 
 fn user_of(user: &node_api::ContainerUser) -> ContainerUser {

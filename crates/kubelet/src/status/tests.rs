@@ -72,6 +72,7 @@ impl Given {
             waiting: &self.waiting,
             messages: &HashMap::new(),
             actuated: &HashMap::new(),
+            whole: None,
             resizes: &self.resizes,
             ending: self.ending.as_ref(),
             host_ips: &["192.0.2.1".parse().unwrap()],

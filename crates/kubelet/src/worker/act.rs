@@ -239,8 +239,9 @@ impl Worker {
             .is_some();
         let (shared, pod) = (self.shared.clone(), self.pod.clone());
         let status = self.view.containers.get(&kill.id);
-        // A container that never ran has nothing to say goodbye to.
-        let hooked = !again && status.is_some_and(|s| s.state == ContainerState::Running);
+        // A container that never ran has nothing to say goodbye to, and some have no time to.
+        let running = status.is_some_and(|s| s.state == ContainerState::Running);
+        let hooked = !again && running && !until(kill.deadline).is_zero();
         let ip = self.view.pod_ips().first().copied();
         self.probes
             .stop_kind(&kill.id, crate::probe::ProbeKind::Liveness);

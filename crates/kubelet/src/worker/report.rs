@@ -100,6 +100,7 @@ impl Worker {
                 waiting: &self.waiting,
                 messages: &self.messages,
                 actuated: &self.resizing.actuated,
+                whole: self.resizing.whole.as_ref(),
                 resizes: &self.resizing.conditions(),
                 ending: self.ending.as_ref(),
                 host_ips: &self.shared.config.node_ips,

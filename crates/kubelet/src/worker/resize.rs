@@ -2,7 +2,7 @@
 //! whether the node has them, and brings containers there.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
+use k8s_openapi::api::core::v1::Pod;
 use node_api::{LinuxResources, RuntimeService, SandboxState};
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::admission;
 use crate::events::Kind;
 use crate::plan::newest_sandbox;
 use crate::pod::PodExt;
-use crate::resize::{self, ByContainer, Update};
+use crate::resize::{self, ByContainer, Given, Update};
 use crate::resources;
 use crate::status::ResizeCondition;
 
@@ -27,7 +27,7 @@ pub(super) struct Resizing {
     /// What the running containers have.
     pub(super) actuated: ByContainer,
     /// What the pod as a whole has.
-    whole: Option<LinuxResources>,
+    pub(super) whole: Option<LinuxResources>,
     pending: Option<ResizeCondition>,
     progress: Option<ResizeCondition>,
     busy: bool,
@@ -37,7 +37,7 @@ pub(super) struct Resizing {
 /// How an attempt ended.
 #[derive(Debug)]
 pub(super) struct Resized {
-    done: Vec<(String, ResourceRequirements)>,
+    done: Vec<(String, Given)>,
     whole: Option<LinuxResources>,
     fault: Option<String>,
 }
@@ -59,13 +59,15 @@ impl Worker {
         let remembered = resize::remembered(&self.pod, &self.view.containers);
         for (_, container) in self.pod.all_containers() {
             let known = remembered.get(&container.name).cloned();
-            let known = known.or_else(|| container.resources.clone());
-            self.resizing
-                .actuated
-                .insert(container.name.clone(), known.unwrap_or_default());
+            let known = known.unwrap_or_else(|| Given::of(&self.pod, container));
+            self.resizing.actuated.insert(container.name.clone(), known);
         }
         let wished = self.pod.clone();
-        self.pod = Arc::new(resize::with_resources(&wished, &remembered));
+        let mut granted = resize::with_resources(&wished, &remembered);
+        if let Some(spec) = granted.spec.as_mut() {
+            spec.resources = resize::granted_whole(&wished);
+        }
+        self.pod = Arc::new(granted);
         self.shared.allocations.note(self.pod.uid(), &self.pod);
         self.take_pod(wished);
         None

@@ -105,6 +105,11 @@ impl Cluster {
 
     /// Starts the server.
     pub(crate) fn boot(&mut self) {
+        self.boot_with(&[]);
+    }
+
+    /// Starts the server with more arguments.
+    pub(crate) fn boot_with(&mut self, arguments: &[&str]) {
         let log = OpenOptions::new()
             .create(true)
             .append(true)
@@ -117,6 +122,7 @@ impl Cluster {
             .arg("--data-dir")
             .arg(self.folder.path())
             .args(["--node-name", "node-1"])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

@@ -140,6 +140,58 @@ fn containers_end_for_the_reasons_upstream_names() {
     assert!(events.contains("Failed to pull image"), "{events}");
 }
 
+/// Whether a process with this word among its arguments runs.
+fn runs(word: &str) -> bool {
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    all.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
+        .any(|line| {
+            line.split(|byte| *byte == 0)
+                .any(|one| one == word.as_bytes())
+        })
+}
+
+#[test]
+fn a_node_short_of_memory_ends_what_runs_on_it() {
+    let mut cluster = Cluster::start();
+    cluster.make_image(IMAGE);
+    // A number that no other process knows.
+    let word = format!("--after-ms={}", 86_400_000 + u64::from(std::process::id()));
+    let vital = "  priorityClassName: system-node-critical\n";
+    let kubectl = with(&cluster);
+    kubectl.ok_with(
+        "apply -f -",
+        &pod("idle", &format!("[demo-app, exit, --code=0, {word}]"), ""),
+    );
+    let stays = pod("vital", "[demo-app, serve]", vital);
+    kubectl.ok_with("apply -n kube-system -f -", &stays);
+    kubectl.ok("wait --for=condition=Ready pod/idle --timeout=60s");
+    kubectl.ok("wait -n kube-system --for=condition=Ready pod/vital --timeout=60s");
+    assert!(runs(&word));
+    cluster.terminate();
+    assert!(runs(&word), "pods outlive the server");
+    // No machine has so much to spare.
+    cluster.boot_with(&["--kubelet-arg", "eviction-hard=memory.available<100%"]);
+    let kubectl = with(&cluster);
+    kubectl.ok("wait --for=jsonpath='{.status.phase}'=Failed pod/idle --timeout=60s");
+    let told = kubectl.ok("get pod idle -o 'jsonpath={.status.reason}: {.status.message}'");
+    assert!(
+        told.starts_with("Evicted: The node was low on resource: memory. Threshold quantity: "),
+        "{told}"
+    );
+    assert!(!runs(&word));
+    kubectl.until(
+        "get node node-1 -o 'jsonpath={.spec.taints[*].key}'",
+        "node.kubernetes.io/memory-pressure",
+    );
+    kubectl.ok_with(
+        "apply -f -",
+        &pod("late", "[demo-app, serve]", "  nodeName: node-1\n"),
+    );
+    kubectl.until("get pod late -o 'jsonpath={.status.reason}'", "Evicted");
+    let phase = "get pod -n kube-system vital -o 'jsonpath={.status.phase}'";
+    assert_eq!(kubectl.ok(phase), "Running");
+}
+
 #[test]
 fn bad_requests_get_clear_answers() {
     let cluster = Cluster::start();
