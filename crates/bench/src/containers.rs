@@ -2,6 +2,7 @@
 //! what a thousand of them leave behind; how fast a layer is unpacked.
 
 mod engine;
+mod inside;
 mod leaks;
 mod runtimes;
 mod unpack;
@@ -14,6 +15,7 @@ use anyhow::Result;
 use clap::Args;
 
 use self::engine::Engine;
+use self::inside::Inside;
 use self::runtimes::{Bundle, Runtime};
 use crate::table::{Figure, Goal, Table, percentile};
 
@@ -63,7 +65,10 @@ async fn all(
     peers: &Peers,
     table: &mut Table,
 ) -> Result<()> {
-    beside(engine, folder, program, peers, table).await?;
+    let mut inside = Inside::open(engine.binary(), folder, program).await?;
+    let measured = beside(engine, &mut inside, folder, program, peers, table).await;
+    let closed = inside.close().await;
+    measured.and(closed)?;
     leaks::measure(engine, peers.cycles, table).await?;
     unpack::measure(folder, table).await
 }
@@ -71,6 +76,7 @@ async fn all(
 /// Ours and theirs in turns, so that whatever else the machine does meets all alike.
 async fn beside(
     engine: &mut Engine,
+    inside: &mut Inside,
     folder: &Path,
     program: &Path,
     peers: &Peers,
@@ -88,8 +94,11 @@ async fn beside(
             (name, goal, Runtime::new(path, state, bundle), Vec::new())
         }));
     }
-    let (mut own, mut bridged) = (Vec::new(), Vec::new());
+    let (mut plain, mut own, mut bridged) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..WARM + ROUNDS {
+        let begin = Instant::now();
+        inside.cycle(round).await?;
+        note(&mut plain, round, begin);
         let begin = Instant::now();
         engine.cycle("none").await?;
         note(&mut own, round, begin);
@@ -102,17 +111,20 @@ async fn beside(
             note(times, round, begin);
         }
     }
-    let own_median = report(
-        table,
-        "container of `true`, by docker's API",
-        &mut own,
-        None,
-    );
+    let title = "container of `true`, pod and overlay included, by the engine";
+    let plain = report(table, title, &mut plain, None);
+    let docker = report(table, "the same by docker's API", &mut own, None);
     report(table, "the same on a bridge", &mut bridged, None);
     for (name, goal, _, mut times) in others {
-        let theirs = report(table, &format!("the same by {name}"), &mut times, None);
-        let figure = Figure::new(format!("ours : {name}"), own_median / theirs, "×");
+        let title = format!("the same of a bundle by {name}'s command line");
+        let theirs = report(table, &title, &mut times, None);
+        let figure = Figure::new(format!("engine : {name}"), plain / theirs, "×");
         table.add(figure.goal(Goal::AtMost(goal)));
+        table.add(Figure::new(
+            format!("docker's API : {name}"),
+            docker / theirs,
+            "×",
+        ));
     }
     if let Some(mut times) = engine.command_line(WARM, ROUNDS / 3).await? {
         let title = "docker run --rm, by the command line";

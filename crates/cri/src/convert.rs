@@ -99,6 +99,7 @@ pub(crate) fn resources(wish: wire::LinuxContainerResources) -> LinuxResources {
         cpuset_mems: wish.cpuset_mems,
         hugepage_limits: pages.collect(),
         pids_limit: 0,
+        memory_reservation_bytes: 0,
         unified: wish.unified,
     }
 }
@@ -208,6 +209,7 @@ fn mount(mount: wire::Mount, sandbox: &PodSandboxStatus) -> Result<Mount, Status
     Ok(Mount {
         container_path: mount.container_path.into(),
         host_path: mount.host_path.into(),
+        sub_path: Default::default(),
         readonly: mount.readonly,
         recursive_read_only: mount.recursive_read_only,
         propagation,

@@ -99,6 +99,13 @@ impl Container {
         Ok(next)
     }
 
+    /// Changes the record only in memory; the next [`Container::save`] writes it.
+    pub(crate) fn note(&self, change: impl FnOnce(&mut Record)) -> Record {
+        let mut record = self.record.write();
+        change(&mut record);
+        record.clone()
+    }
+
     pub(crate) fn log_path(&self) -> PathBuf {
         self.folder.join(crate::translate::LOG)
     }
@@ -252,7 +259,10 @@ impl Daemon {
             }
         }
         self.apply_rules()?;
-        for container in self.all() {
+        // Who is in another's namespaces comes after those who have their own.
+        let mut all = self.all();
+        all.sort_by_key(|container| container.record.read().joins_others());
+        for container in all {
             if container.record.read().making.is_some() {
                 self.detach_networks(&container).await?;
                 self.forget(&container, true).await?;

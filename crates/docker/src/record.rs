@@ -94,6 +94,17 @@ impl Record {
         first.chain(second).cloned().collect()
     }
 
+    /// Whether it is in other containers' namespaces, which have to be up before it.
+    pub(crate) fn joins_others(&self) -> bool {
+        let modes = [
+            &self.host.network_mode,
+            &self.host.pid_mode,
+            &self.host.ipc_mode,
+        ];
+        let other = |mode: &&String| crate::containers::other_container(mode).is_some();
+        modes.iter().any(other)
+    }
+
     pub(crate) fn short_id(&self) -> &str {
         self.id.get(..12).unwrap_or(&self.id)
     }
@@ -110,6 +121,26 @@ impl Record {
     pub(crate) fn save(&self, folder: &Path) -> io::Result<()> {
         let bytes = serde_json::to_vec(self)?;
         base::files::write_atomic(&folder.join(FILE), &bytes, 0o600)
+    }
+
+    /// Writes it so that it survives this process, and in a moment the machine, which nobody waits for.
+    pub(crate) fn save_soon(&self, folder: &Path) -> io::Result<()> {
+        self.save_lightly(folder)?;
+        let folder = folder.to_owned();
+        tokio::task::spawn_blocking(move || {
+            let flushed = std::fs::File::open(folder.join(FILE))
+                .and_then(|file| file.sync_all())
+                .and_then(|()| std::fs::File::open(&folder)?.sync_all());
+            match flushed {
+                // It was removed meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(%error, folder = %folder.display(), "record not flushed")
+                }
+                Ok(()) => {}
+            }
+        });
+        Ok(())
     }
 
     /// Writes it so that it survives this process; what it tells of does not survive the machine

@@ -39,7 +39,6 @@ impl PodNetwork for Switch {
         if config.pod_namespace != NAMESPACE {
             return self.others.add(config).await;
         }
-        network::bring_up_loopback_of(&config.netns).await?;
         let (container, netns) = (config.pod_uid.clone(), config.netns.clone());
         self.fresh.lock().insert(container, netns);
         Ok(PodNetworkResult::default())

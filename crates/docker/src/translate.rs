@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use node_api::{
-    ContainerConfig, Device, LinuxResources, Mount, MountPropagation, NamespaceMode,
+    ContainerConfig, Device, ImageMount, LinuxResources, Mount, MountPropagation, NamespaceMode,
     NamespaceOptions, PodSandboxConfig, SeccompProfile, SecurityContext,
 };
-use runtime::{Extras, Rlimit, Tmpfs};
+use runtime::{DeviceRule, Extras, Rlimit, Tmpfs};
 
 use crate::answer::Fault;
 use crate::daemon::NAMESPACE;
@@ -68,7 +68,12 @@ fn pids(host: &HostConfig) -> NamespaceMode {
 }
 
 /// The container itself.
-pub(crate) fn container(record: &Record, folder: &Path) -> Result<ContainerConfig, Fault> {
+/// `etc` holds the files of `/etc` that docker looks after.
+pub(crate) fn container(
+    record: &Record,
+    folder: &Path,
+    etc: &Path,
+) -> Result<ContainerConfig, Fault> {
     let (config, host) = (&record.config, &record.host);
     let split = |pair: &String| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -81,7 +86,7 @@ pub(crate) fn container(record: &Record, folder: &Path) -> Result<ContainerConfi
         command: record.args(),
         working_dir: config.working_dir.clone(),
         envs: config.env.iter().map(split).collect(),
-        mounts: mounts(record, folder),
+        mounts: mounts(record, etc),
         devices: devices(host),
         labels: config.labels.clone(),
         log_path: PathBuf::from(LOG),
@@ -95,12 +100,18 @@ pub(crate) fn container(record: &Record, folder: &Path) -> Result<ContainerConfi
     })
 }
 
-fn mounts(record: &Record, folder: &Path) -> Vec<Mount> {
+fn mounts(record: &Record, etc: &Path) -> Vec<Mount> {
     let mut mounts = Vec::new();
     for point in record.mounts.iter().filter(|point| point.kind != "tmpfs") {
         mounts.push(Mount {
             container_path: PathBuf::from(&point.destination),
             host_path: PathBuf::from(&point.source),
+            sub_path: PathBuf::from(&point.subpath),
+            image: (point.kind == "image").then(|| ImageMount {
+                image: point.source.clone(),
+                user_specified_image: point.name.clone(),
+                sub_path: PathBuf::from(&point.subpath),
+            }),
             readonly: !point.rw,
             propagation: match point.propagation.as_str() {
                 "rshared" | "shared" => MountPropagation::Bidirectional,
@@ -115,7 +126,7 @@ fn mounts(record: &Record, folder: &Path) -> Vec<Mount> {
         if mounts.iter().all(|mount| mount.container_path != path) {
             mounts.push(Mount {
                 container_path: path,
-                host_path: folder.join(name),
+                host_path: etc.join(name),
                 ..Mount::default()
             });
         }
@@ -149,6 +160,7 @@ pub(crate) fn resources(limits: &Limits, oom_score_adj: i64) -> LinuxResources {
         },
         cpu_shares: limits.cpu_shares,
         memory_limit_bytes: limits.memory,
+        memory_reservation_bytes: limits.memory_reservation,
         memory_swap_limit_bytes: match (limits.memory, limits.memory_swap) {
             (0, _) => 0,
             // Docker gives as much swap as memory where nothing is said.
@@ -177,12 +189,6 @@ fn security(record: &Record, folder: &Path) -> Result<SecurityContext, Fault> {
         ..SecurityContext::default()
     };
     context.namespaces.pid = pids(host);
-    for group in host.group_add.iter().flatten() {
-        let wrong = |_| Fault::bad(format!("Unable to find group {group}: give its number"));
-        context
-            .supplemental_groups
-            .push(group.parse().map_err(wrong)?);
-    }
     for option in host.security_opt.iter().flatten() {
         let (name, value) = option
             .split_once(['=', ':'])
@@ -228,7 +234,21 @@ pub(crate) fn extras(record: &Record, folder: &Path) -> Result<Extras, Fault> {
         tmpfs,
         rlimits: host.limits.ulimits.iter().flatten().map(limit).collect(),
         image: record.making.clone(),
+        groups: host.group_add.clone().unwrap_or_default(),
+        device_rules: device_rules(&host.limits),
+        oom_kill_disable: host.limits.oom_kill_disable == Some(true),
+        leased: true,
+        ..Extras::default()
     })
+}
+
+/// Those that are none were refused when the container was made.
+fn device_rules(limits: &Limits) -> Vec<DeviceRule> {
+    let rules = limits.device_cgroup_rules.iter().flatten();
+    rules
+        .filter_map(|rule| DeviceRule::parse(rule))
+        .flatten()
+        .collect()
 }
 
 /// A file system in memory, by mount options such as `ro,size=64m,mode=1777`.

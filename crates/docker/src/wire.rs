@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use crate::answer::Fault;
+
 pub(crate) type Labels = BTreeMap<String, String>;
 
 /// What runs in a container.
@@ -15,6 +17,8 @@ pub(crate) struct Config {
     pub(crate) hostname: String,
     pub(crate) domainname: String,
     pub(crate) user: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) mac_address: String,
     pub(crate) attach_stdin: bool,
     pub(crate) attach_stdout: bool,
     pub(crate) attach_stderr: bool,
@@ -142,6 +146,8 @@ pub(crate) struct Limits {
     pub(crate) pids_limit: Option<i64>,
     pub(crate) devices: Option<Vec<DeviceWish>>,
     pub(crate) ulimits: Option<Vec<Ulimit>>,
+    pub(crate) device_cgroup_rules: Option<Vec<String>>,
+    pub(crate) oom_kill_disable: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -188,6 +194,8 @@ pub(crate) struct MountWish {
     pub(crate) volume_options: Option<VolumeOptions>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tmpfs_options: Option<TmpfsOptions>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) image_options: Option<ImageOptions>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -202,6 +210,12 @@ pub(crate) struct BindOptions {
 pub(crate) struct VolumeOptions {
     pub(crate) no_copy: bool,
     pub(crate) labels: Labels,
+    pub(crate) subpath: String,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct ImageOptions {
     pub(crate) subpath: String,
 }
 
@@ -233,6 +247,9 @@ pub(crate) struct Endpoint {
     pub(crate) ip_prefix_len: u8,
     #[serde(rename = "DNSNames")]
     pub(crate) dns_names: Option<Vec<String>>,
+    /// What was asked for; [`Endpoint::mac_address`] is what it has.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) wanted_mac_address: String,
     /// The machine's end of it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) interface: String,
@@ -243,6 +260,21 @@ impl Endpoint {
     pub(crate) fn wanted_address(&self) -> Option<std::net::Ipv4Addr> {
         let wish = self.ipam_config.as_ref()?.get("IPv4Address")?.as_str()?;
         wish.parse().ok()
+    }
+
+    /// The hardware address that was asked for.
+    pub(crate) fn wanted_hardware_address(&self) -> Result<Option<[u8; 6]>, Fault> {
+        let text = self.wanted_mac_address.as_str();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let parts = text.split([':', '-']);
+        let bytes: Option<Vec<u8>> = parts
+            .map(|part| u8::from_str_radix(part, 16).ok())
+            .collect();
+        let address = bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok());
+        let wrong = || Fault::bad(format!("invalid MAC address: {text}"));
+        address.ok_or_else(wrong).map(Some)
     }
 }
 
@@ -266,7 +298,7 @@ pub(crate) struct NetworkingConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(crate) struct MountPoint {
-    /// `bind`, `volume` or `tmpfs`.
+    /// `bind`, `volume`, `tmpfs` or `image`.
     #[serde(rename = "Type")]
     pub(crate) kind: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -279,6 +311,9 @@ pub(crate) struct MountPoint {
     #[serde(rename = "RW")]
     pub(crate) rw: bool,
     pub(crate) propagation: String,
+    /// What of the volume or image.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) subpath: String,
 }
 
 #[cfg(test)]

@@ -140,24 +140,15 @@ impl Cgroup {
     }
 
     fn create_in(&self, hierarchy: &Hierarchy) -> io::Result<()> {
-        let has_cpuset = hierarchy.controllers.iter().any(|name| name == "cpuset");
         let mut folder = hierarchy.folder.clone();
+        if !hierarchy.unified {
+            let has_cpuset = hierarchy.controllers.iter().any(|name| name == "cpuset");
+            return create_below(&folder, &folder.join(&self.path), has_cpuset);
+        }
         for part in self.path.split('/') {
-            if hierarchy.unified {
-                enable_controllers(&folder);
-            }
-            let parent = folder.clone();
+            enable_controllers(&folder);
             folder.push(part);
-            match fs::create_dir(&folder) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(explain(error, "create", &folder));
-                }
-                _ => {}
-            }
-            if has_cpuset {
-                // Also where it exists: whoever made it may not have come to this yet.
-                inherit_cpuset(&parent, &folder)?;
-            }
+            create_folder(&folder)?;
         }
         Ok(())
     }
@@ -358,18 +349,55 @@ fn enable_controllers(folder: &Path) {
     }
 }
 
-/// A new version 1 cpuset is empty and takes no process until it names processors and memory.
-fn inherit_cpuset(parent: &Path, folder: &Path) -> io::Result<()> {
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        let read = |folder: &Path| {
-            let path = folder.join(file);
-            fs::read_to_string(&path).map_err(|error| explain(error, "read", &path))
-        };
-        if read(folder)?.trim().is_empty() {
-            write(folder, file, read(parent)?.trim())?;
+/// Makes a version 1 group; parents are looked at only where they are missing, for each look at a
+/// hierarchy costs.
+fn create_below(top: &Path, folder: &Path, has_cpuset: bool) -> io::Result<()> {
+    let made = create_folder(folder);
+    match (&made, folder.parent()) {
+        (Err(error), Some(parent)) if is_gone(error) && folder != top => {
+            create_below(top, parent, has_cpuset)?;
+            create_folder(folder)?;
         }
+        _ => made?,
+    }
+    match has_cpuset {
+        // Also where it exists: whoever made it may not have come to this yet.
+        true => inherit_cpuset(top, folder),
+        false => Ok(()),
+    }
+}
+
+/// Makes a folder unless it is there.
+fn create_folder(folder: &Path) -> io::Result<()> {
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(explain(error, "create", folder))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A new version 1 cpuset is empty and takes no process until it names processors and memory.
+fn inherit_cpuset(top: &Path, folder: &Path) -> io::Result<()> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        cpuset(top, folder, file)?;
     }
     Ok(())
+}
+
+/// What a group says in `file`, after it took it from above where it said nothing.
+fn cpuset(top: &Path, folder: &Path, file: &str) -> io::Result<String> {
+    let path = folder.join(file);
+    let own = fs::read_to_string(&path).map_err(|error| explain(error, "read", &path))?;
+    let Some(parent) = folder.parent().filter(|_| folder != top) else {
+        return Ok(own);
+    };
+    if !own.trim().is_empty() {
+        return Ok(own);
+    }
+    let inherited = cpuset(top, parent, file)?;
+    write(folder, file, inherited.trim())?;
+    Ok(inherited)
 }
 
 /// Removes a folder of groups, its leaves first; false when it is in use.

@@ -7,6 +7,7 @@ pub mod attributes;
 pub mod bpf;
 pub mod capability;
 pub mod cgroup;
+pub mod loopback;
 pub mod memory;
 pub mod mount;
 pub mod namespace;

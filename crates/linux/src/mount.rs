@@ -203,6 +203,19 @@ impl AsFd for Detached {
     }
 }
 
+/// For one that came from another process.
+impl From<OwnedFd> for Detached {
+    fn from(mount: OwnedFd) -> Detached {
+        Detached(mount)
+    }
+}
+
+impl From<Detached> for OwnedFd {
+    fn from(mount: Detached) -> OwnedFd {
+        mount.0
+    }
+}
+
 /// Changes a mount named by a descriptor of its root.
 pub fn shape_mount(
     mount: BorrowedFd<'_>,

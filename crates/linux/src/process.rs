@@ -94,8 +94,7 @@ pub fn seal_program() -> io::Result<()> {
     if statvfs(own)?.flags().contains(FsFlags::ST_RDONLY) {
         return Ok(());
     }
-    let sealed = crate::mount::Detached::copy(nix::fcntl::AT_FDCWD.as_fd(), own, false)?;
-    sealed.shape(crate::mount::attribute::READ_ONLY, None, false)?;
+    let sealed = sealed(own)?;
     let text = |word: std::ffi::OsString| CString::new(word.into_encoded_bytes());
     let args = std::env::args_os()
         .map(text)
@@ -113,6 +112,13 @@ pub fn seal_program() -> io::Result<()> {
         &env,
         nix::fcntl::AtFlags::AT_EMPTY_PATH,
     )? {}
+}
+
+/// A read-only mount of a program's file, to be run by its descriptor: then it need not seal itself.
+pub fn sealed(program: &Path) -> io::Result<OwnedFd> {
+    let sealed = crate::mount::Detached::copy(nix::fcntl::AT_FDCWD.as_fd(), program, false)?;
+    sealed.shape(crate::mount::attribute::READ_ONLY, None, false)?;
+    Ok(sealed.into())
 }
 
 /// Gives every signal its default action and unblocks all, as a program expects them at its start.

@@ -149,13 +149,18 @@ pub(crate) struct Pair<'a> {
     pub(crate) address: Ipv4Addr,
     pub(crate) bridge: u32,
     pub(crate) mtu: Option<u32>,
+    /// Instead of the one that goes with the address.
+    pub(crate) hardware: Option<[u8; 6]>,
 }
 
 /// Creates a pair, its far end straight in the pod's namespace.
 pub(crate) async fn create_pair(handle: &Handle, pair: &Pair<'_>) -> Result<(), Error> {
     let mut far = LinkMessageBuilder::<LinkUnspec>::new()
         .name(pair.interface)
-        .address(hardware_address(pair.address))
+        .address(match pair.hardware {
+            Some(hardware) => hardware.to_vec(),
+            None => hardware_address(pair.address),
+        })
         .setns_by_fd(pair.netns);
     let mut near = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
         .name(pair.host_interface)

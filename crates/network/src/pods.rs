@@ -71,6 +71,7 @@ impl Pods {
             address: allocation.address,
             bridge: self.bridge,
             mtu: self.config.mtu,
+            hardware: None,
         };
         let gateway = self.config.gateway();
         let work = |pod: rtnetlink::Handle| async move {

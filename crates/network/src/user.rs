@@ -40,6 +40,8 @@ pub struct Endpoint<'a> {
     pub interface: &'a str,
     pub host_interface: &'a str,
     pub address: Ipv4Addr,
+    /// Without it the interface has a hardware address that goes with its address.
+    pub hardware: Option<[u8; 6]>,
     /// Whether everything else is reached by this network's gateway.
     pub default_route: bool,
 }
@@ -108,6 +110,7 @@ impl UserNetworks {
             address: endpoint.address,
             bridge: index.ok_or_else(missing)?,
             mtu: None,
+            hardware: endpoint.hardware,
         };
         Connection::open()?
             .run(|node| async move { links::create_pair(&node, &pair).await })

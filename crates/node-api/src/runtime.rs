@@ -148,6 +148,9 @@ pub struct LinuxResources {
     /// Memory and swap together; not set, a limit of memory leaves no swap.
     #[serde(default)]
     pub memory_swap_limit_bytes: i64,
+    /// What it may keep when memory runs short elsewhere.
+    #[serde(default)]
+    pub memory_reservation_bytes: i64,
     /// Files of cgroup version 2 and what to write to them.
     #[serde(default)]
     pub unified: Map,
@@ -172,6 +175,9 @@ pub struct Mount {
     /// Shows the files with the ids of the pod's user namespace.
     #[serde(default)]
     pub mapped: bool,
+    /// A folder or file below `host_path`, found without leaving that; empty is all of it.
+    #[serde(default)]
+    pub sub_path: PathBuf,
     /// Mounts an image instead of `host_path`.
     #[serde(default)]
     pub image: Option<ImageMount>,

@@ -33,8 +33,8 @@ pub struct BinaryImage {
 const PASSWD: &str = "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
 const GROUP: &str = "root:x:0:\nnobody:x:65534:\n";
 
-/// Puts an image into the store whose one layer holds the binary, `/etc/passwd`, `/etc/group` and
-/// `/tmp`. The same binary and wishes give the same image id.
+/// Puts an image into the store whose one layer holds the binary, `/etc/passwd`, `/etc/group`, `/tmp`
+/// and the folders that file systems are mounted at. The same binary and wishes give the same image id.
 pub fn image_from_binary(
     store: &Store,
     binary: &Path,
@@ -110,7 +110,8 @@ fn write_layer(
     wishes: &BinaryImage,
 ) -> io::Result<()> {
     let mut archive = tar::Builder::new(output);
-    for (folder, mode) in [("etc/", 0o755), ("tmp/", 0o1777), ("bin/", 0o755)] {
+    for folder in ["bin/", "dev/", "etc/", "proc/", "sys/", "tmp/"] {
+        let mode = if folder == "tmp/" { 0o1777 } else { 0o755 };
         let mut header = header(tar::EntryType::Directory, mode, 0);
         archive.append_data(&mut header, folder, io::empty())?;
     }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,7 +11,7 @@ use crate::error::{Context, ImageError};
 use crate::manifest::{DOCUMENT_LIMIT, Descriptor, ImageConfig, LAYER_LIMIT};
 use crate::reference::Reference;
 use crate::store::{ImageRecord, LayerRecord, Store, move_tag, remove_any};
-use crate::unpack;
+use crate::{pipe, unpack};
 
 /// A compressed layer larger than this is refused.
 const BLOB_LIMIT: u64 = 64 << 30;
@@ -115,16 +115,7 @@ impl Ingest {
         let tree = self.fresh_path();
         fs::create_dir(&tree).at(&tree)?;
         let mut outer = Tee::new(reader, Some(blob_file), BLOB_LIMIT);
-        let (inner_digest, unpacked) = {
-            let mut buffered = BufReader::with_capacity(BUFFER, &mut outer);
-            let plain = decompress(&mut buffered)?;
-            let mut inner = Tee::new(plain, None, UNPACKED_LIMIT);
-            let unpacked = unpack::unpack(&mut inner, &tree)?;
-            let (digest, _, _) = inner
-                .finish()
-                .map_err(|error| unpack::damaged(error, "layer"))?;
-            (digest, unpacked)
-        };
+        let (inner_digest, unpacked) = unpack_beside(&mut outer, &tree)?;
         let (digest, size, _) = outer
             .finish()
             .map_err(|error| unpack::damaged(error, "layer"))?;
@@ -291,8 +282,45 @@ impl Drop for Ingest {
     }
 }
 
+/// Unpacks a layer while it is read here: another thread decompresses it, a third one writes. Tells
+/// the digest of the archive inside and the bytes of its files.
+fn unpack_beside(reader: impl Read, tree: &Path) -> Result<(Digest, u64), ImageError> {
+    let (raw_in, mut raw) = pipe::pipe();
+    let (plain_in, plain) = pipe::pipe();
+    let decompressing = move || {
+        let wanted = match decompress(&mut raw) {
+            Ok(reader) => plain_in.pump(reader),
+            Err(error) => plain_in.fail(error.into()),
+        };
+        drop(plain_in);
+        // What comes behind the end of an archive still belongs to its digest.
+        if wanted {
+            raw.drain();
+        }
+    };
+    let unpacking = move || {
+        let mut inner = Tee::new(plain, None, UNPACKED_LIMIT);
+        let unpacked = unpack::unpack(&mut inner, tree)?;
+        let end = inner.finish();
+        let (digest, _, _) = end.map_err(|error| unpack::damaged(error, "layer"))?;
+        Ok((digest, unpacked))
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(decompressing);
+        let unpacked = scope.spawn(unpacking);
+        raw_in.pump(reader);
+        drop(raw_in);
+        let panicked = |_| {
+            Err(ImageError::Conflict(
+                "unpacking a layer panicked".to_owned(),
+            ))
+        };
+        unpacked.join().unwrap_or_else(panicked)
+    })
+}
+
 /// Unpacks an archive in whatever compression into an empty folder; it is as hostile as a layer.
-pub fn unpack_archive(reader: impl Read, folder: &std::path::Path) -> Result<u64, ImageError> {
+pub fn unpack_archive(reader: impl Read, folder: &Path) -> Result<u64, ImageError> {
     let mut buffered = BufReader::with_capacity(BUFFER, reader);
     let mut plain = Tee::new(decompress(&mut buffered)?, None, UNPACKED_LIMIT);
     let bytes = unpack::unpack(&mut plain, folder)?;

@@ -11,6 +11,7 @@ mod error;
 mod ingest;
 mod kept;
 mod manifest;
+mod pipe;
 mod pull;
 mod push;
 mod reference;

@@ -3,7 +3,7 @@
 //! folder as `/`, and the last component is never followed.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -21,6 +21,7 @@ use crate::error::{Context, ImageError};
 
 /// More entries than this in one layer are refused.
 const ENTRY_LIMIT: usize = 2_000_000;
+const BUFFER: usize = 128 << 10;
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
@@ -32,6 +33,7 @@ pub(crate) fn unpack(reader: impl Read, tree: &Path) -> Result<u64, ImageError> 
         last: None,
         folders: Vec::new(),
         bytes: 0,
+        buffer: vec![0; BUFFER].into_boxed_slice(),
     };
     // Without an entry of its own the top folder is what a root folder usually is.
     nix::sys::stat::fchmodat(
@@ -79,6 +81,8 @@ struct Unpacker {
     /// Times of folders, set when nothing is put into them any more.
     folders: Vec<(PathBuf, i64)>,
     bytes: u64,
+    /// What is between the archive and a file.
+    buffer: Box<[u8]>,
 }
 
 impl Unpacker {
@@ -140,12 +144,16 @@ impl Unpacker {
             .header()
             .mode()
             .map_err(|error| damaged(error, "mode"))?;
+        if matches!(
+            kind,
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse
+        ) {
+            let written = regular(entry, (parent, name), mode, &mut self.buffer);
+            self.bytes += written.map_err(|error| damaged(error, &path.display().to_string()))?;
+            return Ok(());
+        }
         let hidden = make_room(parent, name, kind.is_dir()).at(path)?;
         match kind {
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                self.bytes += regular(entry, parent, name)
-                    .map_err(|error| damaged(error, &path.display().to_string()))?;
-            }
             EntryType::Directory => {
                 make_folder(parent, name).at(path)?;
                 if hidden {
@@ -314,16 +322,56 @@ fn mark_opaque(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
     linux::attributes::set(folder.as_fd(), OPAQUE_ATTRIBUTE, b"y")
 }
 
-fn regular<R: Read>(entry: &mut Entry<'_, R>, parent: &OwnedFd, name: &OsStr) -> io::Result<u64> {
+/// A file with all that belongs to it, by its descriptor. Most are new, so that what may be in the
+/// way is looked for only when it is.
+fn regular<R: Read>(
+    entry: &mut Entry<'_, R>,
+    (parent, name): (&OwnedFd, &OsStr),
+    mode: u32,
+    buffer: &mut [u8],
+) -> io::Result<u64> {
     let flags =
         OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let file = nix::fcntl::openat(parent, name, flags, Mode::from_bits_truncate(0o600))?;
-    let expected = entry.size();
-    let written = io::copy(entry, &mut std::fs::File::from(file))?;
+    let create = || nix::fcntl::openat(parent, name, flags, Mode::from_bits_truncate(0o600));
+    let file = match create() {
+        Err(Errno::EEXIST) => {
+            make_room(parent, name, false)?;
+            create()?
+        }
+        other => other?,
+    };
+    let mut file = std::fs::File::from(file);
+    let (expected, mut written) = (entry.size(), 0);
+    loop {
+        let length = entry.read(buffer)?;
+        if length == 0 {
+            break;
+        }
+        file.write_all(&buffer[..length])?;
+        written += length as u64;
+    }
     if written != expected {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
+    let extended = extended_attributes(entry)?;
+    let header = entry.header();
+    let (uid, gid) = owner(header)?;
+    nix::unistd::fchown(&file, Some(uid), Some(gid))?;
+    nix::sys::stat::fchmod(&file, bits(mode))?;
+    for (key, value) in extended {
+        linux::attributes::set(file.as_fd(), &key, &value)?;
+    }
+    let time = TimeSpec::new(i64::try_from(header.mtime()?).unwrap_or(0), 0);
+    nix::sys::stat::futimens(&file, &time, &time)?;
     Ok(written)
+}
+
+fn owner(header: &tar::Header) -> io::Result<(Uid, Gid)> {
+    let id = |number: u64| u32::try_from(number).map_err(io::Error::other);
+    Ok((
+        Uid::from_raw(id(header.uid()?)?),
+        Gid::from_raw(id(header.gid()?)?),
+    ))
 }
 
 /// Owner, then permissions (a change of owner clears setuid), then extended attributes, then times.
@@ -336,11 +384,7 @@ fn attributes<R: Read>(
 ) -> io::Result<()> {
     let extended = extended_attributes(entry)?;
     let header = entry.header();
-    let id = |number: u64| u32::try_from(number).map_err(io::Error::other);
-    let (uid, gid) = (
-        Uid::from_raw(id(header.uid()?)?),
-        Gid::from_raw(id(header.gid()?)?),
-    );
+    let (uid, gid) = owner(header)?;
     fchownat(
         parent,
         name,

@@ -8,5 +8,6 @@ mod protocol;
 mod spec;
 pub mod supervisor;
 
-pub use engine::{Config, Engine, Extras, OpenError, clean_up, open};
+pub use engine::{Config, Engine, Extras, OpenError, SandboxExtras, clean_up, open};
+pub use linux::cgroup::DeviceRule;
 pub use spec::{ExecOptions, Rlimit, Tmpfs};

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use linux::capability::Capabilities;
-use linux::cgroup::Limits;
+use linux::cgroup::{DeviceRule, Limits};
 use node_api::{
     ContainerState, ContainerUser, Device, IdMapping, Mount, MountPropagation, SeccompProfile,
     UserNamespace,
@@ -49,6 +49,11 @@ pub(crate) struct SandboxSpec {
     /// A user namespace for the pod, which owns its other namespaces.
     #[serde(default)]
     pub(crate) user: Option<UserNamespace>,
+    /// Files of other pods' namespaces, to be joined instead of having its own.
+    #[serde(default)]
+    pub(crate) network_of: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) ipc_of: Option<PathBuf>,
 }
 
 /// Whose process ids a container sees.
@@ -59,6 +64,8 @@ pub(crate) enum PidScope {
     Node,
     /// Those of this container.
     Container(String),
+    /// Those of this process of the node.
+    Process(i32),
 }
 
 /// Who a process runs as; names are looked up inside the container.
@@ -69,6 +76,9 @@ pub(crate) struct UserSpec {
     /// `user` or `user:group`, by name or number; used where `uid` is absent.
     pub(crate) name: String,
     pub(crate) supplemental: Vec<i64>,
+    /// More of them, by name or number.
+    #[serde(default)]
+    pub(crate) groups: Vec<String>,
     pub(crate) strict: bool,
 }
 
@@ -133,6 +143,11 @@ pub(crate) struct ContainerSpec {
     pub(crate) tmpfs: Vec<Tmpfs>,
     #[serde(default)]
     pub(crate) rlimits: Vec<Rlimit>,
+    /// Whose shared memory it has, instead of the pod's: a process of the node.
+    #[serde(default)]
+    pub(crate) shm_of: Option<i32>,
+    #[serde(default)]
+    pub(crate) device_rules: Vec<DeviceRule>,
 }
 
 /// A file system in memory for one container.

@@ -20,6 +20,17 @@ use crate::cluster::{PATIENCE, tail};
 const ASK_EVERY: Duration = Duration::from_millis(5);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The image of all measured containers: `program` as `/true`.
+pub(super) fn make_image(store: &oci::Store, program: &Path) -> Result<()> {
+    let wishes = oci::BinaryImage {
+        path: "/true".to_owned(),
+        entrypoint: vec!["/true".to_owned()],
+        ..Default::default()
+    };
+    oci::image_from_binary(store, program, IMAGE, &wishes)?;
+    Ok(())
+}
+
 pub(super) struct Engine {
     binary: PathBuf,
     folder: PathBuf,
@@ -33,13 +44,7 @@ impl Engine {
         let binary = std::path::absolute(binary)?;
         let data = folder.join("data");
         std::fs::create_dir_all(data.join("engine"))?;
-        let store = oci::Store::open(&data.join("engine/images"))?;
-        let wishes = oci::BinaryImage {
-            path: "/true".to_owned(),
-            entrypoint: vec!["/true".to_owned()],
-            ..Default::default()
-        };
-        oci::image_from_binary(&store, program, IMAGE, &wishes)?;
+        make_image(&oci::Store::open(&data.join("engine/images"))?, program)?;
         let log = std::fs::File::create(folder.join("engine.log"))?;
         let mut child = Command::new(&binary)
             .arg("engine")
@@ -80,6 +85,10 @@ impl Engine {
             child,
             connection,
         })
+    }
+
+    pub(super) fn binary(&self) -> &Path {
+        &self.binary
     }
 
     pub(super) fn pid(&self) -> Result<u32> {

@@ -86,6 +86,7 @@ impl Daemon {
             networking_config,
         } = wish;
         let id = names::fresh_id();
+        self.resolve_modes(&mut config, &mut host_config)?;
         complete(&mut config, &image, details, &id);
         check(&mut host_config)?;
         let _naming = self.naming.lock().await;
@@ -102,7 +103,7 @@ impl Daemon {
             name,
             created: now(),
             image_id: image.id.to_string(),
-            networks: endpoints(&host_config, networking_config.endpoints_config),
+            networks: endpoints(&config, &host_config, networking_config.endpoints_config)?,
             config,
             host: host_config,
             mounts: Vec::new(),
@@ -129,6 +130,7 @@ impl Daemon {
             }
             record.networks.insert(name, endpoint);
         }
+        self.check_links(&record)?;
         record.mounts = self.plan_mounts(&record)?;
         translate::extras(&record, &folder)?;
         self.engine.lease_image(&id, &image)?;
@@ -155,13 +157,14 @@ impl Daemon {
         for name in ["upper", "work", "rootfs"] {
             std::fs::create_dir_all(folder.join(translate::WRITABLE).join(name))?;
         }
-        translate::container(record, folder)?;
+        translate::container(record, folder, folder)?;
         self.fill_volumes(record, image).await?;
         // The record comes last: without it the folder is an unfinished one.
         let saved = match record.host.auto_remove {
             // Nobody misses it after the machine's end.
             true => record.save_lightly(folder),
-            false => record.save(folder),
+            // Its files survive the machine's end as little as what was written a moment ago.
+            false => record.save_soon(folder),
         };
         Ok(saved?)
     }
@@ -280,17 +283,23 @@ fn check(host: &mut HostConfig) -> Result<(), Fault> {
     if !["", "host"].contains(&host.userns_mode.as_str()) {
         return unable(format!("user namespace mode {:?}", host.userns_mode));
     }
-    if !["", "host"].contains(&host.pid_mode.as_str()) {
+    let shared = |mode: &str| super::share::other(mode).is_some();
+    if !["", "host"].contains(&host.pid_mode.as_str()) && !shared(&host.pid_mode) {
         return unable(format!("PID mode {:?}", host.pid_mode));
     }
-    if !["", "private", "shareable", "host"].contains(&host.ipc_mode.as_str()) {
+    if !["", "private", "shareable", "host"].contains(&host.ipc_mode.as_str())
+        && !shared(&host.ipc_mode)
+    {
         return unable(format!("IPC mode {:?}", host.ipc_mode));
     }
-    if host.uts_mode == "host" {
-        return unable("UTS mode \"host\"".to_owned());
+    if !["", "host"].contains(&host.uts_mode.as_str()) {
+        return Err(Fault::bad(format!("invalid UTS mode: {}", host.uts_mode)));
     }
-    if let Some(mode) = host.network_mode.strip_prefix("container:") {
-        return unable(format!("network mode \"container:{mode}\""));
+    for rule in host.limits.device_cgroup_rules.iter().flatten() {
+        if runtime::DeviceRule::parse(rule).is_none() {
+            let message = format!("invalid device cgroup rule format: '{rule}'");
+            return Err(Fault::bad(message));
+        }
     }
     let policy = &host.restart_policy;
     let name = policy.name.as_str();
@@ -335,9 +344,13 @@ fn check(host: &mut HostConfig) -> Result<(), Fault> {
 
 /// The networks a container begins with.
 fn endpoints(
+    config: &Config,
     host: &HostConfig,
     wishes: BTreeMap<String, Option<Endpoint>>,
-) -> BTreeMap<String, Endpoint> {
+) -> Result<BTreeMap<String, Endpoint>, Fault> {
+    if super::share::other(&host.network_mode).is_some() {
+        return Ok(BTreeMap::new());
+    }
     let mut endpoints: BTreeMap<String, Endpoint> = wishes
         .into_iter()
         .map(|(name, endpoint)| (name, endpoint.unwrap_or_default()))
@@ -345,6 +358,13 @@ fn endpoints(
     if let Some(default) = endpoints.remove("default") {
         endpoints.insert("bridge".to_owned(), default);
     }
-    endpoints.entry(host.network_mode.clone()).or_default();
-    endpoints
+    let main = endpoints.entry(host.network_mode.clone()).or_default();
+    if main.mac_address.is_empty() {
+        main.mac_address.clone_from(&config.mac_address);
+    }
+    for endpoint in endpoints.values_mut() {
+        endpoint.wanted_mac_address = std::mem::take(&mut endpoint.mac_address);
+        endpoint.wanted_hardware_address()?;
+    }
+    Ok(endpoints)
 }

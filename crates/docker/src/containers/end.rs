@@ -243,7 +243,7 @@ impl Daemon {
             Err(error) => return Err(error.into()),
         };
         let again = restart_after(&before, code, finished);
-        let record = container.save(false, |record| {
+        let over = |record: &mut Record| {
             let state = &mut record.state;
             (state.exit_code, state.oom_killed, state.finished_at) = (code, oom, finished);
             (state.sandbox, state.inner, state.pid) = Default::default();
@@ -254,7 +254,8 @@ impl Daemon {
             if again.is_some() {
                 state.restarts += 1;
             }
-        })?;
+        };
+        let record = self.detach_networks_and(container, over).await?;
         self.by_inner.lock().remove(&before.state.inner);
         let seconds = (finished - record.state.started_at) / 1_000_000_000;
         let more = [
@@ -266,7 +267,6 @@ impl Daemon {
         }
         self.events.container(&record, "die", &more);
         self.execs.forget(&record.id);
-        self.detach_networks(container).await?;
         let gone = record.host.auto_remove;
         self.dispose(container, before.state.sandbox, gone).await;
         container.progress.send_modify(|progress| {

@@ -69,6 +69,14 @@ fn config(record: &Record) -> Value {
 fn host_config(record: &Record) -> Value {
     let mut shown = serde_json::to_value(&record.host).unwrap_or_default();
     shown["LogConfig"] = json!({"Type": "json-file", "Config": {}});
+    let links = record.host.links.iter().flatten().map(|link| {
+        let (name, alias) = link.split_once(':').unwrap_or((link, link));
+        let (name, alias) = (name.trim_start_matches('/'), alias.rsplit('/').next());
+        format!("/{name}:/{}/{}", record.name, alias.unwrap_or_default())
+    });
+    if record.host.links.is_some() {
+        shown["Links"] = links.collect();
+    }
     if record.host.restart_policy.name.is_empty() {
         shown["RestartPolicy"]["Name"] = json!("no");
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use oci::{ImageRecord, View};
 
@@ -132,9 +132,6 @@ impl Daemon {
             }
             "volume" => {
                 let options = wish.volume_options.clone().unwrap_or_default();
-                if !options.subpath.is_empty() {
-                    return Err(Fault::unable("sub paths of volumes are not supported"));
-                }
                 if !wish.source.is_empty() {
                     let request = CreateRequest {
                         name: wish.source.clone(),
@@ -144,7 +141,24 @@ impl Daemon {
                     self.volumes.ensure(&request)?;
                 }
                 let mode = if options.no_copy { "nocopy" } else { "z" };
-                self.volume(&wish.source, &target, mode, !wish.read_only)
+                let point = self.volume(&wish.source, &target, mode, !wish.read_only)?;
+                Ok(MountPoint {
+                    subpath: plain(&options.subpath)?,
+                    ..point
+                })
+            }
+            "image" => {
+                let options = wish.image_options.clone().unwrap_or_default();
+                let image = self.engine.images().get(&wish.source)?;
+                Ok(MountPoint {
+                    kind: "image".to_owned(),
+                    name: wish.source.clone(),
+                    source: image.id.to_string(),
+                    destination: target,
+                    subpath: plain(&options.subpath)?,
+                    propagation: "rprivate".to_owned(),
+                    ..MountPoint::default()
+                })
             }
             "tmpfs" => {
                 let options = wish.tmpfs_options.clone().unwrap_or_default();
@@ -194,6 +208,8 @@ impl Daemon {
             .mounts
             .iter()
             .filter(|point| point.kind == "volume" && !point.mode.contains("nocopy"))
+            // What it is a part of was there before.
+            .filter(|point| point.subpath.is_empty())
             .filter(|point| is_empty(Path::new(&point.source)))
             .cloned()
             .collect();
@@ -229,6 +245,17 @@ fn in_memory(path: &str, options: &str) -> MountPoint {
         mode: options.to_owned(),
         rw: !options.split(',').any(|option| option == "ro"),
         ..MountPoint::default()
+    }
+}
+
+/// A path that stays below where it begins.
+fn plain(path: &str) -> Result<String, Fault> {
+    let stays = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+    match Path::new(path).components().all(stays) {
+        true => Ok(path.to_owned()),
+        false => Err(Fault::bad(format!(
+            "subpath must be a relative path within the volume: {path}"
+        ))),
     }
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use node_api::{ExecRequest, RuntimeService};
 use oci::forget_mount;
+use runtime::Extras;
 
+use super::share::Shares;
 use crate::answer::{self, Answer, Fault};
 use crate::call::Call;
 use crate::daemon::{Container, Daemon};
@@ -113,8 +115,10 @@ impl Daemon {
         let folder = &container.folder;
         forget_mount(&folder.join(translate::WRITABLE))?;
         let config = translate::sandbox(record, folder)?;
-        let sandbox = self.engine.run_pod_sandbox(config).await?;
-        let inside = self.fill_sandbox(container, record, &sandbox).await;
+        let shares = self.shares(record)?;
+        let extras = shares.sandbox.clone();
+        let sandbox = self.engine.run_pod_sandbox_with(config, extras).await?;
+        let inside = self.fill_sandbox(container, record, &sandbox, shares).await;
         match inside {
             Ok((inner, pid)) => Ok((sandbox, inner, pid)),
             Err(fault) => {
@@ -130,6 +134,7 @@ impl Daemon {
         container: &Arc<Container>,
         record: &Record,
         sandbox: &str,
+        shares: Shares,
     ) -> Result<(String, i32), Fault> {
         let folder = &container.folder;
         let netns = self.switch.take(&record.id);
@@ -138,12 +143,19 @@ impl Daemon {
             joined = self.attach_networks(container, netns).await?;
         }
         let record = &joined;
-        self.write_files(container)?;
+        if super::other_container(&record.host.network_mode).is_none() {
+            self.write_files(container)?;
+        }
         if let Some(netns) = &netns {
             self.start_resolver(container, netns).await;
         }
-        let config = translate::container(record, folder)?;
-        let extras = translate::extras(record, folder)?;
+        let mut config = translate::container(record, folder, &self.etc(record, folder))?;
+        config.envs.splice(0..0, self.link_env(record)?);
+        let extras = Extras {
+            pids_of: shares.pids_of,
+            shm_of: shares.shm_of,
+            ..translate::extras(record, folder)?
+        };
         let inner = self
             .engine
             .create_container_with(sandbox, config, extras)
@@ -183,7 +195,8 @@ impl Daemon {
             .filter(|endpoint| !endpoint.ip_address.is_empty())
             .map(|endpoint| (endpoint.ip_address.clone(), endpoint.gateway.clone()))
             .collect();
-        std::fs::write(folder.join("hosts"), translate::hosts(&record, &addresses)?)?;
+        let hosts = translate::hosts(&record, &addresses)? + &self.link_hosts(container)?;
+        std::fs::write(folder.join("hosts"), hosts)?;
         let hostname = format!("{}\n", record.config.hostname);
         std::fs::write(folder.join("hostname"), hostname)?;
         self.write_resolv_conf(container)

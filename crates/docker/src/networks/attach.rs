@@ -49,11 +49,12 @@ impl Daemon {
         }
         record.state.ports = self.plan_ports(&record)?;
         let (networks, ports) = (record.networks.clone(), record.state.ports.clone());
-        let record = container.save(false, |record| {
+        // On disk it is with the start's success; without that there is nothing to come back to.
+        let record = container.note(|record| {
             record.networks = networks;
             record.state.ports = ports;
             record.state.attached = true;
-        })?;
+        });
         if has_place(&record) {
             self.apply_rules()?;
         }
@@ -83,7 +84,9 @@ impl Daemon {
             .remove(&near)
             .await
             .map_err(Fault::internal)?;
+        let hardware = endpoint.wanted_hardware_address()?;
         let place = Place {
+            hardware,
             netns,
             interface: &interface,
             host_interface: &near,
@@ -98,7 +101,8 @@ impl Daemon {
         let [a, b, c, d] = address.octets();
         endpoint.network_id = network.id.clone();
         endpoint.endpoint_id = crate::names::fresh_id();
-        endpoint.mac_address = format!("0a:58:{a:02x}:{b:02x}:{c:02x}:{d:02x}");
+        let hardware = hardware.unwrap_or([0x0a, 0x58, a, b, c, d]);
+        endpoint.mac_address = hardware.map(|byte| format!("{byte:02x}")).join(":");
         endpoint.ip_address = address.to_string();
         endpoint.ip_prefix_len = bridge.subnet.prefix();
         endpoint.gateway = match bridge.internal {
@@ -157,23 +161,37 @@ impl Daemon {
 
     /// Takes a container's places away after its end; the interfaces went with its namespace.
     pub(crate) async fn detach_networks(&self, container: &Arc<Container>) -> Result<(), Fault> {
-        self.stop_resolver(&container.id);
-        let _change = self.networks.change.lock().await;
         if !container.record.read().state.attached {
+            self.stop_resolver(&container.id);
             return Ok(());
         }
-        let ruled = has_place(&container.record.read());
-        container.save(false, |record| {
+        self.detach_networks_and(container, |_| {}).await.map(drop)
+    }
+
+    /// The same with one more change of the record, written together.
+    pub(crate) async fn detach_networks_and(
+        &self,
+        container: &Arc<Container>,
+        also: impl FnOnce(&mut Record),
+    ) -> Result<Record, Fault> {
+        self.stop_resolver(&container.id);
+        let _change = self.networks.change.lock().await;
+        let ruled = {
+            let record = container.record.read();
+            record.state.attached && has_place(&record)
+        };
+        let record = container.save(false, |record| {
             for endpoint in record.networks.values_mut() {
                 clear(endpoint);
             }
             record.state.ports.clear();
             record.state.attached = false;
+            also(record);
         })?;
-        match ruled {
-            true => self.apply_rules(),
-            false => Ok(()),
+        if ruled {
+            self.apply_rules()?;
         }
+        Ok(record)
     }
 
     /// Puts the rules of all networks and all published ports in place of whatever there is.

@@ -240,10 +240,13 @@ pub(crate) async fn connect(mut call: Call, wish: &str) -> Answer {
             record.name, network.name
         ));
     }
+    if crate::containers::other_container(&record.host.network_mode).is_some() {
+        return refuse("container sharing network namespace with another container or host cannot be connected to any other network".to_owned());
+    }
     let had_names = daemon.has_names(&container);
-    daemon
-        .join_running(&container, &network, body.endpoint_config)
-        .await?;
+    let mut endpoint = body.endpoint_config;
+    endpoint.wanted_mac_address = std::mem::take(&mut endpoint.mac_address);
+    daemon.join_running(&container, &network, endpoint).await?;
     if record.state.is_up() && !had_names && daemon.has_names(&container) {
         daemon.write_resolv_conf(&container)?;
         let netns = format!("/proc/{}/ns/net", record.state.pid);

@@ -336,6 +336,60 @@ fn a_client_that_goes_away_ends_its_build() {
 }
 
 #[test]
+fn a_build_can_be_told_to_stop() {
+    let host = Host::new();
+    let filter = "/events?filters=%7B%22event%22%3A%5B%22destroy%22%5D%7D";
+    let mut events = host.open("GET", filter, b"");
+    let archive = context(&[("Dockerfile", "FROM busybox\nRUN echo begun; sleep 1000\n")]);
+    let mut client = host.open("POST", "/build?networkmode=none&buildid=mine", &archive);
+    client.read_until("begun\\n");
+    assert_eq!(host.post("/build/cancel", &Value::Null).status, 400);
+    let other = host.post("/build/cancel?id=other", &Value::Null);
+    assert_eq!(other.status, 200, "what is over needs no stop");
+    let stopped = host.post("/build/cancel?id=mine", &Value::Null);
+    assert_eq!(stopped.status, 200);
+    client.read_until("build cancelled");
+    events.read_until("destroy");
+    assert_eq!(host.get("/containers/json?all=1").json(), json!([]));
+}
+
+#[test]
+fn a_death_in_the_middle_of_a_build_leaves_nothing() {
+    let mut host = Host::new();
+    let archive = context(&[("Dockerfile", "FROM busybox\nRUN echo begun; sleep 1000\n")]);
+    let mut client = host.open("POST", "/build?networkmode=none", &archive);
+    client.read_until("begun\\n");
+    host.kill();
+    drop(client);
+    host.boot();
+    assert_eq!(host.get("/containers/json?all=1").json(), json!([]));
+    let groups = linux::cgroup::Hierarchies::of_this_machine().unwrap();
+    let below = groups.group(&host.cgroup()).unwrap();
+    assert_eq!(below.processes(), [], "no process of the step is left");
+    for folder in [
+        "docker/build/work",
+        "docker/containers",
+        "containers/images/leases",
+    ] {
+        let entries = std::fs::read_dir(host.folder().join(folder))
+            .into_iter()
+            .flatten();
+        let left: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+        assert!(left.is_empty(), "{folder}: {left:?}");
+    }
+    let mounts = std::fs::read_to_string(format!("/proc/{}/mountinfo", host.pid())).unwrap();
+    assert!(
+        !mounts.contains(host.folder().to_str().unwrap()),
+        "{mounts}"
+    );
+    // And the next one is none the worse for it.
+    host.built(
+        "t=fine",
+        &[("Dockerfile", "FROM busybox\nRUN echo begun\n")],
+    );
+}
+
+#[test]
 fn containers_and_archives_become_images() {
     let host = Host::new();
     let env = json!({"Env": ["A=from create"]});

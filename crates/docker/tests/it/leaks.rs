@@ -64,6 +64,15 @@ fn namespaces(host: &Host) -> usize {
     found.len()
 }
 
+/// Whether a supervisor waits for its pod.
+fn has_spare(host: &Host) -> bool {
+    let ours = format!("(sampan-spare) S {} ", host.pid());
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut stats =
+        processes.filter_map(|one| std::fs::read_to_string(one.path().join("stat")).ok());
+    stats.any(|stat| stat.contains(&ours))
+}
+
 #[test]
 fn containers_that_came_and_went_leave_nothing() {
     let host = Host::new();
@@ -77,6 +86,12 @@ fn containers_that_came_and_went_leave_nothing() {
         assert_eq!(host.remove(&name).status, 204);
     };
     (0..4).for_each(cycle);
+    // A supervisor that waits for the next container is part of an engine at rest.
+    let deadline = Instant::now() + PATIENCE;
+    while !has_spare(&host) {
+        assert!(Instant::now() < deadline, "no spare supervisor");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
     let before = counts(&host);
     (0..CYCLES).for_each(cycle);
     // Connections close a moment after their answer.

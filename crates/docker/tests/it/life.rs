@@ -99,7 +99,7 @@ fn commands_that_cannot_start_have_their_codes() {
     let unable = host.post(
         "/containers/create",
         &json!({
-            "Image": "busybox", "Cmd": ["true"], "HostConfig": {"UTSMode": "host"},
+            "Image": "busybox", "Cmd": ["true"], "HostConfig": {"UsernsMode": "private"},
         }),
     );
     assert_eq!(unable.status, 501, "{}", unable.text());

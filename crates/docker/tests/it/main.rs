@@ -8,3 +8,4 @@ mod life;
 mod nets;
 mod registries;
 mod registry;
+mod share;

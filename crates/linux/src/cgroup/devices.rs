@@ -54,6 +54,34 @@ impl DeviceRule {
         rules
     }
 
+    /// As users write it: `c 42:* rwm`, where `a` is both kinds.
+    pub fn parse(text: &str) -> Option<Vec<DeviceRule>> {
+        let mut words = text.split_whitespace();
+        let (kind, numbers, access) = (words.next()?, words.next()?, words.next()?);
+        let (major, minor) = numbers.split_once(':')?;
+        let number = |text: &str| match text {
+            "*" => Some(None),
+            text => text.parse().ok().map(Some),
+        };
+        let kinds = match kind {
+            "a" => "bc",
+            "b" | "c" => kind,
+            _ => return None,
+        };
+        let known = !access.is_empty() && access.chars().all(|c| "rwm".contains(c));
+        if words.next().is_some() || !known {
+            return None;
+        }
+        let (major, minor) = (number(major)?, number(minor)?);
+        let rule = |kind| DeviceRule {
+            kind,
+            major,
+            minor,
+            access: access.to_owned(),
+        };
+        Some(kinds.chars().map(rule).collect())
+    }
+
     fn line(&self) -> String {
         let number = |n: Option<u64>| n.map_or("*".to_owned(), |n| n.to_string());
         let (major, minor) = (number(self.major), number(self.minor));

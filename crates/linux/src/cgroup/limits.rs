@@ -16,6 +16,9 @@ pub struct Limits {
     /// Memory and swap together; not set, a limit of memory leaves no swap.
     #[serde(default)]
     pub swap_bytes: i64,
+    /// What it may keep when memory runs short elsewhere.
+    #[serde(default)]
+    pub memory_low_bytes: i64,
     pub pids: i64,
     pub cpus: String,
     pub memory_nodes: String,
@@ -26,6 +29,9 @@ pub struct Limits {
     pub unified: BTreeMap<String, String>,
     /// When memory runs out, all processes of the group die, not one of them. Version 2 only.
     pub die_together: bool,
+    /// Nobody dies when memory runs out; who wants more waits. Version 1 only.
+    #[serde(default)]
+    pub oom_kill_disable: bool,
 }
 
 impl Cgroup {
@@ -59,7 +65,10 @@ impl Cgroup {
         )?;
         on(
             "memory",
-            limits.memory_bytes != 0 || limits.swap_bytes != 0,
+            limits.memory_bytes != 0
+                || limits.swap_bytes != 0
+                || limits.memory_low_bytes != 0
+                || limits.oom_kill_disable,
             &|folder| memory_v1(folder, limits),
             &|folder| memory_v2(folder, limits),
         )?;
@@ -143,6 +152,16 @@ fn weight(shares: i64) -> i64 {
 }
 
 fn memory_v1(folder: &Path, limits: &Limits) -> io::Result<()> {
+    if limits.memory_low_bytes != 0 {
+        let low = limits.memory_low_bytes.max(-1).to_string();
+        write(folder, "memory.soft_limit_in_bytes", &low)?;
+    }
+    if limits.oom_kill_disable {
+        write(folder, "memory.oom_control", "1")?;
+    }
+    if limits.memory_bytes == 0 && limits.swap_bytes == 0 {
+        return Ok(());
+    }
     let (memory, swap) = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes");
     let sum = match limits.swap_bytes {
         0 => limits.memory_bytes,
@@ -167,6 +186,12 @@ fn memory_v1(folder: &Path, limits: &Limits) -> io::Result<()> {
 }
 
 fn memory_v2(folder: &Path, limits: &Limits) -> io::Result<()> {
+    if limits.memory_low_bytes != 0 {
+        write(folder, "memory.low", &or_max(limits.memory_low_bytes))?;
+    }
+    if limits.memory_bytes == 0 && limits.swap_bytes == 0 {
+        return Ok(());
+    }
     if limits.memory_bytes != 0 {
         write(folder, "memory.max", &or_max(limits.memory_bytes))?;
     }

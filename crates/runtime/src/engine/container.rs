@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use linux::cgroup::Limits;
 use node_api::{
     ContainerConfig, ContainerEventKind, ContainerState, LinuxResources, Mount, MountPropagation,
     RuntimeError, SandboxState,
@@ -14,7 +15,9 @@ use super::sandbox::{remove_folder, remove_recorded};
 use super::translate::{self, Places};
 use super::{ContainerRecord, Engine, Entry, blocking, fresh_id, internal};
 use crate::protocol::{Call, Refusal};
-use crate::spec::{ContainerSpec, Status, file, now_nanos, on_node, read_json, write_json};
+use crate::spec::{
+    ContainerSpec, PidScope, Status, file, now_nanos, on_node, read_json, write_json,
+};
 
 const KILL: i32 = 9;
 /// A killed container that has not ended after this time is stuck in the kernel.
@@ -64,11 +67,18 @@ impl Engine {
             log: log.clone(),
             images: volumes.iter().map(|(volume, _)| volume.clone()).collect(),
         };
-        let spec = ContainerSpec {
+        let mut spec = ContainerSpec {
             tmpfs: extras.tmpfs,
             rlimits: extras.rlimits,
+            shm_of: extras.shm_of,
+            device_rules: extras.device_rules,
             ..translate::container(&id, &config, &pod, &image, places)?
         };
+        spec.user.groups = extras.groups;
+        spec.limits.oom_kill_disable = extras.oom_kill_disable;
+        if let Some(pid) = extras.pids_of {
+            spec.pids = PidScope::Process(pid);
+        }
         let record = ContainerRecord {
             id: id.clone(),
             sandbox_id: sandbox_id.to_owned(),
@@ -81,15 +91,18 @@ impl Engine {
         };
         let folder = pod.container_folder(&id);
         let store = self.store.clone();
+        let leased = extras.leased && volumes.is_empty();
         let writing = (record.clone(), folder.clone());
         blocking(move || {
             let (record, folder) = writing;
             let used: Vec<&oci::ImageRecord> = std::iter::once(&image)
                 .chain(volumes.iter().map(|(_, image)| image))
                 .collect();
-            store
-                .lease(&record.id, &used)
-                .map_err(super::images::explain)?;
+            if !leased {
+                store
+                    .lease(&record.id, &used)
+                    .map_err(super::images::explain)?;
+            }
             make_writable(&spec).map_err(internal)?;
             std::fs::create_dir_all(&folder).map_err(internal)?;
             write_json(&folder.join(file::SPEC), &spec).map_err(internal)?;
@@ -249,7 +262,10 @@ impl Engine {
         record.config.resources = resources;
         let spec_path = entry.folder.join(file::SPEC);
         let mut spec: ContainerSpec = read_json(&spec_path).map_err(internal)?;
-        spec.limits = limits;
+        spec.limits = Limits {
+            oom_kill_disable: spec.limits.oom_kill_disable,
+            ..limits
+        };
         write_json(&spec_path, &spec).map_err(internal)?;
         write_json(&entry.folder.join(file::CONTAINER), &record).map_err(internal)?;
         *entry.record.write() = record;
@@ -306,6 +322,10 @@ fn merged(old: &LinuxResources, new: LinuxResources) -> LinuxResources {
         cpu_quota: number(old.cpu_quota, new.cpu_quota),
         cpu_shares: number(old.cpu_shares, new.cpu_shares),
         memory_limit_bytes: number(old.memory_limit_bytes, new.memory_limit_bytes),
+        memory_reservation_bytes: number(
+            old.memory_reservation_bytes,
+            new.memory_reservation_bytes,
+        ),
         memory_swap_limit_bytes: number(old.memory_swap_limit_bytes, new.memory_swap_limit_bytes),
         oom_score_adj: number(old.oom_score_adj, new.oom_score_adj),
         cpuset_cpus: text(&old.cpuset_cpus, new.cpuset_cpus),

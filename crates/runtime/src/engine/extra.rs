@@ -3,7 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use node_api::{ContainerConfig, ContainerState, ExecRequest, ExecSession, RuntimeError};
+use linux::cgroup::DeviceRule;
+use node_api::{
+    ContainerConfig, ContainerState, ExecRequest, ExecSession, PodSandboxConfig, RuntimeError,
+};
 
 use super::{Engine, blocking, internal};
 use crate::protocol::Call;
@@ -22,9 +25,39 @@ pub struct Extras {
     /// Instead of the image that the configuration names: one that is not in the store, though its
     /// layers are.
     pub image: Option<oci::ImageRecord>,
+    /// Whose process ids it has: a process of the node.
+    pub pids_of: Option<i32>,
+    /// Whose shared memory it has.
+    pub shm_of: Option<i32>,
+    /// More groups its first process is in, by the names of its own `/etc/group` or numbers.
+    pub groups: Vec<String>,
+    /// Devices it may use beyond those it has.
+    pub device_rules: Vec<DeviceRule>,
+    pub oom_kill_disable: bool,
+    /// The caller keeps the image's layers by a lease of its own, as long as there is the container.
+    pub leased: bool,
+}
+
+/// What a sandbox may have beyond CRI's words.
+#[derive(Clone, Debug, Default)]
+pub struct SandboxExtras {
+    /// Sandboxes whose namespaces it joins instead of having its own.
+    pub network_of: Option<String>,
+    pub ipc_of: Option<String>,
+    /// The node's host name.
+    pub node_hostname: bool,
 }
 
 impl Engine {
+    /// As CRI's, with more wishes.
+    pub async fn run_pod_sandbox_with(
+        &self,
+        config: PodSandboxConfig,
+        extras: SandboxExtras,
+    ) -> Result<String, RuntimeError> {
+        self.run_sandbox(config, extras).await
+    }
+
     /// As CRI's, with more wishes.
     pub async fn create_container_with(
         &self,

@@ -10,6 +10,7 @@ mod images;
 mod link;
 mod sandbox;
 mod service;
+mod spare;
 mod stats;
 mod streams;
 mod translate;
@@ -33,7 +34,7 @@ use crate::spec::{Status, file};
 use link::Link;
 
 pub use cleanup::clean_up;
-pub use extra::Extras;
+pub use extra::{Extras, SandboxExtras};
 
 /// Where the engine keeps what, and how it starts supervisors.
 #[derive(Clone, Debug)]
@@ -44,7 +45,7 @@ pub struct Config {
     pub state: PathBuf,
     /// All cgroups live below this path of every hierarchy, such as `/sampan-1`.
     pub cgroup_root: String,
-    /// The program that is run as `<program> supervise <folder>`.
+    /// The program that is run as `<program> supervise`.
     pub supervisor_exe: PathBuf,
     /// Cgroups that sandboxes name as their parents are somebody else's: they are below the root of
     /// each hierarchy itself, and neither limited nor removed.
@@ -130,6 +131,7 @@ pub struct Engine {
     registries: oci::RegistryOptions,
     network: Arc<dyn PodNetwork>,
     hierarchies: Hierarchies,
+    spares: spare::Spares,
     crew: base::Crew,
     pods: RwLock<BTreeMap<String, Arc<Pod>>>,
     containers: RwLock<BTreeMap<String, Arc<Entry>>>,
@@ -162,6 +164,7 @@ pub async fn open(
     }
     let engine = Arc::new_cyclic(|me| Engine {
         me: me.clone(),
+        spares: spare::Spares::new(config.supervisor_exe.clone()),
         config,
         store,
         registries,

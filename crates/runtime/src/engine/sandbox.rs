@@ -1,6 +1,6 @@
 //! Sandboxes: a supervisor, its namespaces and cgroup, and the pod's network.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use node_api::{
 use parking_lot::Mutex;
 
 use super::link::{Link, News};
-use super::{Engine, Pod, SandboxRecord, blocking, fresh_id, internal, translate};
+use super::{Engine, Pod, SandboxExtras, SandboxRecord, blocking, fresh_id, internal, translate};
 use crate::protocol::Call;
 use crate::spec::{SandboxSpec, Status, file, now_nanos, read_json, write_json};
 
@@ -27,6 +27,7 @@ impl Engine {
     pub(super) async fn run_sandbox(
         &self,
         config: PodSandboxConfig,
+        extras: SandboxExtras,
     ) -> Result<String, RuntimeError> {
         translate::check_sandbox(&config)?;
         let id = fresh_id();
@@ -47,9 +48,10 @@ impl Engine {
             change: Default::default(),
         });
         let _change = pod.change.lock().await;
-        match self.bring_up(&pod).await {
+        match self.bring_up(&pod, &extras).await {
             Ok(()) => {
                 *pod.state.lock() = SandboxState::Ready;
+                self.refill_spares();
                 // Nobody sees a sandbox that is half made.
                 self.pods.write().insert(id.clone(), Arc::clone(&pod));
                 self.announce(&id, &id, ContainerEventKind::Started);
@@ -100,30 +102,17 @@ impl Engine {
         }
     }
 
-    async fn bring_up(&self, pod: &Arc<Pod>) -> Result<(), RuntimeError> {
-        self.prepare(pod).await?;
-        let mut command = tokio::process::Command::new(&self.config.supervisor_exe);
-        command
-            .arg("supervise")
-            .arg(&pod.folder)
-            .stdin(std::process::Stdio::null());
-        let output = command.output().await.map_err(|error| {
-            RuntimeError::Internal(format!(
-                "starting {}: {error}",
-                self.config.supervisor_exe.display()
-            ))
-        })?;
-        if !output.status.success() {
-            let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return Err(RuntimeError::Internal(format!(
-                "sandbox supervisor: {words}"
-            )));
-        }
+    async fn bring_up(&self, pod: &Arc<Pod>, extras: &SandboxExtras) -> Result<(), RuntimeError> {
+        self.prepare(pod, extras).await?;
+        self.spares.start(&pod.folder).await?;
         self.connect(pod).map_err(internal)?;
         if pod.record.config.namespaces.network == NamespaceMode::Node {
             return Ok(());
         }
-        let result = self.network.add(&network_config(pod)?).await?;
+        let result = match extras.network_of {
+            Some(_) => PodNetworkResult::default(),
+            None => self.network.add(&network_config(pod)?).await?,
+        };
         write_json(&pod.folder.join(file::NETWORK), &result).map_err(internal)?;
         let hosts = translate::hosts(&pod.record.config, &result.ips);
         std::fs::write(pod.folder.join(file::HOSTS), hosts).map_err(internal)?;
@@ -131,20 +120,34 @@ impl Engine {
         Ok(())
     }
 
+    /// Beside what the pod does next: to start a process blocks.
+    fn refill_spares(&self) {
+        if let Some(engine) = self.me.upgrade() {
+            tokio::task::spawn_blocking(move || engine.spares.refill());
+        }
+    }
+
     /// Writes the files a supervisor starts from, and makes its cgroup.
-    async fn prepare(&self, pod: &Arc<Pod>) -> Result<(), RuntimeError> {
+    async fn prepare(&self, pod: &Arc<Pod>, extras: &SandboxExtras) -> Result<(), RuntimeError> {
         let config = &pod.record.config;
-        let leaf = format!("{}/supervisor", pod.record.cgroup);
+        let whole = self.group(&pod.record.cgroup)?;
+        // Version 2 has processes in leaves only, where it manages resources.
+        let leaf = match whole.is_pure_unified() {
+            true => format!("{}/supervisor", pod.record.cgroup),
+            false => pod.record.cgroup.clone(),
+        };
         let own_network = config.namespaces.network != NamespaceMode::Node;
         let spec = SandboxSpec {
             id: pod.record.id.clone(),
-            hostname: own_network.then(|| translate::hostname(config)),
+            hostname: (own_network && !extras.node_hostname).then(|| translate::hostname(config)),
             own_network,
             own_ipc: config.namespaces.ipc != NamespaceMode::Node,
             shared_pids: config.namespaces.pid == NamespaceMode::Pod,
             sysctls: config.sysctls.clone(),
             cgroup: leaf.clone(),
             user: config.namespaces.user.clone(),
+            network_of: self.namespace_of(extras.network_of.as_deref(), "net")?,
+            ipc_of: self.namespace_of(extras.ipc_of.as_deref(), "ipc")?,
         };
         let (whole, leaf) = (self.own_pod_cgroup(config)?, self.group(&leaf)?);
         let pod = Arc::clone(pod);
@@ -168,6 +171,24 @@ impl Engine {
             }
         })
         .await
+    }
+
+    /// The file of another sandbox's namespace, which its supervisor lives in.
+    fn namespace_of(
+        &self,
+        sandbox: Option<&str>,
+        kind: &str,
+    ) -> Result<Option<PathBuf>, RuntimeError> {
+        let Some(sandbox) = sandbox else {
+            return Ok(None);
+        };
+        let pod = self.pod(sandbox)?;
+        if *pod.state.lock() != SandboxState::Ready {
+            let message = format!("sandbox {sandbox} is not ready");
+            return Err(RuntimeError::FailedPrecondition(message));
+        }
+        let pid = std::fs::read_to_string(pod.folder.join(file::PID)).map_err(internal)?;
+        Ok(Some(format!("/proc/{}/ns/{kind}", pid.trim()).into()))
     }
 
     /// Connects to the supervisor and starts to listen to it.
@@ -284,13 +305,21 @@ impl Engine {
             return Ok(());
         };
         let _change = pod.change.lock().await;
-        if pod.folder.join(file::STOPPED).exists() {
-            return Ok(());
+        if self.stop_pod(&pod).await? {
+            std::fs::write(pod.folder.join(file::STOPPED), "").map_err(internal)?;
         }
-        self.take_down(&pod).await?;
-        std::fs::write(pod.folder.join(file::STOPPED), "").map_err(internal)?;
-        self.announce(id, id, ContainerEventKind::Stopped);
         Ok(())
+    }
+
+    /// Whether there was anything to stop.
+    async fn stop_pod(&self, pod: &Arc<Pod>) -> Result<bool, RuntimeError> {
+        if pod.folder.join(file::STOPPED).exists() {
+            return Ok(false);
+        }
+        self.take_down(pod).await?;
+        let id = &pod.record.id;
+        self.announce(id, id, ContainerEventKind::Stopped);
+        Ok(true)
     }
 
     /// Ends supervisor and containers, detaches the network. Safe to repeat.
@@ -335,12 +364,17 @@ impl Engine {
         let Ok(pod) = self.pod(id) else {
             return Ok(());
         };
-        self.stop_sandbox(id).await?;
+        // Held to the end: nobody sees it stopped but not removed, unless the server dies meanwhile,
+        // after which it is stopped once more.
+        let _change = pod.change.lock().await;
+        if self.pod(id).is_err() {
+            return Ok(());
+        }
+        self.stop_pod(&pod).await?;
         for entry in self.containers_of(id) {
             let container = entry.record.read().id.clone();
             self.remove_entry(&container).await?;
         }
-        let _change = pod.change.lock().await;
         self.remove_files(&pod).await?;
         self.announce(id, id, ContainerEventKind::Deleted);
         self.pods.write().remove(id);

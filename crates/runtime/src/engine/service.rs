@@ -19,7 +19,8 @@ impl RuntimeService for Engine {
     }
 
     async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<String, RuntimeError> {
-        self.run_sandbox(config).await
+        self.run_sandbox(config, super::SandboxExtras::default())
+            .await
     }
 
     async fn stop_pod_sandbox(&self, id: &str) -> Result<(), RuntimeError> {

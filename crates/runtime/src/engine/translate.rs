@@ -58,12 +58,14 @@ pub(super) fn limits(resources: &LinuxResources) -> Limits {
         cpu_shares: resources.cpu_shares,
         memory_bytes: resources.memory_limit_bytes,
         swap_bytes: resources.memory_swap_limit_bytes,
+        memory_low_bytes: resources.memory_reservation_bytes,
         pids: resources.pids_limit,
         cpus: resources.cpuset_cpus.clone(),
         memory_nodes: resources.cpuset_mems.clone(),
         huge_pages: resources.hugepage_limits.clone(),
         unified: resources.unified.clone(),
         die_together: false,
+        oom_kill_disable: false,
     }
 }
 
@@ -156,6 +158,8 @@ pub(super) fn container(
         ambient,
         tmpfs: Vec::new(),
         rlimits: Vec::new(),
+        shm_of: None,
+        device_rules: Vec::new(),
         user_namespace: pod.record.config.namespaces.user.clone(),
         devices: config.devices.clone(),
         masked_paths: masked,
@@ -311,6 +315,7 @@ fn user(security: &SecurityContext, image: &str) -> UserSpec {
             .clone()
             .unwrap_or_else(|| image.to_owned()),
         supplemental: security.supplemental_groups.clone(),
+        groups: Vec::new(),
         strict: security.supplemental_groups_strict,
     }
 }

@@ -2,10 +2,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use linux::CloneFlags;
 use linux::cgroup::{Cgroup, DeviceRule};
-use linux::process::{Forked, clone_process};
+use linux::mount::Detached;
+use linux::process::{Forked, clone_process, open_pidfd};
+use nix::fcntl::AT_FDCWD;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::{SFlag, major, minor, stat};
 use nix::unistd::Pid;
@@ -26,6 +29,8 @@ enum PidsOf<'a> {
     New,
     Ours,
     Behind(BorrowedFd<'a>),
+    /// The same, of a process that is none of ours.
+    BehindForeign(OwnedFd),
 }
 
 /// The parent's ends of a container's streams.
@@ -82,7 +87,11 @@ impl Supervisor {
         let (ours, theirs) = notes_pair().step("notes")?;
         let (ends, stdio) = streams(spec).step("streams")?;
         let outside = Outside {
-            shm: self.spec.own_ipc.then(|| self.folder.join(file::SHM)),
+            shm: match spec.shm_of {
+                Some(pid) => shared_memory_of(pid),
+                None => self.shared_memory(),
+            }
+            .step("shared memory")?,
             cgroups: cgroup.mounts(),
             pure_cgroup2: cgroup.is_pure_unified(),
             user: self.user_namespace().step("user namespace")?,
@@ -175,6 +184,18 @@ impl Supervisor {
         }
     }
 
+    /// A copy of the pod's shared memory, or the node's own.
+    fn shared_memory(&self) -> io::Result<Detached> {
+        if let Some(shm) = &self.shm {
+            return Detached::copy(shm.as_fd(), Path::new(""), false);
+        }
+        let attached = match self.spec.own_ipc {
+            true => self.folder.join(file::SHM),
+            false => PathBuf::from("/dev/shm"),
+        };
+        Detached::copy(AT_FDCWD.as_fd(), &attached, false)
+    }
+
     fn user_namespace(&self) -> io::Result<Option<OwnedFd>> {
         self.user.as_ref().map(OwnedFd::try_clone).transpose()
     }
@@ -194,6 +215,10 @@ impl Supervisor {
                     target.ok_or_else(|| format!("target container {id} is not running"))?;
                 Ok(PidsOf::Behind(target.pidfd.as_fd()))
             }
+            PidScope::Process(pid) => {
+                let target = open_pidfd(Pid::from_raw(*pid));
+                Ok(PidsOf::BehindForeign(target.step("target process")?))
+            }
         }
     }
 
@@ -204,10 +229,12 @@ impl Supervisor {
         pids: &PidsOf<'_>,
         cgroup: Option<BorrowedFd<'_>>,
     ) -> io::Result<Forked> {
-        let PidsOf::Behind(target) = pids else {
-            return clone_process(flags, cgroup);
+        let target = match pids {
+            PidsOf::Behind(target) => *target,
+            PidsOf::BehindForeign(target) => target.as_fd(),
+            PidsOf::New | PidsOf::Ours => return clone_process(flags, cgroup),
         };
-        linux::namespace::join(*target, CloneFlags::CLONE_NEWPID)?;
+        linux::namespace::join(target, CloneFlags::CLONE_NEWPID)?;
         let forked = clone_process(flags, cgroup);
         if !matches!(forked, Ok(Forked::Child)) {
             nix::sched::setns(&self.own_pids, CloneFlags::CLONE_NEWPID)?;
@@ -240,6 +267,32 @@ impl Supervisor {
     }
 }
 
+/// What another process sees as its shared memory. A mount can be copied only from inside of its
+/// namespace, which a child goes into.
+fn shared_memory_of(pid: i32) -> io::Result<Detached> {
+    let target = open_pidfd(Pid::from_raw(pid))?;
+    let kind = (AddressFamily::Unix, SockType::SeqPacket);
+    let (ours, theirs) = socketpair(kind.0, kind.1, None, SockFlag::SOCK_CLOEXEC)?;
+    match clone_process(CloneFlags::empty(), None)? {
+        Forked::Child => {
+            let sent = linux::namespace::join(target.as_fd(), CloneFlags::CLONE_NEWNS)
+                .and_then(|()| Detached::copy(AT_FDCWD.as_fd(), Path::new("/dev/shm"), false))
+                .and_then(|tree| linux::socket::send(theirs.as_fd(), b"x", &[tree.as_fd()]));
+            linux::process::exit_now(i32::from(sent.is_err()))
+        }
+        Forked::Parent { pid, .. } => {
+            drop(theirs);
+            let mut fds = Vec::new();
+            let received = linux::socket::receive(ours.as_fd(), &mut [0; 1], &mut fds);
+            // It has nothing more to do; nobody else waits for it.
+            let _ = nix::sys::wait::waitpid(pid, None);
+            received?;
+            let tree = fds.pop().ok_or(io::ErrorKind::NotFound)?;
+            Ok(Detached::from(tree))
+        }
+    }
+}
+
 fn prepare_cgroup(cgroup: &Cgroup, spec: &ContainerSpec) -> Result<(), String> {
     cgroup.create().step("cgroup")?;
     for controller in cgroup.limit(&spec.limits).step("cgroup")? {
@@ -259,6 +312,7 @@ fn prepare_cgroup(cgroup: &Cgroup, spec: &ContainerSpec) -> Result<(), String> {
             access: device.permissions.clone(),
         });
     }
+    rules.extend(spec.device_rules.iter().cloned());
     // A node without the means is no reason to run nothing on it.
     if let Err(error) = cgroup.allow_devices(&rules) {
         complain!("{}: device access not filtered: {error}", spec.id);

@@ -21,6 +21,7 @@ mod layers;
 mod log;
 mod rootfs;
 mod setup;
+mod spare;
 mod user;
 mod work;
 
@@ -29,16 +30,16 @@ use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use linux::cgroup::{Entrance, Hierarchies};
-use linux::process::{Forked, clone_process, exit_now};
+use linux::cgroup::Hierarchies;
+use linux::mount::Detached;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 use nix::unistd::Pid;
 
 use crate::protocol::Channel;
-use crate::spec::{SandboxSpec, file, read_json};
+use crate::spec::SandboxSpec;
 use container::{Container, Exec};
 
 /// How long nothing happens, in milliseconds, before memory is given back.
@@ -55,67 +56,26 @@ impl<T, E: Display> Step<T> for Result<T, E> {
     }
 }
 
-/// Entry of `sampan supervise <state folder>`: `args` is what follows `supervise`. Starts a
-/// supervisor in the background and returns when it is ready, or says on standard error why not.
-/// Must be called before the process has a second thread.
+/// What a supervisor that is ready says on its first standard output; anything else is a reason.
+pub(crate) const READY: &str = "ready";
+
+/// Entry of `sampan supervise`: `args` is what follows `supervise`, nothing. Waits for the state
+/// folder of a pod on standard input, and starts its supervisor in the background, which says on
+/// standard output that it is ready, or why not. Must be called before the process has a second
+/// thread.
 pub fn main(args: &[String]) -> i32 {
-    let [folder] = args else {
-        eprintln!("usage: supervise <state folder>");
+    if !args.is_empty() {
+        eprintln!("usage: supervise < state folder");
         return 2;
-    };
-    match start(Path::new(folder)) {
+    }
+    match spare::run() {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("{error}");
+            // Nobody may be there to read it.
+            let _ = io::Write::write_all(&mut io::stdout(), error.as_bytes());
             1
         }
     }
-}
-
-fn start(folder: &Path) -> Result<(), String> {
-    linux::process::close_from(3).step("closing inherited files")?;
-    if let Err(error) = linux::process::seal_program() {
-        complain!("running from a writable file: {error}");
-    }
-    let spec: SandboxSpec = read_json(&folder.join(file::SPEC)).step(file::SPEC)?;
-    let hierarchies = Hierarchies::of_this_machine().step("cgroups")?;
-    let cgroup = hierarchies.group(&spec.cgroup).step("cgroup")?;
-    let unified = cgroup.unified_handle().step("cgroup")?;
-    let (ready, tell) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).step("pipe")?;
-    let born_in = unified.as_ref().map(AsFd::as_fd);
-    match clone_process(linux::CloneFlags::empty(), born_in).step("fork")? {
-        Forked::Parent { .. } => {
-            drop(tell);
-            let mut words = String::new();
-            io::Read::read_to_string(&mut std::fs::File::from(ready), &mut words).step("start")?;
-            match words.strip_suffix("ready") {
-                Some(_) => Ok(()),
-                None if words.is_empty() => Err("the supervisor died at its start".to_owned()),
-                None => Err(words),
-            }
-        }
-        Forked::Child => {
-            drop((ready, unified));
-            let entered = cgroup.entrance().and_then(Entrance::enter).step("cgroup");
-            let made = entered.and_then(|()| setup::supervisor(folder, spec, hierarchies));
-            let code = match made {
-                Ok(mut supervisor) => {
-                    report(tell, "ready");
-                    supervisor.serve()
-                }
-                Err(error) => {
-                    report(tell, &error);
-                    1
-                }
-            };
-            exit_now(code)
-        }
-    }
-}
-
-fn report(pipe: OwnedFd, words: &str) {
-    // If the starter is gone, the socket tells the next one.
-    let _ = nix::unistd::write(&pipe, words.as_bytes());
 }
 
 /// A process that only holds namespaces.
@@ -134,6 +94,8 @@ pub(crate) struct Supervisor {
     pause: Option<Pause>,
     /// The pod's user namespace.
     user: Option<OwnedFd>,
+    /// The pod's shared memory; where the kernel cannot copy it from nowhere, it is in the folder.
+    shm: Option<Detached>,
     clients: BTreeMap<u64, Channel>,
     next_client: u64,
     containers: BTreeMap<String, Container>,

@@ -49,8 +49,8 @@ const NOT_HOST_DEVICES: [&str; 8] = [
 
 /// What lies outside of the container and goes into it.
 pub(crate) struct Outside {
-    /// The pod's shared memory; `None` with the node's IPC namespace.
-    pub(crate) shm: Option<PathBuf>,
+    /// The pod's shared memory, or with the node's IPC namespace the node's.
+    pub(crate) shm: Detached,
     /// The container's cgroup: controller (empty for version 2) and folder.
     pub(crate) cgroups: Vec<(String, PathBuf)>,
     pub(crate) pure_cgroup2: bool,
@@ -79,11 +79,6 @@ pub(crate) fn build(
     for mount in &spec.mounts {
         sources.push(catch(mount, outside)?);
     }
-    let shm = match &outside.shm {
-        Some(path) => Detached::copy(AT_FDCWD.as_fd(), path, false),
-        None => Detached::copy(AT_FDCWD.as_fd(), Path::new("/dev/shm"), false),
-    };
-    let shm = shm.step("shared memory")?;
     let mut cgroups = Vec::new();
     for (name, path) in &outside.cgroups {
         if name.is_empty() != outside.pure_cgroup2 {
@@ -97,7 +92,7 @@ pub(crate) fn build(
     sources.sort_by_key(|source| source.path.components().count());
     let handle = layers::overlay(spec, outside, warn).step("overlay")?;
     let root = Root::from_descriptor(handle.try_clone().step("overlay")?);
-    standard_mounts(spec, &root, shm, cgroups)?;
+    standard_mounts(spec, &root, &outside.shm, cgroups)?;
     for memory in &spec.tmpfs {
         in_memory(&root, memory)?;
     }
@@ -118,8 +113,14 @@ pub(crate) fn build(
 
 fn catch<'a>(mount: &'a Mount, outside: &Outside) -> Result<Source<'a>, String> {
     let name = || format!("mount source {}", mount.host_path.display());
-    let metadata = std::fs::metadata(&mount.host_path).step(&name())?;
-    let tree = Detached::copy(AT_FDCWD.as_fd(), &mount.host_path, true).step(&name())?;
+    let (tree, is_file) = match mount.sub_path.as_os_str().is_empty() {
+        true => {
+            let metadata = std::fs::metadata(&mount.host_path).step(&name())?;
+            let tree = Detached::copy(AT_FDCWD.as_fd(), &mount.host_path, true);
+            (tree.step(&name())?, !metadata.is_dir())
+        }
+        false => below(&mount.host_path, &mount.sub_path).step(&name())?,
+    };
     if let (true, Some(user)) = (mount.mapped, &outside.user) {
         tree.map_ids(user.as_fd())
             .step(&format!("{}: mapping ids", name()))?;
@@ -127,11 +128,19 @@ fn catch<'a>(mount: &'a Mount, outside: &Outside) -> Result<Source<'a>, String> 
     Ok(Source {
         path: &mount.container_path,
         tree,
-        is_file: !metadata.is_dir(),
+        is_file,
         propagation: mount.propagation,
         readonly: mount.readonly,
         recursive_read_only: mount.recursive_read_only,
     })
+}
+
+/// Part of a volume, whatever links those who write to it may have put in the way.
+fn below(folder: &Path, sub_path: &Path) -> io::Result<(Detached, bool)> {
+    let handle = Root::open(folder)?.handle(sub_path)?;
+    let kind = nix::sys::stat::fstat(&handle)?.st_mode & SFlag::S_IFMT.bits();
+    let tree = Detached::copy(handle.as_fd(), Path::new(""), true)?;
+    Ok((tree, kind != SFlag::S_IFDIR.bits()))
 }
 
 /// What we have just made is the node's root's, who is nobody in a user namespace.
@@ -157,7 +166,7 @@ fn give_to_root_inside(spec: &ContainerSpec, made: io::Result<OwnedFd>) -> io::R
 fn standard_mounts(
     spec: &ContainerSpec,
     root: &Root,
-    shm: Detached,
+    shm: &Detached,
     cgroups: Vec<(&str, Detached)>,
 ) -> Result<(), String> {
     let quiet = attribute::NO_SUID | attribute::NO_DEVICES | attribute::NO_EXEC;
@@ -187,7 +196,9 @@ fn standard_mounts(
         fs.mount(attribute::NO_SUID | attribute::NO_EXEC)
     });
     attach(root, "/dev/pts", terminals)?;
-    attach(root, "/dev/shm", Ok(shm))?;
+    let place = root.make_folders(Path::new("/dev/shm"), 0o755);
+    let attached = place.and_then(|place| shm.attach(place.as_fd()));
+    attached.step("mount /dev/shm")?;
     let queues = Filesystem::open("mqueue").and_then(|fs| fs.mount(quiet));
     attach(root, "/dev/mqueue", queues)?;
     let sys = Filesystem::open("sysfs").and_then(|fs| fs.mount(quiet | guard));

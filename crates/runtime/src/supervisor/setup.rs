@@ -15,6 +15,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use node_api::{IdMapping, UserNamespace};
 
 use crate::spec::{SandboxSpec, file};
+use crate::supervisor::spare::{Taken, shared_memory};
 use crate::supervisor::{Pause, Step, Supervisor};
 
 /// The supervisor is the last of the pod to be killed for memory.
@@ -26,6 +27,7 @@ pub(super) fn supervisor(
     folder: &Path,
     spec: SandboxSpec,
     hierarchies: Hierarchies,
+    taken: Taken,
 ) -> Result<Supervisor, String> {
     nix::unistd::setsid().step("new session")?;
     for signal in [
@@ -48,8 +50,8 @@ pub(super) fn supervisor(
         .as_ref()
         .map(|user| hold_user(user, &spec))
         .transpose()?;
-    namespaces(&spec, holder.as_ref())?;
-    if spec.own_ipc {
+    namespaces(&spec, holder.as_ref(), taken.made)?;
+    if spec.own_ipc && taken.shm.is_none() {
         mount_shm(&folder.join(file::SHM)).step("shared memory")?;
     }
     let mut signals = SigSet::empty();
@@ -80,6 +82,7 @@ pub(super) fn supervisor(
         own_pids,
         pause,
         user,
+        shm: taken.shm,
         clients: Default::default(),
         next_client: 0,
         containers: Default::default(),
@@ -105,10 +108,14 @@ fn quiet_streams(folder: &Path) -> io::Result<()> {
 }
 
 /// What the pod shares, but for process ids.
-fn shared_namespaces(spec: &SandboxSpec) -> CloneFlags {
+pub(super) fn shared_namespaces(spec: &SandboxSpec) -> CloneFlags {
     let mut flags = CloneFlags::empty();
-    flags.set(CloneFlags::CLONE_NEWNET, spec.own_network);
-    flags.set(CloneFlags::CLONE_NEWIPC, spec.own_ipc);
+    let (network, ipc) = (&spec.network_of, &spec.ipc_of);
+    flags.set(
+        CloneFlags::CLONE_NEWNET,
+        spec.own_network && network.is_none(),
+    );
+    flags.set(CloneFlags::CLONE_NEWIPC, spec.own_ipc && ipc.is_none());
     flags.set(CloneFlags::CLONE_NEWUTS, spec.hostname.is_some());
     flags
 }
@@ -128,14 +135,26 @@ fn hold_user(user: &UserNamespace, spec: &SandboxSpec) -> Result<Pause, String> 
     Ok((pid, pidfd))
 }
 
-fn namespaces(spec: &SandboxSpec, holder: Option<&Pause>) -> Result<(), String> {
+fn namespaces(spec: &SandboxSpec, holder: Option<&Pause>, made: CloneFlags) -> Result<(), String> {
     let flags = shared_namespaces(spec);
     match holder {
         Some((_, pidfd)) if !flags.is_empty() => {
             linux::namespace::join(pidfd.as_fd(), flags).step("namespaces")?;
         }
         Some(_) => {}
-        None => nix::sched::unshare(flags).step("namespaces")?,
+        None => nix::sched::unshare(flags.difference(made)).step("namespaces")?,
+    }
+    if flags.contains(CloneFlags::CLONE_NEWNET) {
+        linux::loopback::bring_up().step("loopback interface")?;
+    }
+    for (path, flag) in [
+        (&spec.network_of, CloneFlags::CLONE_NEWNET),
+        (&spec.ipc_of, CloneFlags::CLONE_NEWIPC),
+    ] {
+        if let Some(path) = path {
+            let other = std::fs::File::open(path).step(&path.display().to_string())?;
+            nix::sched::setns(other, flag).step("joining another pod's namespace")?;
+        }
     }
     if let Some(hostname) = &spec.hostname {
         nix::unistd::sethostname(hostname).step("hostname")?;
@@ -152,11 +171,7 @@ fn namespaces(spec: &SandboxSpec, holder: Option<&Pause>) -> Result<(), String> 
 
 fn mount_shm(path: &Path) -> io::Result<()> {
     std::fs::create_dir_all(path)?;
-    let context = linux::mount::Filesystem::open("tmpfs")?;
-    context.set("mode", b"1777")?.set("size", b"65536k")?;
-    use linux::mount::attribute;
-    let tree = context.mount(attribute::NO_SUID | attribute::NO_DEVICES | attribute::NO_EXEC)?;
-    tree.attach(linux::root::Root::open(path)?.as_fd())
+    shared_memory()?.attach(linux::root::Root::open(path)?.as_fd())
 }
 
 /// The first process of shared namespaces: it only waits, and reaps by ignoring.

@@ -77,6 +77,10 @@ fn resolve(spec: &UserSpec, passwd: &str, groups: &str) -> Result<User, String> 
     for extra in &spec.supplemental {
         member_of.push(id(*extra)?);
     }
+    for group in &spec.groups {
+        let gid = group_id(group, groups);
+        member_of.push(gid.map_err(|_| format!("Unable to find group {group}"))?);
+    }
     member_of.push(gid);
     member_of.sort_unstable();
     member_of.dedup();

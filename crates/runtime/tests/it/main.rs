@@ -8,6 +8,7 @@ mod faults;
 mod host;
 mod limits;
 mod sharing;
+mod spare;
 mod speed;
 mod streams;
 mod users;

@@ -1,0 +1,123 @@
+//! Starting supervisors: by a spare one, which waits for a pod since it was not needed yet. There is
+//! at most one; it ends with this process, for it reads from us.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use node_api::RuntimeError;
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+use crate::spec::file;
+use crate::supervisor::READY;
+
+/// More words are not read of a supervisor that cannot start.
+const WORDS_LIMIT: u64 = 16 << 10;
+
+/// Supervisors before they have a pod.
+pub(super) struct Spares {
+    program: PathBuf,
+    /// The program by a read-only mount, where it could be made; a supervisor looks no further then.
+    sealed: Option<OwnedFd>,
+    waiting: Mutex<Option<Spare>>,
+}
+
+/// A process that waits for a pod.
+struct Spare {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: ChildStdout,
+}
+
+impl Spares {
+    pub(super) fn new(program: PathBuf) -> Spares {
+        let sealed = linux::process::sealed(&program)
+            .inspect_err(
+                |error| tracing::debug!(%error, "supervisors seal their program themselves"),
+            )
+            .ok();
+        Spares {
+            program,
+            sealed,
+            waiting: Mutex::default(),
+        }
+    }
+
+    /// Starts the supervisor of the pod in `folder`.
+    pub(super) async fn start(&self, folder: &Path) -> Result<(), RuntimeError> {
+        let waiting = self.waiting.lock().take();
+        if let Some(spare) = waiting {
+            match spare.become_supervisor(folder).await {
+                // It died while it waited: somebody killed it, or the kernel for want of memory.
+                Ok(words) if words.is_empty() && !folder.join(file::PID).exists() => {
+                    tracing::info!("the spare supervisor is gone, starting another one");
+                }
+                words => return judge(words),
+            }
+        }
+        judge(self.spawn()?.become_supervisor(folder).await)
+    }
+
+    /// Has one wait for the next pod.
+    pub(super) fn refill(&self) {
+        let mut waiting = self.waiting.lock();
+        if waiting.is_none() {
+            *waiting = self
+                .spawn()
+                .inspect_err(|error| tracing::warn!(%error, "no spare supervisor"))
+                .ok();
+        }
+    }
+
+    fn spawn(&self) -> Result<Spare, RuntimeError> {
+        let sealed = self.sealed.as_ref().map(AsRawFd::as_raw_fd);
+        let program = sealed.map(|fd| PathBuf::from(format!("/proc/self/fd/{fd}")));
+        let mut command = Command::new(program.as_ref().unwrap_or(&self.program));
+        command
+            .arg0("sampan")
+            .arg("supervise")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let fault =
+            |error| RuntimeError::Internal(format!("starting {}: {error}", self.program.display()));
+        let mut child = command.spawn().map_err(fault)?;
+        match (child.stdin.take(), child.stdout.take()) {
+            (Some(stdin), Some(stdout)) => Ok(Spare {
+                child,
+                stdin,
+                stdout,
+            }),
+            _ => Err(fault(std::io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+}
+
+impl Spare {
+    /// Gives it its pod, and hears what it says of it; nothing where it does not live any more.
+    async fn become_supervisor(mut self, folder: &Path) -> std::io::Result<String> {
+        let mut line = folder.as_os_str().as_encoded_bytes().to_vec();
+        line.push(b'\n');
+        let told = self.stdin.write_all(&line).await;
+        drop(self.stdin);
+        let mut words = String::new();
+        if told.is_ok() {
+            let mut stdout = self.stdout.take(WORDS_LIMIT);
+            stdout.read_to_string(&mut words).await?;
+        }
+        // What waited has made way for the supervisor, and is only to be buried.
+        tokio::spawn(async move { self.child.wait().await });
+        Ok(words)
+    }
+}
+
+fn judge(words: std::io::Result<String>) -> Result<(), RuntimeError> {
+    let why = match words {
+        Ok(words) if words.ends_with(READY) => return Ok(()),
+        Ok(words) if words.is_empty() => "the supervisor died at its start".to_owned(),
+        Ok(words) => words,
+        Err(error) => error.to_string(),
+    };
+    Err(RuntimeError::Internal(format!("sandbox supervisor: {why}")))
+}
