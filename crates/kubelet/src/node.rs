@@ -412,22 +412,23 @@ async fn renew(shared: &Shared) -> Result<(), Status> {
     let patch = Patch::Merge(json!({"spec": {"renewTime": now}}));
     match leases.patch(name, &patch, &WriteOptions::default()).await {
         Err(status) if status.is_not_found() => {}
-        other => return other.map(drop),
+        Err(status) => return Err(status),
+        Ok(lease) if lease.metadata.owner_references.is_some() => return Ok(()),
+        Ok(_) => {
+            let owners = json!({"metadata": {"ownerReferences": [owner(shared).await?]}});
+            let patch = Patch::Merge(owners);
+            let owned = leases.patch(name, &patch, &WriteOptions::default()).await;
+            return owned.map(drop);
+        }
     }
-    let node = shared.client.all::<Node>().get_opt(name).await?;
-    let owner = node.map(|node| OwnerReference {
-        api_version: "v1".into(),
-        kind: "Node".into(),
-        name: name.clone(),
-        uid: node.metadata.uid.unwrap_or_default(),
-        ..OwnerReference::default()
-    });
+    // Not before the node itself is there: the lease shall go with it.
+    let owner = owner(shared).await?;
     let seconds = i32::try_from(shared.config.lease_duration.as_secs()).unwrap_or(40);
     let lease = Lease {
         metadata: ObjectMeta {
             name: Some(name.clone()),
             namespace: Some(LEASE_NAMESPACE.to_owned()),
-            owner_references: owner.map(|owner| vec![owner]),
+            owner_references: Some(vec![owner]),
             ..ObjectMeta::default()
         },
         spec: Some(LeaseSpec {
@@ -438,4 +439,16 @@ async fn renew(shared: &Shared) -> Result<(), Status> {
         }),
     };
     leases.create(&lease).await.map(drop)
+}
+
+async fn owner(shared: &Shared) -> Result<OwnerReference, Status> {
+    let name = &shared.config.node_name;
+    let node = shared.client.all::<Node>().get(name).await?;
+    Ok(OwnerReference {
+        api_version: "v1".into(),
+        kind: "Node".into(),
+        name: name.clone(),
+        uid: node.metadata.uid.unwrap_or_default(),
+        ..OwnerReference::default()
+    })
 }

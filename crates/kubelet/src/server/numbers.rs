@@ -183,7 +183,7 @@ pub(super) fn metrics(shared: &Shared) -> Response<Body> {
         let all = views.iter().flat_map(|view| view.containers.values());
         all.filter(|container| container.state == state).count()
     };
-    let out = format!(
+    let mut out = format!(
         "# TYPE kubelet_running_pods gauge\nkubelet_running_pods {}\n\
          # TYPE kubelet_running_containers gauge\n\
          kubelet_running_containers{{container_state=\"running\"}} {}\n\
@@ -194,5 +194,17 @@ pub(super) fn metrics(shared: &Shared) -> Response<Body> {
         count(ContainerState::Exited),
         shared.config.node_name,
     );
+    // Of what this process counts, that which is the kubelet's.
+    let counted = base::metrics::page();
+    let own = |line: &&str| {
+        let comment = line
+            .strip_prefix("# HELP ")
+            .or(line.strip_prefix("# TYPE "));
+        comment.unwrap_or(line).starts_with("kubelet_")
+    };
+    for line in counted.lines().filter(own) {
+        out.push_str(line);
+        out.push('\n');
+    }
     with_type(StatusCode::OK, out, PROMETHEUS)
 }

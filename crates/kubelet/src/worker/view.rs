@@ -2,14 +2,21 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use base::metrics::Counters;
 use node_api::{ContainerState, ContainerStatus, PodSandboxStatus, RuntimeError};
 
 use super::Worker;
 use crate::labels;
 use crate::last_words;
 use crate::plan::{Health, newest_container, newest_sandbox};
-use crate::pod::PodExt;
+use crate::pod::{PodExt, Role};
 use crate::probe::{Finding, ProbeContext, ProbeKind};
+
+static TERMINATED: Counters = Counters::new(
+    "kubelet_terminated_containers_total",
+    "Containers that ended.",
+    &["container_type", "exit_code", "reason"],
+);
 
 /// Sandboxes and containers by id.
 #[derive(Debug, Default)]
@@ -116,6 +123,7 @@ impl Worker {
             }
             ContainerState::Running => self.note_running(&status),
             ContainerState::Exited => {
+                self.count_end(&status);
                 self.forget(&id);
                 if !self.messages.contains_key(&id)
                     && let Some(message) = last_words::read(&status)
@@ -126,6 +134,29 @@ impl Worker {
             ContainerState::Created | ContainerState::Unknown => {}
         }
         self.view.containers.insert(id, status);
+    }
+
+    /// Counts the end of a container that was known before.
+    fn count_end(&self, status: &ContainerStatus) {
+        let known = self.view.containers.get(&status.id);
+        if known.is_none_or(|known| known.state == ContainerState::Exited) {
+            return;
+        }
+        let role = self
+            .pod
+            .container(&status.config.name)
+            .map(|(role, _)| role);
+        let kind = match role {
+            Some(Role::Init | Role::Sidecar) => "init_container",
+            Some(Role::Ephemeral) => "ephemeral_container",
+            Some(Role::Main) | None => "container",
+        };
+        let reason = match status.reason.as_str() {
+            "" if status.exit_code == 0 => "Completed",
+            "" => "Error",
+            reason => reason,
+        };
+        TERMINATED.add(&[kind, &status.exit_code.to_string(), reason], 1);
     }
 
     fn hook_pending(&self, name: &str) -> bool {

@@ -123,3 +123,16 @@ async fn the_status_tells_what_the_whole_pod_has() {
     let main = rig.runtime.running("main").unwrap();
     assert_eq!(main.config.resources.memory_limit_bytes, 64 << 20);
 }
+
+#[tokio::test]
+async fn the_lease_of_a_node_goes_with_it() {
+    let rig = Rig::new().await;
+    let node = wait("node", || rig.api.get(&format!("/api/v1/nodes/{NODE}"))).await;
+    let path = format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{NODE}");
+    let lease = wait("lease", || rig.api.get(&path)).await;
+    let owner = &lease["metadata"]["ownerReferences"][0];
+    assert_eq!(
+        (&owner["kind"], &owner["uid"]),
+        (&json!("Node"), &node["metadata"]["uid"])
+    );
+}

@@ -424,5 +424,13 @@ async fn pods_and_numbers_can_be_read() {
             .contains("kubelet_running_pods 1")
     );
     assert_eq!(front.get("/metrics/resource").await.0, 200);
+    let runtime = &front.rig.runtime;
+    runtime.end(&runtime.running("main").unwrap().id, 139);
+    let restarted = |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"] == 1;
+    front.rig.wait_pod("web", "restarted", restarted).await;
+    let (_, text) = front.get("/metrics").await;
+    let counted =
+        "kubelet_terminated_containers_total{container_type=\"container\",exit_code=\"139\"";
+    assert!(text.contains(counted), "{text}");
     front.finish().await;
 }
