@@ -49,6 +49,20 @@ pub(crate) fn encode(command: &Command, out: &mut Vec<u8>) {
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
 }
 
+/// About how many bytes a command has; seldom too few.
+pub(crate) fn room(command: &Command) -> usize {
+    const SMALL: usize = 256;
+    let Command::Txn(txn) = command else {
+        return SMALL;
+    };
+    let ops = txn.success.iter().chain(&txn.failure);
+    let sizes = ops.map(|op| match op {
+        Op::Put { key, value, .. } => key.len() + value.len() + SMALL,
+        _ => SMALL,
+    });
+    SMALL * txn.compare.len() + sizes.sum::<usize>()
+}
+
 /// Reads back all commands of one record.
 pub(crate) fn decode_all(mut record: Bytes) -> Result<Vec<Command>, Malformed> {
     let mut commands = Vec::new();

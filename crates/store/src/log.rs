@@ -68,6 +68,8 @@ pub(crate) struct Log {
     last: u64,
     chain: u32,
     buffer: Vec<u8>,
+    /// Whether records are to outlive the machine.
+    is_durable: bool,
 }
 
 impl Log {
@@ -151,7 +153,13 @@ impl Log {
             last,
             chain,
             buffer: Vec::new(),
+            is_durable: true,
         }
+    }
+
+    /// Records are only kept for as long as the store is open, so that nobody waits for a disk.
+    pub(crate) fn forget_at_end(&mut self) {
+        self.is_durable = false;
     }
 
     /// Makes `payload` durable as one record and returns its number. Segments
@@ -182,7 +190,9 @@ impl Log {
             Err(error) if is_full_disk(&error) => return Err(NoSpace),
             Err(error) => die(&self.current.path, "write", &error),
         }
-        if let Err(error) = self.current.file.sync_data() {
+        if self.is_durable
+            && let Err(error) = self.current.file.sync_data()
+        {
             die(&self.current.path, "flush", &error);
         }
         self.current.offset += size;

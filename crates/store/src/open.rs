@@ -226,13 +226,16 @@ fn recover(config: &Config, scratch: Option<Scratch>) -> Result<Recovered, OpenE
         state.standing.applied = number;
         Ok(())
     });
-    let log = log
+    let mut log = log
         .map_err(|error| error.to_string())
         .and_then(|log| log)
         .map_err(|message| OpenError::Log {
             path: log_dir.clone(),
             message,
         })?;
+    if scratch.is_some() {
+        log.forget_at_end();
+    }
     // The files are durable, but not yet their names.
     for folder_path in [dir, dir.parent().unwrap_or(dir)] {
         if !folder_path.as_os_str().is_empty() {

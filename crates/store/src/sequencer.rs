@@ -39,7 +39,7 @@ pub(crate) async fn submit(
     command: Command,
     bytes_max: usize,
 ) -> Result<Reply, StoreError> {
-    let mut encoded = Vec::new();
+    let mut encoded = Vec::with_capacity(codec::room(&command));
     codec::encode(&command, &mut encoded);
     if encoded.len() > bytes_max {
         return Err(StoreError::TooLarge {
