@@ -19,6 +19,7 @@ mod go;
 pub mod metadata;
 mod networking;
 mod node;
+mod path;
 mod plain;
 mod policy;
 mod rbac;

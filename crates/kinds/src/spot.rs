@@ -7,6 +7,7 @@ use meta::{FaultKind, Faults, Quantity};
 use serde_json::Value;
 
 use crate::metadata::IMMUTABLE;
+use crate::path::Path;
 use crate::table::plain;
 use crate::tree::Tree;
 
@@ -17,7 +18,7 @@ pub(crate) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 #[derive(Clone)]
 pub(crate) struct Spot<'tree> {
     pub value: &'tree Value,
-    pub path: String,
+    pub path: Path,
 }
 
 impl Deref for Spot<'_> {
@@ -38,17 +39,13 @@ impl<'tree> Spot<'tree> {
     }
 
     /// The path of a field of this value.
-    pub(crate) fn path(&self, field: &str) -> String {
-        match self.path.as_str() {
-            "" => field.to_owned(),
-            // Hot: paths are made for each field that is looked at.
-            path => [path, ".", field].concat(),
-        }
+    pub(crate) fn path(&self, field: &str) -> Path {
+        self.path.field(field)
     }
 
     /// The path of a map's entry, such as `limits[cpu]`.
-    pub(crate) fn entry_path(&self, key: &str) -> String {
-        format!("{}[{key}]", self.path)
+    pub(crate) fn entry_path(&self, key: &str) -> Path {
+        self.path.entry(key)
     }
 
     /// A field, which may be null.
@@ -61,7 +58,6 @@ impl<'tree> Spot<'tree> {
 
     /// A field that is there.
     pub(crate) fn some(&self, field: &str) -> Option<Spot<'tree>> {
-        // Most fields are absent: no path is made for them.
         let value = self.value.at(field);
         (!value.is_null()).then(|| Spot {
             value,
@@ -72,15 +68,15 @@ impl<'tree> Spot<'tree> {
     /// The items of a list.
     pub(crate) fn items(&self, field: &str) -> impl Iterator<Item = Spot<'tree>> + use<'tree> {
         let list = self.value.list(field);
-        // Most lists are absent: no path is made for them.
+        // Most lists are absent.
         let path = match list.is_empty() {
-            true => String::new(),
+            true => Path::from(""),
             false => self.path(field),
         };
         let items = list.iter().enumerate();
         items.map(move |(index, value)| Spot {
             value,
-            path: [&path, "[", &index.to_string(), "]"].concat(),
+            path: path.item(index),
         })
     }
 }

@@ -3,6 +3,7 @@
 use cel::{AdmissionVariables, Env, Type, admission_env};
 use meta::Faults;
 
+use crate::path::Path;
 use crate::spot::Spot;
 use crate::tree::Tree;
 
@@ -67,7 +68,7 @@ pub(super) struct Source<'t> {
     text: &'t str,
     /// What a fault shows.
     shown: &'t str,
-    path: String,
+    path: Path,
 }
 
 impl<'t> Source<'t> {

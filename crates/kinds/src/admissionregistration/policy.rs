@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::conditions::policy_conditions;
 use super::expressions::{Environments, Source};
 use super::matching::{default_match, validate_match};
+use crate::path::Path;
 use crate::row::{Cells, Strategy};
 use crate::spot::{Spot, conditions, maybe_one_of, one_of, required, rules, unsupported};
 use crate::tree::Tree;
@@ -140,7 +141,7 @@ fn validate_kind(kind: &Spot<'_>, faults: &mut Faults) {
     }
 }
 
-fn validate_version(version: &str, text: &str, path: String, faults: &mut Faults) {
+fn validate_version(version: &str, text: &str, path: Path, faults: &mut Faults) {
     if version.is_empty() {
         return faults.invalid(path, text, "version must be specified");
     }

@@ -74,7 +74,7 @@ impl Strategy for PersistentVolume {
         }
         let root = Spot {
             value: object.at("spec"),
-            path: String::new(),
+            path: "".into(),
         };
         immutable(&root, old.at("spec"), "volumeMode", faults);
         if old.has("spec.nodeAffinity") {

@@ -288,7 +288,7 @@ fn validate_change(claim: &Value, old: &Value, faults: &mut Faults) {
     }
     let root = Spot {
         value: claim.at("spec"),
-        path: String::new(),
+        path: "".into(),
     };
     immutable(&root, old.at("spec"), "volumeMode", faults);
     let class = "volumeAttributesClassName";

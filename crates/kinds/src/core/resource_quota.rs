@@ -36,7 +36,7 @@ impl Strategy for ResourceQuota {
             let path = hard.entry_path(name);
             validate_resource_name(name, &path, faults);
             if !name.contains('/') && !is_quota_name(name) {
-                faults.invalid(path.as_str(), name, "must be a standard resource for quota");
+                faults.invalid(&path, name, "must be a standard resource for quota");
             }
             validate_amount(name, amount, &path, faults);
         }
@@ -194,7 +194,7 @@ fn validate_expression(spec: &Spot<'_>, expression: &Value, path: &str, faults: 
     for _ in 0..misfits(spec, scope) {
         let selector = Spot {
             value: spec.at("scopeSelector"),
-            path: path.to_owned(),
+            path: path.into(),
         };
         invalid_shown(faults, &selector, &SCOPE_SELECTOR, MISFIT);
     }

@@ -328,20 +328,21 @@ fn shared_names(spec: &Spot<'_>) -> Vec<String> {
 
 /// A variable that is set twice is fine only where the second time uses the first.
 fn hidden_variables(container: &Spot<'_>, warnings: &mut Vec<String>) {
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for variable in container.items("env") {
-        let name = variable.text("name").to_owned();
+        let name = variable.text("name");
+        if seen.insert(name.to_owned()) {
+            continue;
+        }
         let reference = format!("$({name})");
         let value = variable.text("value");
-        let lost = variable.has("valueFrom") || value == reference || !value.contains(&reference);
-        if seen.contains(&name) && lost {
+        if variable.has("valueFrom") || value == reference || !value.contains(&reference) {
             warnings.push(format!(
                 "{}: hides previous definition of \"{name}\", which may be dropped when using \
                  apply",
                 variable.path
             ));
         }
-        seen.push(name);
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use meta::{Faults, naming};
 use serde_json::Value;
 
+use crate::path::Path;
 use crate::spot::{Spot, immutable, rules};
 use crate::tree::Tree;
 
@@ -134,7 +135,7 @@ fn validate_user(container: &Spot<'_>, pod: &Value, faults: &mut Faults) {
         return faults.forbidden(user.path, "cannot be set for a windows pod");
     }
     let most = i64::from(i32::MAX);
-    let mut check = |path: String, number: i64| {
+    let mut check = |path: Path, number: i64| {
         rules(faults, path, number, naming::in_range(number, 0, most));
     };
     check(user.path("uid"), user.int("uid"));

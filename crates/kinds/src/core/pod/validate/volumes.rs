@@ -222,7 +222,7 @@ pub(crate) fn no_backsteps(target: &str, path: &str, faults: &mut Faults) {
 fn validate_downward(item: &Spot<'_>, path: &str, faults: &mut Faults) {
     let item = Spot {
         value: item.value,
-        path: path.to_owned(),
+        path: path.into(),
     };
     required(&item, "path", faults);
     validate_local_path(&item, "path", faults);
