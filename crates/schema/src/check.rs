@@ -34,6 +34,15 @@ pub enum TypeError {
 /// Checks and cleans a tree, and returns the paths of fields that the type does not have
 /// (`spec.containers[0].foo`), now removed.
 pub fn check(ty: &Type, tree: &mut Value) -> Result<Vec<String>, TypeError> {
+    check_beside(ty, tree, None)
+}
+
+/// The same where much may be as in a tree that was checked before, which is not done again.
+pub(crate) fn check_beside(
+    ty: &Type,
+    tree: &mut Value,
+    known: Option<&Value>,
+) -> Result<Vec<String>, TypeError> {
     let mut unknown = Vec::new();
     let root = Path {
         parent: None,
@@ -41,7 +50,7 @@ pub fn check(ty: &Type, tree: &mut Value) -> Result<Vec<String>, TypeError> {
         ty,
     };
     match tree {
-        Value::Object(map) => structure(ty, map, &root, &mut unknown)?,
+        Value::Object(map) => structure(ty, (map, known), &root, &mut unknown)?,
         other => return Err(root.mismatch(other, &format!("{}.{}", ty.package(), ty.short_name()))),
     }
     Ok(unknown)
@@ -126,9 +135,12 @@ impl<'up> Path<'up> {
     }
 }
 
+/// A value that is to be checked, and the checked one in the same place of another tree.
+type Beside<'t, T> = (&'t mut T, Option<&'t Value>);
+
 fn structure(
     ty: &Type,
-    map: &mut Map<String, Value>,
+    (map, known): Beside<'_, Map<String, Value>>,
     path: &Path<'_>,
     unknown: &mut Vec<String>,
 ) -> Result<(), TypeError> {
@@ -139,7 +151,8 @@ fn structure(
     };
     let mut fault = None;
     map.retain(|key, value| {
-        if fault.is_some() {
+        let known = known.and_then(|known| known.get(key));
+        if fault.is_some() || known.is_some_and(|known| known == value) {
             return true;
         }
         let at = here.down(Step::Field(key));
@@ -152,7 +165,7 @@ fn structure(
         if value.is_null() {
             return false;
         }
-        match walk(&field.shape, value, &at, unknown) {
+        match walk(&field.shape, (value, known), &at, unknown) {
             Ok(()) => {
                 let collection = matches!(&*value, Value::Array(_) | Value::Object(_));
                 let kept = matches!(field.shape, Shape::Struct(_) | Shape::Json | Shape::Raw);
@@ -207,16 +220,13 @@ pub fn fill_status(ty: &Type, object: &mut Value) {
 /// Adds what an encoder always writes, with its empty value.
 fn fill(ty: &Type, map: &mut Map<String, Value>) {
     for field in &ty.fields {
-        if map.contains_key(&*field.json) {
+        let written = matches!(field.presence, Presence::Always | Presence::Nullable);
+        if !written || map.contains_key(&*field.json) {
             continue;
         }
-        match field.presence {
-            Presence::Always => {}
-            Presence::Nullable => {
-                map.insert(field.json.to_string(), Value::Null);
-                continue;
-            }
-            Presence::Pointer | Presence::OmitEmpty => continue,
+        if field.presence == Presence::Nullable {
+            map.insert(field.json.to_string(), Value::Null);
+            continue;
         }
         let empty = match &field.shape {
             Shape::Struct(inner) => {
@@ -251,7 +261,7 @@ fn is_empty(value: &Value) -> bool {
 
 fn walk(
     shape: &Shape,
-    value: &mut Value,
+    (value, known): Beside<'_, Value>,
     path: &Path<'_>,
     unknown: &mut Vec<String>,
 ) -> Result<(), TypeError> {
@@ -270,23 +280,28 @@ fn walk(
         (Shape::MicroTime, Value::String(text)) => {
             return time(text, ".000000", meta::time::rfc3339_micro);
         }
-        (Shape::Struct(ty), Value::Object(map)) => return structure(ty.get(), map, path, unknown),
+        (Shape::Struct(ty), Value::Object(map)) => {
+            return structure(ty.get(), (map, known), path, unknown);
+        }
         (Shape::List(item, _), Value::Array(items)) => {
             for (index, value) in items.iter_mut().enumerate() {
-                entry(item, value, &path.down(Step::Item(index)), unknown)?;
+                let known = known.and_then(|known| known.get(index));
+                let at = path.down(Step::Item(index));
+                entry(item, (value, known), &at, unknown)?;
             }
             return Ok(());
         }
         (Shape::Map(item, _), Value::Object(map)) => {
             for (key, value) in map.iter_mut() {
-                entry(item, value, &path.down(Step::Key(key)), unknown)?;
+                let known = known.and_then(|known| known.get(key));
+                entry(item, (value, known), &path.down(Step::Key(key)), unknown)?;
             }
             return Ok(());
         }
         (Shape::OneOf(shapes), _) => {
             let fitting = shapes.iter().find(|shape| may_hold(shape, value));
             return match fitting.or(shapes.first()) {
-                Some(shape) => walk(shape, value, path, unknown),
+                Some(shape) => walk(shape, (value, known), path, unknown),
                 None => Ok(()),
             };
         }
@@ -301,10 +316,13 @@ fn walk(
 /// An item or a map's value: `null` there is the type's empty value.
 fn entry(
     shape: &Shape,
-    value: &mut Value,
+    (value, known): Beside<'_, Value>,
     path: &Path<'_>,
     unknown: &mut Vec<String>,
 ) -> Result<(), TypeError> {
+    if known.is_some_and(|known| known == value) {
+        return Ok(());
+    }
     if value.is_null() {
         *value = match shape {
             Shape::Bool => false.into(),
@@ -315,7 +333,7 @@ fn entry(
             _ => return Ok(()),
         };
     }
-    walk(shape, value, path, unknown)
+    walk(shape, (value, known), path, unknown)
 }
 
 fn may_hold(shape: &Shape, value: &Value) -> bool {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::table;
 use crate::types::{
-    Field, Kind, ListKind, MapKind, PatchStrategy, Presence, Shape, Text, Type, TypeRef,
+    Field, Heads, Kind, ListKind, MapKind, PatchStrategy, Presence, Shape, Text, Type, TypeRef,
 };
 
 /// Definitions nest no deeper than this; what is below is taken as it is.
@@ -49,6 +49,7 @@ impl Type {
             fields,
             atomic: false,
             keep_unknown: false,
+            heads: Heads::default(),
         }
     }
 }
@@ -79,6 +80,7 @@ fn structure(name: &str, schema: &Value, depth: usize) -> Type {
         fields: properties.iter().map(make).collect(),
         atomic: schema["x-kubernetes-map-type"] == "atomic",
         keep_unknown: schema["x-kubernetes-preserve-unknown-fields"] == true,
+        heads: Heads::default(),
     };
     if schema["x-kubernetes-embedded-resource"] == true {
         add_meta(&mut ty);

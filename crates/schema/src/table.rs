@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::protobuf::encode::Layout;
 use crate::types::{
-    Field, Kind, ListKind, MapKind, PatchStrategy, Presence, Shape, Text, Type, TypeRef,
+    Field, Heads, Kind, ListKind, MapKind, PatchStrategy, Presence, Shape, Text, Type, TypeRef,
 };
 
 /// One line per type (`T`) and per field (`F`), columns between tabs; `build/table.rs` writes it.
@@ -129,6 +129,7 @@ fn read_type(name: &'static str, lines: &'static str) -> Type {
         doc: doc(column(1)),
         atomic: column(2).contains('a'),
         keep_unknown: false,
+        heads: Heads::default(),
         kinds: column(3)
             .split(' ')
             .filter_map(split_kind)

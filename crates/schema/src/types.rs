@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
@@ -20,12 +20,33 @@ pub struct Type {
     pub doc: Text,
     /// The kinds that have this type at their root; empty for parts.
     pub kinds: Vec<Kind>,
-    /// Fields, ordered by JSON name.
+    /// Fields, ordered by JSON name; they stay as they are once one was looked up.
     pub fields: Vec<Field>,
+    /// What is looked at first in a search for a field.
+    pub(crate) heads: Heads,
     /// Whether the whole struct is owned and replaced as one (`+structType=atomic`).
     pub atomic: bool,
     /// Whether fields that the type does not name are kept (only in custom resources).
     pub keep_unknown: bool,
+}
+
+/// How the names of fields begin, in their order, so that a search compares numbers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Heads(OnceLock<Box<[u64]>>);
+
+impl Heads {
+    /// The first bytes of a name as a number; numbers are ordered as names are.
+    fn head(name: &str) -> u64 {
+        let mut first = [0; 8];
+        let count = name.len().min(first.len());
+        first[..count].copy_from_slice(&name.as_bytes()[..count]);
+        u64::from_be_bytes(first)
+    }
+
+    fn of(&self, fields: &[Field]) -> &[u64] {
+        let heads = || fields.iter().map(|field| Heads::head(&field.json));
+        self.0.get_or_init(|| heads().collect())
+    }
 }
 
 /// Group, version and kind.
@@ -178,10 +199,12 @@ impl fmt::Debug for TypeRef {
 impl Type {
     /// The field with this JSON name.
     pub fn field(&self, json: &str) -> Option<&Field> {
-        let at = self
-            .fields
-            .binary_search_by(|field| (*field.json).cmp(json));
-        at.ok().map(|index| &self.fields[index])
+        let (heads, wanted) = (self.heads.of(&self.fields), Heads::head(json));
+        let start = heads.partition_point(|head| *head < wanted);
+        let alike = heads.iter().zip(&self.fields).skip(start);
+        let mut alike = alike.take_while(|(head, _)| **head == wanted);
+        let found = alike.find(|(_, field)| field.json == json);
+        found.map(|(_, field)| field)
     }
 
     /// The last part of the name, as Go's errors have it.

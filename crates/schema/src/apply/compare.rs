@@ -1,6 +1,8 @@
 //! What differs between two trees of one type.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::iter::Peekable;
 
 use serde_json::{Map, Value};
 
@@ -33,9 +35,14 @@ impl<'a> Difference<'a> {
             added,
             below,
         } = change;
-        self.removed.push(element.clone(), removed, below.removed);
-        self.modified
-            .push(element.clone(), modified, below.modified);
+        // Most steps are in one of the sets, if at all.
+        let enter = |set: &mut Set<'a>, member, children: Set<'a>| {
+            if member || !children.is_empty() {
+                set.push(element.clone(), member, children);
+            }
+        };
+        enter(&mut self.removed, removed, below.removed);
+        enter(&mut self.modified, modified, below.modified);
         self.added.push(element, added, below.added);
     }
 
@@ -60,6 +67,15 @@ impl<'a> Difference<'a> {
             (_, true) => Cow::Borrowed(&self.modified),
             (true, _) => Cow::Borrowed(&self.added),
             _ => Cow::Owned(self.modified.union(&self.added)),
+        }
+    }
+
+    /// The same of a difference that nobody needs any more.
+    pub(super) fn into_changed(self) -> Set<'a> {
+        match (self.modified.is_empty(), self.added.is_empty()) {
+            (_, true) => self.modified,
+            (true, _) => self.added,
+            _ => self.modified.union(&self.added),
         }
     }
 }
@@ -182,43 +198,36 @@ fn compare_items<'a>(
     right.sort_by(|one, two| one.0.cmp(&two.0));
     let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
     loop {
-        let element = match (left.peek(), right.peek()) {
-            (Some((one, _)), Some((two, _))) => one.min(two).clone(),
-            (Some((one, _)), None) | (None, Some((one, _))) => one.clone(),
+        let order = match (left.peek(), right.peek()) {
+            (Some((one, _)), Some((two, _))) => one.cmp(two),
+            (Some(_), None) => Ordering::Less,
+            (None, _) => Ordering::Greater,
+        };
+        let one = left.next_if(|_| order.is_le());
+        let two = right.next_if(|_| order.is_ge());
+        let (element, old, new) = match (one, two) {
+            (Some((element, old)), two) => (element, Some(old), two.map(|(_, new)| new)),
+            (None, Some((element, new))) => (element, None, Some(new)),
             (None, None) => return,
         };
-        let take =
-            |items: &mut std::iter::Peekable<std::vec::IntoIter<(Element<'a>, &'a Value)>>| {
-                let mut taken = Vec::with_capacity(1);
-                while let Some((_, item)) = items.next_if(|(next, _)| *next == element) {
-                    taken.push(item);
-                }
-                taken
-            };
-        let (olds, news) = (take(&mut left), take(&mut right));
+        let (olds, news) = (rest(&mut left, &element), rest(&mut right, &element));
         let inner = atom.item();
-        let change = match (olds.as_slice(), news.as_slice()) {
-            ([] | [_], [] | [_]) => {
-                compare_at(inner, olds.first().copied(), news.first().copied(), encoded)
-            }
+        let change = match (olds.is_empty(), news.is_empty()) {
+            (true, true) => compare_at(inner, old, new, encoded),
             // Keys that occur twice are compared as one value.
-            ([_, _, ..], [_, _, ..]) => Change {
-                modified: olds != news,
+            (false, false) => Change {
+                modified: (old, olds) != (new, news),
                 ..Change::default()
             },
-            ([_, _, ..], rest) => {
-                let change = rest
-                    .first()
-                    .map(|new| compare_at(inner, None, Some(new), encoded));
+            (false, true) => {
+                let change = new.map(|new| compare_at(inner, None, Some(new), encoded));
                 Change {
                     removed: true,
                     ..change.unwrap_or_default()
                 }
             }
-            (rest, _) => {
-                let change = rest
-                    .first()
-                    .map(|old| compare_at(inner, Some(old), None, encoded));
+            (true, false) => {
+                let change = old.map(|old| compare_at(inner, Some(old), None, encoded));
                 Change {
                     added: true,
                     ..change.unwrap_or_default()
@@ -227,4 +236,16 @@ fn compare_items<'a>(
         };
         below.push(element, change);
     }
+}
+
+/// The further items of one step; nearly always none.
+fn rest<'a>(
+    items: &mut Peekable<impl Iterator<Item = (Element<'a>, &'a Value)>>,
+    element: &Element<'a>,
+) -> Vec<&'a Value> {
+    let mut rest = Vec::new();
+    while let Some((_, item)) = items.next_if(|(next, _)| next == element) {
+        rest.push(item);
+    }
+    rest
 }

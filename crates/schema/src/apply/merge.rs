@@ -16,8 +16,7 @@ pub(super) fn merge(atom: Atom<'_>, live: &mut Value, applied: &Value) {
     let settled = atom.settle([Some(live), Some(applied)]);
     let bare = blank(live) && !(live.is_object() && settled.writes_any());
     if matches!(settled, Atom::Leaf) || (bare && blank(applied)) {
-        live.clone_from(applied);
-        return;
+        return replace(live, applied);
     }
     match (settled, &mut *live, applied) {
         // Nothing said about what is owned part by part: all parts stay.
@@ -39,13 +38,50 @@ pub(super) fn merge(atom: Atom<'_>, live: &mut Value, applied: &Value) {
                 }
             }
         }
-        (_, live, applied) => live.clone_from(applied),
+        (_, live, applied) => replace(live, applied),
     }
+}
+
+/// Most of what is applied is there already.
+fn replace(live: &mut Value, applied: &Value) {
+    if live != applied {
+        live.clone_from(applied);
+    }
+}
+
+/// Where an item of the merged list comes from.
+enum Origin {
+    /// Said by nobody now.
+    Live(usize),
+    /// Said for the first time, or a key that the live list has twice.
+    Applied(usize),
+    Both {
+        live: usize,
+        applied: usize,
+    },
+}
+
+fn merge_items(atom: Atom<'_>, mut live: Vec<Value>, applied: &[Value]) -> Vec<Value> {
+    let order = order(atom, &live, applied);
+    let take = |origin| match origin {
+        // No live item is taken twice.
+        Origin::Live(at) => live[at].take(),
+        Origin::Applied(at) => applied[at].clone(),
+        Origin::Both {
+            live: at,
+            applied: index,
+        } => {
+            let mut item = live[at].take();
+            merge(atom.item(), &mut item, &applied[index]);
+            item
+        }
+    };
+    order.into_iter().map(take).collect()
 }
 
 /// Items of both sides in upstream's order: applied items in the order of the configuration,
 /// live items where they stood among them.
-fn merge_items(atom: Atom<'_>, live: Vec<Value>, applied: &[Value]) -> Vec<Value> {
+fn order(atom: Atom<'_>, live: &[Value], applied: &[Value]) -> Vec<Origin> {
     let left: Vec<Option<Element<'_>>> = live.iter().map(|item| step(atom, item)).collect();
     let right: Vec<Option<Element<'_>>> = applied.iter().map(|item| step(atom, item)).collect();
     let in_right = |element: &Option<Element<'_>>| right.contains(element);
@@ -56,12 +92,11 @@ fn merge_items(atom: Atom<'_>, live: Vec<Value>, applied: &[Value]) -> Vec<Value
             .filter(|(_, element)| **element == right[index]);
         // Of items with one key twice none is the one to merge with.
         match (places.next(), places.next()) {
-            (Some((place, _)), None) => {
-                let mut item = live[place].clone();
-                merge(atom.item(), &mut item, &applied[index]);
-                item
-            }
-            _ => applied[index].clone(),
+            (Some((live, _)), None) => Origin::Both {
+                live,
+                applied: index,
+            },
+            _ => Origin::Applied(index),
         }
     };
     let mut shared = right.iter().filter(|element| left.contains(element));
@@ -84,7 +119,7 @@ fn merge_items(atom: Atom<'_>, live: Vec<Value>, applied: &[Value]) -> Vec<Value
         }
         if l < live.len() {
             if !in_right(&left[l]) {
-                out.push(live[l].clone());
+                out.push(Origin::Live(l));
                 l += 1;
                 continue;
             }

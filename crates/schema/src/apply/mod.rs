@@ -88,13 +88,10 @@ fn apply_among(
     versions: Option<&dyn Versions>,
 ) -> Result<Value, ApplyError> {
     validate::configuration(ty, applied, options.api_version)?;
-    let blank;
+    let (checked, blank) = (live, OnceCell::new());
     let live = match live {
         Some(live) => live,
-        None => {
-            blank = blank_object(ty, applied);
-            &blank
-        }
+        None => blank.get_or_init(|| blank_object(ty, applied)),
     };
     let broken = || ApplyError::Invalid("failed to decode managed fields".into());
     let zero = OnceCell::new();
@@ -129,7 +126,8 @@ fn apply_among(
     if options.manager == KUBECTL {
         last_applied::renew(&mut merged, applied);
     }
-    crate::check(ty, &mut merged).map_err(|error| ApplyError::Invalid(error.to_string()))?;
+    crate::check::check_beside(ty, &mut merged, checked)
+        .map_err(|error| ApplyError::Invalid(error.to_string()))?;
     Ok(merged)
 }
 
@@ -150,7 +148,7 @@ fn first_owner<'a>(
     options: ApplyOptions<'a>,
 ) -> Vec<Manager<'a>> {
     let change = compare::compare(ty, zero, live, BOTH);
-    let set = owned(change.changed().into_owned(), options.reset);
+    let set = owned(change.into_changed(), options.reset);
     match set.is_empty() {
         true => Vec::new(),
         false => vec![Manager {
@@ -424,7 +422,7 @@ fn record<'a>(
 ) -> Option<Value> {
     let change = compare::compare(ty, live, new, BOTH).without(options.reset);
     settle(&mut managers, &change, true);
-    let set = owned(change.changed().into_owned(), options.reset);
+    let set = owned(change.into_changed(), options.reset);
     enter(managers, set, options)
 }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use serde_json::{Map, Value};
 
@@ -29,35 +29,25 @@ impl Element<'_> {
         }
     }
 
-    /// As conflicts and validation errors word it: `.spec`, `[name="web"]`, `[="a"]`, `[3]`.
-    pub(super) fn describe(&self, out: &mut String) {
-        let _ = match self {
-            Element::Field(name) => write!(out, ".{name}"),
-            Element::Key(fields) => {
-                for (index, (name, value)) in fields.iter().enumerate() {
-                    let before = if index == 0 { '[' } else { ',' };
-                    let _ = write!(out, "{before}{name}={value}");
-                }
-                write!(out, "]")
-            }
-            Element::Value(value) => write!(out, "[={value}]"),
-            Element::Index(index) => write!(out, "[{index}]"),
-        };
-    }
-
     fn encode(&self) -> String {
         match self {
             Element::Field(name) => ["f:", name].concat(),
             Element::Key(fields) => {
                 let mut text = String::from("k:{");
                 for (index, (name, value)) in fields.iter().enumerate() {
-                    let comma = if index == 0 { "" } else { "," };
-                    let _ = write!(text, "{comma}{}:{value}", Value::from(&**name));
+                    text.push_str(if index == 0 { "" } else { "," });
+                    write_text(&mut text, name);
+                    text.push(':');
+                    write_value(&mut text, value);
                 }
                 text.push('}');
                 text
             }
-            Element::Value(value) => format!("v:{value}"),
+            Element::Value(value) => {
+                let mut text = String::from("v:");
+                write_value(&mut text, value);
+                text
+            }
             Element::Index(index) => format!("i:{index}"),
         }
     }
@@ -77,6 +67,24 @@ impl Element<'_> {
                 Some(Element::Key(fields.collect()))
             }
             _ => None,
+        }
+    }
+}
+
+/// As conflicts and validation errors word it: `.spec`, `[name="web"]`, `[="a"]`, `[3]`.
+impl fmt::Display for Element<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Element::Field(name) => write!(f, ".{name}"),
+            Element::Key(fields) => {
+                for (index, (name, value)) in fields.iter().enumerate() {
+                    let before = if index == 0 { '[' } else { ',' };
+                    write!(f, "{before}{name}={value}")?;
+                }
+                f.write_str("]")
+            }
+            Element::Value(value) => write!(f, "[={value}]"),
+            Element::Index(index) => write!(f, "[{index}]"),
         }
     }
 }
@@ -113,6 +121,27 @@ impl PartialEq for Element<'_> {
     }
 }
 impl Eq for Element<'_> {}
+
+fn write_value(out: &mut String, value: &Value) {
+    match value {
+        Value::String(text) => write_text(out, text),
+        // Writing to a string cannot fail.
+        other => drop(write!(out, "{other}")),
+    }
+}
+
+/// A text in JSON.
+fn write_text(out: &mut String, text: &str) {
+    let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    match text.bytes().all(plain) {
+        true => {
+            out.push('"');
+            out.push_str(text);
+            out.push('"');
+        }
+        false => drop(write!(out, "{}", Value::from(text))),
+    }
+}
 
 /// Any total order in which equal numbers are equal, however they are written.
 fn compare_values(one: &Value, two: &Value) -> Ordering {
@@ -322,11 +351,7 @@ impl<'a> Set<'a> {
     /// All paths in upstream's order: of one place, then below it.
     pub(super) fn paths(&self) -> Vec<String> {
         fn collect(set: &Set<'_>, prefix: &str, out: &mut Vec<String>) {
-            let path = |node: &Node<'_>| {
-                let mut path = prefix.to_owned();
-                node.element.describe(&mut path);
-                path
-            };
+            let path = |node: &Node<'_>| format!("{prefix}{}", node.element);
             out.extend(set.0.iter().filter(|node| node.member).map(path));
             for node in set.0.iter().filter(|node| !node.children.is_empty()) {
                 collect(&node.children, &path(node), out);

@@ -1,8 +1,12 @@
 //! Whether an applied configuration is of its type, in upstream's words.
 
+use std::collections::BTreeSet;
+use std::fmt;
+
 use serde_json::Value;
 
 use super::ApplyError;
+use super::set::Element;
 use super::typed::{self, Atom};
 use crate::types::{Shape, Type};
 
@@ -33,7 +37,7 @@ pub(super) fn configuration(
         ));
     }
     let mut faults = Vec::new();
-    structure(ty, applied, &mut String::new(), &mut faults);
+    structure(ty, applied, &Place::Root, &mut faults);
     let faults = match faults.as_slice() {
         [] => return Ok(()),
         [fault] => fault.clone(),
@@ -69,45 +73,59 @@ fn go_syntax(value: &Value) -> String {
     }
 }
 
-fn structure(ty: &Type, value: &Value, path: &mut String, faults: &mut Vec<String>) {
+/// The way from the root, on the stack: only faults are told where they are.
+enum Place<'up> {
+    Root,
+    Field(&'up Place<'up>, &'up str),
+    /// An item that is known by its place.
+    Index(&'up Place<'up>, usize),
+    /// An item that is known by what is in it.
+    Item(&'up Place<'up>, &'up Element<'up>),
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Root => Ok(()),
+            Place::Field(parent, name) => write!(f, "{parent}.{name}"),
+            Place::Index(parent, index) => write!(f, "{parent}[{index}]"),
+            Place::Item(parent, step) => write!(f, "{parent}{step}"),
+        }
+    }
+}
+
+fn structure(ty: &Type, value: &Value, place: &Place<'_>, faults: &mut Vec<String>) {
     let Value::Object(map) = value else {
         faults.push(format!(
-            "{path}: expected map, got &{{{}}}",
+            "{place}: expected map, got &{{{}}}",
             go_value(value)
         ));
         return;
     };
     for (key, value) in map {
-        let length = path.len();
-        path.push('.');
-        path.push_str(key);
+        let below = Place::Field(place, key);
         match ty.field(key) {
-            Some(field) => walk(&field.shape, value, path, faults),
+            Some(field) => walk(&field.shape, value, &below, faults),
             None if ty.keep_unknown => {}
-            None => faults.push(format!("{path}: field not declared in schema")),
+            None => faults.push(format!("{below}: field not declared in schema")),
         }
-        path.truncate(length);
     }
 }
 
-fn walk(shape: &Shape, value: &Value, path: &mut String, faults: &mut Vec<String>) {
+fn walk(shape: &Shape, value: &Value, place: &Place<'_>, faults: &mut Vec<String>) {
     let fault = match (shape, value) {
         (_, Value::Null) => return,
         (Shape::Struct(reference), value) => {
-            return structure(reference.get(), value, path, faults);
+            return structure(reference.get(), value, place, faults);
         }
         (Shape::Map(item, _), Value::Object(map)) => {
             for (key, value) in map {
-                let length = path.len();
-                path.push('.');
-                path.push_str(key);
-                walk(item, value, path, faults);
-                path.truncate(length);
+                walk(item, value, &Place::Field(place, key), faults);
             }
             return;
         }
         (Shape::List(item, _), Value::Array(items)) => {
-            return list(shape, item, items, path, faults);
+            return list(shape, item, items, place, faults);
         }
         (Shape::Map(..), other) => format!("expected map, got &{{{}}}", go_value(other)),
         (Shape::List(..), other) => format!("expected list, got &{{{}}}", go_value(other)),
@@ -128,7 +146,7 @@ fn walk(shape: &Shape, value: &Value, path: &mut String, faults: &mut Vec<String
         }
         _ => return,
     };
-    faults.push(format!("{path}: {fault}"));
+    faults.push(format!("{place}: {fault}"));
 }
 
 /// Items are named by their keys, and no key may occur twice.
@@ -136,32 +154,25 @@ fn list(
     shape: &Shape,
     item_shape: &Shape,
     items: &[Value],
-    path: &mut String,
+    place: &Place<'_>,
     faults: &mut Vec<String>,
 ) {
     let atom = typed::atom(shape);
-    let mut seen = Vec::with_capacity(items.len());
+    let mut seen = BTreeSet::new();
     for (index, item) in items.iter().enumerate() {
-        let length = path.len();
         if matches!(atom, Atom::Leaf) {
-            path.push_str(&format!("[{index}]"));
-            walk(item_shape, item, path, faults);
-            path.truncate(length);
+            walk(item_shape, item, &Place::Index(place, index), faults);
             continue;
         }
         let Some(step) = typed::step(atom, item) else {
-            faults.push(format!("{path}: element {index}: {}", keyless(atom, item)));
+            faults.push(format!("{place}: element {index}: {}", keyless(atom, item)));
             continue;
         };
-        let mut name = String::new();
-        step.describe(&mut name);
         if seen.contains(&step) {
-            faults.push(format!("{path}: duplicate entries for key {name}"));
+            faults.push(format!("{place}: duplicate entries for key {step}"));
         }
-        seen.push(step);
-        path.push_str(&name);
-        walk(item_shape, item, path, faults);
-        path.truncate(length);
+        walk(item_shape, item, &Place::Item(place, &step), faults);
+        seen.insert(step);
     }
 }
 

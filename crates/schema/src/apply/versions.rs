@@ -197,6 +197,6 @@ fn record<'a>(
     };
     let own = compare(ty, live, new, BOTH).without(options.reset);
     change.settle(&mut managers, &own, true)?;
-    let set = owned(own.changed().into_owned(), options.reset);
+    let set = owned(own.into_changed(), options.reset);
     Ok(super::enter(managers, set, options))
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::wire::Writer;
 use super::{MAGIC, encode, seal};
-use crate::types::{Field, ListKind, PatchStrategy, Presence, Shape, Text, Type, TypeRef};
+use crate::types::{Field, Heads, ListKind, PatchStrategy, Presence, Shape, Text, Type, TypeRef};
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 /// `contentEncoding` and `contentType` of an envelope, both empty.
@@ -172,6 +172,7 @@ fn structure(name: &'static str, mut fields: Vec<Field>) -> Type {
         fields,
         atomic: false,
         keep_unknown: false,
+        heads: Heads::default(),
     }
 }
 
