@@ -16,6 +16,7 @@ use crate::measure::{Clock, Step, Times};
 use crate::plugin::{Awaited, Lookup, Plugin, Request};
 use crate::pod_security::PodSecurity;
 use crate::settings::{ConfigError, Settings};
+use crate::turns::Turns;
 use crate::{
     always, always_pull_images, anti_affinity, certificates, claim_resize, declared_features,
     default_class, default_toleration_seconds, deny_external_ips, event_rate_limit,
@@ -31,6 +32,8 @@ const BEHIND_WEBHOOKS: &str = "ResourceQuota";
 /// Plugins in the order in which they are asked.
 pub struct Chain {
     plugins: Vec<Box<dyn Plugin>>,
+    /// Who is asked about what.
+    turns: Turns,
     /// How long each takes.
     times: Vec<Times>,
     /// How many of them are asked before the webhooks.
@@ -181,6 +184,7 @@ impl Chain {
             before_webhooks: all
                 .position(|plugin| plugin.name() == BEHIND_WEBHOOKS)
                 .unwrap_or(plugins.len()),
+            turns: Turns::of(&plugins),
             times: plugins.iter().map(|_| Times::default()).collect(),
             plugins,
         }
@@ -189,6 +193,11 @@ impl Chain {
     /// The names of the plugins, in order.
     pub fn names(&self) -> Vec<&'static str> {
         self.plugins.iter().map(|plugin| plugin.name()).collect()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     /// The first thing that the write needs and the caches lack. Upstream waits up to 50 ms for
@@ -212,10 +221,11 @@ impl Chain {
         lookup: &dyn Lookup,
     ) -> Result<(), Status> {
         let mut clock = Clock::start();
-        for (plugin, times) in self.plugins.iter().zip(&self.times) {
+        for place in self.turns.get(Step::Admit, request.operation) {
+            let plugin = &self.plugins[*place];
             let asked = plugin.mutate(request, object, lookup);
             let what = (plugin.name(), Step::Admit, request.operation);
-            times.tell(what, asked.is_err(), &mut clock);
+            self.times[*place].tell(what, asked.is_err(), &mut clock);
             asked?;
         }
         Ok(())
@@ -262,9 +272,10 @@ impl Chain {
         object: Option<&Object>,
         lookup: &dyn Lookup,
     ) -> Result<(), Status> {
-        let asked = self.plugins.iter().enumerate().take(end).skip(start);
+        let asked = self.turns.get(Step::Validate, request.operation).iter();
         let mut clock = Clock::start();
-        for (index, plugin) in asked {
+        for index in asked.copied().filter(|place| (start..end).contains(place)) {
+            let plugin = &self.plugins[index];
             let answered = plugin.validate(request, object, lookup);
             let what = (plugin.name(), Step::Validate, request.operation);
             self.times[index].tell(what, answered.is_err(), &mut clock);

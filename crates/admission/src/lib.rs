@@ -42,6 +42,7 @@ mod settings;
 mod storage_protection;
 mod taint_nodes;
 mod tree;
+mod turns;
 
 pub use chain::{Chain, chain, chain_with};
 pub use plugin::{Awaited, Lookup, Notes, Operation, Plugin, Request};

@@ -61,10 +61,11 @@ impl Request<'_> {
 
     /// Whether this is about `group_resource` or one of its subresources.
     pub fn resource_is(&self, group_resource: &str) -> bool {
-        let (plural, group) = group_resource
-            .split_once('.')
-            .unwrap_or((group_resource, ""));
-        self.names.plural == plural && self.names.group == group
+        let behind = group_resource.strip_prefix(self.names.plural.as_str());
+        match self.names.group.as_str() {
+            "" => behind == Some(""),
+            group => behind.and_then(|rest| rest.strip_prefix('.')) == Some(group),
+        }
     }
 
     /// The 403 of a plugin: `pods "web" is forbidden: why`. A name that is still to be generated

@@ -28,6 +28,8 @@ pub(crate) use entry::{Entry, encode, encode_stored, with_revision};
 pub(crate) use feed::Feed;
 pub(crate) use map::Map;
 
+use crate::measure::{Stored, Stores};
+
 /// Greatest number of changes kept per resource.
 const RING_CHANGES_MAX: usize = 8192;
 /// Changes older than this are forgotten, as long as [`RING_CHANGES_MIN`] remain.
@@ -89,6 +91,7 @@ pub(crate) struct Cache {
     pub(crate) prefix: String,
     /// Group and resource.
     named: (String, String),
+    counted: Stored,
     strategy: Arc<dyn kinds::Strategy>,
     observer: Option<Arc<dyn Observer>>,
     vault: Option<Vault>,
@@ -151,6 +154,7 @@ impl Cache {
         Cache {
             prefix,
             named: Default::default(),
+            counted: Stored::default(),
             strategy,
             observer,
             vault: None,
@@ -208,6 +212,11 @@ impl Cache {
     /// Group and resource, as metrics name them.
     pub(crate) fn named(&self) -> (&str, &str) {
         (&self.named.0, &self.named.1)
+    }
+
+    /// A write was tried.
+    pub(crate) fn count_write(&self, what: Stores, good: bool, took: Duration) {
+        self.counted.count(what, self.named(), good, took);
     }
 
     /// What the store keeps of these bytes.
@@ -451,7 +460,7 @@ impl Cache {
 
     /// Takes in the store's events, in order; none may be missing.
     fn apply(&self, events: &[&store::Event]) {
-        crate::measure::received(self.named(), events.len());
+        self.counted.received(self.named(), events.len());
         let now = Instant::now();
         let read = |event: &store::Event| match event.kind {
             store::EventKind::Put => {

@@ -12,6 +12,7 @@ use store::{
 use tokio::sync::Mutex;
 
 use crate::cache::{Cache, encode_stored, with_revision};
+use crate::measure::Stores;
 
 /// An object as just written.
 pub(crate) struct Written {
@@ -76,9 +77,12 @@ pub(crate) async fn put(
         lease,
         prev_kv: false,
     };
-    let word = if expected == 0 { "create" } else { "update" };
+    let what = match expected {
+        0 => Stores::Create,
+        _ => Stores::Update,
+    };
     let result = guarded(store, key, expected, op, beside);
-    let result = measured(word, cache, result).await;
+    let result = measured(what, cache, result).await;
     if !result.as_ref().is_ok_and(|result| result.succeeded) {
         drop(cache.take_expected(&sealed));
     }
@@ -105,7 +109,7 @@ pub(crate) async fn remove(
         prev_kv: false,
     };
     let result = guarded(store, key, expected, op, beside);
-    let result = measured("delete", cache, result).await?;
+    let result = measured(Stores::Delete, cache, result).await?;
     if !result.succeeded {
         return Ok(Outcome::Lost(found(result)));
     }
@@ -117,13 +121,13 @@ pub(crate) async fn remove(
 
 /// Counts what the store is asked to do.
 async fn measured(
-    operation: &str,
+    what: Stores,
     cache: &Cache,
     work: impl Future<Output = Result<TxnResult, Status>>,
 ) -> Result<TxnResult, Status> {
     let begun = Instant::now();
     let result = work.await;
-    crate::measure::stored(operation, cache.named(), result.is_ok(), begun.elapsed());
+    cache.count_write(what, result.is_ok(), begun.elapsed());
     result
 }
 

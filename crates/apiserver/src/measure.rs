@@ -1,9 +1,11 @@
 //! What this server counts besides its requests, under upstream's names and in its buckets.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use admission::Operation;
-use base::metrics::{Counters, Gauges, Histograms, exponential};
+use base::metrics::{Counters, Gauges, Histogram, Histograms, exponential};
 
 /// Of everything that is as long as a request.
 const REQUEST: [f64; 23] = [
@@ -166,21 +168,53 @@ pub(crate) fn authorized(decision: &auth::Decision, took: Duration) {
     AUTHORIZATION_TIME.observe_time(&[result], took);
 }
 
-/// The store was written.
-pub(crate) fn stored(operation: &str, (group, resource): (&str, &str), good: bool, took: Duration) {
-    let labels = [group, operation, resource];
-    STORE_REQUESTS.add(&labels, 1);
-    STORE_TIME.observe_time(&labels, took);
-    if !good {
-        STORE_ERRORS.add(&labels, 1);
-    }
+/// What a resource's store is asked to do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stores {
+    Create,
+    Update,
+    Delete,
 }
 
-/// A cache took in what the store told.
-pub(crate) fn received((group, resource): (&str, &str), count: usize) {
-    let labels = [group, resource];
-    STORE_EVENTS.add(&labels, count as u64);
-    CACHE_EVENTS.add(&labels, count as u64);
+/// What is counted of one resource's store; found once, since there are many series.
+#[derive(Default)]
+pub(crate) struct Stored {
+    writes: [OnceLock<(Arc<AtomicU64>, Arc<Histogram>)>; 3],
+    events: OnceLock<[Arc<AtomicU64>; 2]>,
+}
+
+impl Stored {
+    /// A cache took in what the store told.
+    pub(crate) fn received(&self, (group, resource): (&str, &str), count: usize) {
+        let labels = [group, resource];
+        let series = || [STORE_EVENTS.of(&labels), CACHE_EVENTS.of(&labels)];
+        for series in self.events.get_or_init(series) {
+            series.fetch_add(count as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// The store was written.
+    pub(crate) fn count(
+        &self,
+        what: Stores,
+        (group, resource): (&str, &str),
+        good: bool,
+        took: Duration,
+    ) {
+        let word = match what {
+            Stores::Create => "create",
+            Stores::Update => "update",
+            Stores::Delete => "delete",
+        };
+        let labels = [group, word, resource];
+        let series = || (STORE_REQUESTS.of(&labels), STORE_TIME.of(&labels));
+        let (requests, times) = self.writes[what as usize].get_or_init(series);
+        requests.fetch_add(1, Ordering::Relaxed);
+        times.observe(took.as_secs_f64());
+        if !good {
+            STORE_ERRORS.add(&labels, 1);
+        }
+    }
 }
 
 /// What one watch has told; counted when it rests and when it ends, since many tell at once.

@@ -266,13 +266,10 @@ fn labels(info: &RequestInfo, verb: &str, dry_run: Option<&str>) -> String {
     let mut add = |name: &str, value: &str| {
         labels.push_str(name);
         labels.push_str("=\"");
-        for sign in value.chars() {
-            match sign {
-                '\\' => labels.push_str("\\\\"),
-                '"' => labels.push_str("\\\""),
-                '\n' => labels.push_str("\\n"),
-                sign => labels.push(sign),
-            }
+        // Hardly any value has something to escape.
+        match value.bytes().any(|byte| b"\\\"\n".contains(&byte)) {
+            true => labels.push_str(&escaped(value)),
+            false => labels.push_str(value),
         }
         labels.push_str("\",");
     };
@@ -288,6 +285,12 @@ fn labels(info: &RequestInfo, verb: &str, dry_run: Option<&str>) -> String {
     add("version", &info.version);
     labels.pop();
     labels
+}
+
+/// A label's value as the text form has it.
+fn escaped(value: &str) -> String {
+    let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+    value.replace('\n', "\\n")
 }
 
 #[cfg(test)]

@@ -159,7 +159,11 @@ fn label<'a>(labels: &'a Value, name: &str) -> Option<&'a str> {
 /// the strictest to enforce and as nothing to audit or warn of.
 pub(super) fn policy(labels: &Value, defaults: Policy) -> (Policy, Faults) {
     let (mut policy, mut faults) = (defaults, Faults::new());
-    if labels.as_object().is_none_or(serde_json::Map::is_empty) {
+    let ours = |key: &String| key.starts_with(PREFIX);
+    if !labels
+        .as_object()
+        .is_some_and(|labels| labels.keys().any(ours))
+    {
         return (policy, faults);
     }
     let mut good_enforce = false;
