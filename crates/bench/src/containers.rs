@@ -22,6 +22,8 @@ use crate::table::{Figure, Goal, Table, percentile};
 const ROUNDS: usize = 60;
 /// First ones, which warm caches and are not counted.
 const WARM: usize = 5;
+/// Where all keep what they know of running containers.
+const RUN: &str = "/run/sampan-bench";
 pub(crate) const IMAGE: &str = "bench/true:latest";
 
 /// Whom to measure beside the engine.
@@ -50,6 +52,7 @@ pub(crate) async fn measure(
     let program = folder.join("true");
     std::fs::write(&program, exit_with_zero())?;
     std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755))?;
+    runtimes::have_run_in_memory()?;
     // Before anybody looks for hierarchies: all are to have the same ones.
     runtimes::hide_version_2(peers.crun.is_some())?;
     let mut engine = Engine::start(binary, &folder, &program).await?;
@@ -90,7 +93,7 @@ async fn beside(
             bundle = Some(Bundle::make(path, &folder.join("bundle"), program).await?);
         }
         others.extend(bundle.clone().map(|bundle| {
-            let state = folder.join(name);
+            let state = Path::new(RUN).join(name);
             (name, goal, Runtime::new(path, state, bundle), Vec::new())
         }));
     }

@@ -113,6 +113,9 @@ pub(crate) struct ContainerSpec {
     /// Folder names below `layers_folder`, topmost first.
     pub(crate) layers: Vec<String>,
     pub(crate) layers_folder: PathBuf,
+    /// A folder of mount points below all layers, so that none has to be made in `writable`.
+    #[serde(default)]
+    pub(crate) skeleton: Option<String>,
     /// Holds `upper` and `work` of the overlay.
     pub(crate) writable: PathBuf,
     pub(crate) readonly_rootfs: bool,

@@ -46,6 +46,7 @@ impl Inside {
     /// Opens it on a folder of its own, with `binary` for its supervisors.
     pub(super) async fn open(binary: &Path, folder: &Path, program: &Path) -> Result<Inside> {
         let config = runtime::Config {
+            state: Path::new(super::RUN).join("inside"),
             supervisor_exe: std::path::absolute(binary)?,
             ..runtime::Config::below(
                 &folder.join("inside"),

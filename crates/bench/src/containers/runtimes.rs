@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -80,6 +80,18 @@ impl Runtime {
         );
         Ok(())
     }
+}
+
+/// What runtimes know of running containers is in memory, as nearly everywhere: where `/run` is on a
+/// disk it is hidden. Our mount namespace is our own.
+pub(super) fn have_run_in_memory() -> Result<()> {
+    let kind = nix::sys::statfs::statfs("/run")?.filesystem_type();
+    if kind == nix::sys::statfs::TMPFS_MAGIC {
+        return Ok(());
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let options = Some("mode=755");
+    mount(Some("tmpfs"), "/run", Some("tmpfs"), flags, options).context("mounting /run")
 }
 
 /// crun takes a machine with both versions of cgroups only where version 2 has no controllers. Our

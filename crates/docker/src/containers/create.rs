@@ -154,7 +154,7 @@ impl Daemon {
         image: &ImageRecord,
         folder: &std::path::Path,
     ) -> Result<(), Fault> {
-        for name in ["upper", "work", "rootfs"] {
+        for name in ["upper", "work"] {
             std::fs::create_dir_all(folder.join(translate::WRITABLE).join(name))?;
         }
         translate::container(record, folder, folder)?;

@@ -50,7 +50,7 @@ fn show(daemon: &Daemon, container: &Container) -> Value {
         "HostConfig": host_config(&record),
         "GraphDriver": {"Name": "overlay2", "Data": {
             "UpperDir": own_file("rw/upper"), "WorkDir": own_file("rw/work"),
-            "MergedDir": own_file("rw/rootfs"),
+            "MergedDir": own_file("rw"),
         }},
         "Mounts": record.mounts,
         "Config": config(&record),

@@ -133,7 +133,12 @@ impl Daemon {
             let target = self.find(name).map_err(|fault| {
                 Fault::bad(format!("could not get container for {name}: {fault}"))
             })?;
-            linked.push((target.snapshot(), alias.to_owned()));
+            let target = target.snapshot();
+            // Some clients say it twice, for the container and for its network.
+            let known = |(one, name): &(Record, String)| one.id == target.id && name == alias;
+            if !linked.iter().any(known) {
+                linked.push((target, alias.to_owned()));
+            }
         }
         Ok(linked)
     }

@@ -158,6 +158,9 @@ fn name_fits(tag: &str, wish: &str) -> bool {
     like(tag) || like(name)
 }
 
+/// The first version of the API without `ContainerConfig`.
+const NO_CONTAINER_CONFIG: (u32, u32) = (1, 45);
+
 /// `GET /images/{name}/json`.
 pub(crate) async fn inspect(call: Call, name: &str) -> Answer {
     let daemon = &call.daemon;
@@ -173,7 +176,7 @@ pub(crate) async fn inspect(call: Call, name: &str) -> Answer {
         config => config.clone(),
     };
     let text = |name: &str| details[name].as_str().unwrap_or_default();
-    answer::ok(&json!({
+    let mut shown = json!({
         "Id": image.id.to_string(),
         "RepoTags": short_names(&image.repo_tags),
         "RepoDigests": short_names(&image.repo_digests),
@@ -195,7 +198,13 @@ pub(crate) async fn inspect(call: Call, name: &str) -> Answer {
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "digest": image.manifest.to_string(),
         },
-    }))
+    });
+    if call.version < NO_CONTAINER_CONFIG {
+        // What the image was made with; older clients take it to be there.
+        shown["ContainerConfig"] = shown["Config"].clone();
+        shown["Container"] = json!("");
+    }
+    answer::ok(&shown)
 }
 
 /// `GET /images/{name}/history`.

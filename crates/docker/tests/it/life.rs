@@ -15,6 +15,9 @@ fn the_server_says_what_it_is() {
     let image = host.get("/images/busybox/json").json();
     assert_eq!(image["RepoTags"][0], "busybox:latest");
     assert_eq!(image["Config"]["Labels"]["maker"], "test");
+    assert_eq!(image["ContainerConfig"], Value::Null);
+    let old = host.get("/v1.44/images/busybox/json").json();
+    assert_eq!(old["ContainerConfig"], old["Config"]);
     assert_eq!(
         host.get("/images/busybox/history").json()[0]["CreatedBy"],
         "COPY busybox"

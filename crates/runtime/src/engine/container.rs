@@ -61,8 +61,10 @@ impl Engine {
         .await?;
         let log = config.log_path.as_os_str();
         let log = (!log.is_empty()).then(|| pod.record.config.log_directory.join(log));
+        let mapped = pod.record.config.namespaces.user.is_some();
         let places = Places {
             layers: self.store.layers_folder(),
+            skeleton: self.skeleton.clone().filter(|_| !mapped),
             writable: extras.writable.unwrap_or_else(|| self.writable(&id)),
             log: log.clone(),
             images: volumes.iter().map(|(volume, _)| volume.clone()).collect(),
@@ -160,6 +162,7 @@ impl Engine {
                 self.announce(&sandbox, id, ContainerEventKind::Stopped);
             }
         }
+        self.refill_spares();
         result?;
         self.announce(&sandbox, id, ContainerEventKind::Started);
         Ok(())
@@ -299,7 +302,7 @@ impl Engine {
 
 /// The folders of what the container writes.
 fn make_writable(spec: &ContainerSpec) -> std::io::Result<()> {
-    for name in ["upper", "work", "rootfs"] {
+    for name in ["upper", "work"] {
         // The root folder's mode is what programs see as the mode of `/`.
         std::fs::DirBuilder::new()
             .recursive(true)

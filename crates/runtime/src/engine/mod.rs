@@ -10,6 +10,7 @@ mod images;
 mod link;
 mod sandbox;
 mod service;
+mod skeleton;
 mod spare;
 mod stats;
 mod streams;
@@ -130,6 +131,8 @@ pub struct Engine {
     store: oci::Store,
     registries: oci::RegistryOptions,
     network: Arc<dyn PodNetwork>,
+    /// The name of the lowest layer.
+    skeleton: Option<String>,
     hierarchies: Hierarchies,
     spares: spare::Spares,
     crew: base::Crew,
@@ -162,6 +165,9 @@ pub async fn open(
     if hierarchies.0.is_empty() {
         return Err(OpenError::Host("no cgroup hierarchy is mounted".to_owned()));
     }
+    let skeleton = config.root.join("skeleton");
+    let skeleton =
+        skeleton::make(&skeleton).map_err(|error| OpenError::Io(skeleton.clone(), error))?;
     let engine = Arc::new_cyclic(|me| Engine {
         me: me.clone(),
         spares: spare::Spares::new(config.supervisor_exe.clone()),
@@ -169,6 +175,7 @@ pub async fn open(
         store,
         registries,
         network,
+        skeleton,
         hierarchies,
         crew: crew.clone(),
         pods: RwLock::default(),

@@ -51,7 +51,6 @@ impl Engine {
         match self.bring_up(&pod, &extras).await {
             Ok(()) => {
                 *pod.state.lock() = SandboxState::Ready;
-                self.refill_spares();
                 // Nobody sees a sandbox that is half made.
                 self.pods.write().insert(id.clone(), Arc::clone(&pod));
                 self.announce(&id, &id, ContainerEventKind::Started);
@@ -120,8 +119,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Beside what the pod does next: to start a process blocks.
-    fn refill_spares(&self) {
+    /// When a pod has started and needs no processor just now; to start a process blocks.
+    pub(super) fn refill_spares(&self) {
         if let Some(engine) = self.me.upgrade() {
             tokio::task::spawn_blocking(move || engine.spares.refill());
         }

@@ -151,6 +151,7 @@ pub(super) fn container(
             .map(|layer| layer.diff_id.hex().to_owned())
             .collect(),
         layers_folder: places.layers,
+        skeleton: places.skeleton,
         writable: places.writable,
         readonly_rootfs: security.readonly_rootfs,
         mounts: mounts(config, folder),
@@ -187,6 +188,7 @@ pub(super) fn container(
 /// Folders and files of one container.
 pub(super) struct Places {
     pub(super) layers: PathBuf,
+    pub(super) skeleton: Option<String>,
     pub(super) writable: PathBuf,
     pub(super) log: Option<PathBuf>,
     pub(super) images: Vec<ImageVolume>,

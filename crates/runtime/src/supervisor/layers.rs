@@ -31,13 +31,17 @@ pub(super) fn overlay(
     outside: &Outside,
     warn: &dyn Fn(&str),
 ) -> io::Result<OwnedFd> {
-    let target = spec.writable.join("rootfs");
-    let names = enter_layers(spec, &spec.layers, "root", outside)?;
+    // Hides what it is made of, in our mount namespace only: nobody goes there by path any more.
+    let target = &spec.writable;
+    let mut names = enter_layers(spec, &spec.layers, "root", outside)?;
+    if let Some(skeleton) = &spec.skeleton {
+        names.push(skeleton.clone());
+    }
     let stack = Stack {
         names: &names,
         writable: Some(&spec.writable),
     };
-    if let Err(error) = stack.mount(&target) {
+    if let Err(error) = stack.mount(target) {
         // Some file systems, another overlay among them, cannot hold the upper part.
         if error.kind() != io::ErrorKind::InvalidInput || outside.user.is_some() {
             return Err(error);
@@ -48,12 +52,12 @@ pub(super) fn overlay(
         ));
         let memory = Filesystem::open("tmpfs")?.set("mode", b"700")?.mount(0)?;
         memory.attach(Root::open(&spec.writable)?.as_fd())?;
-        for name in ["upper", "work", "rootfs"] {
+        for name in ["upper", "work"] {
             Root::open(&spec.writable)?.make_folders(Path::new(name), 0o755)?;
         }
-        stack.mount(&target)?;
+        stack.mount(target)?;
     }
-    let root = Root::open(&target)?;
+    let root = Root::open(target)?;
     nix::unistd::chdir("/")?;
     root.as_fd().try_clone_to_owned()
 }

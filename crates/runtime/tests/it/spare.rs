@@ -33,7 +33,7 @@ async fn one_waits() {
 async fn a_spare_that_died_is_not_missed() {
     let host = Host::new().await;
     for _ in 0..3 {
-        host.pod().await;
+        host.run("exit 0").await;
         one_waits().await;
         for pid in waiting() {
             // It may have got its pod just now, and be none any more.
@@ -48,7 +48,7 @@ async fn a_spare_that_died_is_not_missed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_that_share_more_with_the_node_get_it_from_a_spare_too() {
     let host = Host::new().await;
-    host.pod().await;
+    host.run("exit 0").await;
     one_waits().await;
     let mut config = host.pod_config();
     config.uid = "uid-node".to_owned();
