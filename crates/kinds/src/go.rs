@@ -18,6 +18,9 @@ pub(crate) struct Shape(&'static str);
 /// `SeccompProfile` and `AppArmorProfile`.
 pub(crate) const PROFILE: Shape = Shape("SeccompProfile");
 pub(crate) const RESOURCE_CLAIM: Shape = Shape("PodResourceClaim");
+pub(crate) const DISTINGUISHER: Shape = Shape("FlowDistinguisherMethod");
+pub(crate) const TOLERATION: Shape = Shape("Toleration");
+pub(crate) const EPHEMERAL_CONTAINER: Shape = Shape("EphemeralContainer");
 pub(crate) const TAINT: Shape = Shape("Taint");
 pub(crate) const NODE_ADDRESS: Shape = Shape("NodeAddress");
 pub(crate) const SERVICE_PORT: Shape = Shape("ServicePort");

@@ -163,6 +163,14 @@ pub(crate) fn maybe_one_of(spot: &Spot<'_>, field: &str, words: &[&str], faults:
     }
 }
 
+/// The same of a field that may be empty where it is given.
+pub(crate) fn one_given(spot: &Spot<'_>, field: &str, words: &[&str], faults: &mut Faults) {
+    match spot.has(field) {
+        true => maybe_one_of(spot, field, words, faults),
+        false => faults.required(spot.path(field), ""),
+    }
+}
+
 /// The value is none of `words`; upstream's order of them is part of its message.
 pub(crate) fn unsupported(
     faults: &mut Faults,

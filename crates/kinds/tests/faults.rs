@@ -304,7 +304,12 @@ fn jobs() {
         "batch",
         "Job",
         foreign,
-        &["spec.template.metadata.labels[job-name]: Invalid value: \"mine\": must be 'web'"],
+        &[
+            "spec.template.metadata.labels[job-name]: Invalid value: {\"a\":\"b\",\
+             \"batch.kubernetes.io/controller-uid\":\"u-1\",\
+             \"batch.kubernetes.io/job-name\":\"web\",\"controller-uid\":\"u-1\",\
+             \"job-name\":\"mine\"}: must be 'web'",
+        ],
     );
     let cron =
         |schedule: &str| json!({"spec": {"schedule": schedule, "jobTemplate": job("Never")}});

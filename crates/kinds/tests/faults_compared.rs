@@ -135,3 +135,32 @@ fn new_events_say_more() {
     assert_eq!(fields, expected);
     assert_eq!(fields_of("", "Event", event), Vec::<String>::new());
 }
+
+#[test]
+fn values_are_shown_as_upstream_shows_them() {
+    check(
+        "flowcontrol.apiserver.k8s.io",
+        "FlowSchema",
+        json!({"spec": {"distinguisherMethod": {"type": "x"},
+            "priorityLevelConfiguration": {"name": "p"}}}),
+        &[
+            "spec.distinguisherMethod.type: Unsupported value: {\"Type\":\"x\"}: supported values: \
+         \"ByNamespace\", \"ByUser\"",
+        ],
+    );
+    check(
+        "networking.k8s.io",
+        "ServiceCIDR",
+        json!({"spec": {"cidrs": ["10.0.0.0/16", "10.1.0.0/16"]}}),
+        &[
+            "spec.cidrs: Invalid value: [\"10.0.0.0/16\",\"10.1.0.0/16\"]: may specify no more than \
+         one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64",
+        ],
+    );
+    check(
+        "apps",
+        "ControllerRevision",
+        json!({"data": [], "revision": 1}),
+        &["data: Required value: data must be a valid JSON object"],
+    );
+}

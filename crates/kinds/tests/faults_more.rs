@@ -194,7 +194,8 @@ fn runtime_classes() {
             "scheduling": {"tolerations": [{"operator": "Exists"}, {"operator": "Exists"}]}}),
         &[
             "overhead.limits[cpu]: Invalid value: \"-1\": must be greater than or equal to 0",
-            "scheduling.tolerations[1]: Duplicate value: {\"operator\":\"Exists\"}",
+            "scheduling.tolerations[1]: Duplicate value: {\"Key\":\"\",\"Operator\":\"Exists\",\
+             \"Value\":\"\",\"Effect\":\"\",\"TolerationSeconds\":null}",
         ],
     );
 }

@@ -1,10 +1,10 @@
 //! Expressions of a schema must compile, and must not cost too much on the greatest object.
 
 use cel::{STATIC_ESTIMATED_COST_LIMIT as RULE_MAX, STATIC_ESTIMATED_CRD_COST_LIMIT as TOTAL_MAX};
-use meta::Faults;
-use serde_json::{Value, json};
+use meta::{FaultKind, Faults};
+use serde_json::Value;
 
-use super::{list, text};
+use super::{list, structure, text};
 use crate::rules::{Compiled, compile, declaration, has_rules};
 
 /// How many rules are named when all together cost too much.
@@ -134,7 +134,10 @@ impl Check<'_> {
     fn rule(&mut self, rule: &Value, compiled: &Compiled, times: u64, place: &Place, path: &str) {
         let at = format!("{path}.rule");
         match &compiled.program {
-            Err(why) => self.faults.invalid(at.as_str(), shown(rule), why.as_str()),
+            Err(why) => {
+                let faults = &mut *self.faults;
+                faults.add_shown(at.as_str(), FaultKind::Invalid, shown(rule), why.as_str());
+            }
             Ok(program) => {
                 let cost = program.estimated_cost().saturating_mul(times);
                 if cost > RULE_MAX && !self.is_known {
@@ -147,7 +150,10 @@ impl Check<'_> {
         let at_message = format!("{path}.messageExpression");
         match &compiled.message {
             None => {}
-            Some(Err(why)) => self.faults.invalid(at_message, shown(rule), why.as_str()),
+            Some(Err(why)) => {
+                let faults = &mut *self.faults;
+                faults.add_shown(at_message, FaultKind::Invalid, shown(rule), why.as_str());
+            }
             Some(Ok(program)) => {
                 let cost = program.estimated_cost();
                 if cost > RULE_MAX && !self.is_known {
@@ -187,12 +193,18 @@ impl Check<'_> {
 }
 
 /// A rule as upstream shows it in faults.
-fn shown(rule: &Value) -> Value {
+fn shown(rule: &Value) -> String {
     let own = |field: &str| rule.get(field).cloned();
     let word = |field: &str| own(field).unwrap_or_else(|| "".into());
-    json!({
-        "Rule": word("rule"), "Message": word("message"),
-        "MessageExpression": word("messageExpression"), "Reason": own("reason"),
-        "FieldPath": word("fieldPath"), "OptionalOldSelf": own("optionalOldSelf"),
-    })
+    structure(&[
+        ("Rule", word("rule")),
+        ("Message", word("message")),
+        ("MessageExpression", word("messageExpression")),
+        ("Reason", own("reason").unwrap_or_default()),
+        ("FieldPath", word("fieldPath")),
+        (
+            "OptionalOldSelf",
+            own("optionalOldSelf").unwrap_or_default(),
+        ),
+    ])
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use meta::Faults;
+use meta::{FaultKind, Faults};
 use serde_json::{Map, Value};
 
 use super::{defaults, flag, list, rules as expressions, structural, text};
@@ -262,7 +262,13 @@ fn list_type(schema: &Value, path: &str, faults: &mut Faults) {
         }
     }
     if !matches!(own, "atomic" | "set" | "map") {
-        faults.not_supported(format!("{path}.{FIELD}"), own, &["atomic", "set", "map"]);
+        let detail = "supported values: \"atomic\", \"set\", \"map\"";
+        faults.add(
+            format!("{path}.{FIELD}"),
+            FaultKind::NotSupported,
+            own.into(),
+            detail,
+        );
     }
 }
 
@@ -275,9 +281,9 @@ fn list_keys(schema: &Value, path: &str, faults: &mut Faults) {
     if !keys.is_empty() && kind != "map" {
         let rule = "must be map if x-kubernetes-list-map-keys is non-empty";
         let at = format!("{path}.x-kubernetes-list-type");
-        match kind {
-            "" => faults.required(at, rule),
-            kind => faults.invalid(at, kind, rule),
+        match schema.get("x-kubernetes-list-type") {
+            None => faults.required(at, rule),
+            Some(_) => faults.invalid(at, kind, rule),
         }
     }
     let items = schema.get("items");
@@ -385,21 +391,31 @@ fn rules(schema: &Value, path: &str, faults: &mut Faults) {
 
 /// The schema that a path such as `.spec.list['a.b']` leads to.
 pub(crate) fn field<'a>(schema: &'a Value, path: &str) -> Result<&'a Value, String> {
+    find(schema, path.trim(), true)
+}
+
+/// The same of paths that name fields by dots alone.
+pub(super) fn plain_field<'a>(schema: &'a Value, path: &str) -> Result<&'a Value, String> {
+    find(schema, path, false)
+}
+
+fn find<'a>(schema: &'a Value, path: &str, brackets: bool) -> Result<&'a Value, String> {
     let mut here = schema;
-    let mut rest = path.trim();
+    let mut rest = path;
     if rest.is_empty() {
         return Err("must not be empty".into());
     }
     while !rest.is_empty() {
+        if rest.starts_with('[') && !brackets {
+            return Err("array notation is not allowed".into());
+        }
         let name;
         (name, rest) = step(rest)?;
         let named = here.get("properties").and_then(|all| all.get(&name));
         let values = here
             .get("additionalProperties")
             .filter(|own| own.is_object());
-        here = named
-            .or(values)
-            .ok_or_else(|| format!("does not refer to a valid field: {name}"))?;
+        here = named.or(values).ok_or("does not refer to a valid field")?;
     }
     Ok(here)
 }
@@ -410,12 +426,12 @@ fn step(path: &str) -> Result<(String, &str), String> {
         let end = rest.find("']").ok_or("unterminated [")?;
         return Ok((rest[..end].replace("\\'", "'"), &rest[end + 2..]));
     }
-    let rest = path
-        .strip_prefix('.')
-        .ok_or_else(|| format!("expected [ or . but got: {path}"))?;
-    let end = rest.find(['.', '[']).unwrap_or(rest.len());
-    match &rest[..end] {
+    let end = |rest: &str| rest.find(['.', '[', ']']).unwrap_or(rest.len()).max(1);
+    let Some(rest) = path.strip_prefix('.') else {
+        return Err(format!("expected [ or . but got: {}", &path[..end(path)]));
+    };
+    match rest {
         "" => Err("unexpected end of JSON path".into()),
-        name => Ok((name.to_owned(), &rest[end..])),
+        rest => Ok((rest[..end(rest)].to_owned(), &rest[end(rest)..])),
     }
 }

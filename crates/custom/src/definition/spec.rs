@@ -121,7 +121,10 @@ fn validate_part(
 
 fn validate_selectable(version: &Value, path: &str, faults: &mut Faults) {
     let Some(schema) = version.pointer("/schema/openAPIV3Schema") else {
-        let rule = "may only be set when `version.schema.openAPIV3Schema` is not included";
+        let rule = match path == "spec.selectableFields" {
+            true => "may only be set when validations.schema is included",
+            false => "may only be set when `version.schema.openAPIV3Schema` is not included",
+        };
         return faults.invalid(path, "", rule);
     };
     let mut seen: Vec<&str> = Vec::new();
@@ -132,7 +135,7 @@ fn validate_selectable(version: &Value, path: &str, faults: &mut Faults) {
             faults.required(at, "");
             continue;
         }
-        let found = match schema::field(schema, own) {
+        let found = match schema::plain_field(schema, own) {
             Ok(found) => found,
             Err(why) => {
                 faults.invalid(at, own, format!("is an invalid path: {why}"));

@@ -302,3 +302,63 @@ fn a_served_definition_keeps_a_bundle_that_can_be_read() {
         ]
     );
 }
+
+#[test]
+fn what_is_wrong_is_shown_as_upstream_shows_it() {
+    let mut object = definition(json!({"type": "object"}));
+    assert_eq!(object["status"]["conditions"], Value::Null);
+    object["spec"]["versions"][0]["name"] = "V1".into();
+    object["spec"]["versions"][0]["storage"] = false.into();
+    object["spec"]["versions"][0]["selectableFields"] =
+        json!([{"jsonPath": ".spec"}, {"jsonPath": "1.2"}, {"jsonPath": ".a['b']"}]);
+    object["status"]["storedVersions"] = json!([]);
+    let found = faults(&object);
+    let broken = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', \
+                  start with an alphabetic character, and end with an alphanumeric character \
+                  (e.g. 'my-name',  or 'abc-123', regex used for validation is \
+                  '[a-z]([-a-z0-9]*[a-z0-9])?')";
+    let at = "spec.selectableFields";
+    assert_eq!(
+        found,
+        [
+            format!("spec.versions[0].name: Invalid value: \"V1\": {broken}"),
+            "spec.versions: Invalid value: [{\"Name\":\"V1\",\"Served\":true,\"Storage\":false,\
+             \"Deprecated\":false,\"DeprecationWarning\":null,\"Schema\":null,\
+             \"Subresources\":null,\"AdditionalPrinterColumns\":null,\
+             \"SelectableFields\":null}]: must have exactly one version marked as storage version"
+                .to_owned(),
+            format!("spec.version: Invalid value: \"V1\": {broken}"),
+            format!(
+                "{at}[0].jsonPath: Invalid value: \".spec\": is an invalid path: does not refer to \
+                 a valid field"
+            ),
+            format!(
+                "{at}[1].jsonPath: Invalid value: \"1.2\": is an invalid path: expected [ or . but \
+                 got: 1"
+            ),
+            format!(
+                "{at}[2].jsonPath: Invalid value: \".a['b']\": is an invalid path: does not refer \
+                 to a valid field"
+            ),
+            "status.storedVersions: Invalid value: null: must have at least one stored version"
+                .to_owned(),
+        ]
+    );
+    check(
+        spec(json!({"type": "array", "x-kubernetes-list-type": "x",
+            "items": {"type": "string"}})),
+        &[&format!(
+            "{ROOT}.properties[spec].x-kubernetes-list-type: Unsupported value: \"x\": supported \
+             values: \"atomic\", \"set\", \"map\""
+        )],
+    );
+    check(
+        spec(json!({"type": "string",
+            "x-kubernetes-validations": [{"rule": "1", "message": "m"}]})),
+        &[&format!(
+            "{ROOT}.properties[spec].x-kubernetes-validations[0].rule: Invalid value: \
+             {{\"Rule\":\"1\",\"Message\":\"m\",\"MessageExpression\":\"\",\"Reason\":null,\
+             \"FieldPath\":\"\",\"OptionalOldSelf\":null}}: cel expression must evaluate to a bool"
+        )],
+    );
+}

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use meta::{Faults, naming};
+use meta::{FaultKind, Faults, naming};
 use serde_json::Value;
 
-use super::{flag, list, text};
+use super::{flag, list, structure, text};
 
 const STORED: &str = "status.storedVersions";
 /// Longest `deprecationWarning`, in bytes.
@@ -13,16 +13,65 @@ const WARNING_BYTES_MAX: usize = 256;
 
 /// Faults of the list of versions as a whole.
 pub(super) fn validate(versions: &[Value], faults: &mut Faults) {
+    let mut refuse = |rule: &str| {
+        faults.add_shown("spec.versions", FaultKind::Invalid, shown(versions), rule);
+    };
     let names: BTreeSet<&str> = versions.iter().map(|own| text(own, "/name")).collect();
     if names.len() != versions.len() {
-        let rule = "must contain unique version names";
-        faults.invalid("spec.versions", versions.to_vec(), rule);
+        refuse("must contain unique version names");
     }
     let stored = versions.iter().filter(|own| flag(own, "storage")).count();
     if stored != 1 {
-        let rule = "must have exactly one version marked as storage version";
-        faults.invalid("spec.versions", versions.to_vec(), rule);
+        refuse("must have exactly one version marked as storage version");
     }
+    // The first version stands for the definition, once more.
+    let first = versions.first().map_or("", |first| text(first, "/name"));
+    let broken = naming::dns1035_label(first).join(",");
+    if !first.is_empty() && !broken.is_empty() {
+        faults.invalid("spec.version", first, broken);
+    }
+}
+
+/// Versions as upstream shows them in faults: what all say alike is none of theirs.
+fn shown(versions: &[Value]) -> String {
+    let Some(first) = versions.first() else {
+        return "null".into();
+    };
+    let is_shared = |field: &str| {
+        versions
+            .iter()
+            .all(|own| own.get(field) == first.get(field))
+    };
+    let own = |version: &Value, field: &str| match is_shared(field) {
+        true => Value::Null,
+        false => version.get(field).cloned().unwrap_or_default(),
+    };
+    let versions: Vec<String> = versions
+        .iter()
+        .map(|version| {
+            structure(&[
+                ("Name", text(version, "/name").into()),
+                ("Served", flag(version, "served").into()),
+                ("Storage", flag(version, "storage").into()),
+                ("Deprecated", flag(version, "deprecated").into()),
+                (
+                    "DeprecationWarning",
+                    version
+                        .get("deprecationWarning")
+                        .cloned()
+                        .unwrap_or_default(),
+                ),
+                ("Schema", own(version, "schema")),
+                ("Subresources", own(version, "subresources")),
+                (
+                    "AdditionalPrinterColumns",
+                    own(version, "additionalPrinterColumns"),
+                ),
+                ("SelectableFields", own(version, "selectableFields")),
+            ])
+        })
+        .collect();
+    format!("[{}]", versions.join(","))
 }
 
 /// Faults of a version's name and deprecation.
@@ -60,11 +109,8 @@ pub(super) fn validate_stored(definition: &Value, faults: &mut Faults) {
     let stored = list(definition, "/status/storedVersions");
     let versions = list(definition, "/spec/versions");
     if stored.is_empty() {
-        return faults.invalid(
-            STORED,
-            stored.to_vec(),
-            "must have at least one stored version",
-        );
+        let rule = "must have at least one stored version";
+        return faults.invalid(STORED, Value::Null, rule);
     }
     for version in versions.iter().filter(|own| flag(own, "storage")) {
         let name = text(version, "/name");

@@ -6,7 +6,7 @@ use meta::{Faults, naming};
 use serde_json::{Value, json};
 
 use super::rule::validate_rule;
-use crate::spot::{Spot, label_selector, one_of, rules, unsupported};
+use crate::spot::{Spot, label_selector, one_given, rules, unsupported};
 use crate::tree::Tree;
 
 /// What can be changed: a deletion cannot.
@@ -26,7 +26,7 @@ pub(super) fn default_match(resources: &mut Value) {
 
 /// Faults in what a policy or a binding is about.
 pub(super) fn validate_match(resources: &Spot<'_>, mutating: bool, faults: &mut Faults) {
-    one_of(resources, "matchPolicy", &["Equivalent", "Exact"], faults);
+    one_given(resources, "matchPolicy", &["Equivalent", "Exact"], faults);
     for field in ["namespaceSelector", "objectSelector"] {
         match resources.some(field) {
             Some(selector) => label_selector(&selector, faults),

@@ -12,7 +12,9 @@ use super::expressions::{Environments, Source};
 use super::matching::{default_match, validate_match};
 use crate::path::Path;
 use crate::row::{Cells, Strategy};
-use crate::spot::{Spot, conditions, maybe_one_of, one_of, required, rules, unsupported};
+use crate::spot::{
+    Spot, conditions, maybe_one_of, one_given, one_of, required, rules, unsupported,
+};
 use crate::tree::Tree;
 
 const ANNOTATIONS_MAX: usize = 20;
@@ -77,7 +79,7 @@ impl Strategy for Policies {
 impl Policies {
     fn validate(&self, object: &Value, conditions: bool, faults: &mut Faults) {
         let spec = &Spot::new(object, "spec");
-        one_of(spec, "failurePolicy", &["Fail", "Ignore"], faults);
+        one_given(spec, "failurePolicy", &["Fail", "Ignore"], faults);
         if let Some(kind) = spec.some("paramKind") {
             validate_kind(&kind, faults);
         }

@@ -2,7 +2,7 @@
 
 use meta::{Faults, naming};
 
-use crate::spot::{Spot, required};
+use crate::spot::Spot;
 use crate::tree::Tree;
 
 const FORM: &str = "; desired format: https://host[/path]";
@@ -41,8 +41,12 @@ pub(crate) fn url(spot: &Spot<'_>, faults: &mut Faults) {
 
 /// `clientConfig.service`.
 pub(crate) fn service(spot: &Spot<'_>, faults: &mut Faults) {
-    required(spot, "name", faults);
-    required(spot, "namespace", faults);
+    // Upstream takes one for the other here.
+    for (field, named) in [("namespace", "name"), ("name", "namespace")] {
+        if spot.text(field).is_empty() {
+            faults.required(spot.path(named), "");
+        }
+    }
     let port = spot.maybe_int("port").unwrap_or(443);
     let broken = naming::port_number(port);
     if !broken.is_empty() {

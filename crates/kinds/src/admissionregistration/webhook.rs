@@ -289,7 +289,7 @@ mod tests {
         check(
             &|hook| hook["clientConfig"] = service.clone(),
             &[
-                "webhooks[0].clientConfig.service.name: Required value",
+                "webhooks[0].clientConfig.service.namespace: Required value",
                 "webhooks[0].clientConfig.service.path: Invalid value: \"a//\": must start with a '/'",
                 "webhooks[0].clientConfig.service.path: Invalid value: \"a//\": segment[0] may not be \
              empty",

@@ -15,14 +15,16 @@ pub(crate) struct ControllerRevision;
 
 impl Strategy for ControllerRevision {
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
-        if !object.has("data") {
-            faults.required("data", "data is mandatory");
-        }
         not_negative(&Spot::new(object, ""), "revision", faults);
+        match object.at("data") {
+            Value::Null => faults.required("data", "data is mandatory"),
+            Value::Object(_) => {}
+            _ => faults.required("data", "data must be a valid JSON object"),
+        }
     }
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
-        self.validate_create(object, faults);
+        not_negative(&Spot::new(object, ""), "revision", faults);
         immutable(&Spot::new(object, ""), old, "data", faults);
     }
 

@@ -80,6 +80,23 @@ impl Strategy for DaemonSet {
         self.validate_create(object, faults);
     }
 
+    fn validate_status(&self, object: &Value, _: &Value, faults: &mut Faults) {
+        let status = Spot::new(object, "status");
+        for field in [
+            "currentNumberScheduled",
+            "numberMisscheduled",
+            "desiredNumberScheduled",
+            "numberReady",
+            "observedGeneration",
+            "updatedNumberScheduled",
+            "numberAvailable",
+            "numberUnavailable",
+            "collisionCount",
+        ] {
+            not_negative(&status, field, faults);
+        }
+    }
+
     fn warnings(&self, object: &Value) -> Vec<String> {
         warnings::of_template(object, "spec.template")
     }

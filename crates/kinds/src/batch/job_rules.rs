@@ -41,9 +41,11 @@ pub(super) fn generated_labels(job: &Value, faults: &mut Faults) {
             expected.insert(key.into(), value.into());
             let path = labels.entry_path(key);
             match labels.get(key).and_then(Value::as_str) {
+                None if value.is_empty() => {}
                 None => faults.required(path, format!("must be '{value}'")),
                 Some(found) if found != value => {
-                    faults.invalid(path, found, format!("must be '{value}'"));
+                    // Upstream shows them all.
+                    faults.invalid(path, labels.value.clone(), format!("must be '{value}'"));
                 }
                 Some(_) => {}
             }

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
-use meta::{Faults, naming};
+use meta::{FaultKind, Faults, naming};
 use serde_json::{Value, json};
 
 use crate::row::{Cells, Strategy};
@@ -70,6 +70,7 @@ impl Strategy for CertificateSigningRequest {
             let rule = "updates may not modify existing certificate content";
             faults.forbidden("status.certificate", rule);
         }
+        validate_certificate(object, old, faults);
         immutable(&Spot::new(object, ""), old, "spec", faults);
     }
 
@@ -179,6 +180,30 @@ fn validate_spec(spec: &Spot<'_>, faults: &mut Faults) {
         let rule = "may not specify a duration less than 600 seconds (10 minutes)";
         faults.invalid(spec.path("expirationSeconds"), seconds, rule);
     }
+}
+
+/// What is issued is nothing but certificates, unless something else was there before.
+fn validate_certificate(object: &Value, old: &Value, faults: &mut Faults) {
+    let issued = object.text("status.certificate");
+    if issued.is_empty() || issued == old.text("status.certificate") {
+        return;
+    }
+    let decoded = BASE64.decode(issued).unwrap_or_default();
+    let text = String::from_utf8_lossy(&decoded);
+    let is_block = |line: &str| text.contains(&format!("-----END {line}-----"));
+    let kinds = text.lines().filter_map(|line| {
+        let kind = line.trim_end().strip_prefix("-----BEGIN ")?;
+        kind.strip_suffix("-----").filter(|kind| is_block(kind))
+    });
+    let kinds: Vec<&str> = kinds.collect();
+    let other = kinds.iter().find(|kind| **kind != "CERTIFICATE");
+    let rule = match (other, kinds.is_empty()) {
+        (Some(other), _) => format!("only CERTIFICATE PEM blocks are allowed, found {other:?}"),
+        (None, true) => "must contain at least one CERTIFICATE PEM block".to_owned(),
+        (None, false) => return,
+    };
+    let shown = "\"<certificate data>\"";
+    faults.add_shown("status.certificate", FaultKind::Invalid, shown, rule);
 }
 
 /// A signer is a domain with a path, such as `kubernetes.io/kubelet-serving`.
@@ -353,6 +378,32 @@ mod tests {
             messages(&faults),
             [format!("status.conditions: Forbidden: {rule}")]
         );
+    }
+
+    #[test]
+    fn what_is_issued_is_a_certificate() {
+        for (issued, rule) in [
+            ("x", "must contain at least one CERTIFICATE PEM block"),
+            (
+                "-----BEGIN PRIVATE KEY-----\neA==\n-----END PRIVATE KEY-----\n",
+                "only CERTIFICATE PEM blocks are allowed, found \"PRIVATE KEY\"",
+            ),
+        ] {
+            let (old, mut new) = (request(&[]), request(&[]));
+            new["status"]["certificate"] = BASE64.encode(issued).into();
+            let mut faults = Faults::new();
+            CertificateSigningRequest.validate_status(&new, &old, &mut faults);
+            assert_eq!(
+                messages(&faults),
+                [format!(
+                    "status.certificate: Invalid value: \"<certificate data>\": {rule}"
+                )]
+            );
+            // It may stay where it is.
+            let mut faults = Faults::new();
+            CertificateSigningRequest.validate_status(&new, &new, &mut faults);
+            assert!(messages(&faults).is_empty());
+        }
     }
 
     #[test]

@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use meta::Faults;
 use serde_json::{Value, json};
 
+use crate::go::DISTINGUISHER;
 use crate::row::{Cells, Strategy};
-use crate::spot::Spot;
+use crate::spot::{Spot, unsupported_shown};
 use crate::table::{age, cells, name, or};
 use crate::tree::Tree;
 
@@ -110,7 +111,11 @@ fn validate_spec(spec: &Spot<'_>, name: &str, faults: &mut Faults) {
     if let Some(method) = spec.some("distinguisherMethod") {
         let kinds = ["ByNamespace", "ByUser"];
         if !kinds.contains(&method.text("type")) {
-            faults.not_supported(method.path("type"), method.value.clone(), &kinds);
+            let method = Spot {
+                path: method.path("type"),
+                ..method
+            };
+            unsupported_shown(faults, &method, &DISTINGUISHER, &kinds);
         }
     }
     let level = spec.child("priorityLevelConfiguration");

@@ -91,11 +91,11 @@ fn validate_spec(spec: &Spot<'_>, faults: &mut Faults) {
         validate_backend(&backend, faults);
     }
     for rule in spec.items("rules") {
-        validate_host(rule.text("host"), &rule.path("host"), faults);
         if rule.text("host").parse::<std::net::IpAddr>().is_ok() {
             let broken = "must be a DNS name, not an IP address";
             faults.invalid(rule.path("host"), rule.text("host"), broken);
         }
+        validate_host(rule.text("host"), &rule.path("host"), faults);
         if let Some(http) = rule.some("http") {
             if http.count("paths") == 0 {
                 faults.required(http.path("paths"), "");

@@ -1,10 +1,11 @@
 //! RuntimeClass.
 
 use jiff::Timestamp;
-use meta::{Faults, naming};
+use meta::{FaultKind, Faults, naming};
 use serde_json::Value;
 
 use crate::core::pod::validate::{validate_overhead, validate_tolerations};
+use crate::go::{TOLERATION, shown};
 use crate::metadata::validate_labels;
 use crate::row::{Cells, Strategy};
 use crate::spot::{Spot, immutable, named};
@@ -65,7 +66,8 @@ fn validate_scheduling(scheduling: &Spot<'_>, faults: &mut Faults) {
     for toleration in scheduling.items("tolerations") {
         let fields = ["key", "operator", "value", "effect"];
         if !seen.insert(fields.map(|field| toleration.text(field).to_owned())) {
-            faults.duplicate(toleration.path.clone(), toleration.value.clone());
+            let shown = shown(toleration.value, &TOLERATION);
+            faults.add_shown(toleration.path.clone(), FaultKind::Duplicate, shown, "");
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use super::defaults::CONTAINER_LISTS;
 use crate::tree::Tree;
 
 /// Below a pod's specification; `*` is each item of a list.
@@ -45,14 +46,13 @@ pub(crate) fn drop_gated(object: &mut Value, old: &Value, path: &str) {
     };
     drop_unless_used(spec, before, POD);
     if !STOP_SIGNALS.iter().any(|path| is_used(before, path)) {
-        for path in STOP_SIGNALS {
-            drop_field(spec, path);
-            for container in spec.list_mut(path[0]) {
-                if container
-                    .at("lifecycle")
-                    .as_object()
-                    .is_some_and(serde_json::Map::is_empty)
-                {
+        for list in CONTAINER_LISTS {
+            for container in spec.list_mut(list) {
+                if !container.has("lifecycle.stopSignal") {
+                    continue;
+                }
+                container.drop_field("lifecycle.stopSignal");
+                if container.count("lifecycle") == 0 {
                     container.drop_field("lifecycle");
                 }
             }
@@ -114,7 +114,7 @@ mod tests {
             "containers": [
                 {"name": "a", "lifecycle": {"stopSignal": "SIGTERM"}},
                 {"name": "b", "lifecycle": {"stopSignal": "SIGTERM", "preStop": {}}},
-                {"name": "c"},
+                {"name": "c"}, {"name": "d", "lifecycle": {}},
             ],
             "volumes": [{"name": "v", "emptyDir": {}}, {"name": "p", "projected": {"sources": [
                 {"clusterTrustBundle": {"path": "p"}}, {"secret": {"name": "s"}}]}}],
@@ -125,7 +125,8 @@ mod tests {
         let mut new = pod.clone();
         drop_gated(&mut new, &Value::Null, "spec");
         let expected = json!({"spec": {
-            "containers": [{"name": "a"}, {"name": "b", "lifecycle": {"preStop": {}}}, {"name": "c"}],
+            "containers": [{"name": "a"}, {"name": "b", "lifecycle": {"preStop": {}}}, {"name": "c"},
+                {"name": "d", "lifecycle": {}}],
             "volumes": [{"name": "v", "emptyDir": {}}, {"name": "p", "projected": {"sources": [
                 {}, {"secret": {"name": "s"}}]}}],
         }});

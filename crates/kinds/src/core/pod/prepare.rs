@@ -12,6 +12,7 @@ pub(super) fn prepare_create(pod: &mut Value) {
     if pod.count("spec.schedulingGates") > 0 {
         let gated = json!([{
             "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+            "lastProbeTime": null,
             "message": "Scheduling is blocked due to non-empty scheduling gates",
         }]);
         pod.set("status.conditions", gated);

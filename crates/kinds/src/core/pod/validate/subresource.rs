@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::{MIRROR, validate_pod};
 use crate::core::pod::defaults::default_pod;
 use crate::core::pod::prepare::qos_class;
+use crate::go::{EPHEMERAL_CONTAINER, difference};
 use crate::spot::same;
 use crate::tree::Tree;
 
@@ -122,11 +123,13 @@ fn validate_ephemeral(pod: &Value, old: &Value, faults: &mut Faults) {
         let name = before.text("name");
         let mut now = pod.list(EPHEMERAL).iter();
         let what = match now.find(|container| container.text("name") == name) {
-            None => "removed",
-            Some(now) if !same(now, before) => "changed",
+            None => "removed\n".to_owned(),
+            Some(now) if !same(now, before) => {
+                format!("changed\n{}", difference(before, now, &EPHEMERAL_CONTAINER))
+            }
             Some(_) => continue,
         };
-        let rule = format!("existing ephemeral containers \"{name}\" may not be {what}\n");
+        let rule = format!("existing ephemeral containers \"{name}\" may not be {what}");
         faults.forbidden(EPHEMERAL, rule);
     }
 }
@@ -155,21 +158,38 @@ fn validate_resize(pod: &Value, old: &Value, faults: &mut Faults) {
         let rule = "pods with node allocatable resource claims cannot be resized";
         faults.forbidden("spec", rule);
     }
+    if !is_in_order(pod.at("spec"), old.at("spec"), faults) {
+        return;
+    }
     for list in ["containers", "initContainers"] {
         let (now, then) = (pod.at("spec").list(list), old.at("spec").list(list));
-        if now.len() != then.len() {
-            let rule = format!("{list} may not be added or removed on resize");
-            return faults.forbidden(format!("spec.{list}"), rule);
-        }
         for (index, (new, before)) in now.iter().zip(then).enumerate() {
             let path = format!("spec.{list}[{index}]");
-            if new.text("name") != before.text("name") {
-                let rule = format!("{list} may not be renamed or reordered on resize");
-                return faults.forbidden(format!("{path}.name"), rule);
-            }
             validate_sizes(new, before, (list, &path), faults);
         }
     }
+}
+
+/// Whether the containers are the same, one by one.
+fn is_in_order(spec: &Value, before: &Value, faults: &mut Faults) -> bool {
+    let mut sound = true;
+    for list in ["containers", "initContainers"] {
+        let (now, then) = (spec.list(list), before.list(list));
+        if now.len() != then.len() {
+            let rule = format!("{list} may not be added or removed on resize");
+            faults.forbidden(format!("spec.{list}"), rule);
+            sound = false;
+            continue;
+        }
+        let mut pairs = now.iter().zip(then);
+        let moved = pairs.position(|(new, before)| new.text("name") != before.text("name"));
+        if let Some(index) = moved {
+            let rule = format!("{list} may not be renamed or reordered on resize");
+            faults.forbidden(format!("spec.{list}[{index}].name"), rule);
+            sound = false;
+        }
+    }
+    sound
 }
 
 /// Resources of the pod as a whole.
@@ -206,9 +226,10 @@ fn without_sizes(holder: &Value) -> Value {
             resources.drop_field(list);
         }
     }
+    // Whoever names claims is told so elsewhere.
+    resources.drop_field("claims");
     let mut holder = holder.clone();
     holder.set("resources", resources);
-    holder.drop_field("resizePolicy");
     holder
 }
 

@@ -228,6 +228,13 @@ fn little_may_change_in_a_pod() {
     assert_eq!(update_faults(image), none);
     let more = |pod: &mut Value| pod["spec"]["tolerations"] = json!([{"operator": "Exists"}]);
     assert_eq!(update_faults(more), none);
+    let wrong = |pod: &mut Value| {
+        pod["spec"]["tolerations"] = json!([{"key": "a", "operator": "x"}]);
+    };
+    let rule = "spec.tolerations[0].operator: Unsupported value: \"x\": supported values: \
+                \"Equal\", \"Exists\"";
+    // Upstream looks at the pod, and again at what may be added to it.
+    assert_eq!(update_faults(wrong), [rule, rule]);
     let container = |pod: &mut Value| {
         let mut more = pod["spec"]["containers"][0].clone();
         more["name"] = json!("b");

@@ -4,6 +4,7 @@ use meta::{Faults, naming};
 use serde_json::Value;
 
 use super::containers::untrimmed_image;
+use super::scheduling;
 use super::validate_pod;
 use crate::go::{POD_SPEC, difference, equal};
 use crate::spot::{Spot, required, rules, same};
@@ -103,8 +104,9 @@ fn validate_tolerations(spec: &Spot<'_>, before: &Value, faults: &mut Faults) {
     let mut then = before.list("tolerations").iter().map(timeless);
     if !then.all(|old| now.iter().any(|new| same(new, &old))) {
         let rule = "existing toleration can not be modified except its tolerationSeconds";
-        faults.forbidden(spec.path("tolerations"), rule);
+        return faults.forbidden(spec.path("tolerations"), rule);
     }
+    scheduling::validate_tolerations(spec, faults);
 }
 
 fn validate_gates(spec: &Spot<'_>, before: &Value, faults: &mut Faults) {
