@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use client::Body;
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use meta::{Reason, Status};
+use meta::{Faults, Names, Reason, Status};
 use schema::{Parsed, Type};
 use serde_json::Value;
 
@@ -248,16 +248,11 @@ pub(crate) fn pruned(resource: &Resource, tree: &mut Value) -> Result<Vec<String
 pub(crate) fn check_kind(resource: &Resource, tree: &mut Value) -> Result<(), Misfit> {
     let names = &resource.row.names;
     // Nothing is an object without fields.
-    if tree.is_null() && !resource.custom {
+    if tree.is_null() {
         *tree = Value::Object(serde_json::Map::new());
     }
     let Some(map) = tree.as_object_mut() else {
-        return Err(Misfit::Unrecognized(format!(
-            "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value \
-             of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \
-             \"json:\\\"kind,omitempty\\\"\" }}",
-            go_kind(tree)
-        )));
+        return Err(Misfit::Unrecognized(kind_unread(tree)));
     };
     for field in ["apiVersion", "kind"] {
         let value = map.get(field).unwrap_or(&Value::Null);
@@ -276,7 +271,16 @@ pub(crate) fn check_kind(resource: &Resource, tree: &mut Value) -> Result<(), Mi
         let why = format!("unexpected GroupVersion string: {version}");
         return Err(Misfit::Unrecognized(why));
     }
-    let fits = |given: &str, wanted: &str| given.is_empty() || given == wanted;
+    // Upstream reads custom resources without knowing which it is about to read.
+    if resource.custom && kind.is_empty() {
+        return Err(Misfit::Kindless);
+    }
+    let fits =
+        |given: &str, wanted: &str| given == wanted || (given.is_empty() && !resource.custom);
+    if resource.custom && version == expected && kind != names.kind {
+        let name = map.get("metadata").and_then(|own| own["name"].as_str());
+        return Err(Misfit::Wrong(wrong_kind(names, kind, name.unwrap_or(""))));
+    }
     if !fits(version, &expected) || !fits(kind, &names.kind) {
         return Err(Misfit::Other(misfit(resource, version, kind)));
     }
@@ -288,28 +292,60 @@ pub(crate) fn check_kind(resource: &Resource, tree: &mut Value) -> Result<(), Mi
     Ok(())
 }
 
+/// What upstream says of a body that is no object, where it looks for the kind.
+pub(crate) fn kind_unread(tree: &Value) -> String {
+    format!(
+        "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of \
+         type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \
+         \"json:\\\"kind,omitempty\\\"\" }}",
+        go_kind(tree)
+    )
+}
+
 /// Why a body is not of the expected kind.
 pub(crate) enum Misfit {
     /// It is no object, or does not say soundly which; told with the beginning of the body.
     Unrecognized(String),
+    /// It does not say which kind it is, and must.
+    Kindless,
     /// It is of another kind.
     Other(String),
+    /// It is of another kind than the custom one of this path, which is judged like its fields.
+    Wrong(Status),
+}
+
+/// 422 about an object of the kind it says it is of.
+fn wrong_kind(names: &Names, kind: &str, name: &str) -> Status {
+    let mut faults = Faults::new();
+    faults.invalid("kind", kind, format!("must be {}", names.kind));
+    let names = Names {
+        kind: kind.to_owned(),
+        ..names.clone()
+    };
+    Status::invalid(&names, name, &faults)
 }
 
 impl Misfit {
     /// What is wrong with an object of another kind, without the words about the one expected.
     pub(crate) fn why(&self) -> Option<&str> {
         match self {
-            Misfit::Unrecognized(_) => None,
+            Misfit::Unrecognized(_) | Misfit::Kindless | Misfit::Wrong(_) => None,
             Misfit::Other(text) => text.split_once(": ").map(|(_, why)| why),
         }
     }
 
-    /// 400.
+    /// 400, but for a custom kind 422.
     pub(crate) fn status(self, kind: &str, bytes: &[u8]) -> Status {
         Status::bad_request(match self {
+            Misfit::Wrong(status) => return status,
             Misfit::Unrecognized(why) => format!(
                 "the object provided is unrecognized (must be of type {kind}): {why} ({})",
+                summary(bytes)
+            ),
+            Misfit::Kindless => format!(
+                "the object provided is unrecognized (must be of type {kind}): Object 'Kind' is \
+                 missing in '{}' ({})",
+                String::from_utf8_lossy(bytes),
                 summary(bytes)
             ),
             Misfit::Other(text) => text,
@@ -328,17 +364,10 @@ fn misfit(resource: &Resource, given_version: &str, given_kind: &str) -> String 
     let (whole, kind) = (or(given_version, &expected), or(given_kind, &names.kind));
     let (group, version) = whole.split_once('/').unwrap_or(("", &whole));
     if resource.custom {
-        return match kind == names.kind {
-            true => format!(
-                "the API version in the data ({whole}) does not match the expected API version \
-                 ({expected})"
-            ),
-            false => format!(
-                "{kind} in version {version:?} cannot be handled as a {}: no kind {kind:?} is \
-                 registered for this path",
-                names.kind
-            ),
-        };
+        return format!(
+            "the API version in the data ({given_version}) does not match the expected API \
+             version ({expected})"
+        );
     }
     let begin = format!(
         "{kind} in version {version:?} cannot be handled as a {}",
@@ -355,14 +384,19 @@ fn misfit(resource: &Resource, given_version: &str, given_kind: &str) -> String 
              \"pkg/api/legacyscheme/scheme.go:30\""
         );
     }
-    let package = match names.group.split('.').next() {
-        None | Some("" | "events") => "core",
-        Some(package) => package,
-    };
     format!(
-        "{begin}: converting ({version}.{kind}) to ({package}.{}): unknown conversion",
+        "{begin}: converting ({version}.{kind}) to ({}.{}): unknown conversion",
+        package(names),
         names.kind
     )
+}
+
+/// Where upstream keeps what objects of a kind are inside of it.
+pub(crate) fn package(names: &Names) -> &str {
+    match names.group.split('.').next() {
+        None | Some("" | "events") => "core",
+        Some(package) => package,
+    }
 }
 
 fn go_kind(value: &Value) -> &'static str {

@@ -49,7 +49,12 @@ pub(crate) async fn dispatch(
     check_scope(call, &resource)?;
     check_target(call, &resource)?;
     check_name(&info.name)?;
-    if let Some(text) = &resource.deprecation {
+    // Nobody is warned of what there is not.
+    let is_known = || {
+        let mut all = subresource::of(&resource);
+        info.subresource.is_empty() || all.any(|own| own.name == info.subresource)
+    };
+    if let Some(text) = resource.deprecation.as_ref().filter(|_| is_known()) {
         call.warn(text.clone());
         measure::deprecated(info);
     }
@@ -58,6 +63,7 @@ pub(crate) async fn dispatch(
     }
     if resource.row.verbs == Verbs::CreateOnly {
         return match info.verb {
+            _ if !info.name.is_empty() => Err(no_such_resource()),
             "create" => reviews::answer(core, call, &resource, body).await,
             _ => Err(method_not_allowed()),
         };
@@ -118,6 +124,8 @@ fn check_target(call: &Call, resource: &Resource) -> Result<(), Status> {
     let info = &call.info;
     let fits = match info.verb {
         _ if resource.custom || !info.subresource.is_empty() => true,
+        // Questions have no names at all.
+        _ if resource.row.verbs == Verbs::CreateOnly => true,
         "create" => info.name.is_empty(),
         "update" | "patch" => !info.name.is_empty(),
         _ => true,

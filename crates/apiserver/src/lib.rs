@@ -13,6 +13,7 @@ mod compact;
 mod components;
 mod config;
 mod custom;
+mod device_rights;
 mod discovery;
 mod dispatch;
 mod flowcontrol;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::chain::accept::{Media, Offer, Shape};
 use crate::chain::{Accept, Call, Query};
 use crate::registry::Resource;
-use crate::{pretty, protobuf, table};
+use crate::{body, pretty, protobuf, table};
 
 /// What an API request is answered with.
 pub(crate) type Answer = Response<Body>;
@@ -42,11 +42,33 @@ pub(crate) fn object(
             let table = table::table(&resource.row, rows, version, true);
             value(call, code, &call.accept.versioned(table))
         }
+        Shape::Metadata if call.accept.many => Err(not_of_number(resource, false)),
         Shape::Metadata => {
             let metadata = table::metadata_only(decode(&json)?);
             value(call, code, &call.accept.versioned(metadata))
         }
     }
+}
+
+/// 406 for metadata of one object that is asked for as a list, or the other way round.
+pub(crate) fn not_of_number(resource: &Resource, is_list: bool) -> Status {
+    let names = &resource.row.names;
+    let ty = match (resource.custom, is_list) {
+        (true, false) => "unstructured.Unstructured".to_owned(),
+        (true, true) => "unstructured.UnstructuredList".to_owned(),
+        (false, false) => format!("{}.{}", body::package(names), names.kind),
+        (false, true) => format!("{}.{}", body::package(names), names.list_kind),
+    };
+    let text = match is_list {
+        true => format!(
+            "you requested PartialObjectMetadata, but the requested object is a list (*{ty})"
+        ),
+        false => format!(
+            "you requested PartialObjectMetadataList, but the requested object is not a list \
+             (*{ty})"
+        ),
+    };
+    Status::new(Reason::NotAcceptable, text)
 }
 
 /// One object as it is kept.

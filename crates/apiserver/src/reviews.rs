@@ -7,7 +7,7 @@ use auth::token::Bearer;
 use auth::{Attributes, Decision, Identity};
 use client::Body;
 use http::StatusCode;
-use meta::{Faults, FieldSelector, LabelSelector, Names, Status};
+use meta::{FaultKind, Faults, FieldSelector, LabelSelector, Names, Status};
 use serde_json::{Value, json};
 
 use crate::body;
@@ -37,10 +37,14 @@ pub(crate) async fn answer(
         names.kind.as_str(),
     );
     let name = text(&review, "/metadata/name").to_owned();
+    if !names.is_namespaced() {
+        metadata(&mut review).remove("namespace");
+    }
     review = webhooks::ask_about(&write, Operation::Create, &name, kind, review).await?;
     let status = match names.kind.as_str() {
         "TokenReview" => token(core, &review).await?,
         "SelfSubjectReview" => {
+            review["metadata"] = json!({"creationTimestamp": meta::time::now()});
             json!({"userInfo": auth::authenticator::user_info(&call.user)})
         }
         "SubjectAccessReview" => {
@@ -71,6 +75,7 @@ pub(crate) async fn answer(
             let rules = core.authorizer.rules_review(&call.user, namespace);
             // Upstream's answer does not repeat the question.
             review["spec"] = json!({});
+            review["metadata"] = json!({});
             rules
         }
         _ => return Err(crate::registry::method_not_allowed()),
@@ -216,8 +221,47 @@ fn check_local(review: &Value, faults: &mut Faults) {
     }
     if let Some(path) = review.pointer("/spec/nonResourceAttributes") {
         let rule = "disallowed on this kind of request";
-        faults.invalid("spec.nonResourceAttributes", path.clone(), rule);
+        refuse_path(path, rule, faults);
     }
+}
+
+fn refuse_path(path: &Value, rule: &str, faults: &mut Faults) {
+    let (verb, own) = (path["verb"].clone(), path["path"].clone());
+    let text = |value: Value| if value.is_null() { "".into() } else { value };
+    // Upstream shows its own names of the fields.
+    let shown = format!("{{\"Path\":{},\"Verb\":{}}}", text(own), text(verb));
+    let at = "spec.nonResourceAttributes";
+    faults.add_shown(at, FaultKind::Invalid, shown, rule);
+}
+
+/// A question has no metadata but its place.
+fn check_metadata(names: &Names, review: &Value, faults: &mut Faults) {
+    const FIELDS: [&str; 8] = [
+        "name",
+        "generateName",
+        "namespace",
+        "resourceVersion",
+        "labels",
+        "annotations",
+        "ownerReferences",
+        "finalizers",
+    ];
+    let metadata = &review["metadata"];
+    let mut given = FIELDS.to_vec();
+    given.retain(|field| !(metadata[field].is_null() || metadata[field] == ""));
+    let is_fine = |field: &&str| names.is_namespaced() && *field == "namespace";
+    if given.iter().all(is_fine) {
+        return;
+    }
+    let shown = given
+        .iter()
+        .map(|field| format!("{field:?}:{}", metadata[field]));
+    let shown = format!("{{{}}}", shown.collect::<Vec<String>>().join(","));
+    let rule = match names.is_namespaced() {
+        true => "must be empty except for namespace",
+        false => "must be empty",
+    };
+    faults.add_shown("metadata", FaultKind::Invalid, shown, rule);
 }
 
 /// 422 for an access review that asks nothing, or two things.
@@ -230,7 +274,7 @@ fn check_access(names: &Names, review: &Value, has_subject: bool) -> Result<(), 
     match (given("resourceAttributes"), given("nonResourceAttributes")) {
         (Some(_), Some(path)) => {
             let rule = "cannot be specified in combination with resourceAttributes";
-            faults.invalid("spec.nonResourceAttributes", path.clone(), rule);
+            refuse_path(path, rule, &mut faults);
         }
         (None, None) => {
             let rule =
@@ -253,7 +297,6 @@ fn check_access(names: &Names, review: &Value, has_subject: bool) -> Result<(), 
         let path = format!("spec.resourceAttributes.{kind}");
         let raw = text(selector, "/rawSelector");
         let list = selector.get("requirements").and_then(Value::as_array);
-        review_selectors::validate(kind, list, &path, &mut faults);
         match (raw.is_empty(), list.is_none_or(Vec::is_empty)) {
             (false, false) => {
                 let rule = "may not specified at the same time as requirements";
@@ -266,7 +309,9 @@ fn check_access(names: &Names, review: &Value, has_subject: bool) -> Result<(), 
             }
             _ => {}
         }
+        review_selectors::validate(kind, list, &path, &mut faults);
     }
+    check_metadata(names, review, &mut faults);
     if names.is_namespaced() {
         check_local(review, &mut faults);
     }

@@ -234,7 +234,8 @@ fn negotiate(
     if let Some(resource) = resources.find(&info.group, &info.version, &info.resource) {
         offer.protobuf = resource.protobuf().is_some();
         // Questions have no columns, nor have some subresources.
-        const PLAIN: [&str; 5] = [
+        const PLAIN: [&str; 6] = [
+            "approval",
             "binding",
             "ephemeralcontainers",
             "eviction",

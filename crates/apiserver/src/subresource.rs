@@ -198,11 +198,11 @@ pub(crate) fn is_rootless(info: &RequestInfo) -> bool {
 pub(crate) async fn rootless(core: &Arc<Core>, call: &Call, body: Body) -> Result<Answer, Status> {
     let info = &call.info;
     let is_known = info.name.is_empty() && !info.namespace.is_empty();
+    if !is_known {
+        return Err(no_such_resource());
+    }
     if info.verb != "create" {
-        return Err(match is_known {
-            true => method_not_allowed(),
-            false => no_such_resource(),
-        });
+        return Err(method_not_allowed());
     }
     let pods = core.registry.now().find("", "v1", "pods");
     let pods = pods.ok_or_else(no_such_resource)?;

@@ -88,6 +88,8 @@ pub(crate) struct Accept {
     pub(crate) gzip: bool,
     /// Whether shapes are of `meta.k8s.io/v1beta1`.
     pub(crate) beta: bool,
+    /// Whether metadata was asked for as a list.
+    pub(crate) many: bool,
     /// Whether JSON is indented, for people.
     pub(crate) pretty: bool,
 }
@@ -268,6 +270,7 @@ impl<'a> Clause<'a> {
             shape,
             media,
             beta,
+            many: get("as") == Some("PartialObjectMetadataList"),
             pretty: get("pretty").map_or(base.pretty, |word| word == "1"),
             gzip: base.gzip,
         })

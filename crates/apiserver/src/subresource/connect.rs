@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use client::Body;
 use client::request::percent_encode;
-use http::Request;
+use http::header::CACHE_CONTROL;
 use http::request::Parts;
+use http::{HeaderValue, Request, StatusCode};
 use hyper::upgrade::OnUpgrade;
-use meta::{Object, Status};
+use meta::{Object, Reason, Status};
 use serde_json::Value;
 
 use crate::chain::{Call, Query};
@@ -22,7 +23,6 @@ use crate::verbs::write::Write;
 
 /// The port of a kubelet that does not say.
 const KUBELET_PORT: u16 = 10250;
-const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
 /// Passes a request on to where the object lives.
 pub(crate) async fn connect(
@@ -50,7 +50,14 @@ pub(crate) async fn connect(
             connected.query(&call.query)
         }
     };
-    let (target, path) = in_pod(core, call, resource, &query).await?;
+    let Some((target, path)) = in_pod(core, call, resource, &query).await? else {
+        // A pod that is nowhere has written nothing.
+        let mut answer = Answer::new(client::empty());
+        *answer.status_mut() = StatusCode::NO_CONTENT;
+        let uncached = HeaderValue::from_static("no-cache, private");
+        answer.headers_mut().insert(CACHE_CONTROL, uncached);
+        return Ok(answer);
+    };
     let upgrade = parts.extensions.remove::<OnUpgrade>();
     let mut request = Request::builder()
         .method(parts.method)
@@ -82,13 +89,15 @@ async fn in_pod(
     call: &Call,
     pods: &Resource,
     query: &Query,
-) -> Result<(Target, String), Status> {
+) -> Result<Option<(Target, String)>, Status> {
     let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
-    let pod = newest(core, pods, namespace, name).await?.shared_tree();
     let word = call.info.subresource.as_str();
-    if word == "log" {
-        check_log(call)?;
+    match word {
+        "log" => check_log(call)?,
+        "portforward" => check_ports(call)?,
+        _ => {}
     }
+    let pod = newest(core, pods, namespace, name).await?.shared_tree();
     let base = match word {
         "log" => "containerLogs",
         "exec" => "exec",
@@ -107,13 +116,21 @@ async fn in_pod(
         path.push_str(&percent_encode(&container));
     }
     let node = pod.text("/spec/nodeName");
+    if node.is_empty() && word == "log" {
+        return Ok(None);
+    }
     if node.is_empty() {
         return Err(Status::bad_request(format!(
             "pod {name} does not have a host assigned"
         )));
     }
     add_query(&mut path, query, &["container"]);
-    Ok((kubelet(core, node)?, path))
+    let target = kubelet(core, node).map_err(|status| match status.code {
+        // Upstream speaks of what was asked for.
+        404 => Status::not_found(&pods.row.names, node),
+        _ => status,
+    })?;
+    Ok(Some((target, path)))
 }
 
 /// The container that is meant, in upstream's words when that is not clear.
@@ -135,7 +152,7 @@ fn container(query: &Query, pod: &Object) -> Result<String, Status> {
         names("ephemeralContainers"),
     );
     let pod_name = pod.name();
-    if let Some(asked) = query.get("container") {
+    if let Some(asked) = query.get("container").filter(|asked| !asked.is_empty()) {
         let known = [&main, &init, &debug]
             .iter()
             .any(|list| list.iter().any(|own| own == asked));
@@ -149,40 +166,57 @@ fn container(query: &Query, pod: &Object) -> Result<String, Status> {
     if let [only] = main.as_slice() {
         return Ok(only.clone());
     }
-    if let Some(chosen) = pod.annotation(DEFAULT_CONTAINER)
-        && main.iter().any(|own| own == chosen)
-    {
-        return Ok(chosen.to_owned());
-    }
-    let mut text = format!(
+    let all = [init, main, debug].concat();
+    Err(Status::bad_request(format!(
         "a container name must be specified for pod {pod_name}, choose one of: [{}]",
-        main.join(" ")
-    );
-    if !init.is_empty() {
-        text.push_str(&format!(
-            " or one of the init containers: [{}]",
-            init.join(" ")
-        ));
-    }
-    Err(Status::bad_request(text))
+        all.join(" ")
+    )))
+}
+
+/// 400 for ports that are no numbers.
+fn check_ports(call: &Call) -> Result<(), Status> {
+    let ports = call.query.all("ports").flat_map(|ports| ports.split(','));
+    let odd = ports.into_iter().find(|port| port.parse::<u16>().is_err());
+    odd.map_or(Ok(()), |port| {
+        Err(Status::bad_request(format!(
+            "cannot convert to []int32: strconv.ParseUint: parsing {port:?}: invalid syntax"
+        )))
+    })
 }
 
 fn check_log(call: &Call) -> Result<(), Status> {
     let mut faults = meta::Faults::new();
-    let mut at_least = |field: &str, least: i64, rule: &str| -> Result<(), Status> {
-        if let Some(value) = call.query.number(field)?.filter(|value| *value < least) {
+    let seconds = call.query.number("sinceSeconds")?;
+    let time = call.query.get("sinceTime").unwrap_or("");
+    if !time.is_empty() && time.parse::<jiff::Timestamp>().is_err() {
+        return Err(Status::bad_request(format!(
+            "parsing time {time:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {time:?} as \
+             \"2006\""
+        )));
+    }
+    let (lines, bytes) = (
+        call.query.number("tailLines")?,
+        call.query.number("limitBytes")?,
+    );
+    let mut at_least = |field: &str, value: Option<i64>, least: i64, rule: &str| {
+        if let Some(value) = value.filter(|value| *value < least) {
             faults.invalid(field, value, rule);
         }
-        Ok(())
     };
-    at_least("tailLines", 0, "must be greater than or equal to 0")?;
-    at_least("limitBytes", 1, "must be greater than 0")?;
-    at_least("sinceSeconds", 1, "must be greater than 0")?;
-    if call.query.get("sinceSeconds").is_some() && call.query.get("sinceTime").is_some() {
-        faults.forbidden(
-            "sinceSeconds",
-            "at most one of `sinceTime` or `sinceSeconds` may be specified",
-        );
+    at_least("tailLines", lines, 0, "must be greater than or equal to 0");
+    at_least("limitBytes", bytes, 1, "must be greater than 0");
+    match time.is_empty() {
+        true => at_least("sinceSeconds", seconds, 1, "must be greater than 0"),
+        false if seconds.is_some() => {
+            let rule = "at most one of `sinceTime` or `sinceSeconds` may be specified";
+            // As upstream writes the empty path.
+            faults.forbidden("[]", rule);
+        }
+        false => {}
+    }
+    // Streams cannot be told apart while the gate for it is alpha.
+    if call.query.get("stream").is_some() {
+        faults.forbidden("stream", "may not be specified");
     }
     let names = meta::Names::namespaced("", "v1", "PodLogOptions", "pods");
     match faults.is_empty() {
@@ -209,10 +243,16 @@ pub(crate) fn kubelet(core: &Core, node: &str) -> Result<Target, Status> {
     };
     let preferred = ["InternalIP", "ExternalIP", "Hostname"];
     let host = preferred.into_iter().find_map(of).ok_or_else(|| {
-        Status::internal(format!(
-            "no preferred addresses found; known addresses: {}",
-            addresses.len()
-        ))
+        let known = addresses.iter().map(|address| {
+            let word = |field: &str| address[field].as_str().unwrap_or("");
+            format!("{{{} {}}}", word("type"), word("address"))
+        });
+        let known: Vec<String> = known.collect();
+        let text = format!(
+            "no preferred addresses found; known addresses: [{}]",
+            known.join(" ")
+        );
+        Status::new(Reason::Unknown, text)
     })?;
     let port = found
         .0

@@ -31,6 +31,9 @@ const DISRUPTED_PODS_MAX: usize = 2000;
 /// The condition that says whether a budget allows anything.
 const ALLOWED: &str = "DisruptionAllowed";
 
+/// How older clients call what they send.
+const OLD: &[u8] = b"policy/v1beta1";
+
 /// Deletes a pod if its budget allows.
 pub(crate) async fn evict(
     core: &Arc<Core>,
@@ -41,7 +44,14 @@ pub(crate) async fn evict(
     let bytes = body::read(body).await?;
     let name = call.info.name.as_str();
     let mut write = Write::of(core, call, pods)?;
-    let mut eviction = body::object(call, &face::EVICTION, &bytes)?;
+    let mut eviction = match body::object(call, &face::EVICTION, &bytes) {
+        Err(_) if bytes.windows(OLD.len()).any(|part| part == OLD) => {
+            let mut eviction = body::object(call, &face::OLD_EVICTION, &bytes)?;
+            eviction["apiVersion"] = face::EVICTION.row.names.api_version().into();
+            eviction
+        }
+        read => read?,
+    };
     place(write.names(), write.namespace, &mut eviction)?;
     write.dry_run |= eviction.pointer("/deleteOptions/dryRun/0").is_some();
     let kind = ("policy", "v1", "Eviction");

@@ -14,13 +14,19 @@ use crate::verbs::write::text;
 /// One of them.
 pub(crate) type Face = LazyLock<Resource>;
 
-pub(crate) static SCALE: Face = LazyLock::new(|| scale(""));
+pub(crate) static SCALE: Face = LazyLock::new(|| scale("", "string"));
 /// The same for custom resources, whose tables say which column is the name.
-pub(crate) static CUSTOM_SCALE: Face = LazyLock::new(|| scale("name"));
+pub(crate) static CUSTOM_SCALE: Face = LazyLock::new(|| scale("name", "date"));
 pub(crate) static BINDING: Face = LazyLock::new(|| face("", "v1", "Binding"));
 pub(crate) static EVICTION: Face = LazyLock::new(|| face("policy", "v1", "Eviction"));
 pub(crate) static TOKEN_REQUEST: Face =
     LazyLock::new(|| face("authentication.k8s.io", "v1", "TokenRequest"));
+/// What older clients send: the same in all but its version.
+pub(crate) static OLD_EVICTION: Face = LazyLock::new(|| {
+    let mut face = face("policy", "v1", "Eviction");
+    face.row.names.version = "v1beta1".into();
+    face
+});
 
 fn face(group: &str, version: &str, kind: &str) -> Resource {
     let plural = format!("{}s", kind.to_lowercase());
@@ -51,7 +57,7 @@ fn face(group: &str, version: &str, kind: &str) -> Resource {
     }
 }
 
-fn scale(name_format: &str) -> Resource {
+fn scale(name_format: &str, age: &str) -> Resource {
     let mut scale = face("autoscaling", "v1", "Scale");
     let column = |name: &str, kind: &str, format: &str| Column {
         name: name.into(),
@@ -64,7 +70,7 @@ fn scale(name_format: &str) -> Resource {
         column("Name", "string", name_format),
         column("Desired", "integer", ""),
         column("Available", "integer", ""),
-        column("Age", "string", ""),
+        column("Age", age, ""),
     ]);
     scale
 }

@@ -226,10 +226,8 @@ fn service_endpoint(
     use admission::Lookup as _;
     let unavailable = |text: String| Status::new(Reason::ServiceUnavailable, text);
     let service = core.lookup.get("services", namespace, name);
-    let service = service.ok_or_else(|| {
-        let names = meta::Names::namespaced("", "v1", "Service", "services");
-        Status::not_found(&names, name)
-    })?;
+    let names = meta::Names::namespaced("", "v1", "Service", "services");
+    let service = service.ok_or_else(|| Status::not_found(&names, name))?;
     let mut port_name = port.to_owned();
     if let Ok(number) = port.parse::<u64>() {
         let ports = service.0.pointer("/spec/ports").and_then(Value::as_array);
@@ -246,11 +244,12 @@ fn service_endpoint(
         .lookup
         .list("endpointslices.discovery.k8s.io", namespace);
     let mut candidates = Vec::new();
-    let mut any = false;
+    let (mut any, mut has_slices) = (false, false);
     for slice in slices
         .iter()
         .filter(|slice| own.matches(|key| slice.label(key)))
     {
+        has_slices = true;
         let ports = slice.0.get("ports").and_then(Value::as_array);
         let port = ports
             .into_iter()
@@ -272,6 +271,10 @@ fn service_endpoint(
         }
     }
     match candidates.len() {
+        // Upstream asks for the service's Endpoints.
+        0 if !has_slices && core.lookup.get("endpoints", namespace, name).is_none() => {
+            Err(Status::not_found(&names, name))
+        }
         0 => {
             let of = if any { asked } else { name };
             let text = format!("no endpoints available for service {of:?}");

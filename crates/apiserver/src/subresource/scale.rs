@@ -7,6 +7,7 @@ use client::Body;
 use http::StatusCode;
 use kinds::ScalePaths;
 use meta::Status;
+use meta::status::Cause;
 use serde_json::{Value, json};
 
 use super::face;
@@ -47,7 +48,15 @@ pub(crate) async fn answer(
     if resource.custom && object.pointer(&paths.spec_replicas).is_none() {
         let path = paths.spec_replicas.replace('/', ".");
         let why = format!("the spec replicas field {path:?} does not exist");
-        return Err(Status::internal(why));
+        let cause = Cause {
+            message: why.clone(),
+            reason: String::new(),
+            field: String::new(),
+        };
+        return Err(Status {
+            causes: vec![cause],
+            ..Status::internal(why)
+        });
     }
     let scale = scale_of(resource.stored(), &object)?;
     respond::object(call, face, StatusCode::OK, encode(&scale).into())
@@ -169,11 +178,17 @@ fn scaled(write: &Write<'_>, old: &Value, scale: &Value) -> Result<Made, Status>
     let (names, name) = (write.names(), &write.call.info.name);
     let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64);
     let replicas = replicas.unwrap_or(0);
-    if replicas < 0 && !write.resource.custom {
+    if !write.resource.custom {
+        let row = &face::SCALE.row;
         let mut faults = meta::Faults::new();
-        let rule = "must be greater than or equal to 0";
-        faults.invalid("spec.replicas", replicas, rule);
-        return Err(Status::invalid(&face::SCALE.row.names, name, &faults));
+        kinds::metadata::validate_create(&row.names, scale, &*row.strategy, &mut faults);
+        if replicas < 0 {
+            let rule = "must be greater than or equal to 0";
+            faults.invalid("spec.replicas", replicas, rule);
+        }
+        if !faults.is_empty() {
+            return Err(Status::invalid(&row.names, name, &faults));
+        }
     }
     let (uid, own) = (text(scale, "/metadata/uid"), text(old, "/metadata/uid"));
     let is_patch = write.call.info.verb == "patch";

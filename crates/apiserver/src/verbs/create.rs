@@ -71,11 +71,14 @@ fn fresh(write: &Write<'_>, by: &Resource, mut object: Value) -> Result<Value, S
     place(write.names(), write.namespace, &mut object)?;
     let metadata = metadata(&mut object);
     let version = metadata.remove("resourceVersion");
-    if !write.dry_run && version.is_some_and(|version| version != "") {
+    if let Some(version) = version.filter(|version| *version != "") {
+        if !write.dry_run {
+            return Err(Status::internal(
+                "resourceVersion should not be set on objects to be created",
+            ));
+        }
         // A dry run reaches no store, which is where upstream notices.
-        return Err(Status::internal(
-            "resourceVersion should not be set on objects to be created",
-        ));
+        metadata.insert("resourceVersion".into(), version);
     }
     for field in [
         "uid",
@@ -172,6 +175,7 @@ async fn try_create(write: &Write<'_>, object: Value) -> Result<Bytes, Status> {
         .allocations
         .create(resource, &key, &mut object, write.dry_run)?;
     let mut faults = Faults::new();
+    crate::device_rights::check(write, &object, &mut faults);
     let rules = write.rules;
     kinds::metadata::validate_create(&rules.names, &object, &*rules.strategy, &mut faults);
     match write.spoken {

@@ -46,7 +46,25 @@ impl DeleteOptions {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return DeleteOptions::of(call, None);
         }
-        let tree = body::parse(bytes, call.content_type(), schema::named(TYPE))?.tree;
+        let ty = schema::named(TYPE);
+        let mut tree = body::parse(bytes, call.content_type(), ty)?.tree;
+        let bad = |why: String| Err(Status::bad_request(why));
+        if !matches!(tree, Value::Object(_) | Value::Null) {
+            return bad(body::kind_unread(&tree));
+        }
+        let (version, kind) = (text(&tree, "/apiVersion"), text(&tree, "/kind"));
+        if !matches!(kind, "" | "DeleteOptions") {
+            return bad(format!(
+                "no kind {kind:?} is registered for version {version:?} in scheme \
+                 \"k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27\""
+            ));
+        }
+        // What cannot be read must not delete more than was meant.
+        if let (Some(ty), true) = (ty, tree.is_object())
+            && let Err(misfit) = schema::check(ty, &mut tree)
+        {
+            return bad(misfit.to_string());
+        }
         DeleteOptions::of(call, Some(&tree))
     }
 
@@ -233,8 +251,9 @@ async fn attempt(
     let gone = is_finished(&new);
     if write.dry_run {
         return Ok(Attempt::Done(match gone {
-            true => Deleted::Gone(Arc::clone(entry)),
-            false => Deleted::Waits(crate::cache::encode(&new).into()),
+            // Upstream shows when a graceful deletion would end, though it ends at once.
+            true if grace.is_none() => Deleted::Gone(Arc::clone(entry)),
+            _ => Deleted::Waits(crate::cache::encode(&new).into()),
         }));
     }
     if !gone && new == old.0 {

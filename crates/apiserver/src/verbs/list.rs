@@ -146,6 +146,7 @@ fn answer(call: &Call, resource: &Arc<Resource>, page: &Page) -> Result<Answer, 
             let tree = table::table(&resource.row, rows, page.metadata(), true);
             respond::value(call, StatusCode::OK, &call.accept.versioned(tree))
         }
+        Shape::Metadata if !call.accept.many => Err(respond::not_of_number(resource, true)),
         Shape::Metadata => {
             let item = |entry: &Arc<Entry>| Ok(table::metadata_only(respond::decode(&entry.json)?));
             let items = page

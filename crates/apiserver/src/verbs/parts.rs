@@ -5,6 +5,15 @@ use serde_json::{Value, json};
 use super::write::metadata;
 use crate::registry::Resource;
 
+/// All of the metadata that may change.
+const ALL: &[&str] = &[
+    "annotations",
+    "labels",
+    "finalizers",
+    "ownerReferences",
+    "managedFields",
+];
+
 /// The part that a subresource writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
@@ -41,7 +50,15 @@ impl Part {
     pub(super) fn of_given(self, resource: &Resource, old: &Value, given: Value) -> Value {
         match self {
             Part::All | Part::Given => given,
-            Part::Status => status_only(kept_fields(resource), old, given),
+            Part::Status => {
+                let sent = json!({"metadata": given.get("metadata")});
+                let mut new = status_only(kept_fields(resource), old, given);
+                let group = resource.row.names.group.as_str();
+                if !resource.custom && group != "flowcontrol.apiserver.k8s.io" {
+                    take_fixed(&mut new, &sent);
+                }
+                new
+            }
             Part::Finalizers => finalizers_only(old, &given),
             Part::Ephemeral | Part::Resources => spec_given(old, &given),
             Part::Approval => approval_only(old, &given),
@@ -56,23 +73,29 @@ fn spec_given(old: &Value, given: &Value) -> Value {
     if let (Some(new), Some(spec)) = (new.as_object_mut(), given.get("spec")) {
         new.insert("spec".into(), spec.clone());
     }
-    // Judged like all of the metadata that never changes.
-    if let Some(uid) = given.pointer("/metadata/uid") {
-        metadata(&mut new).insert("uid".into(), uid.clone());
-    }
+    take_fixed(&mut new, given);
     new
+}
+
+/// What never changes of the metadata is judged, not left as it was.
+fn take_fixed(new: &mut Value, given: &Value) {
+    for field in ["uid", "deletionTimestamp"] {
+        if let Some(value) = given.get("metadata").and_then(|own| own.get(field)) {
+            metadata(new).insert(field.into(), value.clone());
+        }
+    }
 }
 
 fn approval_only(old: &Value, given: &Value) -> Value {
     let conditions = given.pointer("/status/conditions").cloned();
     let mut new = old.clone();
     let status = meta::object::map_at(&mut new, "status");
-    status.insert("conditions".into(), conditions.unwrap_or_else(|| json!([])));
-    take_metadata(
-        &mut new,
-        given.clone(),
-        &["annotations", "labels", "managedFields"],
-    );
+    match conditions {
+        Some(conditions) => drop(status.insert("conditions".into(), conditions)),
+        None => drop(status.remove("conditions")),
+    }
+    take_fixed(&mut new, given);
+    take_metadata(&mut new, given.clone(), ALL);
     new
 }
 
@@ -112,13 +135,6 @@ fn kept_fields(resource: &Resource) -> &'static [&'static str] {
         "managedFields",
     ];
     const ALL_BUT_OWNERS: &[&str] = &["annotations", "labels", "finalizers", "managedFields"];
-    const ALL: &[&str] = &[
-        "annotations",
-        "labels",
-        "finalizers",
-        "ownerReferences",
-        "managedFields",
-    ];
     if resource.custom {
         return &["managedFields"];
     }
@@ -139,6 +155,8 @@ fn kept_fields(resource: &Resource) -> &'static [&'static str] {
 /// A write to `/finalize` of a namespace.
 fn finalizers_only(old: &Value, given: &Value) -> Value {
     let mut new = old.clone();
+    take_fixed(&mut new, given);
+    take_metadata(&mut new, given.clone(), ALL);
     let left = given.pointer("/spec/finalizers").cloned();
     let spec = meta::object::map_at(&mut new, "spec");
     match left {
@@ -167,7 +185,8 @@ mod tests {
     fn only_the_own_part_changes() {
         let old = json!({"metadata": {"name": "a", "labels": {"x": "1"}}, "status": {"phase": "x"},
             "spec": {"image": "1", "finalizers": ["f"]}});
-        let given = json!({"spec": {"finalizers": [], "image": "2"}});
+        let given = json!({"metadata": {"labels": {"x": "1"}},
+            "spec": {"finalizers": [], "image": "2"}});
         let mut wanted = old.clone();
         wanted["spec"]["finalizers"] = json!([]);
         assert_eq!(finalizers_only(&old, &given), wanted);

@@ -9,6 +9,7 @@ use schema::{ApplyError, ApplyOptions, Parsed, PatchError};
 use serde_json::{Value, json};
 
 use super::create;
+use super::get::newest;
 use super::given::APPLY;
 use super::unfit;
 use super::update::{Made, change_shown};
@@ -47,7 +48,15 @@ pub(crate) async fn patch(
     let bytes = body::read(body).await?;
     check_media(call, resource)?;
     let write = Write::of(core, call, resource)?;
-    let patch = read_patch(call, &bytes)?;
+    let patch = match read_patch(call, &bytes) {
+        Ok(patch) => patch,
+        // Upstream reads a patch once it has what is to be patched.
+        Err(refused) if call.content_type() != APPLY => {
+            newest(core, resource, write.namespace, &call.info.name).await?;
+            return Err(refused);
+        }
+        Err(refused) => return Err(refused),
+    };
     if let Form::Apply(applied) = patch.form {
         return apply(&write, resource, applied).await;
     }

@@ -60,12 +60,13 @@ pub(super) fn reworded(why: &str) -> String {
         return format!("cannot restore map from {found}");
     }
     if matches!(wanted, "string" | "bool" | "int32" | "int64") {
-        let found = match found {
-            "slice" => "[]interface {}",
-            "map" => "map[string]interface {}",
-            other => other,
+        // What Go could convert at all.
+        return match (found, wanted) {
+            ("int64", "string") | ("int64" | "float64", "int32" | "int64") => {
+                format!("cannot convert {found} to {wanted}")
+            }
+            _ => format!("unrecognized type: {wanted}"),
         };
-        return format!("cannot convert {found} to {wanted}");
     }
     format!("cannot restore struct from: {found}")
 }
@@ -94,6 +95,11 @@ mod tests {
                 "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of \
                  type string",
                 "cannot convert int64 to string",
+            ),
+            (
+                "json: cannot unmarshal string into Go struct field ScaleSpec.spec.replicas of \
+                 type int32",
+                "unrecognized type: int32",
             ),
             (
                 "json: cannot unmarshal string into Go struct field Pod.metadata of type \

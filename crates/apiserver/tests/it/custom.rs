@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::cluster::Cluster;
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const V1: &str = "sea.example.com/v1";
 const BOATS: &str = "/apis/sea.example.com/v1/namespaces/default/boats";
 
 fn definition() -> Value {
@@ -90,13 +91,32 @@ async fn instances_take_the_generic_path() {
         made.get("status").is_none() && made["metadata"]["generation"] == 1,
         "{made}"
     );
-    let wrong = json!({"metadata": {"name": "b"}, "spec": {"name": "x", "crew": 0}});
+    let wrong = json!({"apiVersion": V1, "kind": "Boat", "metadata": {"name": "b"}, "spec": {"name": "x", "crew": 0}});
     let refused = cluster.post(BOATS, wrong).await.unwrap_err();
     assert_eq!(
         refused.message,
         "Boat.sea.example.com \"b\" is invalid: spec.crew: Invalid value: 0: spec.crew in body \
          should be greater than or equal to 1"
     );
+    for (nameless, message) in [
+        (
+            json!({"a": 1}),
+            "the object provided is unrecognized (must be of type Boat): Object 'Kind' is missing \
+             in '{\"a\":1}' ({\"a\":1})",
+        ),
+        (
+            json!({"kind": "Boat"}),
+            "the API version in the data () does not match the expected API version \
+             (sea.example.com/v1)",
+        ),
+        (
+            json!({"apiVersion": V1, "kind": "Ship", "metadata": {"name": "b"}}),
+            "Ship.sea.example.com \"b\" is invalid: kind: Invalid value: \"Ship\": must be Boat",
+        ),
+    ] {
+        let refused = cluster.post(BOATS, nameless).await.unwrap_err();
+        assert_eq!(refused.message, message);
+    }
     let path = format!("{BOATS}/a");
     let body = json!({"status": {"afloat": true}}).to_string().into_bytes();
     let merge = "application/merge-patch+json";
@@ -132,7 +152,8 @@ async fn instances_take_the_generic_path() {
 #[tokio::test]
 async fn a_definition_takes_its_instances_along() {
     let cluster = established().await;
-    let boat = json!({"metadata": {"name": "a"}, "spec": {"name": "x"}});
+    let boat =
+        json!({"apiVersion": V1, "kind": "Boat", "metadata": {"name": "a"}, "spec": {"name": "x"}});
     cluster.post(BOATS, boat).await.unwrap();
     let path = format!("{DEFINITIONS}/boats.sea.example.com");
     let before = cluster.get(&path).await.unwrap();
@@ -161,7 +182,7 @@ async fn send(cluster: &Cluster, method: Method, path: &str, kind: &str, body: &
 #[tokio::test]
 async fn values_of_the_wrong_type_are_invalid() {
     let cluster = established().await;
-    let boat = json!({"metadata": {"name": "a"}, "spec": {"name": "x", "crew": "two"}});
+    let boat = json!({"apiVersion": V1, "kind": "Boat", "metadata": {"name": "a"}, "spec": {"name": "x", "crew": "two"}});
     let refused = cluster.post(BOATS, boat).await.unwrap_err();
     assert_eq!((refused.code, refused.causes.len()), (422, 1));
     assert_eq!(refused.causes[0].reason, "FieldValueTypeInvalid");
@@ -170,7 +191,7 @@ async fn values_of_the_wrong_type_are_invalid() {
         "Boat.sea.example.com \"a\" is invalid: spec.crew: Invalid value: \"string\": spec.crew in \
          body must be of type integer: \"string\""
     );
-    let odd = json!({"metadata": {"name": "a", "labels": {"x": 1}}, "spec": {"name": "x"}});
+    let odd = json!({"apiVersion": V1, "kind": "Boat", "metadata": {"name": "a", "labels": {"x": 1}}, "spec": {"name": "x"}});
     assert_eq!(cluster.post(BOATS, odd).await.unwrap_err().code, 400);
     cluster.stop().await;
 }
@@ -242,7 +263,8 @@ async fn until_boat(cluster: &Cluster, name: &str, wanted: impl Fn(&Value) -> bo
 #[tokio::test]
 async fn what_is_stored_is_defaulted_and_pruned_as_it_is_read() {
     let cluster = established().await;
-    let boat = json!({"metadata": {"name": "a"}, "spec": {"name": "x"}});
+    let boat =
+        json!({"apiVersion": V1, "kind": "Boat", "metadata": {"name": "a"}, "spec": {"name": "x"}});
     cluster.post(BOATS, boat).await.unwrap();
     let properties = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
     patch_definition(
@@ -265,11 +287,11 @@ async fn what_is_stored_is_defaulted_and_pruned_as_it_is_read() {
 #[tokio::test]
 async fn what_was_wrong_before_may_stay_as_it_is() {
     let cluster = established().await;
-    let boat = json!({"metadata": {"name": "a"}, "spec": {"name": "x", "crew": 7}});
+    let boat = json!({"apiVersion": V1, "kind": "Boat", "metadata": {"name": "a"}, "spec": {"name": "x", "crew": 7}});
     cluster.post(BOATS, boat).await.unwrap();
     let crew = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/crew/maximum";
     patch_definition(&cluster, json!([{"op": "add", "path": crew, "value": 5}])).await;
-    let over = json!({"metadata": {"name": "b"}, "spec": {"name": "x", "crew": 6}});
+    let over = json!({"apiVersion": V1, "kind": "Boat", "metadata": {"name": "b"}, "spec": {"name": "x", "crew": 6}});
     let path = format!("{BOATS}?dryRun=All");
     let wait = async { while cluster.post(&path, over.clone()).await.is_ok() {} };
     tokio::time::timeout(std::time::Duration::from_secs(10), wait)
@@ -330,7 +352,7 @@ async fn names_of_another_definition_are_refused_until_it_goes() {
 #[tokio::test]
 async fn an_instance_can_hold_up_its_definition() {
     let cluster = established().await;
-    let boat = json!({"metadata": {"name": "a", "finalizers": ["example.com/x"]},
+    let boat = json!({"apiVersion": V1, "kind": "Boat", "metadata": {"name": "a", "finalizers": ["example.com/x"]},
         "spec": {"name": "x"}});
     cluster.post(BOATS, boat.clone()).await.unwrap();
     let path = format!("{DEFINITIONS}/boats.sea.example.com");
@@ -383,7 +405,7 @@ async fn chosen_fields_select() {
     cluster.post(DEFINITIONS, definition).await.unwrap();
     until(&cluster, is_established).await;
     for (name, crew) in [("a", 1), ("b", 2), ("c", 2)] {
-        let boat = json!({"metadata": {"name": name}, "spec": {"name": "x", "crew": crew}});
+        let boat = json!({"apiVersion": V1, "kind": "Boat", "metadata": {"name": name}, "spec": {"name": "x", "crew": crew}});
         cluster.post(BOATS, boat).await.unwrap();
     }
     let names = |list: Value| -> Vec<String> {

@@ -7,6 +7,7 @@ mod admission;
 mod aggregation;
 mod certificates;
 mod cluster;
+mod compared;
 mod conversion;
 mod conversion_owners;
 mod custom;
