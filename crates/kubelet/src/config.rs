@@ -93,8 +93,9 @@ pub struct GuardRequest<'a> {
     /// `get`, `create`, … by the HTTP method.
     pub verb: &'a str,
     pub path: &'a str,
-    /// Subresource of `nodes` that stands for the path: `proxy`, `stats`, `metrics`, `log`, …
-    pub subresource: &'a str,
+    /// Subresources of `nodes` that stand for the path, such as `healthz` and `proxy`: who may use
+    /// any of them may pass.
+    pub subresources: &'a [&'a str],
 }
 
 /// Why a request may not pass.

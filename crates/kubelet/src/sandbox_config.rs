@@ -40,9 +40,26 @@ pub(crate) fn sandbox_config(pod: &Pod, attempt: u32, config: &Config) -> PodSan
         annotations: pod.metadata.annotations.clone().unwrap_or_default(),
         cgroup_parent: resources::cgroup_parent(pod, config),
         namespaces: security::namespaces(pod),
-        sysctls: sysctls.map(|s| (s.name.clone(), s.value.clone())).collect(),
+        sysctls: sysctls
+            .map(|s| (dotted(&s.name), s.value.clone()))
+            .collect(),
         resources: Some(resources::of_pod(pod, config)),
         runtime_handler: String::new(),
+    }
+}
+
+/// A sysctl's name with dots between its parts: whichever of dot and slash comes first separates.
+fn dotted(name: &str) -> String {
+    match name.find(['.', '/']).map(|at| &name[at..=at]) {
+        Some("/") => name
+            .chars()
+            .map(|c| match c {
+                '/' => '.',
+                '.' => '/',
+                other => other,
+            })
+            .collect(),
+        _ => name.to_owned(),
     }
 }
 
@@ -54,6 +71,7 @@ pub(crate) fn forbidden_sysctl(pod: &Pod, config: &Config) -> Option<String> {
         .map(|s| &s.name);
     let allowed =
         |name: &String| {
+            let name = &dotted(name);
             let listed = config.allowed_unsafe_sysctls.iter().any(|pattern| {
                 match pattern.strip_suffix('*') {
                     Some(prefix) => name.starts_with(prefix),
@@ -84,4 +102,32 @@ fn port_mappings(pod: &Pod) -> Vec<PortMapping> {
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn sysctls_are_written_either_way() {
+        let pod = |name: &str| -> Pod {
+            serde_json::from_value(json!({"spec": {"containers": [], "securityContext": {
+                "sysctls": [{"name": name, "value": "1"}]}}}))
+            .unwrap()
+        };
+        let ip = std::net::IpAddr::from([127, 0, 0, 1]);
+        let config = Config::new("n", ip, "/r".into(), "/l".into());
+        for name in ["kernel/shm_rmid_forced", "kernel.shm_rmid_forced"] {
+            assert_eq!(forbidden_sysctl(&pod(name), &config), None);
+            let sandbox = sandbox_config(&pod(name), 0, &config);
+            assert_eq!(sandbox.sysctls["kernel.shm_rmid_forced"], "1");
+        }
+        assert_eq!(
+            dotted("net/ipv4/conf/eth0.1/arp"),
+            "net.ipv4.conf.eth0/1.arp"
+        );
+        let refused = forbidden_sysctl(&pod("kernel/msgmax"), &config);
+        assert_eq!(refused.as_deref(), Some("kernel/msgmax"));
+    }
 }

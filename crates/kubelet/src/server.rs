@@ -28,7 +28,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::config::{GuardRequest, Refusal, ServerConfig};
 use crate::pod::PodExt;
 use crate::shared::Shared;
-use path::{Query, subresource};
+use path::{Query, subresources};
 use streaming::Body;
 
 /// Connections at one time.
@@ -131,7 +131,7 @@ async fn admit(
         token: bearer.and_then(|value| value.strip_prefix("Bearer ")),
         verb,
         path,
-        subresource: subresource(path),
+        subresources: subresources(path),
     };
     config.guard.admit(&asked).await
 }

@@ -66,6 +66,21 @@ impl Delegated {
         ))
     }
 
+    /// Answers from what was asked lately, or asks.
+    async fn may(&self, question: Question) -> bool {
+        let known = self.answers.lock().get(&question).copied();
+        if let Some((_, allowed)) = known.filter(|(at, _)| at.elapsed() < REMEMBERED) {
+            return allowed;
+        }
+        let allowed = self.ask(&question).await;
+        let mut answers = self.answers.lock();
+        if answers.len() >= REMEMBERED_MAX {
+            answers.clear();
+        }
+        answers.insert(question, (Instant::now(), allowed));
+        allowed
+    }
+
     async fn ask(&self, question: &Question) -> bool {
         let (user, groups, verb, subresource) = question;
         let review = json!({
@@ -93,31 +108,20 @@ impl Guard for Delegated {
         if groups.iter().any(|group| group == "system:masters") {
             return Ok(());
         }
-        let question = (
-            user,
-            groups,
-            request.verb.to_owned(),
-            request.subresource.to_owned(),
-        );
-        let known = self.answers.lock().get(&question).copied();
-        let allowed = match known.filter(|(at, _)| at.elapsed() < REMEMBERED) {
-            Some((_, allowed)) => allowed,
-            None => {
-                let allowed = self.ask(&question).await;
-                let mut answers = self.answers.lock();
-                if answers.len() >= REMEMBERED_MAX {
-                    answers.clear();
-                }
-                answers.insert(question.clone(), (Instant::now(), allowed));
-                allowed
+        for subresource in request.subresources {
+            let question = (
+                user.clone(),
+                groups.clone(),
+                request.verb.to_owned(),
+                (*subresource).to_owned(),
+            );
+            if self.may(question).await {
+                return Ok(());
             }
-        };
-        if allowed {
-            return Ok(());
         }
-        let (user, _, verb, subresource) = question;
+        let (verb, list) = (request.verb, request.subresources.join(" "));
         Err(Refusal::Forbidden(format!(
-            "Forbidden (user={user}, verb={verb}, resource=nodes, subresource={subresource})"
+            "Forbidden (user={user}, verb={verb}, resource=nodes, subresource(s)=[{list}])"
         )))
     }
 }

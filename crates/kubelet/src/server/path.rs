@@ -1,13 +1,16 @@
 //! Paths and queries of requests to the server.
 
-/// The subresource of `nodes` that a path stands for.
-pub(super) fn subresource(path: &str) -> &'static str {
+/// The subresources of `nodes` that a path stands for.
+pub(super) fn subresources(path: &str) -> &'static [&'static str] {
     match path.trim_start_matches('/').split('/').next() {
-        Some("stats") => "stats",
-        Some("metrics") => "metrics",
-        Some("logs") => "log",
-        Some("checkpoint") => "checkpoint",
-        _ => "proxy",
+        Some("pods" | "runningpods") => &["pods", "proxy"],
+        Some("healthz") => &["healthz", "proxy"],
+        Some("configz") => &["configz", "proxy"],
+        Some("stats") => &["stats"],
+        Some("metrics") => &["metrics"],
+        Some("logs") => &["log"],
+        Some("checkpoint") => &["checkpoint"],
+        _ => &["proxy"],
     }
 }
 
@@ -79,7 +82,8 @@ mod tests {
         assert_eq!(command, ["sh", "-c", "echo a+b c"]);
         assert!(query.has(&["tty"]) && !query.has(&["input", "stdin"]));
         assert_eq!(decode("100%"), "100%");
-        assert_eq!(subresource("/metrics/resource"), "metrics");
-        assert_eq!(subresource("/exec/a/b/c"), "proxy");
+        assert_eq!(subresources("/metrics/resource"), ["metrics"]);
+        assert_eq!(subresources("/healthz/ping"), ["healthz", "proxy"]);
+        assert_eq!(subresources("/exec/a/b/c"), ["proxy"]);
     }
 }

@@ -27,7 +27,7 @@ impl Guard for Doorman {
             Some("good") => Ok(()),
             Some(_) => Err(Refusal::Forbidden(format!(
                 "no {} for you",
-                request.subresource
+                request.subresources.join(" ")
             ))),
             None => Err(Refusal::Unauthorized),
         }

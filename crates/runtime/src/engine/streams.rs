@@ -53,32 +53,39 @@ impl Engine {
             let (out, err) = (&mut result.stdout, &mut result.stderr);
             async move { tokio::join!(collect(stdout, out), collect(stderr, err)) }
         };
-        let work = async {
+        let code = {
             tokio::pin!(outputs);
-            let code = tokio::select! {
-                code = &mut session.exit => code,
-                _ = &mut outputs => return flatten((&mut session.exit).await),
+            let mut drained = false;
+            // The time is the program's: what it left behind may write on, and is not waited for.
+            let ended = async {
+                tokio::select! {
+                    code = &mut session.exit => code,
+                    _ = &mut outputs => {
+                        drained = true;
+                        (&mut session.exit).await
+                    }
+                }
             };
-            if tokio::time::timeout(REST_TIMEOUT, outputs).await.is_err() {
+            let code = match timeout.filter(|timeout| !timeout.is_zero()) {
+                None => ended.await,
+                Some(timeout) => match tokio::time::timeout(timeout, ended).await {
+                    Ok(code) => code,
+                    Err(_) => {
+                        started.kill(&mut session.exit).await;
+                        let message = format!("exec timed out after {timeout:?}");
+                        return Err(RuntimeError::DeadlineExceeded(message));
+                    }
+                },
+            };
+            if !drained && tokio::time::timeout(REST_TIMEOUT, outputs).await.is_err() {
                 tracing::debug!(
                     container = id,
                     "the rest of an exec's output was not waited for"
                 );
             }
-            flatten(code)
+            code
         };
-        let code = match timeout.filter(|timeout| !timeout.is_zero()) {
-            None => work.await?,
-            Some(timeout) => match tokio::time::timeout(timeout, work).await {
-                Ok(code) => code?,
-                Err(_) => {
-                    started.kill(&mut session.exit).await;
-                    let message = format!("exec timed out after {timeout:?}");
-                    return Err(RuntimeError::DeadlineExceeded(message));
-                }
-            },
-        };
-        result.exit_code = code;
+        result.exit_code = flatten(code)?;
         Ok(result)
     }
 

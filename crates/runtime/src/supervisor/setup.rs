@@ -163,7 +163,8 @@ fn namespaces(spec: &SandboxSpec, holder: Option<&Pause>, made: CloneFlags) -> R
         if name.contains("..") {
             return Err(format!("sysctl {name:?} has a wrong form"));
         }
-        let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+        let place = name.replace('.', "/");
+        let path = Path::new("/proc/sys").join(place.trim_start_matches('/'));
         std::fs::write(&path, value).step(&format!("sysctl {name}"))?;
     }
     Ok(())

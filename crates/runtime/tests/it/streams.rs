@@ -41,6 +41,20 @@ async fn commands_run_to_their_end() {
         .await
         .unwrap();
     assert_eq!(String::from_utf8_lossy(&rest.stdout), "0\n");
+    // What a program leaves behind holds its output open, beyond the time it has itself.
+    let script = "sleep 30 & exit 3";
+    let second = Some(Duration::from_secs(1));
+    let left = engine
+        .exec_sync(&id, words(&["sh", "-c", script]), second)
+        .await;
+    match left {
+        Ok(result) => assert_eq!(result.exit_code, 3),
+        // A busy machine may take longer to begin.
+        Err(fault) => assert!(
+            matches!(fault, RuntimeError::DeadlineExceeded(_)),
+            "{fault}"
+        ),
+    }
     let fault = engine
         .exec_sync(&id, words(&["nonsense"]), None)
         .await
