@@ -18,6 +18,7 @@ use crate::pod::PodExt;
 use crate::resources::{self, Qos};
 use crate::sandbox_config::forbidden_sysctl;
 use crate::shared::Shared;
+use crate::shutdown;
 use crate::status::{EVICTED, PREEMPTED};
 
 /// How long those who make room have beyond what they want themselves.
@@ -28,6 +29,10 @@ pub(crate) type Rejection = (String, String);
 
 /// Grants a new pod what it asks for, or says why it cannot run here.
 pub(crate) async fn admit(shared: &Arc<Shared>, pod: &Pod) -> Result<(), Rejection> {
+    if shared.config.shutdown.begun.is_raised() {
+        let (reason, message) = shutdown::REJECTED;
+        return Err((reason.to_owned(), message.to_owned()));
+    }
     pressure(shared, pod)?;
     if let Some(name) = forbidden_sysctl(pod, &shared.config) {
         let message = format!("forbidden sysctl: {name:?} not allowlisted");

@@ -12,6 +12,7 @@ use meta::Quantity;
 use node_api::{ImageService, RuntimeService};
 
 use crate::eviction::EvictionConfig;
+use crate::shutdown::ShutdownConfig;
 
 /// What a kubelet stands on.
 #[derive(Clone)]
@@ -69,6 +70,8 @@ pub struct Config {
     pub eviction: EvictionConfig,
     /// Which devices, processors and memory containers have for themselves.
     pub placement: placement::Config,
+    /// How pods end when the machine goes down.
+    pub shutdown: ShutdownConfig,
     /// `None`: no server.
     pub server: Option<ServerConfig>,
     /// Reported as `nodeInfo.kubeletVersion`.
@@ -146,6 +149,7 @@ impl Config {
             image_gc_high_percent: 85,
             image_gc_low_percent: 80,
             eviction: EvictionConfig::default(),
+            shutdown: ShutdownConfig::default(),
             server: None,
             version: "v1.36.2+sampan".into(),
         }

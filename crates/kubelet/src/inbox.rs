@@ -55,6 +55,8 @@ pub(crate) struct News {
     pub(crate) room: bool,
     /// The pod has to go, for the node is short of something.
     pub(crate) evicted: Option<Eviction>,
+    /// The pod has so many seconds to end, for the machine goes down.
+    pub(crate) shutdown: Option<i64>,
     pub(crate) findings: HashMap<(String, ProbeKind), Finding>,
     pub(crate) outcomes: Vec<StartOutcome>,
 }

@@ -32,6 +32,7 @@ mod sandbox_config;
 mod security;
 mod server;
 mod shared;
+mod shutdown;
 mod start;
 mod static_pods;
 mod status;
@@ -53,6 +54,8 @@ use volumes::{Sources, Volumes};
 pub use config::{Config, Guard, GuardRequest, Parts, Refusal, ServerConfig};
 pub use eviction::{Amount, EvictionConfig, Signal, Threshold, ThresholdError};
 pub use placement::{Config as PlacementConfig, Policy as TopologyPolicy, Scope as TopologyScope};
+
+pub use shutdown::{ShutdownConfig, ShutdownPeriod};
 
 use events::Recorder;
 use images::Puller;
@@ -116,6 +119,7 @@ pub async fn run(client: Client, parts: Parts, config: Config, crew: &Crew) -> R
         "image removal",
         image_gc::keep_space(shared.clone(), stop.clone()),
     );
+    spawn_until_stop(crew, "shutdown", shutdown::go_down(shared.clone()));
     spawn_until_stop(
         crew,
         "eviction",

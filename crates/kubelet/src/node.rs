@@ -58,6 +58,7 @@ pub(crate) async fn keep_status(shared: Arc<Shared>, stop: Stop) {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     let mut startup = Backoff::new(STARTUP_CHECK, STATUS_CHECK);
     let mut pressure = shared.pressure.subscribe();
+    let mut going_down = false;
     let mut places = shared.placement.changes();
     loop {
         let known = reported
@@ -97,6 +98,7 @@ pub(crate) async fn keep_status(shared: Arc<Shared>, stop: Stop) {
             () = tokio::time::sleep(pause) => {}
             Ok(()) = pressure.changed() => {}
             Ok(()) = places.changed() => {}
+            () = config.shutdown.begun.raised(), if !going_down => going_down = true,
             () = stop.raised() => return,
         }
     }
@@ -207,7 +209,10 @@ async fn report(shared: &Shared, status: &NodeStatus) -> Result<(), Status> {
 
 async fn node_status(shared: &Shared, old: Option<&NodeStatus>) -> NodeStatus {
     let config = &shared.config;
-    let missing = shared.runtime.not_ready_reason().await;
+    let missing = match config.shutdown.begun.is_raised() {
+        true => Some("node is shutting down".to_owned()),
+        false => shared.runtime.not_ready_reason().await,
+    };
     let port = config
         .server
         .as_ref()

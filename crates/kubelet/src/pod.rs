@@ -20,7 +20,7 @@ pub(crate) const CONFIG_SEEN: &str = "kubernetes.io/config.seen";
 const GRACE_SECONDS_DEFAULT: i64 = 30;
 
 /// Priority of what the cluster cannot do without (`system-cluster-critical`).
-const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+pub(crate) const CRITICAL_PRIORITY: i32 = 2_000_000_000;
 
 static EMPTY_SPEC: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
 static EMPTY_STATUS: std::sync::LazyLock<PodStatus> = std::sync::LazyLock::new(PodStatus::default);

@@ -25,6 +25,8 @@ pub(crate) struct PodView {
     pub(crate) status: PodStatus,
     pub(crate) sandboxes: BTreeMap<String, PodSandboxStatus>,
     pub(crate) containers: BTreeMap<String, ContainerStatus>,
+    /// The API knows all this.
+    pub(crate) is_told: bool,
 }
 
 /// One pod with a worker.

@@ -24,6 +24,7 @@ use crate::pod::PodExt;
 use crate::pods::PodView;
 use crate::probe::{ProbeKind, Probes};
 use crate::shared::Shared;
+use crate::shutdown::{self, TERMINATED};
 use crate::status::Waiting;
 use act::Done;
 use report::Report;
@@ -181,6 +182,10 @@ impl Worker {
         }
         if let Some(eviction) = news.evicted {
             self.evict(eviction);
+        }
+        if let Some(grace_seconds) = news.shutdown {
+            let verdict = (TERMINATED.to_owned(), shutdown::MESSAGE.to_owned());
+            self.end(grace_seconds, Some(verdict), None);
         }
         if news.room {
             self.wish_again();

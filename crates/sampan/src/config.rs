@@ -375,6 +375,7 @@ impl ServerArgs {
         let kubelet_arg = kubelet_arg.and_then(|args| {
             args.eviction()?;
             args.placement(&data_dir)?;
+            args.shutdown_periods()?;
             Ok(args)
         });
         let kubelet_arg = kubelet_arg.unwrap_or_else(|error| {

@@ -11,7 +11,7 @@ use base::{Crew, Ipv4Cidr};
 use clap::Args;
 use runtime::Engine;
 
-use crate::crews::Crews;
+use crate::crews::{Crews, Farewell};
 use crate::server::engine_config;
 
 /// Flags of `sampan engine`.
@@ -43,7 +43,7 @@ pub(crate) struct EngineArgs {
 /// Runs the engine until SIGTERM or SIGINT; containers go on.
 pub(crate) async fn run(args: EngineArgs) -> Result<()> {
     let crews = Crews::default();
-    crews.stop_on_signals(Duration::ZERO)?;
+    crews.stop_on_signals(Duration::ZERO, Farewell::default())?;
     let started = start(&args, &crews.work).await;
     if started.is_err() {
         crews.work.stop().raise();

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use kubelet::{EvictionConfig, PlacementConfig, Threshold, TopologyPolicy, TopologyScope};
+use kubelet::{
+    EvictionConfig, PlacementConfig, ShutdownConfig, ShutdownPeriod, Threshold, TopologyPolicy,
+    TopologyScope,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::serving::time;
@@ -43,6 +46,19 @@ pub(crate) struct NodeArgs {
     /// container or pod
     #[arg(long)]
     topology_manager_scope: Option<String>,
+    /// How long pods have to end when the machine goes down, all of them together [default: 0s,
+    /// they are left alone]
+    #[arg(long)]
+    shutdown_grace_period: Option<String>,
+    /// How much of that is for critical pods
+    #[arg(long)]
+    shutdown_grace_period_critical_pods: Option<String>,
+    /// The same by priority: `priority=duration,…`
+    #[arg(long)]
+    shutdown_grace_period_by_pod_priority: Option<String>,
+    /// Takes every SIGTERM for the machine's end, where no systemd says which one it is
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    shutdown_on_sigterm: Option<bool>,
 }
 
 impl NodeArgs {
@@ -92,6 +108,48 @@ impl NodeArgs {
         Ok(config)
     }
 
+    /// How long pods have to end when the machine goes down.
+    pub(crate) fn shutdown_periods(&self) -> Result<Vec<ShutdownPeriod>> {
+        let read = |name: &str, text: &Option<String>| match text {
+            Some(text) => time(name, text),
+            None => Ok(Duration::ZERO),
+        };
+        let whole = read("shutdown-grace-period", &self.shutdown_grace_period)?;
+        let critical = &self.shutdown_grace_period_critical_pods;
+        let critical = read("shutdown-grace-period-critical-pods", critical)?;
+        let Some(list) = &self.shutdown_grace_period_by_pod_priority else {
+            if critical > whole {
+                bail!("shutdown-grace-period-critical-pods must be <= shutdown-grace-period");
+            }
+            return Ok(ShutdownConfig::periods_of(whole, critical));
+        };
+        if !whole.is_zero() || !critical.is_zero() {
+            bail!("shutdown-grace-period-by-pod-priority stands alone");
+        }
+        let name = "shutdown-grace-period-by-pod-priority";
+        let entries = list
+            .split(',')
+            .map(str::trim)
+            .filter(|text| !text.is_empty());
+        entries
+            .map(|text| {
+                let (priority, period) = text
+                    .split_once('=')
+                    .with_context(|| format!("{name} {text:?}"))?;
+                let priority = priority
+                    .parse()
+                    .with_context(|| format!("{name} {text:?}"))?;
+                let seconds = i64::try_from(time(name, period)?.as_secs())?;
+                Ok::<_, anyhow::Error>(ShutdownPeriod { priority, seconds })
+            })
+            .collect()
+    }
+
+    /// Whether every SIGTERM is the machine's end.
+    pub(crate) fn ends_with_sigterm(&self) -> bool {
+        self.shutdown_on_sigterm == Some(true)
+    }
+
     fn soft(&self) -> Result<Vec<Threshold>> {
         let soft = self.eviction_soft.as_deref().unwrap_or_default();
         let graces = self.eviction_soft_grace_period.as_deref();
@@ -125,6 +183,27 @@ mod tests {
     fn read(words: &[&str]) -> Result<EvictionConfig> {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
         NodeArgs::of_words(&words)?.eviction()
+    }
+
+    #[test]
+    fn shutdown_is_set_as_upstream_sets_it() {
+        let read = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            let periods = NodeArgs::of_words(&words)?.shutdown_periods()?;
+            let all = periods.iter().map(|one| (one.priority, one.seconds));
+            Ok::<_, anyhow::Error>(all.collect::<Vec<_>>())
+        };
+        assert!(read(&[]).unwrap().is_empty());
+        let both = [
+            "shutdown-grace-period=30s",
+            "shutdown-grace-period-critical-pods=10s",
+        ];
+        assert_eq!(read(&both).unwrap(), [(0, 20), (2_000_000_000, 10)]);
+        let list = ["shutdown-grace-period-by-pod-priority=0=1m,1000=15s"];
+        assert_eq!(read(&list).unwrap(), [(0, 60), (1_000, 15)]);
+        assert!(read(&["shutdown-grace-period-critical-pods=10s"]).is_err());
+        assert!(read(&[both[0], list[0]]).is_err());
+        assert!(read(&["shutdown-grace-period-by-pod-priority=x=1s"]).is_err());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::accounts::Accounts;
 use crate::certificates::{self, Certificates, in_memory, keep_fresh};
 use crate::cli::VERSION;
 use crate::config::{Config, Role};
-use crate::crews::Crews;
+use crate::crews::{Crews, Farewell};
 use crate::files::text;
 use crate::guard::Delegated;
 use crate::{addons, engine, identity, reload};
@@ -28,7 +28,11 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let crews = Crews::default();
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot create {}", config.data_dir.display()))?;
-    crews.stop_on_signals(config.access.serving.delay()?)?;
+    let farewell = Farewell {
+        most: shutdown_config(&config, &crews)?.whole(),
+        always: config.kubelet_arg.ends_with_sigterm(),
+    };
+    crews.stop_on_signals(config.access.serving.delay()?, farewell)?;
     let started = start(&config, &crews).await;
     if started.is_err() {
         crews.work.stop().raise();
@@ -38,6 +42,19 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     ended?;
     tracing::info!("stopped; containers go on running");
     Ok(())
+}
+
+/// How the pods of this machine end with it; nothing where no kubelet runs.
+fn shutdown_config(config: &Config, crews: &Crews) -> Result<kubelet::ShutdownConfig> {
+    let periods = match config.role {
+        Role::All | Role::Kubelet => config.kubelet_arg.shutdown_periods()?,
+        _ => Vec::new(),
+    };
+    Ok(kubelet::ShutdownConfig {
+        periods,
+        begun: crews.going_down.clone(),
+        ended: crews.pods_ended.clone(),
+    })
 }
 
 async fn start(config: &Config, crews: &Crews) -> Result<()> {
@@ -79,7 +96,7 @@ async fn start(config: &Config, crews: &Crews) -> Result<()> {
             start_proxy(config, &network, client, crew);
             Ok(())
         }
-        Role::Kubelet => kubelet_alone(config, crew).await,
+        Role::Kubelet => kubelet_alone(config, crews).await,
     }
 }
 
@@ -127,7 +144,7 @@ async fn everything(config: &Config, crews: &Crews) -> Result<()> {
     let node = local(identity::node(&config.node_name));
     let reviewer = local(auth::Identity::loopback());
     let tls = auth::tls::closed_config(shown, pki.client_ca_pem())?;
-    start_kubelet(config, &network, pods, node, reviewer, node_ip, tls, crew).await?;
+    start_kubelet(config, &network, pods, node, reviewer, node_ip, tls, crews).await?;
     tracing::info!(
         kubeconfig = %config.write_kubeconfig.display(),
         "ready: export KUBECONFIG={}", config.write_kubeconfig.display()
@@ -431,7 +448,8 @@ fn start_dns(config: &Config, network: &network::Config, client: Client, crew: &
     crew.spawn_fallible("DNS", dns::run(hub, settings, crew.stop()));
 }
 
-async fn kubelet_alone(config: &Config, crew: &Crew) -> Result<()> {
+async fn kubelet_alone(config: &Config, crews: &Crews) -> Result<()> {
+    let crew = &crews.work;
     let client = Client::remote(&access(config)?)?;
     let network = network_config(config)?;
     network::bring_up_loopback().await.context("loopback")?;
@@ -451,7 +469,7 @@ async fn kubelet_alone(config: &Config, crew: &Crew) -> Result<()> {
         client,
         node_ip,
         tls,
-        crew,
+        crews,
     )
     .await
 }
@@ -468,8 +486,9 @@ async fn start_kubelet(
     reviewer: Client,
     node_ip: IpAddr,
     tls: Arc<rustls::ServerConfig>,
-    crew: &Crew,
+    crews: &Crews,
 ) -> Result<()> {
+    let crew = &crews.work;
     let engine = runtime::open(engine_config(&config.data_dir), pods, crew)
         .await
         .context("container engine")?;
@@ -502,6 +521,7 @@ async fn start_kubelet(
     settings.max_pods = config.max_pods;
     settings.eviction = config.kubelet_arg.eviction()?;
     settings.placement = placement;
+    settings.shutdown = shutdown_config(config, crews)?;
     settings.pod_cidrs = vec![network.pod_cidr.to_string()];
     settings.labels = config.node_label.iter().cloned().collect();
     settings.server = Some(server);

@@ -103,7 +103,7 @@ pub(super) fn all(
     let foreign = old.conditions.iter().flatten();
     let verdict = inputs.ending.and_then(|ending| ending.verdict.as_ref());
     let disrupted = verdict.and_then(|(reason, message)| match reason.as_str() {
-        super::EVICTED => Some(message.clone()),
+        super::EVICTED | crate::shutdown::TERMINATED => Some(message.clone()),
         super::PREEMPTED => {
             Some("Pod was preempted by Kubelet to accommodate a critical pod.".to_owned())
         }

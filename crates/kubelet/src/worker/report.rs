@@ -190,7 +190,12 @@ impl Worker {
     /// Shows the server what there is.
     pub(super) fn show(&mut self) {
         let current = &self.report.current;
-        if !std::mem::take(&mut self.view.changed) && self.shown.borrow().status == *current {
+        let is_told = self.report.is_settled();
+        let same = {
+            let shown = self.shown.borrow();
+            shown.is_told == is_told && shown.status == *current
+        };
+        if !std::mem::take(&mut self.view.changed) && same {
             return;
         }
         self.shown.send_replace(PodView {
@@ -198,6 +203,7 @@ impl Worker {
             status: current.clone(),
             sandboxes: self.view.sandboxes.clone(),
             containers: self.view.containers.clone(),
+            is_told,
         });
     }
 }

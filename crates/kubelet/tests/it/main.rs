@@ -10,3 +10,4 @@ mod pods;
 mod rig;
 mod runtime;
 mod server;
+mod shutdown;
