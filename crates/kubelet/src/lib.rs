@@ -6,6 +6,7 @@ mod allocations;
 mod backoff;
 mod config;
 mod container_config;
+mod cpu_pool;
 mod env;
 mod env_file;
 mod events;
@@ -53,7 +54,10 @@ use volumes::{Sources, Volumes};
 
 pub use config::{Config, Guard, GuardRequest, Parts, Refusal, ServerConfig};
 pub use eviction::{Amount, EvictionConfig, Signal, Threshold, ThresholdError};
-pub use placement::{Config as PlacementConfig, Policy as TopologyPolicy, Scope as TopologyScope};
+pub use placement::{
+    Config as PlacementConfig, CpuConfig, CpuSet, Machine as MachineTopology,
+    Policy as TopologyPolicy, Scope as TopologyScope,
+};
 
 pub use shutdown::{ShutdownConfig, ShutdownPeriod};
 
@@ -77,6 +81,8 @@ pub enum Error {
         address: SocketAddr,
         source: std::io::Error,
     },
+    #[error(transparent)]
+    Placement(#[from] placement::OpenError),
 }
 
 /// Starts a kubelet and returns at once; its tasks live in `crew` until that is told to stop.
@@ -101,7 +107,7 @@ pub async fn run(client: Client, parts: Parts, config: Config, crew: &Crew) -> R
     });
     // Subscribed before the first look at the runtime, so that nothing happens unseen.
     let events = parts.runtime.events();
-    let shared = share(client, parts, config, &hub, crew);
+    let shared = share(client, parts, config, &hub, crew)?;
     let stop = crew.stop();
     let statics = static_pods(&shared, &informer, crew);
     spawn_until_stop(
@@ -119,6 +125,7 @@ pub async fn run(client: Client, parts: Parts, config: Config, crew: &Crew) -> R
         "image removal",
         image_gc::keep_space(shared.clone(), stop.clone()),
     );
+    spawn_until_stop(crew, "cpu pool", cpu_pool::keep_shared(shared.clone()));
     spawn_until_stop(crew, "shutdown", shutdown::go_down(shared.clone()));
     spawn_until_stop(
         crew,
@@ -187,7 +194,13 @@ fn static_pods(
     statics
 }
 
-fn share(client: Client, parts: Parts, config: Config, hub: &Hub, crew: &Crew) -> Arc<Shared> {
+fn share(
+    client: Client,
+    parts: Parts,
+    config: Config,
+    hub: &Hub,
+    crew: &Crew,
+) -> Result<Arc<Shared>, Error> {
     let (recorder, writer) = Recorder::new(client.clone(), config.node_name.clone(), crew.stop());
     spawn_until_stop(crew, "events", writer);
     let pods = Arc::new(Pods::default());
@@ -196,14 +209,14 @@ fn share(client: Client, parts: Parts, config: Config, hub: &Hub, crew: &Crew) -
         client.clone(),
         Arc::new(move |uid: &str| told.tell(uid, |news| news.sources = true)),
     );
-    let placement = places::open(&config, &pods, crew);
+    let placement = places::open(&config, &pods, crew)?;
     let puller = Puller::new(
         parts.images.clone(),
         sources.clone(),
         recorder.clone(),
         config.image_pulls_max,
     );
-    Arc::new(Shared {
+    Ok(Arc::new(Shared {
         runtime: parts.runtime,
         images: parts.images,
         puller,
@@ -223,5 +236,5 @@ fn share(client: Client, parts: Parts, config: Config, hub: &Hub, crew: &Crew) -
         pods,
         config,
         client,
-    })
+    }))
 }

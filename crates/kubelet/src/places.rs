@@ -1,14 +1,16 @@
 //! What pods ask of `placement`, and what comes of it in the API and in containers.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base::Crew;
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus, ResourceHealth, ResourceStatus};
 use meta::Quantity;
 use node_api::{ContainerConfig, Device, Mount};
-use placement::{ContainerOptions, ContainerWish, KnownPod, Placement, PodWish};
+use placement::{
+    ContainerOptions, ContainerWish, KnownPod, Machine, OpenError, Placement, PodWish,
+};
 
 use crate::admission::Rejection;
 use crate::config::Config;
@@ -17,11 +19,23 @@ use crate::pods::{PodView, Pods};
 use crate::resources::{self, Qos};
 use crate::shared::Shared;
 
+/// Where the kernel tells of processors and memory.
+const SYSTEM: &str = "/sys/devices/system";
+
 /// Opens the managers, with the node's pods to tell of and to tell to.
-pub(crate) fn open(config: &Config, pods: &Arc<Pods>, crew: &Crew) -> Arc<Placement> {
+pub(crate) fn open(
+    config: &Config,
+    pods: &Arc<Pods>,
+    crew: &Crew,
+) -> Result<Arc<Placement>, OpenError> {
     let (all, told) = (pods.clone(), pods.clone());
+    let mut config = config.placement.clone();
+    if config.machine.cpus.is_empty() {
+        let memory = crate::machine::memory("MemTotal:");
+        config.machine = Machine::read(Path::new(SYSTEM), memory);
+    }
     Placement::open(
-        &config.placement,
+        &config,
         Arc::new(move || all.all().iter().map(known).collect()),
         Arc::new(move |uid: &str| told.tell(uid, |news| news.devices = true)),
         crew,
@@ -124,6 +138,16 @@ pub(crate) fn equip(config: &mut ContainerConfig, given: ContainerOptions) {
         }));
     for (name, value) in given.annotations {
         config.annotations.entry(name).or_insert(value);
+    }
+}
+
+/// Puts a container on its processors. Who has them alone needs no quota.
+pub(crate) fn pin(placement: &Placement, uid: &str, config: &mut ContainerConfig) {
+    if let Some(cpus) = placement.cpus_of(uid, &config.name) {
+        config.resources.cpuset_cpus = cpus.to_string();
+    }
+    if placement.has_exclusive_cpus(uid, &config.name) {
+        (config.resources.cpu_quota, config.resources.cpu_period) = (0, 0);
     }
 }
 

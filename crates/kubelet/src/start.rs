@@ -15,6 +15,7 @@ use placement::ContainerOptions;
 use volumes::Mounted;
 
 use crate::container_config::{ContainerInputs, container_config};
+use crate::cpu_pool;
 use crate::env::{EnvInputs, environment};
 use crate::events::Kind;
 use crate::hooks;
@@ -121,6 +122,12 @@ impl StartJob {
             }
         })?;
         self.say(container, "Started", "Container started");
+        // The processors that are left for all may be others than when it was created.
+        if self.shared.placement.shared_cpus().is_some()
+            && let Ok(status) = runtime.container_status(&created).await
+        {
+            cpu_pool::pin(&self.shared, self.pod.uid(), &status).await;
+        }
         self.post_start(container, &created).await
     }
 
@@ -187,6 +194,7 @@ impl StartJob {
             memory_capacity: self.shared.machine.memory_bytes,
         })?;
         places::equip(&mut config, given);
+        places::pin(&self.shared.placement, self.pod.uid(), &mut config);
         if let Some(target) = self.pod.target_of(&container.name)
             && config.security.namespaces.pid == NamespaceMode::Container
         {

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use volumes::Mounted;
 
 use crate::backoff::CrashBackoff;
+use crate::cpu_pool;
 use crate::events::Kind;
 use crate::inbox::{Eviction, Inbox, News};
 use crate::plan::{Busy, Ending, Health, Plan, Scene, outcome, plan};
@@ -146,6 +147,9 @@ impl Worker {
     async fn adopt(&mut self) {
         self.follow_sources();
         self.look_at_all().await;
+        for status in self.view.containers.values() {
+            cpu_pool::pin(&self.shared, self.pod.uid(), status).await;
+        }
         if self.pod.is_terminal() {
             self.end(0, None, None);
         } else if let Some((reason, message)) = self.admit().await {

@@ -1,6 +1,7 @@
 //! One pod after the other is given its place: the topology policy picks NUMA nodes, then each
 //! manager gives what it has.
 
+use crate::cpus::NoCpus;
 use crate::devices::Reusable;
 use crate::hints::{Policy, Scope};
 use crate::numa::Mask;
@@ -18,7 +19,11 @@ impl Placement {
                 ),
             });
         }
-        if !self.devices.concern(pod) {
+        let wants_cpus = {
+            let cpus = self.cpus.lock();
+            pod.containers.iter().any(|one| cpus.wanted(pod, one) > 0)
+        };
+        if !wants_cpus && !self.devices.concern(pod) {
             return Ok(());
         }
         // One at a time: hints and what follows from them belong together.
@@ -26,6 +31,8 @@ impl Placement {
         let admitted = self.place(pod).await;
         if admitted.is_err() {
             self.release(&pod.uid);
+        } else if wants_cpus {
+            self.pool.send_modify(|count| *count += 1);
         }
         admitted
     }
@@ -35,8 +42,9 @@ impl Placement {
         let by_pod = self.policy != Policy::None && self.scope == Scope::Pod;
         let for_all = match by_pod {
             true => {
-                let hints = [self.devices.pod_hints(&self.nodes, pod)];
-                self.decide(&hints)?
+                let devices = self.devices.pod_hints(&self.nodes, pod);
+                let cpus = self.cpus.lock().pod_hints(&self.machine, pod);
+                self.decide(&[devices, cpus])?
             }
             false => None,
         };
@@ -45,8 +53,10 @@ impl Placement {
                 Policy::None => None,
                 _ if by_pod => for_all,
                 _ => {
-                    let hints = self.devices.hints(&self.nodes, &pod.uid, container, &reuse);
-                    self.decide(&[hints])?
+                    let uid = &pod.uid;
+                    let devices = self.devices.hints(&self.nodes, uid, container, &reuse);
+                    let cpus = self.cpus.lock().hints(&self.machine, pod, container);
+                    self.decide(&[devices, cpus])?
                 }
             };
             self.remember(&pod.uid, container, affinity);
@@ -54,6 +64,15 @@ impl Placement {
                 .devices
                 .allocate(&pod.uid, container, &mut reuse, affinity);
             given.await.map_err(Refusal::unexpected)?;
+            let mut cpus = self.cpus.lock();
+            let given = cpus.allocate(&self.machine, pod, container, affinity);
+            given.map_err(|fault| match fault {
+                NoCpus::Alignment(message) => Refusal {
+                    reason: "SMTAlignmentError".into(),
+                    message,
+                },
+                NoCpus::Other(fault) => Refusal::unexpected(fault),
+            })?;
         }
         Ok(())
     }

@@ -1,18 +1,21 @@
-//! Where on a node containers are placed: which devices, processors and memory each one has. The
-//! device manager with its plugins, and the topology manager that has them agree.
+//! Where on a node containers are placed: which devices and processors each one has. The device
+//! manager with its plugins, the CPU manager, and the topology manager that has them agree.
 //!
 //! ```text
 //!   device plugins ──gRPC──► registry ► devices ─┐ hints
-//!                                                ├─► policy ► admit: one pod after the other
+//!   /sys ──► machine ───────────────────► cpus ──┼─► policy ► admit: one pod after the other
 //!   monitors ──gRPC──► pod_resources             ┘
 //! ```
 //!
 //! Knows nothing of Kubernetes' objects: a kubelet says what a pod asks for ([`PodWish`]).
 
 mod admit;
+mod cpu_set;
+mod cpus;
 mod devices;
 pub mod grpc;
 mod hints;
+mod machine;
 mod numa;
 mod pod_resources;
 pub mod wire;
@@ -27,12 +30,16 @@ use base::Crew;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+pub use cpu_set::CpuSet;
+pub use cpus::CpuConfig;
 pub use devices::{Amount, ContainerOptions, HealthListener, HeldDevice};
 pub use hints::{Policy, Scope};
+pub use machine::{Cpu, Machine, Node};
 pub use numa::Mask;
 pub use pod_resources::{KnownPod, PodSource};
 pub use wish::{ContainerWish, PodWish, Role};
 
+use cpus::Cpus;
 use devices::{Devices, Reusable};
 
 /// How places are given.
@@ -44,6 +51,10 @@ pub struct Config {
     pub pod_resources: PathBuf,
     /// How long the devices of a plugin that went are counted as the node's.
     pub plugin_grace: Duration,
+    /// Where assignments of processors are kept: the kubelet's folder.
+    pub state: PathBuf,
+    pub machine: Machine,
+    pub cpus: CpuConfig,
     /// `topologyManagerPolicy`.
     pub policy: Policy,
     /// `topologyManagerScope`.
@@ -57,10 +68,28 @@ impl Config {
             device_plugins: root.join("device-plugins"),
             pod_resources: root.join("pod-resources/kubelet.sock"),
             plugin_grace: Duration::from_secs(300),
+            state: root.to_owned(),
+            machine: Machine::default(),
+            cpus: CpuConfig::default(),
             policy: Policy::None,
             scope: Scope::Container,
         }
     }
+}
+
+/// Why the managers cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(
+        "the static policy requires systemreserved.cpu + kubereserved.cpu to be greater than zero"
+    )]
+    NoReservation,
+    #[error("unable to reserve the required amount of CPUs: {0}")]
+    Reservation(String),
+    #[error(
+        "{what}, please drain this node and delete the CPU manager checkpoint file {path:?} before restarting Kubelet"
+    )]
+    State { path: PathBuf, what: String },
 }
 
 /// Why a pod cannot have what it asks for.
@@ -86,8 +115,12 @@ pub struct Placement {
     devices: Arc<Devices>,
     policy: Policy,
     scope: Scope,
+    machine: Machine,
     /// The machine's NUMA nodes.
     nodes: Vec<usize>,
+    cpus: Mutex<Cpus>,
+    /// Counts changes of the processors that containers share.
+    pool: watch::Sender<u64>,
     /// Nodes that were agreed on, by pod and container.
     affinities: Mutex<HashMap<String, HashMap<String, Mask>>>,
     admission: tokio::sync::Mutex<()>,
@@ -101,7 +134,8 @@ impl Placement {
         pods: PodSource,
         health: HealthListener,
         crew: &Crew,
-    ) -> Arc<Placement> {
+    ) -> Result<Arc<Placement>, OpenError> {
+        let cpus = Cpus::open(config.cpus.clone(), &config.machine, &config.state)?;
         let changed = watch::Sender::new(0);
         let devices = Devices::open(
             config.device_plugins.clone(),
@@ -114,13 +148,16 @@ impl Placement {
             devices,
             policy: config.policy,
             scope: config.scope,
-            nodes: vec![0],
+            nodes: config.machine.node_ids(),
+            machine: config.machine.clone(),
+            cpus: Mutex::new(cpus),
+            pool: watch::Sender::new(0),
             affinities: Mutex::default(),
             admission: tokio::sync::Mutex::default(),
             changed,
         });
         pod_resources::start(&placement, &config.pod_resources, pods, crew);
-        placement
+        Ok(placement)
     }
 
     /// What a container is to be created with.
@@ -151,12 +188,45 @@ impl Placement {
     pub fn release(&self, uid: &str) {
         self.affinities.lock().remove(uid);
         self.devices.retain(|known| known != uid);
+        self.retain_cpus(|known| known != uid);
+    }
+
+    fn retain_cpus(&self, is_wanted: impl Fn(&str) -> bool) {
+        if self.cpus.lock().retain(is_wanted) {
+            self.pool.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// The processors a container runs on; `None` where it may run on any.
+    pub fn cpus_of(&self, uid: &str, container: &str) -> Option<CpuSet> {
+        self.cpus.lock().of_container(uid, container)
+    }
+
+    /// Whether a container has its processors alone.
+    pub fn has_exclusive_cpus(&self, uid: &str, container: &str) -> bool {
+        self.cpus.lock().exclusive(uid, container).is_some()
+    }
+
+    /// Whether any container of a pod has.
+    pub fn any_exclusive_cpus(&self, uid: &str) -> bool {
+        self.cpus.lock().any_exclusive(uid)
+    }
+
+    /// The processors of all who have none alone; `None` where that is no matter.
+    pub fn shared_cpus(&self) -> Option<CpuSet> {
+        self.cpus.lock().shared()
+    }
+
+    /// Changes when the shared processors do.
+    pub fn pool_changes(&self) -> watch::Receiver<u64> {
+        self.pool.subscribe()
     }
 
     /// Takes back what pods have that are not there any more.
     pub fn retain(&self, is_wanted: impl Fn(&str) -> bool) {
         self.affinities.lock().retain(|uid, _| is_wanted(uid));
-        self.devices.retain(is_wanted);
+        self.devices.retain(&is_wanted);
+        self.retain_cpus(is_wanted);
     }
 
     /// Extended resources of the node; 0 of those whose plugin is gone.

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use crate::Placement;
+use crate::cpu_set::CpuSet;
 use crate::grpc::{self, Answer, Dispatch};
 use crate::wire::pod_resources::*;
 
@@ -117,7 +118,7 @@ impl Server {
         let container = |name: &String| ContainerResources {
             name: name.clone(),
             devices: shown(self.placement.devices.placed(&pod.uid, name)),
-            cpu_ids: Vec::new(),
+            cpu_ids: ids(&self.placement.cpus.lock().exclusive(&pod.uid, name)),
             memory: Vec::new(),
         };
         PodResources {
@@ -130,10 +131,18 @@ impl Server {
     fn allocatable(&self) -> AllocatableResourcesResponse {
         AllocatableResourcesResponse {
             devices: shown(self.placement.devices.healthy()),
-            cpu_ids: Vec::new(),
+            cpu_ids: {
+                let cpus = self.placement.cpus.lock();
+                ids(&Some(cpus.allocatable(&self.placement.machine)))
+            },
             memory: Vec::new(),
         }
     }
+}
+
+fn ids(cpus: &Option<CpuSet>) -> Vec<i64> {
+    let all = cpus.iter().flat_map(CpuSet::iter);
+    all.filter_map(|id| i64::try_from(id).ok()).collect()
 }
 
 /// Devices one by one, each with its nodes.

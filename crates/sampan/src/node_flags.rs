@@ -1,14 +1,16 @@
 //! Flags of the kubelet under upstream's names, given as `--kubelet-arg name=value`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use kubelet::{
-    EvictionConfig, PlacementConfig, ShutdownConfig, ShutdownPeriod, Threshold, TopologyPolicy,
-    TopologyScope,
+    CpuConfig, CpuSet, EvictionConfig, PlacementConfig, ShutdownConfig, ShutdownPeriod, Threshold,
+    TopologyPolicy, TopologyScope,
 };
+use meta::Quantity;
 use serde::{Deserialize, Serialize};
 
 use crate::serving::time;
@@ -46,6 +48,21 @@ pub(crate) struct NodeArgs {
     /// container or pod
     #[arg(long)]
     topology_manager_scope: Option<String>,
+    /// none or static
+    #[arg(long)]
+    cpu_manager_policy: Option<String>,
+    /// full-pcpus-only, strict-cpu-reservation, prefer-align-cpus-by-uncorecache: `name=true,…`
+    #[arg(long)]
+    cpu_manager_policy_options: Option<String>,
+    /// Processors that no container has alone, such as 0-1; wins over what is reserved otherwise
+    #[arg(long)]
+    reserved_cpus: Option<String>,
+    /// What Kubernetes' own programs need of the node: `cpu=200m,memory=256Mi,…`
+    #[arg(long)]
+    kube_reserved: Option<String>,
+    /// What the system needs
+    #[arg(long)]
+    system_reserved: Option<String>,
     /// How long pods have to end when the machine goes down, all of them together [default: 0s,
     /// they are left alone]
     #[arg(long)]
@@ -105,7 +122,78 @@ impl NodeArgs {
             Some("pod") => TopologyScope::Pod,
             Some(other) => bail!("unknown scope: \"{other}\""),
         };
+        config.state = root.to_owned();
+        config.cpus = self.cpus()?;
         Ok(config)
+    }
+
+    fn cpus(&self) -> Result<CpuConfig> {
+        let mut cpus = CpuConfig {
+            exclusive: match self.cpu_manager_policy.as_deref() {
+                None | Some("none") => false,
+                Some("static") => true,
+                Some(other) => bail!("unknown policy: \"{other}\""),
+            },
+            ..CpuConfig::default()
+        };
+        if let Some(text) = &self.reserved_cpus {
+            let set = CpuSet::parse(text).filter(|set| !set.is_empty());
+            cpus.reserved = set.with_context(|| format!("reserved-cpus {text:?}"))?;
+        }
+        let milli = self.reserved()?.get("cpu").map_or(0, |cpu| cpu.milli());
+        cpus.reserved_count = usize::try_from(milli)?.div_ceil(1_000);
+        let options = self
+            .cpu_manager_policy_options
+            .as_deref()
+            .unwrap_or_default();
+        for option in options
+            .split(',')
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+        {
+            let (name, value) = option.split_once('=').unwrap_or((option, ""));
+            let value: bool = value
+                .parse()
+                .with_context(|| format!("bad value for option {name:?}"))?;
+            match name {
+                "full-pcpus-only" => cpus.full_cores_only = value,
+                "strict-cpu-reservation" => cpus.strict_reservation = value,
+                "prefer-align-cpus-by-uncorecache" => cpus.align_by_cache = value,
+                other => bail!("unknown CPU Manager Policy option: {other:?}"),
+            }
+        }
+        Ok(cpus)
+    }
+
+    /// What pods cannot have of the node.
+    pub(crate) fn reserved(&self) -> Result<BTreeMap<String, Quantity>> {
+        let mut all: BTreeMap<String, Quantity> = BTreeMap::new();
+        for (flag, list) in [
+            ("kube-reserved", &self.kube_reserved),
+            ("system-reserved", &self.system_reserved),
+        ] {
+            let entries = list.iter().flat_map(|list| list.split(','));
+            for entry in entries.map(str::trim).filter(|text| !text.is_empty()) {
+                let read = |entry: &str| {
+                    let (name, amount) = entry.split_once('=')?;
+                    Some((name.to_owned(), Quantity::parse(amount).ok()?))
+                };
+                let (name, amount) = read(entry).with_context(|| format!("{flag} {entry:?}"))?;
+                if !["cpu", "memory", "ephemeral-storage", "pid"].contains(&name.as_str())
+                    || amount.is_negative()
+                {
+                    bail!("{flag} {entry:?}");
+                }
+                let known = all.entry(name).or_insert(Quantity::ZERO);
+                *known = *known + amount;
+            }
+        }
+        if let Some(text) = &self.reserved_cpus {
+            let count = CpuSet::parse(text).map_or(0, |set| set.len());
+            let count = Quantity::from_units(i64::try_from(count)?);
+            all.insert("cpu".to_owned(), count);
+        }
+        Ok(all)
     }
 
     /// How long pods have to end when the machine goes down.
@@ -226,6 +314,25 @@ mod tests {
         assert_eq!(config.policy, TopologyPolicy::SingleNumaNode);
         assert_eq!(config.scope, TopologyScope::Pod);
         assert!(read(&["topology-manager-policy=best"]).is_err());
+        assert_eq!(config.state, Path::new("/data"));
+        let config = read(&[
+            "cpu-manager-policy=static",
+            "cpu-manager-policy-options=full-pcpus-only=true",
+            "kube-reserved=cpu=500m,memory=1Gi",
+            "system-reserved=cpu=600m",
+        ])
+        .unwrap();
+        assert!(config.cpus.exclusive && config.cpus.full_cores_only);
+        assert_eq!(config.cpus.reserved_count, 2);
+        assert_eq!(read(&["reserved-cpus=0,2"]).unwrap().cpus.reserved.len(), 2);
+        for bad in [
+            "reserved-cpus=x",
+            "kube-reserved=cpu",
+            "system-reserved=gpu=1",
+        ] {
+            assert!(read(&[bad]).is_err(), "{bad}");
+        }
+        assert!(read(&["cpu-manager-policy-options=align-by-socket=true"]).is_err());
         assert!(read(&["topology-manager-scope=node"]).is_err());
     }
 

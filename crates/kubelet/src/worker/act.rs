@@ -102,6 +102,11 @@ impl Worker {
                 let message = format!("create {}: {error}", folder.display());
                 return Done::Sandbox(Err(RuntimeError::Internal(message)));
             }
+            if shared.placement.any_exclusive_cpus(pod.uid())
+                && let Some(whole) = config.resources.as_mut()
+            {
+                (whole.cpu_quota, whole.cpu_period) = (0, 0);
+            }
             Done::Sandbox(shared.runtime.run_pod_sandbox(config).await)
         });
     }

@@ -5,6 +5,7 @@
 mod admission;
 mod api;
 mod changes;
+mod cpus;
 mod devices;
 mod pods;
 mod rig;

@@ -28,6 +28,7 @@ fn open(
     let crew = Crew::new();
     let config = Config {
         plugin_grace: grace,
+        machine: Machine::read(&folder.path().join("none"), 1 << 30),
         ..Config::below(folder.path())
     };
     let told: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -45,7 +46,8 @@ fn open(
         Arc::new(move || pods.clone()),
         Arc::new(move |uid: &str| listener.lock().push(uid.to_owned())),
         &crew,
-    );
+    )
+    .unwrap();
     (crew, placement, told)
 }
 
