@@ -70,6 +70,8 @@ pub struct Config {
     pub eviction: EvictionConfig,
     /// Which devices, processors and memory containers have for themselves.
     pub placement: placement::Config,
+    /// What is watched to find what is wrong with the machine.
+    pub problems: problems::Config,
     /// How pods end when the machine goes down.
     pub shutdown: ShutdownConfig,
     /// `None`: no server.
@@ -149,6 +151,7 @@ impl Config {
             image_gc_high_percent: 85,
             image_gc_low_percent: 80,
             eviction: EvictionConfig::default(),
+            problems: problems::Config::default(),
             shutdown: ShutdownConfig::default(),
             server: None,
             version: "v1.36.2+sampan".into(),

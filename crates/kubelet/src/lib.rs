@@ -21,6 +21,7 @@ mod logs;
 mod machine;
 mod names;
 mod node;
+mod node_problems;
 mod orphans;
 mod places;
 mod plan;
@@ -59,6 +60,7 @@ pub use placement::{
     Policy as TopologyPolicy, Scope as TopologyScope,
 };
 
+pub use problems::{Config as ProblemConfig, Monitor as ProblemMonitor};
 pub use shutdown::{ShutdownConfig, ShutdownPeriod};
 
 use events::Recorder;
@@ -125,6 +127,7 @@ pub async fn run(client: Client, parts: Parts, config: Config, crew: &Crew) -> R
         "image removal",
         image_gc::keep_space(shared.clone(), stop.clone()),
     );
+    spawn_until_stop(crew, "node problems", node_problems::watch(shared.clone()));
     spawn_until_stop(crew, "cpu pool", cpu_pool::keep_shared(shared.clone()));
     spawn_until_stop(crew, "shutdown", shutdown::go_down(shared.clone()));
     spawn_until_stop(
@@ -232,6 +235,7 @@ fn share(
         allocations: Arc::default(),
         placement,
         pressure: watch::Sender::default(),
+        problems: watch::Sender::default(),
         user_namespaces: UserNamespaces::look(&config.root_dir, config.max_pods),
         pods,
         config,

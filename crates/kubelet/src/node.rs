@@ -20,6 +20,7 @@ use serde_json::json;
 
 use crate::events::{Kind, node_reference};
 use crate::machine::architecture;
+use crate::node_problems;
 use crate::places;
 use crate::shared::Shared;
 
@@ -58,6 +59,7 @@ pub(crate) async fn keep_status(shared: Arc<Shared>, stop: Stop) {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     let mut startup = Backoff::new(STARTUP_CHECK, STATUS_CHECK);
     let mut pressure = shared.pressure.subscribe();
+    let mut problems = shared.problems.subscribe();
     let mut going_down = false;
     let mut places = shared.placement.changes();
     loop {
@@ -98,6 +100,7 @@ pub(crate) async fn keep_status(shared: Arc<Shared>, stop: Stop) {
             () = tokio::time::sleep(pause) => {}
             Ok(()) = pressure.changed() => {}
             Ok(()) = places.changed() => {}
+            Ok(()) = problems.changed() => {}
             () = config.shutdown.begun.raised(), if !going_down => going_down = true,
             () = stop.raised() => return,
         }
@@ -265,6 +268,24 @@ fn addresses(shared: &Shared) -> Vec<NodeAddress> {
     ips.chain([address("Hostname", name)]).collect()
 }
 
+/// Kind, truth, reason and message of a condition that says what the node is short of.
+fn pressure(
+    kind: &'static str,
+    truth: bool,
+    good: &'static str,
+    bad: &'static str,
+) -> (&'static str, bool, &'static str, String) {
+    let (reason, message) = match (kind, truth) {
+        ("MemoryPressure", false) => ("KubeletHasSufficientMemory", good),
+        ("MemoryPressure", true) => ("KubeletHasInsufficientMemory", bad),
+        ("DiskPressure", false) => ("KubeletHasNoDiskPressure", good),
+        ("DiskPressure", true) => ("KubeletHasDiskPressure", bad),
+        (_, false) => ("KubeletHasSufficientPID", good),
+        (_, true) => ("KubeletHasInsufficientPID", bad),
+    };
+    (kind, truth, reason, message.to_owned())
+}
+
 fn conditions(
     shared: &Shared,
     old: Option<&NodeStatus>,
@@ -275,17 +296,6 @@ fn conditions(
         short.contains("MemoryPressure"),
         short.contains("DiskPressure"),
     );
-    let pressure = |kind: &'static str, truth: bool, good: &'static str, bad: &'static str| {
-        let (reason, message) = match (kind, truth) {
-            ("MemoryPressure", false) => ("KubeletHasSufficientMemory", good),
-            ("MemoryPressure", true) => ("KubeletHasInsufficientMemory", bad),
-            ("DiskPressure", false) => ("KubeletHasNoDiskPressure", good),
-            ("DiskPressure", true) => ("KubeletHasDiskPressure", bad),
-            (_, false) => ("KubeletHasSufficientPID", good),
-            (_, true) => ("KubeletHasInsufficientPID", bad),
-        };
-        (kind, truth, reason, message.to_owned())
-    };
     let ready = match missing {
         None => (
             "Ready",
@@ -332,7 +342,9 @@ fn conditions(
             last_transition_time: since.or_else(|| Some(now.clone())),
         }
     };
-    all.into_iter().map(condition).collect()
+    let own = all.into_iter().map(condition);
+    own.chain(node_problems::conditions(shared, &known, &now))
+        .collect()
 }
 
 fn is_ready(status: &NodeStatus) -> bool {

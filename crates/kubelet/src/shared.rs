@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) user_namespaces: UserNamespaces,
     /// Conditions of the node that say what it is short of.
     pub(crate) pressure: watch::Sender<BTreeSet<&'static str>>,
+    /// Conditions of the node that say what is wrong with it.
+    pub(crate) problems: watch::Sender<BTreeMap<String, problems::State>>,
 }
 
 impl Shared {

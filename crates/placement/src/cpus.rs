@@ -254,7 +254,7 @@ impl Cpus {
         if !self.config.full_cores_only {
             return Ok(());
         }
-        if count % threads != 0 {
+        if !count.is_multiple_of(threads) {
             return Err(NoCpus::Alignment(format!(
                 "SMT Alignment Error: requested {count} cpus not multiple cpus per core = {threads}"
             )));

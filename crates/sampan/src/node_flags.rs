@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use kubelet::{
-    CpuConfig, CpuSet, EvictionConfig, PlacementConfig, ShutdownConfig, ShutdownPeriod, Threshold,
-    TopologyPolicy, TopologyScope,
+    CpuConfig, CpuSet, EvictionConfig, PlacementConfig, ProblemConfig, ProblemMonitor,
+    ShutdownConfig, ShutdownPeriod, Threshold, TopologyPolicy, TopologyScope,
 };
 use meta::Quantity;
 use serde::{Deserialize, Serialize};
@@ -63,6 +63,12 @@ pub(crate) struct NodeArgs {
     /// What the system needs
     #[arg(long)]
     system_reserved: Option<String>,
+    /// Files of the node problem detector (plugins kmsg and custom), beside its usual rules
+    #[arg(long)]
+    node_problem_monitors: Option<String>,
+    /// Whether the kernel's log is watched by the usual rules [default: true]
+    #[arg(long)]
+    node_problem_detector: Option<bool>,
     /// How long pods have to end when the machine goes down, all of them together [default: 0s,
     /// they are left alone]
     #[arg(long)]
@@ -194,6 +200,24 @@ impl NodeArgs {
             all.insert("cpu".to_owned(), count);
         }
         Ok(all)
+    }
+
+    /// What is watched to find what is wrong with the machine; reads the files it names.
+    pub(crate) fn problems(&self) -> Result<ProblemConfig> {
+        let mut config = ProblemConfig::default();
+        if self.node_problem_detector == Some(false) {
+            config.monitors.clear();
+        }
+        let files = self
+            .node_problem_monitors
+            .iter()
+            .flat_map(|list| list.split(','));
+        for file in files.map(str::trim).filter(|file| !file.is_empty()) {
+            let text = std::fs::read_to_string(file).with_context(|| file.to_owned())?;
+            let monitor = ProblemMonitor::read(&text).with_context(|| file.to_owned())?;
+            config.monitors.push(monitor);
+        }
+        Ok(config)
     }
 
     /// How long pods have to end when the machine goes down.

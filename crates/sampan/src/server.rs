@@ -521,6 +521,7 @@ async fn start_kubelet(
     settings.max_pods = config.max_pods;
     settings.eviction = config.kubelet_arg.eviction()?;
     settings.placement = placement;
+    settings.problems = config.kubelet_arg.problems()?;
     settings.reserved = config.kubelet_arg.reserved()?;
     settings.shutdown = shutdown_config(config, crews)?;
     settings.pod_cidrs = vec![network.pod_cidr.to_string()];

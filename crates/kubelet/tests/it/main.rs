@@ -8,6 +8,7 @@ mod changes;
 mod cpus;
 mod devices;
 mod pods;
+mod problems;
 mod rig;
 mod runtime;
 mod server;

@@ -147,7 +147,7 @@ impl Taker<'_> {
             .flat_map(|core| self.free_of(CORE, core).iter().collect::<Vec<_>>())
             .collect();
         cpus.sort_unstable();
-        if self.needed % 2 != 0 && threads > 1 && cpus.len() > self.needed {
+        if !self.needed.is_multiple_of(2) && threads > 1 && cpus.len() > self.needed {
             cpus.pop();
         }
         if cpus.len() == self.needed {
