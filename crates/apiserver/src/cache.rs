@@ -10,6 +10,7 @@
 mod change;
 pub(crate) mod entry;
 pub(crate) mod feed;
+mod growth;
 pub(crate) mod map;
 
 use std::collections::VecDeque;
@@ -21,11 +22,12 @@ use bytes::Bytes;
 use encryption::{Encryption, Seal};
 use meta::Object;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
 
 pub(crate) use change::{Change, frame};
 pub(crate) use entry::{Entry, encode, encode_stored, with_revision};
 pub(crate) use feed::Feed;
+pub(crate) use growth::Follower;
+use growth::Growth;
 pub(crate) use map::Map;
 
 use crate::measure::{Stored, Stores};
@@ -97,7 +99,7 @@ pub(crate) struct Cache {
     vault: Option<Vault>,
     state: RwLock<State>,
     /// Tells watches that the ring has grown.
-    grown: watch::Sender<u64>,
+    grown: Growth,
     protobuf: Protobuf,
     /// What writers of this process have just encoded: its events need not be decoded.
     expected: Mutex<VecDeque<(Bytes, Arc<Object>)>>,
@@ -167,7 +169,7 @@ impl Cache {
                 revision: 0,
                 epoch: 0,
             }),
-            grown: watch::Sender::new(0),
+            grown: Growth::default(),
             protobuf: Protobuf::default(),
             expected: Mutex::default(),
             next: OnceLock::new(),
@@ -264,7 +266,7 @@ impl Cache {
     /// Ends open watches.
     pub(crate) fn close(&self) {
         self.state.write().epoch += 1;
-        self.grown.send_modify(|count| *count += 1);
+        self.grown.tell();
     }
 
     /// The storage key of an object.
@@ -418,13 +420,13 @@ impl Cache {
     }
 
     /// Wakes whenever the ring has grown.
-    pub(crate) fn growth(&self) -> watch::Receiver<u64> {
-        self.grown.subscribe()
+    pub(crate) fn growth(&self) -> Follower {
+        self.grown.follow()
     }
 
     /// How many watches there are.
     pub(crate) fn watches(&self) -> usize {
-        self.grown.receiver_count()
+        self.grown.followers()
     }
 
     /// How many objects there are.
@@ -455,7 +457,7 @@ impl Cache {
         state.revision = revision;
         state.epoch += 1;
         drop(state);
-        self.grown.send_modify(|count| *count += 1);
+        self.grown.tell();
     }
 
     /// Takes in the store's events, in order; none may be missing.
@@ -496,7 +498,7 @@ impl Cache {
         }
         state.trim(now, &mut forgotten);
         drop(state);
-        self.grown.send_modify(|count| *count += 1);
+        self.grown.tell();
     }
 }
 

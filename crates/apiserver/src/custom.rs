@@ -17,7 +17,7 @@ use http::Method;
 use meta::{Object, Status};
 use serde_json::Value;
 
-use crate::cache::{Cache, Entry};
+use crate::cache::{Cache, Entry, Follower};
 use crate::registry::custom_prefix;
 use crate::server::Core;
 use crate::verbs::write::text;
@@ -70,7 +70,7 @@ impl Definitions {
         };
         let mut growth = cache.growth();
         loop {
-            growth.borrow_and_update();
+            growth.catch_up();
             let instances = self.leaving();
             self.sync().await;
             if self.leaving().len() > instances.len() {
@@ -102,7 +102,7 @@ impl Definitions {
     }
 
     /// Changes of the instances of all definitions that are about to go.
-    fn leaving(&self) -> Vec<tokio::sync::watch::Receiver<u64>> {
+    fn leaving(&self) -> Vec<Follower> {
         let leaving = self.known.values().filter(|known| known.leaving);
         leaving
             .filter_map(|known| Some(known.cache.as_ref()?.growth()))

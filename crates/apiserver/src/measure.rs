@@ -221,6 +221,8 @@ impl Stored {
 pub(crate) struct Told {
     labels: [String; 3],
     sizes: Vec<usize>,
+    /// Where it is counted, once there was something to count.
+    rows: Option<(Arc<AtomicU64>, Arc<Histogram>)>,
 }
 
 impl Told {
@@ -232,6 +234,7 @@ impl Told {
         Told {
             labels: [group, plural, version].map(|name| name.to_string()),
             sizes: Vec::new(),
+            rows: None,
         }
     }
 
@@ -248,9 +251,12 @@ impl Told {
         if self.sizes.is_empty() {
             return;
         }
-        let labels = self.labels.each_ref().map(String::as_str);
-        WATCH_EVENTS.add(&labels, self.sizes.len() as u64);
-        let sizes = WATCH_SIZES.of(&labels);
+        let labels = &self.labels;
+        let (events, sizes) = self.rows.get_or_insert_with(|| {
+            let labels = labels.each_ref().map(String::as_str);
+            (WATCH_EVENTS.of(&labels), WATCH_SIZES.of(&labels))
+        });
+        events.fetch_add(self.sizes.len() as u64, Ordering::Relaxed);
         self.sizes
             .drain(..)
             .for_each(|size| sizes.observe(size as f64));

@@ -25,7 +25,7 @@ pub(crate) async fn run(core: Arc<Core>, client: Client, stop: Stop) {
     let Some(cache) = cache else { return };
     let mut growth = cache.growth();
     loop {
-        growth.borrow_and_update();
+        growth.catch_up();
         for policy in core.lookup.list(resource, "") {
             if is_due(&policy) {
                 check(&core, &client, &policy).await;

@@ -163,13 +163,31 @@ fn close_range(first: u32, flags: u32) -> io::Result<()> {
 /// Lets threads of usual priority run before the calling thread: it gets less of a busy processor
 /// (`nice` above 0), and whoever wakes up takes the processor from it at once where their slices
 /// are shorter than `slice` (0.1 to 100 ms; kernels before 6.12 have one slice for all).
-/// Less priority needs no right.
+/// Its sleeps end to the microsecond. Less priority needs no right.
 pub fn yield_thread_to_others(nice: i32, slice: Duration) -> io::Result<()> {
     // SAFETY: all zeros is a value of the type: the usual policy without flags.
     let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
-    attributes.size = u32::try_from(size_of_val(&attributes)).map_err(io::Error::other)?;
     attributes.sched_nice = nice;
     attributes.sched_runtime = u64::try_from(slice.as_nanos()).map_err(io::Error::other)?;
+    set_thread_attributes(attributes)?;
+    // SAFETY: takes numbers only. Nanoseconds by which the kernel may let timers be late.
+    match unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_u64) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Has the calling thread run only where no thread of usual priority wants the processor. It must
+/// hold nothing that others wait for.
+pub fn leave_processors_to_others() -> io::Result<()> {
+    // SAFETY: all zeros is a value of the type: the usual policy without flags.
+    let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
+    attributes.sched_policy = u32::try_from(libc::SCHED_IDLE).map_err(io::Error::other)?;
+    set_thread_attributes(attributes)
+}
+
+fn set_thread_attributes(mut attributes: libc::sched_attr) -> io::Result<()> {
+    attributes.size = u32::try_from(size_of_val(&attributes)).map_err(io::Error::other)?;
     // SAFETY: the kernel reads as many bytes as the value says it has. 0 is the calling thread.
     let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
     if result == -1 {

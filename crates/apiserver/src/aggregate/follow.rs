@@ -56,7 +56,7 @@ pub(crate) async fn run(core: Arc<Core>, client: Client, stop: base::Stop) {
     let (mut services, mut slices) = (services.growth(), slices.growth());
     loop {
         for growth in [&mut own, &mut definitions, &mut services, &mut slices] {
-            growth.borrow_and_update();
+            growth.catch_up();
         }
         follower.wake.send_modify(|count| *count += 1);
         follower.sync_routes();

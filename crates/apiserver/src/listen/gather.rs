@@ -10,10 +10,10 @@ use std::task::{Context, Poll};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes that are gathered: about what one record of TLS holds.
-const GATHERED_MAX: usize = 16 << 10;
-/// Writes from this size on are not copied.
-const LARGE: usize = 4 << 10;
+/// Bytes that are gathered: a few records of TLS, which go to the kernel in one call.
+const GATHERED_MAX: usize = 48 << 10;
+/// Writes from this size on are not copied: another record costs more than a copy below it.
+const LARGE: usize = 8 << 10;
 /// Room for an answer of usual size.
 const FIRST: usize = 2 << 10;
 
@@ -35,6 +35,8 @@ struct State<S> {
     sent: usize,
     /// Sending was put off once already, or has begun.
     is_due: bool,
+    /// All was handed to the stream, which still holds some of it.
+    is_held: bool,
     /// Sending has failed, which nobody could be told then.
     is_broken: bool,
 }
@@ -48,6 +50,7 @@ impl<S: AsyncWrite + Unpin> Gather<S> {
             bytes: Vec::new(),
             sent: 0,
             is_due: false,
+            is_held: false,
             is_broken: false,
         })))
     }
@@ -56,10 +59,10 @@ impl<S: AsyncWrite + Unpin> Gather<S> {
     /// about to write, they are waited for once.
     pub(super) fn send(&self, others: bool, context: &mut Context<'_>) {
         let mut state = self.0.lock();
-        if state.bytes.is_empty() {
+        if state.bytes.is_empty() && !state.is_held {
             return;
         }
-        if others && !state.is_due {
+        if others && !state.is_due && !state.is_held {
             state.is_due = true;
             // Runs again behind all that are ready now.
             context.waker().wake_by_ref();
@@ -92,7 +95,9 @@ impl<S: AsyncWrite + Unpin> State<S> {
         self.bytes = Vec::new();
         self.sent = 0;
         self.is_due = false;
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.is_held = flushed.is_pending();
+        flushed
     }
 
     /// Whether so many bytes more are to be gathered.
@@ -251,6 +256,49 @@ mod tests {
         };
         let ((), read) = tokio::join!(write, read);
         assert!(read == text);
+    }
+
+    /// Takes everything, and sends it at the third flush.
+    #[derive(Default)]
+    struct Slow {
+        flushes: usize,
+    }
+
+    impl AsyncWrite for Slow {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.flushes += 1;
+            match self.flushes < 3 {
+                true => Poll::Pending,
+                false => Poll::Ready(Ok(())),
+            }
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flush_goes_on_until_it_is_done() {
+        let gather = Gather::new(Slow::default(), true);
+        gather.0.lock().bytes.push(b'x');
+        poll_fn(|context| {
+            for _ in 0..5 {
+                gather.send(true, context);
+                gather.send(false, context);
+            }
+            Poll::Ready(())
+        })
+        .await;
+        assert_eq!(gather.0.lock().stream.flushes, 3);
     }
 
     #[tokio::test]

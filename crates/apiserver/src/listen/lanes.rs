@@ -14,7 +14,8 @@
 //!
 //! The threads at home must not work for heavy users at all, not even wake them: the kernel lets a
 //! thread that wakes up go first only as long as it took less than its part before, and otherwise
-//! lets it wait for the next tick, milliseconds later.
+//! lets it wait for the next tick, milliseconds later. For those that are caught so all the same,
+//! in this process or another, the threads of heavy users pause between two tasks ([`BREATH_EVERY`]).
 
 use std::cell::Cell;
 use std::future::Future;
@@ -35,13 +36,30 @@ const NICE: i32 = 10;
 /// of theirs.
 const SLICE: Duration = Duration::from_millis(20);
 
+/// How long a heavy user's thread works before it gives the processor away for a moment: only then,
+/// and at ticks, does the kernel look who should have it.
+const BREATH_EVERY: Duration = Duration::from_micros(500);
+
 thread_local! {
     static IS_HEAVY: Cell<bool> = const { Cell::new(false) };
+    /// How long the thread has worked since it last paused.
+    static WORKED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 /// Whether the calling thread works for heavy users.
 pub(super) fn is_heavy_thread() -> bool {
     IS_HEAVY.get()
+}
+
+/// To be called by a heavy user's thread after work that took so long.
+fn breathe(worked: Duration) {
+    let worked = WORKED.get() + worked;
+    let pauses = worked >= BREATH_EVERY;
+    WORKED.set(if pauses { Duration::ZERO } else { worked });
+    if pauses {
+        // Any sleep does; the thread is back in a few microseconds if nobody waits.
+        std::thread::sleep(Duration::from_nanos(1));
+    }
 }
 
 /// The lanes of one listener.
@@ -256,6 +274,9 @@ impl Future for Shift {
         let begun = Instant::now();
         let polled = work.as_mut().poll(context);
         lane.charge(begun);
+        if *is_heavy {
+            breathe(begun.elapsed());
+        }
         polled
     }
 }

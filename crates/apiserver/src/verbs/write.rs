@@ -225,7 +225,7 @@ impl<'a> Write<'a> {
                 break;
             };
             let mut growth = cache.growth();
-            growth.borrow_and_update();
+            growth.catch_up();
             // It may have come in between.
             if core
                 .admission

@@ -178,8 +178,11 @@ fn listen(cluster: &Cluster) -> Access {
 async fn a_watch_is_told_in_messages() {
     let cluster = Cluster::start().await;
     let access = listen(&cluster);
-    let map = config_map("a", "1");
-    cluster.post(CONFIG_MAPS, map).await.unwrap();
+    // Each is one message, though all are there at once.
+    for (name, value) in [("a", "1"), ("b", "0")] {
+        let map = config_map(name, value);
+        cluster.post(CONFIG_MAPS, map).await.unwrap();
+    }
     let path = format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1");
     let opened = client::remote::websocket(&access, &path, &["any"]).await;
     let (mut socket, protocol) = opened.unwrap();
@@ -190,7 +193,7 @@ async fn a_watch_is_told_in_messages() {
         .put(&format!("{CONFIG_MAPS}/a"), &map)
         .await
         .unwrap();
-    for (event, value) in [("ADDED", "1"), ("MODIFIED", "2")] {
+    for (event, value) in [("ADDED", "1"), ("ADDED", "0"), ("MODIFIED", "2")] {
         let message = socket.next().await.unwrap().unwrap();
         let tree: serde_json::Value = serde_json::from_str(message.to_text().unwrap()).unwrap();
         let told = (&tree["type"], &tree["object"]["data"]["key"]);

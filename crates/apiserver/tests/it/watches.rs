@@ -2,6 +2,7 @@
 
 use client::{Watch, WatchEvent};
 use http::Method;
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use crate::cluster::{CONFIG_MAPS, Cluster, config_map};
@@ -78,6 +79,38 @@ async fn a_streamed_list_ends_with_a_bookmark() {
         .await
         .unwrap();
     assert_eq!(next(&mut stream).await, "added b 1");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn events_that_wait_leave_in_one_piece() {
+    let cluster = Cluster::start().await;
+    let list = cluster.get(CONFIG_MAPS).await.unwrap();
+    let version = list["metadata"]["resourceVersion"].as_str().unwrap();
+    let small = ["a", "b", "c"];
+    for name in small {
+        let map = config_map(name, "1");
+        cluster.post(CONFIG_MAPS, map).await.unwrap();
+    }
+    let large = config_map("d", &"x".repeat(32 << 10));
+    cluster.post(CONFIG_MAPS, large).await.unwrap();
+    let path = format!("{CONFIG_MAPS}?watch=1&resourceVersion={version}");
+    let request = client::request::request(Method::GET, &path, None, client::empty()).unwrap();
+    let mut body = cluster.client.send(request).await.unwrap().into_body();
+    let mut pieces = Vec::new();
+    for _ in 0..2 {
+        let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        let events = piece.split_inclusive(|byte| *byte == b'\n');
+        let names = events.map(|event| {
+            let event: Value = serde_json::from_slice(event).unwrap();
+            event["object"]["metadata"]["name"]
+                .as_str()
+                .map(String::from)
+        });
+        pieces.push(names.collect::<Option<Vec<_>>>().unwrap());
+    }
+    // What is larger than a piece goes alone.
+    assert_eq!(pieces, [small.map(String::from).to_vec(), vec!["d".into()]]);
     cluster.stop().await;
 }
 

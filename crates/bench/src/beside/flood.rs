@@ -25,9 +25,7 @@ const FLOOD_CONNECTIONS: usize = 8;
 /// The flood ends itself after this, should nobody do it.
 const FLOOD_TIMEOUT: Duration = Duration::from_secs(60);
 /// The flood stands for other machines: it must not take from the server and from the other user's
-/// client what the server alone should give. So its threads yield, and have long slices.
-const FLOOD_NICE: i32 = 10;
-const FLOOD_SLICE: Duration = Duration::from_millis(20);
+/// client what the server alone should give. So its threads take what nobody else wants.
 const OBJECTS: usize = 500;
 const NAMESPACE: &str = "bench-flood";
 /// The other user: so many clients, each with a pause between two requests.
@@ -159,7 +157,7 @@ async fn stop(flood: &mut Child) -> Result<f64> {
 
 /// The flood itself, in threads that yield to all others.
 pub(crate) fn run() -> Result<()> {
-    let yields = || linux::process::yield_thread_to_others(FLOOD_NICE, FLOOD_SLICE);
+    let yields = linux::process::leave_processors_to_others;
     yields()?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.enable_all().on_thread_start(move || {
