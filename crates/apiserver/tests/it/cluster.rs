@@ -50,11 +50,22 @@ impl Cluster {
     }
 
     pub(crate) async fn post(&self, path: &str, body: Value) -> Result<Value, meta::Status> {
-        self.client.send_value(Method::POST, path, &body).await
+        let made = self.client.send_value(Method::POST, path, &body).await;
+        self.settle().await;
+        made
     }
 
     pub(crate) async fn put(&self, path: &str, body: &Value) -> Result<Value, meta::Status> {
-        self.client.send_value(Method::PUT, path, body).await
+        let written = self.client.send_value(Method::PUT, path, body).await;
+        self.settle().await;
+        written
+    }
+
+    /// Waits until guards know what was written: rights, policies and quotas follow the store a
+    /// little behind the answer to a write, as everywhere. Reads wait for it.
+    async fn settle(&self) {
+        let path = "/api/v1/namespaces/default";
+        let _read: Result<Value, _> = self.client.get_value(path).await;
     }
 
     pub(crate) async fn get(&self, path: &str) -> Result<Value, meta::Status> {
