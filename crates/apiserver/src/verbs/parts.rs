@@ -54,8 +54,11 @@ impl Part {
                 let sent = json!({"metadata": given.get("metadata")});
                 let mut new = status_only(kept_fields(resource), old, given);
                 let group = resource.row.names.group.as_str();
-                if !resource.custom && group != "flowcontrol.apiserver.k8s.io" {
-                    take_fixed(&mut new, &sent);
+                match (group, resource.row.names.plural.as_str()) {
+                    _ if resource.custom => {}
+                    ("flowcontrol.apiserver.k8s.io", _) => {}
+                    ("", "pods") => take_fixed(&mut new, &sent, OF_PODS),
+                    _ => take_fixed(&mut new, &sent, FIXED),
                 }
                 new
             }
@@ -73,15 +76,20 @@ fn spec_given(old: &Value, given: &Value) -> Value {
     if let (Some(new), Some(spec)) = (new.as_object_mut(), given.get("spec")) {
         new.insert("spec".into(), spec.clone());
     }
-    take_fixed(&mut new, given);
+    take_fixed(&mut new, given, OF_PODS);
     new
 }
 
-/// What never changes of the metadata is judged, not left as it was.
-fn take_fixed(new: &mut Value, given: &Value) {
-    for field in ["uid", "deletionTimestamp"] {
+/// What never changes of the metadata.
+const FIXED: &[&str] = &["uid", "deletionTimestamp"];
+/// Their subresources leave a time of deletion that was sent aside.
+const OF_PODS: &[&str] = &["uid"];
+
+/// What never changes is judged, not left as it was.
+fn take_fixed(new: &mut Value, given: &Value, fields: &[&str]) {
+    for field in fields {
         if let Some(value) = given.get("metadata").and_then(|own| own.get(field)) {
-            metadata(new).insert(field.into(), value.clone());
+            metadata(new).insert((*field).into(), value.clone());
         }
     }
 }
@@ -94,7 +102,7 @@ fn approval_only(old: &Value, given: &Value) -> Value {
         Some(conditions) => drop(status.insert("conditions".into(), conditions)),
         None => drop(status.remove("conditions")),
     }
-    take_fixed(&mut new, given);
+    take_fixed(&mut new, given, FIXED);
     take_metadata(&mut new, given.clone(), ALL);
     new
 }
@@ -155,7 +163,7 @@ fn kept_fields(resource: &Resource) -> &'static [&'static str] {
 /// A write to `/finalize` of a namespace.
 fn finalizers_only(old: &Value, given: &Value) -> Value {
     let mut new = old.clone();
-    take_fixed(&mut new, given);
+    take_fixed(&mut new, given, FIXED);
     take_metadata(&mut new, given.clone(), ALL);
     let left = given.pointer("/spec/finalizers").cloned();
     let spec = meta::object::map_at(&mut new, "spec");

@@ -78,6 +78,9 @@ async fn all_operations_work_as_the_suite_expects() {
         cluster.get(&approval).await.unwrap()["kind"],
         "CertificateSigningRequest"
     );
+    let same = cluster.get(&path).await.unwrap();
+    let same = cluster.put(&approval, &same).await.unwrap();
+    assert_eq!(same["status"].get("conditions"), None);
     let body = json!({"metadata": {"annotations": {"patchedapproval": "true"}},
         "status": {"conditions": [{"type": "ApprovalPatch", "status": "True", "reason": "e2e"}]}});
     let mut patched = patch(&approval, body).await;

@@ -180,6 +180,11 @@ async fn parts_of_objects_keep_what_never_changes() {
         refused.await.unwrap_err().message,
         "Pod \"one\" is invalid: metadata.uid: Invalid value: \"zz\": field is immutable"
     );
+    // A time of deletion is left aside.
+    let mut sent = cluster.get(&path).await.unwrap();
+    sent["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+    let kept = cluster.put(&path, &sent).await.unwrap();
+    assert_eq!(kept["metadata"].get("deletionTimestamp"), None);
     let devices = json!({"requests": [{"name": "a",
         "exactly": {"deviceClassName": "c", "adminAccess": true}}]});
     let claim = json!({"metadata": {"name": "a"}, "spec": {"devices": devices}});

@@ -34,7 +34,10 @@ impl Strategy for CertificateSigningRequest {
             for part in ["spec", "status"] {
                 object.set(part, old.at(part).clone());
             }
-            object.set("status.conditions", conditions);
+            match conditions.is_null() {
+                true => object.drop_field("status.conditions"),
+                false => object.set("status.conditions", conditions),
+            }
         }
         if subresource == "status" {
             keep_decisions(object, old);

@@ -24,6 +24,10 @@ pub(super) fn default_pod(pod: &mut Value) {
         }
     }
     default_pod_requests(pod);
+    // Pods, not their templates, say at once what a negative grace comes to.
+    if pod.int("spec.terminationGracePeriodSeconds") < 0 {
+        pod.set("spec.terminationGracePeriodSeconds", 1);
+    }
     pod.fill("spec.enableServiceLinks", true);
     if pod.flag("spec.hostNetwork") {
         for list in ["spec.containers", "spec.initContainers"] {
@@ -318,6 +322,17 @@ mod tests {
                 "securityContext": {}, "terminationGracePeriodSeconds": 30,
             }),
         );
+    }
+
+    #[test]
+    fn a_negative_grace_is_the_least() {
+        let grace = "spec.terminationGracePeriodSeconds";
+        check(
+            json!({"terminationGracePeriodSeconds": -5}),
+            grace,
+            json!(1),
+        );
+        check(json!({"terminationGracePeriodSeconds": 0}), grace, json!(0));
     }
 
     #[test]
