@@ -73,7 +73,7 @@ fn fresh(write: &Write<'_>, by: &Resource, mut object: Value) -> Result<Value, S
     let version = metadata.remove("resourceVersion");
     if let Some(version) = version.filter(|version| *version != "") {
         if !write.dry_run {
-            return Err(Status::internal(
+            return Err(Status::bad_request(
                 "resourceVersion should not be set on objects to be created",
             ));
         }

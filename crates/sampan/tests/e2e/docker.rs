@@ -166,7 +166,10 @@ fn docker_runs_its_everyday_commands() {
             .contains("not found in $PATH")
     );
     engine.code(126, "docker run --rm busybox /etc");
-    engine.code(125, "docker run --rm --security-opt apparmor=own busybox true");
+    engine.code(
+        125,
+        "docker run --rm --security-opt apparmor=own busybox true",
+    );
     let terminal =
         "script -qec \"docker run --rm -it busybox sh -c 'tty; exit 5'\" /dev/null </dev/null";
     assert!(engine.code(5, terminal).contains("/dev/pts/0"));
