@@ -38,7 +38,7 @@ const SLICE: Duration = Duration::from_millis(20);
 
 /// How long a heavy user's thread works before it gives the processor away for a moment: only then,
 /// and at ticks, does the kernel look who should have it.
-const BREATH_EVERY: Duration = Duration::from_micros(500);
+const BREATH_EVERY: Duration = Duration::from_micros(200);
 
 thread_local! {
     static IS_HEAVY: Cell<bool> = const { Cell::new(false) };
