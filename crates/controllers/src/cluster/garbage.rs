@@ -54,6 +54,7 @@ pub(crate) fn start(context: &Context) {
         kinds: Default::default(),
         rediscover: Notify::new(),
         absent: Default::default(),
+        released: Default::default(),
     });
     let intake = Arc::new(Intake {
         collector,

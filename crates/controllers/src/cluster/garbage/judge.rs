@@ -31,6 +31,9 @@ pub(super) struct Collector {
     /// Raised when what is served may have changed.
     pub rediscover: Notify,
     pub absent: Mutex<Absent>,
+    /// Owners whose dependents were let go: a dependent that is seen only later, since each resource
+    /// has a watch of its own, must not be taken for one that lost its owner.
+    pub released: Mutex<Absent>,
 }
 
 /// Uids that no object has any more, by the namespace in which they were looked for.
@@ -116,10 +119,23 @@ impl Collector {
         if live.meta.deletion_timestamp.is_some() {
             return Ok(());
         }
+        let released = self.released_owners(&live.meta);
+        if !released.is_empty() {
+            return self.drop_owners(&live, &released).await;
+        }
         let Some(owners) = self.classify(&live.meta).await? else {
             return Ok(());
         };
         self.decide(uid, &live, &owners).await
+    }
+
+    fn released_owners(&self, meta: &ItemMeta) -> Vec<String> {
+        let released = self.released.lock();
+        let owners = meta.owner_references.iter();
+        owners
+            .filter(|owner| released.contains(&owner.uid, ""))
+            .map(|owner| owner.uid.clone())
+            .collect()
     }
 
     async fn decide(&self, uid: &str, live: &Live, owners: &Owners) -> Result<(), Status> {
@@ -270,6 +286,7 @@ impl Collector {
                 _ => return Ok(()),
             }
         };
+        self.released.lock().add(uid, "");
         for dependent in dependents {
             if let Some(live) = self.live(&dependent).await? {
                 self.drop_owners(&live, &[uid.to_owned()]).await?;
