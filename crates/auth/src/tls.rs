@@ -213,25 +213,33 @@ pub fn server_config_of(
     serving: &Pair,
     client_ca_pem: &str,
 ) -> Result<Arc<ServerConfig>, TlsError> {
-    closed_config(Arc::new(ServingCertificates::new(serving)?), client_ca_pem)
+    let shown = Arc::new(ServingCertificates::new(serving)?);
+    closed_config(shown, client_ca_pem, &Spoken::default())
 }
 
-/// The same over certificates that may change.
+/// The same over certificates that may change, in chosen versions and ciphers. Without an
+/// authority no client is asked for a certificate.
 pub fn closed_config(
     certificates_shown: Arc<ServingCertificates>,
     client_ca_pem: &str,
+    spoken: &Spoken,
 ) -> Result<Arc<ServerConfig>, TlsError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = Arc::new(spoken.provider());
     let mut roots = RootCertStore::empty();
     for cert in certificates(client_ca_pem)? {
         roots.add(cert)?;
     }
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-            .allow_unauthenticated()
-            .build()?;
+    let verifier: Arc<dyn ClientCertVerifier> = match roots.is_empty() {
+        true => WebPkiClientVerifier::no_client_auth(),
+        false => {
+            let roots = Arc::new(roots);
+            WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
+                .allow_unauthenticated()
+                .build()?
+        }
+    };
     let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
+        .with_protocol_versions(spoken.versions())?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(certificates_shown);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];

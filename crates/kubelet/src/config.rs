@@ -48,6 +48,12 @@ pub struct Config {
     pub taints: Vec<Taint>,
     /// Subtracted from the capacity.
     pub reserved: BTreeMap<String, Quantity>,
+    /// Whether the node's object is made when there is none.
+    pub register_node: bool,
+    /// How often the node looks whether its status changed.
+    pub status_check_interval: Duration,
+    /// Images named in the status; `None`: all.
+    pub images_shown_max: Option<usize>,
     /// Where node status is refreshed although nothing changed.
     pub status_report_interval: Duration,
     pub lease_duration: Duration,
@@ -58,14 +64,26 @@ pub struct Config {
     pub cgroup_root: String,
     /// Containers get a CPU quota by their limit.
     pub cpu_cfs_quota: bool,
+    /// Over which time a quota counts, in microseconds.
+    pub cpu_period: i64,
+    /// The longest wait before a container that keeps ending is started again.
+    pub restart_pause_max: Duration,
+    /// Containers that name no seccomp profile run under the runtime's.
+    pub seccomp_default: bool,
     pub pod_pids_limit: i64,
     pub log_bytes_max: u64,
     pub log_files_max: usize,
+    /// How often the sizes of logs are looked at.
+    pub log_check_interval: Duration,
     /// Sysctls beyond the safe ones, such as `net.core.*`.
     pub allowed_unsafe_sysctls: Vec<String>,
     /// Image garbage collection starts above this share of the disk, and stops below the other.
     pub image_gc_high_percent: u8,
     pub image_gc_low_percent: u8,
+    /// An unused image is kept at least so long.
+    pub image_age_min: Duration,
+    /// And at most so long; zero: as long as there is room.
+    pub image_age_max: Duration,
     /// When pods have to go because the node runs out of something.
     pub eviction: EvictionConfig,
     /// Which devices, processors and memory containers have for themselves.
@@ -76,6 +94,10 @@ pub struct Config {
     pub shutdown: ShutdownConfig,
     /// `None`: no server.
     pub server: Option<ServerConfig>,
+    /// Where `/healthz` is served without TLS; `None`: nowhere.
+    pub healthz: Option<SocketAddr>,
+    /// What `/configz` shows.
+    pub shown: serde_json::Value,
     /// Reported as `nodeInfo.kubeletVersion`.
     pub version: String,
 }
@@ -86,6 +108,8 @@ pub struct ServerConfig {
     pub address: SocketAddr,
     pub tls: Arc<rustls::ServerConfig>,
     pub guard: Arc<dyn Guard>,
+    /// Whether logs, exec, attach and port forwarding are served.
+    pub debugging: bool,
 }
 
 /// A request to the server, as a [`Guard`] sees it.
@@ -138,22 +162,33 @@ impl Config {
             labels: BTreeMap::new(),
             taints: Vec::new(),
             reserved: BTreeMap::new(),
+            register_node: true,
+            status_check_interval: Duration::from_secs(10),
+            images_shown_max: Some(50),
             status_report_interval: Duration::from_secs(300),
             lease_duration: Duration::from_secs(40),
             lease_interval: Duration::from_secs(10),
             image_pulls_max: 4,
             cgroup_root: "/kubepods".into(),
             cpu_cfs_quota: true,
+            cpu_period: 100_000,
+            restart_pause_max: Duration::from_secs(300),
+            seccomp_default: false,
             pod_pids_limit: 0,
             log_bytes_max: 10 << 20,
             log_files_max: 5,
+            log_check_interval: Duration::from_secs(10),
             allowed_unsafe_sysctls: Vec::new(),
             image_gc_high_percent: 85,
             image_gc_low_percent: 80,
+            image_age_min: Duration::from_secs(120),
+            image_age_max: Duration::ZERO,
             eviction: EvictionConfig::default(),
             problems: problems::Config::default(),
             shutdown: ShutdownConfig::default(),
             server: None,
+            healthz: None,
+            shown: serde_json::Value::Null,
             version: "v1.36.2+sampan".into(),
         }
     }

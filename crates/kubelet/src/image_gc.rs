@@ -13,8 +13,6 @@ use crate::shared::Shared;
 
 /// How often the disk is looked at.
 const CHECK_INTERVAL: Duration = Duration::from_secs(300);
-/// An image is kept at least so long after it was last used.
-const AGE_MIN: Duration = Duration::from_secs(120);
 
 /// Keeps space on the disk; ends when the process stops.
 pub(crate) async fn keep_space(shared: Arc<Shared>, stop: Stop) {
@@ -25,7 +23,8 @@ pub(crate) async fn keep_space(shared: Arc<Shared>, stop: Stop) {
             () = stop.raised() => return,
         }
         let to_free = excess(&shared);
-        if let Err(error) = collect(&shared, to_free, &mut last_used, AGE_MIN).await {
+        let ages = (shared.config.image_age_min, shared.config.image_age_max);
+        if let Err(error) = collect(&shared, to_free, &mut last_used, ages).await {
             let message = error.to_string();
             let about = node_reference(&shared.config.node_name);
             shared
@@ -51,14 +50,15 @@ fn excess(shared: &Shared) -> i64 {
 
 /// Removes all images that nobody uses: the node is short of room.
 pub(crate) async fn remove_unused(shared: &Shared) -> Result<(), node_api::RuntimeError> {
-    collect(shared, i64::MAX, &mut HashMap::new(), Duration::ZERO).await
+    let ages = (Duration::ZERO, Duration::ZERO);
+    collect(shared, i64::MAX, &mut HashMap::new(), ages).await
 }
 
 async fn collect(
     shared: &Shared,
     to_free: i64,
     last_used: &mut HashMap<String, Instant>,
-    age_min: Duration,
+    (age_min, age_max): (Duration, Duration),
 ) -> Result<(), node_api::RuntimeError> {
     let images = shared.images.list_images().await?;
     let containers = shared.runtime.list_containers().await?;
@@ -87,7 +87,8 @@ async fn collect(
     unused.sort_by_key(|image| std::cmp::Reverse(age(&image.id)));
     let mut freed = 0;
     for image in unused {
-        if freed >= to_free {
+        let is_old = !age_max.is_zero() && age(&image.id) > age_max;
+        if freed >= to_free && !is_old {
             return Ok(());
         }
         shared.images.remove_image(&image.id).await?;

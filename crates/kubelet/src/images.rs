@@ -6,6 +6,7 @@ mod reference;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -30,6 +31,9 @@ pub(crate) struct StartError {
 
 /// How long the facts of an image that is there are trusted without asking again.
 const FORGET_AFTER: SignedDuration = SignedDuration::from_mins(30);
+
+/// The longest wait before an image that does not come is asked for again.
+const BACKOFF_MAX: Duration = Duration::from_secs(300);
 
 /// Pulls images for all pods of the node.
 pub(crate) struct Puller {
@@ -202,7 +206,7 @@ impl Puller {
             failed_at: now,
             message: String::new(),
         });
-        failure.backoff.attempt(now, now);
+        failure.backoff.attempt(now, now, BACKOFF_MAX);
         failure.failed_at = now;
         failure.message = fault.to_string();
         StartError {

@@ -102,6 +102,10 @@ pub async fn run(client: Client, parts: Parts, config: Config, crew: &Crew) -> R
         Some(server) => Some(listen(server.address).await?),
         None => None,
     };
+    let healthz = match config.healthz {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
     let hub = Hub::new(client.clone(), crew);
     let informer = hub.informer_of::<Pod>(Selection {
         field_selector: Some(format!("spec.nodeName={}", config.node_name)),
@@ -138,6 +142,10 @@ pub async fn run(client: Client, parts: Parts, config: Config, crew: &Crew) -> R
     if let (Some(listener), Some(server)) = (listener, shared.config.server.clone()) {
         let serving = server::serve(shared.clone(), listener, server, stop.clone());
         spawn_until_stop(crew, "kubelet server", serving);
+    }
+    if let Some(listener) = healthz {
+        let serving = server::serve_healthz(listener, stop.clone());
+        spawn_until_stop(crew, "healthz", serving);
     }
     spawn_until_stop(
         crew,

@@ -3,15 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use base::Stop;
 use node_api::ContainerState;
 
 use crate::shared::Shared;
-
-/// How often the sizes of running containers' logs are looked at.
-const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Removes a log and its rotated predecessors.
 pub(crate) fn remove(log: &Path) {
@@ -61,7 +57,7 @@ pub(crate) fn next_attempt(folder: &Path) -> u32 {
 pub(crate) async fn keep_small(shared: Arc<Shared>, stop: Stop) {
     loop {
         tokio::select! {
-            () = tokio::time::sleep(CHECK_INTERVAL) => {}
+            () = tokio::time::sleep(shared.config.log_check_interval) => {}
             () = stop.raised() => return,
         }
         for view in shared.pods.all() {

@@ -26,12 +26,8 @@ use crate::shared::Shared;
 
 /// Namespace of the nodes' leases.
 const LEASE_NAMESPACE: &str = "kube-node-lease";
-/// How often the node looks whether its status changed.
-const STATUS_CHECK: Duration = Duration::from_secs(10);
 /// How soon it looks again while the runtime is not ready; later and later.
 const STARTUP_CHECK: Duration = Duration::from_millis(25);
-/// Images named in the status, the largest first.
-const IMAGES_MAX: usize = 50;
 /// What this node can do that others of this release might not; in order.
 const DECLARED_FEATURES: [&str; 3] = [
     "InPlacePodLevelResourcesVerticalScaling",
@@ -57,7 +53,7 @@ pub(crate) async fn keep_status(shared: Arc<Shared>, stop: Stop) {
         .tell(about, Kind::Normal, "Starting", "Starting kubelet.".into());
     let mut reported: Option<(NodeStatus, tokio::time::Instant)> = None;
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
-    let mut startup = Backoff::new(STARTUP_CHECK, STATUS_CHECK);
+    let mut startup = Backoff::new(STARTUP_CHECK, config.status_check_interval);
     let mut pressure = shared.pressure.subscribe();
     let mut problems = shared.problems.subscribe();
     let mut going_down = false;
@@ -72,7 +68,7 @@ pub(crate) async fn keep_status(shared: Arc<Shared>, stop: Stop) {
             changed(known, &status) || at.elapsed() >= config.status_report_interval
         });
         let mut pause = match is_ready(&status) {
-            true => STATUS_CHECK,
+            true => config.status_check_interval,
             false => startup.next_delay(),
         };
         if due {
@@ -127,10 +123,20 @@ async fn register(shared: &Shared) -> Option<NodeStatus> {
     loop {
         let mut node = new_node(shared);
         node.status = Some(node_status(shared, None).await);
-        let outcome = match nodes.create(&node).await {
-            Ok(_) => Ok(None),
-            Err(status) if status.is_already_exists() => relabel(shared).await.map(|n| n.status),
-            Err(status) => Err(status),
+        let outcome = if !shared.config.register_node {
+            // Somebody else makes it.
+            nodes
+                .get(&shared.config.node_name)
+                .await
+                .map(|node| node.status)
+        } else {
+            match nodes.create(&node).await {
+                Ok(_) => Ok(None),
+                Err(status) if status.is_already_exists() => {
+                    relabel(shared).await.map(|n| n.status)
+                }
+                Err(status) => Err(status),
+            }
         };
         match outcome {
             Ok(before) => return before,
@@ -373,7 +379,8 @@ async fn images(shared: &Shared) -> Vec<ContainerImage> {
         }
     };
     images.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.id.cmp(&b.id)));
-    let shown = images.into_iter().take(IMAGES_MAX).map(|image| {
+    let shown_max = shared.config.images_shown_max.unwrap_or(usize::MAX);
+    let shown = images.into_iter().take(shown_max).map(|image| {
         let names = image.repo_digests.into_iter().chain(image.repo_tags);
         ContainerImage {
             names: Some(names.take(IMAGE_NAMES_MAX).collect()),

@@ -12,7 +12,6 @@ use crate::config::Config;
 use crate::pod::{PodExt, Role};
 
 /// Period of CPU quotas, in microseconds.
-const CPU_PERIOD: i64 = 100_000;
 /// The kernel's smallest quota per period.
 const CPU_QUOTA_MIN: i64 = 1_000;
 const SHARES_PER_CPU: i64 = 1_024;
@@ -118,8 +117,8 @@ fn shares(milli_cpu: i64) -> i64 {
     (milli_cpu * SHARES_PER_CPU / 1_000).clamp(SHARES_MIN, SHARES_MAX)
 }
 
-fn quota(milli_cpu: i64) -> i64 {
-    (milli_cpu * CPU_PERIOD / 1_000).max(CPU_QUOTA_MIN)
+fn quota(milli_cpu: i64, period: i64) -> i64 {
+    (milli_cpu * period / 1_000).max(CPU_QUOTA_MIN)
 }
 
 /// Thousandths of a processor that shares stand for.
@@ -170,8 +169,8 @@ pub(crate) fn of_container(
     if config.cpu_cfs_quota
         && let Some(cpu) = limit(&counted, "cpu")
     {
-        resources.cpu_period = CPU_PERIOD;
-        resources.cpu_quota = quota(cpu.milli());
+        resources.cpu_period = config.cpu_period;
+        resources.cpu_quota = quota(cpu.milli(), config.cpu_period);
     }
     resources
 }
@@ -209,8 +208,8 @@ pub(crate) fn of_pod(pod: &Pod, config: &Config) -> LinuxResources {
     if config.cpu_cfs_quota
         && let Some(milli) = cpu_limit.filter(|milli| *milli > 0)
     {
-        resources.cpu_period = CPU_PERIOD;
-        resources.cpu_quota = quota(milli);
+        resources.cpu_period = config.cpu_period;
+        resources.cpu_quota = quota(milli, config.cpu_period);
     }
     resources
 }

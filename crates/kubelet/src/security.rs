@@ -81,8 +81,14 @@ fn no_new_privs(own: &ApiContext) -> bool {
 }
 
 fn seccomp(profile: Option<ApiSeccomp>, privileged: bool, config: &Config) -> SeccompProfile {
-    let Some(profile) = profile.filter(|_| !privileged) else {
+    if privileged {
         return SeccompProfile::Unconfined;
+    }
+    let Some(profile) = profile else {
+        return match config.seccomp_default {
+            true => SeccompProfile::RuntimeDefault,
+            false => SeccompProfile::Unconfined,
+        };
     };
     match profile.type_.as_str() {
         "RuntimeDefault" => SeccompProfile::RuntimeDefault,

@@ -3,6 +3,7 @@
 
 mod container_logs;
 mod forward;
+mod healthz;
 mod log_reader;
 mod numbers;
 mod path;
@@ -28,6 +29,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::config::{GuardRequest, Refusal, ServerConfig};
 use crate::pod::PodExt;
 use crate::shared::Shared;
+pub(crate) use healthz::serve as serve_healthz;
 use path::{Query, subresources};
 use streaming::Body;
 
@@ -98,6 +100,10 @@ async fn connection(
         async move {
             let answer = admit(&config, certificate.as_deref(), &request).await;
             Ok::<_, Infallible>(match answer {
+                Ok(()) if !config.debugging && path::is_debugging(request.uri().path()) => text(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "Debug endpoints are disabled.\n".into(),
+                ),
                 Ok(()) => respond(&shared, request).await,
                 Err(refusal) => refuse(&refusal),
             })

@@ -14,6 +14,7 @@ use auth::tls::ServingCertificates;
 use auth::{Pki, Trust};
 use base::Crew;
 use jiff::Timestamp;
+use node_config::Settings;
 
 use crate::config::Config;
 use crate::files::{self, Look, text};
@@ -131,12 +132,13 @@ impl Certificates {
 }
 
 /// Shows a kubelet that runs alone what its files hold, now and when they change.
-pub(crate) fn of_files(config: &Config, crew: &Crew) -> Result<Arc<ServingCertificates>> {
-    let path = |path: &Option<PathBuf>, flag: &str| {
-        path.clone().with_context(|| format!("{flag} is needed"))
+pub(crate) fn of_files(settings: &Settings, crew: &Crew) -> Result<Arc<ServingCertificates>> {
+    let path = |path: &str, flag: &str| {
+        let named = (!path.is_empty()).then(|| PathBuf::from(path));
+        named.with_context(|| format!("{flag} is needed"))
     };
-    let cert = path(&config.tls_cert_file, "--tls-cert-file")?;
-    let key = path(&config.tls_private_key_file, "--tls-private-key-file")?;
+    let cert = path(&settings.tls_cert_file, "--tls-cert-file")?;
+    let key = path(&settings.tls_private_key_file, "--tls-private-key-file")?;
     let read = {
         let (cert, key) = (cert.clone(), key.clone());
         move || -> Result<Pair> {

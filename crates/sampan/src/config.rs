@@ -2,6 +2,7 @@
 //! k3s's where these have one; flags override the file.
 
 mod admission;
+mod node;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ use crate::access::AccessArgs;
 use crate::node_flags::NodeArgs;
 
 pub(crate) const DEFAULT_DATA_DIR: &str = "/var/lib/sampan";
+const CLUSTER_DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+const CLUSTER_DOMAIN: &str = "cluster.local";
 
 /// Which parts this process runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -90,7 +93,13 @@ pub(crate) struct ServerArgs {
     /// Most pods on this node
     #[arg(long)]
     max_pods: Option<u32>,
-    /// A flag of the kubelet, name=value
+    /// File with a KubeletConfiguration (kubelet.config.k8s.io/v1beta1)
+    #[arg(long)]
+    kubelet_config: Option<PathBuf>,
+    /// Folder with drop-ins for it, *.conf, in the order of their names
+    #[arg(long)]
+    kubelet_config_dir: Option<PathBuf>,
+    /// A flag of the kubelet, name=value; wins over the files
     #[arg(long)]
     #[serde(default)]
     kubelet_arg: Vec<String>,
@@ -195,10 +204,8 @@ pub(crate) struct Config {
     pub node_name: String,
     pub node_ip: Option<Ipv4Addr>,
     pub node_label: Vec<(String, String)>,
-    pub kubelet_port: u16,
-    pub max_pods: u32,
     pub kubelet_arg: NodeArgs,
-    pub pod_manifest_path: PathBuf,
+    pub kubelet: node_config::Configuration,
     pub resolv_conf: PathBuf,
     pub cri_socket: Option<PathBuf>,
     pub bridge: String,
@@ -278,6 +285,8 @@ impl ServerArgs {
             node_label: list(self.node_label, file.node_label),
             kubelet_port: self.kubelet_port.or(file.kubelet_port),
             max_pods: self.max_pods.or(file.max_pods),
+            kubelet_config: self.kubelet_config.or(file.kubelet_config),
+            kubelet_config_dir: self.kubelet_config_dir.or(file.kubelet_config_dir),
             kubelet_arg: list(self.kubelet_arg, file.kubelet_arg),
             pod_manifest_path: self.pod_manifest_path.or(file.pod_manifest_path),
             resolv_conf: self.resolv_conf.or(file.resolv_conf),
@@ -323,7 +332,8 @@ impl ServerArgs {
     /// Defaults and checks; all faults are told at once.
     fn fill(self) -> Result<Config> {
         let mut faults = Vec::new();
-        let data_dir = self.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
+        let data_dir = self.data_dir.clone();
+        let data_dir = data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
         let data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
         let role = self.role.unwrap_or_default();
         let alone = !matches!(role, Role::All | Role::Apiserver);
@@ -332,6 +342,11 @@ impl ServerArgs {
                 "--kubeconfig is needed: a part that runs alone must know its API server".into(),
             );
         }
+        let (kubelet_arg, kubelet) = self.kubelet(role, &data_dir).unwrap_or_else(|error| {
+            faults.push(format!("{error:#}"));
+            Default::default()
+        });
+        let settings = kubelet.settings();
         let node_name = self.node_name.unwrap_or_else(host_name);
         for fault in meta::naming::dns1123_subdomain(&node_name) {
             faults.push(format!("node-name {node_name:?}: {fault}"));
@@ -371,16 +386,9 @@ impl ServerArgs {
             faults.push(format!("{error:#}"));
             AccessArgs::default()
         });
-        let kubelet_arg = NodeArgs::of_words(&self.kubelet_arg);
-        let kubelet_arg = kubelet_arg.and_then(|args| {
-            args.eviction()?;
-            args.placement(&data_dir)?;
-            args.shutdown_periods()?;
-            Ok(args)
-        });
-        let kubelet_arg = kubelet_arg.unwrap_or_else(|error| {
-            faults.push(format!("{error:#}"));
-            NodeArgs::default()
+        let pod_cidr = self.pod_cidr.or_else(|| {
+            let own = &settings.pod_cidr;
+            (!own.is_empty()).then(|| own.clone())
         });
         let config = Config {
             role,
@@ -397,7 +405,7 @@ impl ServerArgs {
                 "10.244.0.0/16",
                 &mut faults,
             ),
-            pod_cidr: cidr("pod-cidr", self.pod_cidr, "10.244.0.0/24", &mut faults),
+            pod_cidr: cidr("pod-cidr", pod_cidr, "10.244.0.0/24", &mut faults),
             service_cidr: cidr(
                 "service-cidr",
                 self.service_cidr,
@@ -405,22 +413,14 @@ impl ServerArgs {
                 &mut faults,
             ),
             service_node_port_range,
-            cluster_dns: self.cluster_dns.unwrap_or(Ipv4Addr::new(10, 96, 0, 10)),
-            cluster_domain: self
-                .cluster_domain
-                .unwrap_or_else(|| "cluster.local".into()),
+            cluster_dns: self.cluster_dns.unwrap_or(CLUSTER_DNS),
+            cluster_domain: settings.cluster_domain.clone(),
             node_name,
             node_ip: self.node_ip,
             node_label,
-            kubelet_port: self.kubelet_port.unwrap_or(10250),
-            max_pods: self.max_pods.unwrap_or(110),
+            resolv_conf: settings.resolv_conf.clone().into(),
             kubelet_arg,
-            pod_manifest_path: self
-                .pod_manifest_path
-                .unwrap_or_else(|| data_dir.join("manifests")),
-            resolv_conf: self
-                .resolv_conf
-                .unwrap_or_else(|| "/etc/resolv.conf".into()),
+            kubelet,
             cri_socket: self.cri_socket,
             bridge: self.bridge.unwrap_or_else(|| "sampan0".into()),
             tls_cert_file: self.tls_cert_file,
@@ -451,6 +451,19 @@ impl ServerArgs {
             bail!("configuration is not valid:\n  {}", faults.join("\n  "));
         }
         Ok(config)
+    }
+}
+
+impl ServerArgs {
+    /// What the kubelet is told.
+    fn kubelet(
+        &self,
+        role: Role,
+        data_dir: &Path,
+    ) -> Result<(NodeArgs, node_config::Configuration)> {
+        let args = NodeArgs::of_words(&self.kubelet_arg)?;
+        let configuration = node::configuration(self, &args, role, data_dir)?;
+        Ok((args, configuration))
     }
 }
 
@@ -514,7 +527,13 @@ mod tests {
             ..ServerArgs::default()
         };
         let config = flags.over(file).fill().unwrap();
-        assert_eq!((config.node_name.as_str(), config.max_pods), ("flag", 20));
+        assert_eq!(
+            (
+                config.node_name.as_str(),
+                config.kubelet.settings().max_pods
+            ),
+            ("flag", 20)
+        );
         assert_eq!(config.node_label, [("a".to_owned(), "b".to_owned())]);
     }
 

@@ -8,11 +8,10 @@ use async_trait::async_trait;
 use client::Client;
 use http::Method;
 use kubelet::{Guard, GuardRequest, Refusal};
+use node_config::Settings;
 use parking_lot::Mutex;
 use serde_json::json;
 
-/// How long an answer counts.
-const REMEMBERED: Duration = Duration::from_secs(30);
 /// Answers remembered at once.
 const REMEMBERED_MAX: usize = 1024;
 
@@ -22,26 +21,75 @@ type Question = (String, Vec<String>, String, String);
 pub(crate) struct Delegated {
     client: Client,
     node_name: String,
+    rules: Rules,
     answers: Mutex<HashMap<Question, (Instant, bool)>>,
+    users: Mutex<HashMap<String, (Instant, User)>>,
+}
+
+/// A name and its groups.
+type User = (String, Vec<String>);
+
+/// `authentication` and `authorization` of the KubeletConfiguration.
+struct Rules {
+    anonymous: bool,
+    tokens: bool,
+    always_allow: bool,
+    /// How long a token is believed, an allowance and a refusal count.
+    token_ttl: Duration,
+    allowed_ttl: Duration,
+    refused_ttl: Duration,
 }
 
 impl Delegated {
-    pub(crate) fn new(client: Client, node_name: &str) -> Delegated {
+    pub(crate) fn new(client: Client, node_name: &str, settings: &Settings) -> Delegated {
+        let (known, may) = (&settings.authentication, &settings.authorization);
         Delegated {
             client,
             node_name: node_name.to_owned(),
+            rules: Rules {
+                anonymous: known.anonymous.enabled,
+                tokens: known.webhook.enabled,
+                always_allow: may.mode == "AlwaysAllow",
+                token_ttl: known.webhook.cache_ttl.time(),
+                allowed_ttl: may.webhook.cache_authorized_ttl.time(),
+                refused_ttl: may.webhook.cache_unauthorized_ttl.time(),
+            },
             answers: Mutex::default(),
+            users: Mutex::default(),
         }
     }
 
-    async fn user(&self, request: &GuardRequest<'_>) -> Result<(String, Vec<String>), Refusal> {
+    async fn user(&self, request: &GuardRequest<'_>) -> Result<User, Refusal> {
         if let Some(der) = request.certificate {
             let facts = auth::certificate::facts_of_der(der).map_err(|_| Refusal::Unauthorized)?;
             let mut groups = facts.organizations;
             groups.push("system:authenticated".into());
             return Ok((facts.common_name, groups));
         }
-        let token = request.token.ok_or(Refusal::Unauthorized)?;
+        let Some(token) = request.token.filter(|_| self.rules.tokens) else {
+            return match self.rules.anonymous {
+                true => {
+                    let groups = vec!["system:unauthenticated".into()];
+                    Ok(("system:anonymous".into(), groups))
+                }
+                false => Err(Refusal::Unauthorized),
+            };
+        };
+        let known = self.users.lock().get(token).cloned();
+        if let Some((_, user)) = known.filter(|(at, _)| at.elapsed() < self.rules.token_ttl) {
+            return Ok(user);
+        }
+        let user = self.review(token).await?;
+        let mut users = self.users.lock();
+        if users.len() >= REMEMBERED_MAX {
+            users.clear();
+        }
+        users.insert(token.to_owned(), (Instant::now(), user.clone()));
+        Ok(user)
+    }
+
+    /// Whose token this is.
+    async fn review(&self, token: &str) -> Result<User, Refusal> {
         let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
             "spec": {"token": token}});
         let path = "/apis/authentication.k8s.io/v1/tokenreviews";
@@ -69,8 +117,14 @@ impl Delegated {
     /// Answers from what was asked lately, or asks.
     async fn may(&self, question: Question) -> bool {
         let known = self.answers.lock().get(&question).copied();
-        if let Some((_, allowed)) = known.filter(|(at, _)| at.elapsed() < REMEMBERED) {
-            return allowed;
+        if let Some((at, allowed)) = known {
+            let ttl = match allowed {
+                true => self.rules.allowed_ttl,
+                false => self.rules.refused_ttl,
+            };
+            if at.elapsed() < ttl {
+                return allowed;
+            }
         }
         let allowed = self.ask(&question).await;
         let mut answers = self.answers.lock();
@@ -105,7 +159,8 @@ impl Guard for Delegated {
     async fn admit(&self, request: &GuardRequest<'_>) -> Result<(), Refusal> {
         let (user, groups) = self.user(request).await?;
         // The API server itself asks with a certificate of this group, also when it is starting.
-        if groups.iter().any(|group| group == "system:masters") {
+        let master = groups.iter().any(|group| group == "system:masters");
+        if master || self.rules.always_allow {
             return Ok(());
         }
         for subresource in request.subresources {

@@ -17,6 +17,7 @@ mod guard;
 mod identity;
 mod image;
 mod node_flags;
+mod node_settings;
 mod purge;
 mod reload;
 mod server;

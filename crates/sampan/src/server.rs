@@ -21,7 +21,7 @@ use crate::config::{Config, Role};
 use crate::crews::{Crews, Farewell};
 use crate::files::text;
 use crate::guard::Delegated;
-use crate::{addons, engine, identity, reload};
+use crate::{addons, engine, identity, node_settings, reload};
 
 /// Runs what the configuration says until SIGTERM or SIGINT.
 pub(crate) async fn run(config: Config) -> Result<()> {
@@ -29,7 +29,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot create {}", config.data_dir.display()))?;
     let farewell = Farewell {
-        most: shutdown_config(&config, &crews)?.whole(),
+        most: shutdown_config(&config, &crews).whole(),
         always: config.kubelet_arg.ends_with_sigterm(),
     };
     crews.stop_on_signals(config.access.serving.delay()?, farewell)?;
@@ -45,16 +45,16 @@ pub(crate) async fn run(config: Config) -> Result<()> {
 }
 
 /// How the pods of this machine end with it; nothing where no kubelet runs.
-fn shutdown_config(config: &Config, crews: &Crews) -> Result<kubelet::ShutdownConfig> {
+fn shutdown_config(config: &Config, crews: &Crews) -> kubelet::ShutdownConfig {
     let periods = match config.role {
-        Role::All | Role::Kubelet => config.kubelet_arg.shutdown_periods()?,
+        Role::All | Role::Kubelet => node_settings::shutdown_periods(config.kubelet.settings()),
         _ => Vec::new(),
     };
-    Ok(kubelet::ShutdownConfig {
+    kubelet::ShutdownConfig {
         periods,
         begun: crews.going_down.clone(),
         ended: crews.pods_ended.clone(),
-    })
+    }
 }
 
 async fn start(config: &Config, crews: &Crews) -> Result<()> {
@@ -140,10 +140,14 @@ async fn everything(config: &Config, crews: &Crews) -> Result<()> {
     .await
     .context("kube-dns service")?;
 
-    let shown = kept_node_certificate(config, &pki, &hosts, crew)?;
+    let settings = config.kubelet.settings();
+    let shown = match settings.tls_cert_file.is_empty() {
+        true => kept_node_certificate(config, &pki, &hosts, crew)?,
+        false => certificates::of_files(settings, crew)?,
+    };
     let node = local(identity::node(&config.node_name));
     let reviewer = local(auth::Identity::loopback());
-    let tls = auth::tls::closed_config(shown, pki.client_ca_pem())?;
+    let tls = kubelet_tls(settings, shown, pki.client_ca_pem())?;
     start_kubelet(config, &network, pods, node, reviewer, node_ip, tls, crews).await?;
     tracing::info!(
         kubeconfig = %config.write_kubeconfig.display(),
@@ -457,10 +461,9 @@ async fn kubelet_alone(config: &Config, crews: &Crews) -> Result<()> {
         .await
         .context("pod network")?;
     let node_ip = node_ip(config, &network).await?;
-    let client_ca = config.client_ca_file.as_deref();
-    let client_ca = text(client_ca.context("--client-ca-file is needed")?)?;
-    let shown = certificates::of_files(config, crew)?;
-    let tls = auth::tls::closed_config(shown, &client_ca)?;
+    let settings = config.kubelet.settings();
+    let shown = certificates::of_files(settings, crew)?;
+    let tls = kubelet_tls(settings, shown, "")?;
     start_kubelet(
         config,
         &network,
@@ -472,6 +475,24 @@ async fn kubelet_alone(config: &Config, crews: &Crews) -> Result<()> {
         crews,
     )
     .await
+}
+
+/// How the kubelet's server speaks TLS; `own_ca` is the authority of clients that it always knows.
+fn kubelet_tls(
+    settings: &node_config::Settings,
+    shown: Arc<ServingCertificates>,
+    own_ca: &str,
+) -> Result<Arc<rustls::ServerConfig>> {
+    let file = &settings.authentication.x509.client_ca_file;
+    let named = match file.is_empty() {
+        true => String::new(),
+        false => text(Path::new(file)).context("authentication.x509.clientCAFile")?,
+    };
+    let minimum = Some(settings.tls_min_version.as_str()).filter(|version| !version.is_empty());
+    let spoken = auth::ciphers::Spoken::of(minimum, &settings.tls_cipher_suites);
+    let spoken = spoken.context("tlsMinVersion and tlsCipherSuites")?;
+    let authorities = format!("{own_ca}{named}");
+    Ok(auth::tls::closed_config(shown, &authorities, &spoken)?)
 }
 
 #[expect(
@@ -489,6 +510,15 @@ async fn start_kubelet(
     crews: &Crews,
 ) -> Result<()> {
     let crew = &crews.work;
+    let told = config.kubelet.settings();
+    for warning in config.kubelet.warnings() {
+        tracing::warn!("kubelet configuration: {warning}");
+    }
+    node_settings::check_machine(told)?;
+    if config.kubelet.is_asked("oomScoreAdj") {
+        std::fs::write("/proc/self/oom_score_adj", told.oom_score_adj.to_string())
+            .context("oomScoreAdj")?;
+    }
     let engine = runtime::open(engine_config(&config.data_dir), pods, crew)
         .await
         .context("container engine")?;
@@ -500,33 +530,35 @@ async fn start_kubelet(
         runtime: engine.clone(),
         images: engine,
     };
+    let address = match config.kubelet.is_asked("address") {
+        true => told.address.clone(),
+        false => node_ip.to_string(),
+    };
     let server = kubelet::ServerConfig {
-        address: SocketAddr::new(node_ip, config.kubelet_port),
+        address: node_settings::address(&address, told.port)?,
         tls,
-        guard: Arc::new(Delegated::new(reviewer, &config.node_name)),
+        guard: Arc::new(Delegated::new(reviewer, &config.node_name, told)),
+        debugging: told.enable_debugging_handlers,
     };
     let root = config.data_dir.join("kubelet");
-    let placement = config.kubelet_arg.placement(&root)?;
     let mut settings = kubelet::Config::new(
         &config.node_name,
         node_ip,
-        root,
+        root.clone(),
         config.data_dir.join("logs/pods"),
     );
-    std::fs::create_dir_all(&config.pod_manifest_path)?;
-    settings.static_pod_path = Some(config.pod_manifest_path.clone());
-    settings.cluster_dns = vec![config.cluster_dns.into()];
-    settings.cluster_domain = config.cluster_domain.clone();
-    settings.resolv_conf = config.resolv_conf.clone();
-    settings.max_pods = config.max_pods;
-    settings.eviction = config.kubelet_arg.eviction()?;
-    settings.placement = placement;
+    let sockets = config.kubelet_arg.sockets(&root);
+    node_settings::apply(told, sockets, &mut settings)?;
+    if let Some(folder) = &settings.static_pod_path {
+        std::fs::create_dir_all(folder)?;
+    }
     settings.problems = config.kubelet_arg.problems()?;
-    settings.reserved = config.kubelet_arg.reserved()?;
-    settings.shutdown = shutdown_config(config, crews)?;
+    settings.shutdown = shutdown_config(config, crews);
+    settings.shown = config.kubelet.shown().clone();
+    settings.shown["address"] = address.into();
     settings.pod_cidrs = vec![network.pod_cidr.to_string()];
     settings.labels = config.node_label.iter().cloned().collect();
-    settings.server = Some(server);
+    settings.server = told.enable_server.then_some(server);
     settings.version = VERSION.into();
     kubelet::run(node, parts, settings, crew)
         .await

@@ -303,7 +303,7 @@ fn crashes_wait_longer_and_longer() {
         .container("a", 0, Some(1))
         .container("b", 0, None);
     let backoff = crashed.backoffs.entry("a".into()).or_default();
-    backoff.attempt(at(0), at(0));
+    backoff.attempt(at(0), at(0), std::time::Duration::from_secs(300));
     let mut crashed = crashed.check("wait a 10s");
     assert_eq!(crashed.plan().wake_at, Some(at(10)));
     crashed.now = at(10);

@@ -32,18 +32,7 @@ pub(super) fn pods(shared: &Shared) -> Response<Body> {
 
 /// `/configz`.
 pub(super) fn configz(shared: &Shared) -> Response<Body> {
-    let config = &shared.config;
-    let dns: Vec<String> = config.cluster_dns.iter().map(ToString::to_string).collect();
-    answer(&json!({"kubeletconfig": {
-        "kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
-        "clusterDomain": config.cluster_domain, "clusterDNS": dns, "maxPods": config.max_pods,
-        "containerLogMaxSize": config.log_bytes_max.to_string(),
-        "containerLogMaxFiles": config.log_files_max,
-        "cpuCFSQuota": config.cpu_cfs_quota, "resolvConf": config.resolv_conf,
-        "staticPodPath": config.static_pod_path,
-        "imageGCHighThresholdPercent": config.image_gc_high_percent,
-        "imageGCLowThresholdPercent": config.image_gc_low_percent,
-    }}))
+    answer(&json!({"kubeletconfig": shared.config.shown}))
 }
 
 /// `/stats/summary`.

@@ -1,5 +1,17 @@
 //! Paths and queries of requests to the server.
 
+/// What `enableDebuggingHandlers` is about.
+const DEBUGGING: [&str; 8] = [
+    "run",
+    "exec",
+    "attach",
+    "portForward",
+    "containerLogs",
+    "runningpods",
+    "logs",
+    "debug",
+];
+
 /// The subresources of `nodes` that a path stands for.
 pub(super) fn subresources(path: &str) -> &'static [&'static str] {
     match path.trim_start_matches('/').split('/').next() {
@@ -12,6 +24,12 @@ pub(super) fn subresources(path: &str) -> &'static [&'static str] {
         Some("checkpoint") => &["checkpoint"],
         _ => &["proxy"],
     }
+}
+
+/// Whether a path is one of those that may be switched off as a whole.
+pub(super) fn is_debugging(path: &str) -> bool {
+    let first = path.trim_start_matches('/').split('/').next();
+    first.is_some_and(|first| DEBUGGING.contains(&first))
 }
 
 /// Undoes percent-encoding.

@@ -156,7 +156,7 @@ impl Worker {
             return;
         };
         self.jobs += 1;
-        let now = Timestamp::now();
+        let (now, limit) = (Timestamp::now(), self.shared.config.restart_pause_max);
         for start in &starts {
             let crashed = self.view.newest(&start.name);
             let crashed = crashed.filter(|c| c.state == ContainerState::Exited);
@@ -165,7 +165,7 @@ impl Worker {
                 self.backoffs
                     .entry(start.name.clone())
                     .or_default()
-                    .attempt(failed_at, now);
+                    .attempt(failed_at, now, limit);
             }
             self.busy.starting.insert(start.name.clone(), self.jobs);
         }

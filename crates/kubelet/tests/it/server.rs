@@ -47,6 +47,11 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 
 impl Front {
     async fn new() -> Front {
+        Front::with(|_, _| {}).await
+    }
+
+    /// With other settings.
+    async fn with(change: impl FnOnce(&mut kubelet::Config, &mut ServerConfig)) -> Front {
         let rig = Rig::new().await;
         rig.crew.stop().raise();
         rig.crew.finished().await.unwrap();
@@ -64,11 +69,14 @@ impl Front {
         let address = free.local_addr().unwrap();
         drop(free);
         let mut config = rig.config();
-        config.server = Some(ServerConfig {
+        let mut server = ServerConfig {
             address,
             tls: Arc::new(tls),
             guard: Arc::new(Doorman),
-        });
+            debugging: true,
+        };
+        change(&mut config, &mut server);
+        config.server = Some(server);
         let crew = base::Crew::new();
         rig.start_with(config, &crew).await;
         Front {
@@ -154,6 +162,37 @@ impl Front {
         self.crew.stop().raise();
         self.crew.finished().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn the_configuration_switches_handlers() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let healthz = free.local_addr().unwrap();
+    drop(free);
+    let front = Front::with(|config, server| {
+        server.debugging = false;
+        config.healthz = Some(healthz);
+        config.shown = json!({"kind": "KubeletConfiguration", "maxPods": 7});
+    })
+    .await;
+    for path in ["/exec/a/b/c", "/containerLogs/a/b/c", "/portForward/a/b"] {
+        let disabled = (405, "Debug endpoints are disabled.\n".to_owned());
+        assert_eq!(front.get(path).await, disabled, "{path}");
+    }
+    assert_eq!(front.get_as("/exec/a/b/c", None).await.0, 401);
+    let (code, shown) = front.get("/configz").await;
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((code, &shown["kubeletconfig"]["maxPods"]), (200, &json!(7)));
+    let mut plain = TcpStream::connect(healthz).await.unwrap();
+    let request = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    plain.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    plain.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok"),
+        "{answer}"
+    );
+    front.finish().await;
 }
 
 /// All bytes by channel until the server says goodbye.

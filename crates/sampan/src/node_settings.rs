@@ -1,0 +1,396 @@
+//! The kubelet by its KubeletConfiguration: what its fields mean for its parts.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use k8s_openapi::api::core::v1::Taint;
+use kubelet::{
+    CpuConfig, CpuSet, EvictionConfig, PlacementConfig, ShutdownConfig, ShutdownPeriod, Threshold,
+    TopologyPolicy, TopologyScope,
+};
+use meta::Quantity;
+use node_config::{GoDuration, Settings};
+
+/// Everything that can be wrong with the values, before anything is started.
+pub(crate) fn check(settings: &Settings) -> Result<()> {
+    eviction(settings)?;
+    placement(settings, Path::new("/"), Path::new("/"))?;
+    cluster_dns(settings)?;
+    let text = &settings.container_log_max_size;
+    Quantity::parse(text).with_context(|| format!("containerLogMaxSize {text:?}"))?;
+    address(&settings.address, settings.port).context("address")?;
+    address(&settings.healthz_bind_address, settings.healthz_port).context("healthzBindAddress")?;
+    if !["Webhook", "AlwaysAllow"].contains(&settings.authorization.mode.as_str()) {
+        let mode = &settings.authorization.mode;
+        bail!("unknown authorization mode {mode:?}");
+    }
+    Ok(())
+}
+
+/// Fills in what the configuration decides.
+pub(crate) fn apply(settings: &Settings, root: &Path, config: &mut kubelet::Config) -> Result<()> {
+    let seconds = |number: i32| std::time::Duration::from_secs(number.max(0).unsigned_abs().into());
+    let manifests = &settings.static_pod_path;
+    config.static_pod_path = (!manifests.is_empty()).then(|| manifests.into());
+    config.log_dir = settings.pod_logs_dir.clone().into();
+    config.cluster_dns = cluster_dns(settings)?;
+    config.cluster_domain = settings.cluster_domain.clone();
+    config.resolv_conf = settings.resolv_conf.clone().into();
+    config.max_pods = max_pods(settings);
+    config.provider_id = (!settings.provider_id.is_empty()).then(|| settings.provider_id.clone());
+    config.taints = taints(settings);
+    config.reserved = reserved(settings)?;
+    config.register_node = settings.register_node;
+    config.status_check_interval = settings.node_status_update_frequency.time();
+    config.status_report_interval = settings.node_status_report_frequency.time();
+    config.images_shown_max = usize::try_from(settings.node_status_max_images).ok();
+    config.lease_duration = seconds(settings.node_lease_duration_seconds);
+    // Upstream renews a lease four times in its life.
+    config.lease_interval = config.lease_duration / 4;
+    config.image_pulls_max = match settings.max_parallel_image_pulls {
+        _ if settings.serialize_image_pulls => 1,
+        Some(most) => usize::try_from(most)?,
+        None => usize::MAX >> 4,
+    };
+    let root_of_cgroups = settings.cgroup_root.trim_matches('/');
+    config.cgroup_root = match root_of_cgroups {
+        "" => "/kubepods".into(),
+        below => format!("/{below}/kubepods"),
+    };
+    config.cpu_cfs_quota = settings.cpu_cfs_quota;
+    config.cpu_period = settings.cpu_cfs_quota_period.nanos / 1_000;
+    config.restart_pause_max = settings
+        .crash_loop_back_off
+        .max_container_restart_period
+        .time();
+    config.seccomp_default = settings.seccomp_default;
+    config.pod_pids_limit = settings.pod_pids_limit.max(0);
+    let size = Quantity::parse(&settings.container_log_max_size)?;
+    config.log_bytes_max = u64::try_from(size.value())?;
+    config.log_files_max = usize::try_from(settings.container_log_max_files)?;
+    config.log_check_interval = settings.container_log_monitor_interval.time();
+    config.allowed_unsafe_sysctls = settings.allowed_unsafe_sysctls.clone();
+    config.image_gc_high_percent = u8::try_from(settings.image_gc_high_threshold_percent)?;
+    config.image_gc_low_percent = u8::try_from(settings.image_gc_low_threshold_percent)?;
+    config.image_age_min = settings.image_minimum_gc_age.time();
+    config.image_age_max = settings.image_maximum_gc_age.time();
+    config.eviction = eviction(settings)?;
+    config.placement = placement(settings, root, &config.root_dir)?;
+    if settings.healthz_port != 0 {
+        let bound = address(&settings.healthz_bind_address, settings.healthz_port)?;
+        config.healthz = Some(bound);
+    }
+    Ok(())
+}
+
+/// An address and a port.
+pub(crate) fn address(ip: &str, port: i32) -> Result<SocketAddr> {
+    let ip: IpAddr = ip.parse().with_context(|| format!("{ip:?}"))?;
+    Ok(SocketAddr::new(ip, u16::try_from(port)?))
+}
+
+/// What the machine must be like; only asked for by who says so.
+pub(crate) fn check_machine(settings: &Settings) -> Result<()> {
+    if settings.fail_swap_on {
+        let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+        // The first line names the columns.
+        if swaps.lines().count() > 1 {
+            bail!(
+                "running with swap on is not supported, please disable swap or set --fail-swap-on \
+                 flag to false"
+            );
+        }
+    }
+    if settings.fail_cgroup_v1 && !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        bail!(
+            "kubelet is configured to not run on a host using cgroup v1. cgroup v1 support is \
+             unsupported and will be removed in a future release"
+        );
+    }
+    Ok(())
+}
+
+fn max_pods(settings: &Settings) -> u32 {
+    let most = settings.max_pods.max(0).unsigned_abs();
+    match settings.pods_per_core.unsigned_abs() {
+        0 => most,
+        per_core => {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            most.min(per_core.saturating_mul(u32::try_from(cores).unwrap_or(u32::MAX)))
+        }
+    }
+}
+
+fn cluster_dns(settings: &Settings) -> Result<Vec<IpAddr>> {
+    let servers = settings.cluster_dns.iter();
+    let read = |text: &String| {
+        text.parse()
+            .with_context(|| format!("clusterDNS {text:?}: not an IP address"))
+    };
+    servers.map(read).collect()
+}
+
+fn taints(settings: &Settings) -> Vec<Taint> {
+    let taints = settings.register_with_taints.iter();
+    let taints = taints.map(|taint| Taint {
+        key: taint.key.clone(),
+        value: (!taint.value.is_empty()).then(|| taint.value.clone()),
+        effect: taint.effect.clone(),
+        time_added: None,
+    });
+    taints.collect()
+}
+
+/// When pods have to go.
+pub(crate) fn eviction(settings: &Settings) -> Result<EvictionConfig> {
+    let parse = |name: &'static str, map: &BTreeMap<String, String>| {
+        let texts = map
+            .iter()
+            .map(|(signal, amount)| format!("{signal}<{amount}"));
+        let all: Result<Vec<_>, _> = texts.map(|text| Threshold::parse_all(&text)).collect();
+        Ok::<_, anyhow::Error>(all.context(name)?.concat())
+    };
+    let mut thresholds = parse("evictionHard", &settings.eviction_hard)?;
+    for (signal, amount) in &settings.eviction_soft {
+        let Some(grace) = settings.eviction_soft_grace_period.get(signal) else {
+            bail!("grace period must be specified for the soft eviction threshold {signal}");
+        };
+        let grace = GoDuration::parse(grace).map_err(anyhow::Error::msg);
+        let grace = grace.context("evictionSoftGracePeriod")?.time();
+        let one = BTreeMap::from([(signal.clone(), amount.clone())]);
+        for threshold in parse("evictionSoft", &one)? {
+            thresholds.push(Threshold { grace, ..threshold });
+        }
+    }
+    let reclaims = parse("evictionMinimumReclaim", &settings.eviction_minimum_reclaim)?;
+    for threshold in &mut thresholds {
+        let known = reclaims.iter().find(|one| one.signal == threshold.signal);
+        threshold.reclaim = known.map(|one| one.amount);
+    }
+    Ok(EvictionConfig {
+        thresholds,
+        transition_period: settings.eviction_pressure_transition_period.time(),
+        max_pod_grace_seconds: settings.eviction_max_pod_grace_period.into(),
+    })
+}
+
+/// Which devices and processors containers have for themselves; sockets lie below `sockets`, what
+/// is remembered in `state`.
+fn placement(settings: &Settings, sockets: &Path, state: &Path) -> Result<PlacementConfig> {
+    let mut config = PlacementConfig::below(sockets);
+    let name = &settings.topology_manager_policy;
+    config.policy =
+        TopologyPolicy::parse(name).with_context(|| format!("unknown policy: {name:?}"))?;
+    config.scope = match settings.topology_manager_scope.as_str() {
+        "pod" => TopologyScope::Pod,
+        _ => TopologyScope::Container,
+    };
+    config.state = state.to_owned();
+    config.cpus = cpus(settings)?;
+    Ok(config)
+}
+
+fn cpus(settings: &Settings) -> Result<CpuConfig> {
+    let mut cpus = CpuConfig {
+        exclusive: match settings.cpu_manager_policy.as_str() {
+            "none" => false,
+            "static" => true,
+            other => bail!("unknown policy: {other:?}"),
+        },
+        ..CpuConfig::default()
+    };
+    if !settings.reserved_system_cpus.is_empty() {
+        cpus.reserved = reserved_cpus(settings)?;
+    }
+    let milli = reserved(settings)?.get("cpu").map_or(0, |cpu| cpu.milli());
+    cpus.reserved_count = usize::try_from(milli)?.div_ceil(1_000);
+    for (name, value) in &settings.cpu_manager_policy_options {
+        let value: bool = value
+            .parse()
+            .with_context(|| format!("bad value for option {name:?}"))?;
+        match name.as_str() {
+            "full-pcpus-only" => cpus.full_cores_only = value,
+            "strict-cpu-reservation" => cpus.strict_reservation = value,
+            "prefer-align-cpus-by-uncorecache" => cpus.align_by_cache = value,
+            other => bail!("unknown CPU Manager Policy option: {other:?}"),
+        }
+    }
+    Ok(cpus)
+}
+
+fn reserved_cpus(settings: &Settings) -> Result<CpuSet> {
+    let text = &settings.reserved_system_cpus;
+    let set = CpuSet::parse(text).filter(|set| !set.is_empty());
+    set.with_context(|| {
+        format!(
+            "invalid configuration: unable to parse reservedSystemCPUs (--reserved-cpus) {text}"
+        )
+    })
+}
+
+/// What pods cannot have of the node.
+fn reserved(settings: &Settings) -> Result<BTreeMap<String, Quantity>> {
+    let mut all: BTreeMap<String, Quantity> = BTreeMap::new();
+    let (kube, system) = (&settings.kube_reserved, &settings.system_reserved);
+    for (name, text) in kube.iter().chain(system) {
+        if !["cpu", "memory", "ephemeral-storage", "pid"].contains(&name.as_str()) {
+            bail!("cannot reserve {name:?} resource");
+        }
+        let amount = Quantity::parse(text);
+        let amount = amount
+            .with_context(|| format!("failed to parse quantity {text:?} for {name:?} resource"))?;
+        if amount.is_negative() {
+            bail!("resource quantity for {name:?} cannot be negative: {text}");
+        }
+        let known = all.entry(name.clone()).or_insert(Quantity::ZERO);
+        *known = *known + amount;
+    }
+    if !settings.reserved_system_cpus.is_empty() {
+        let count = reserved_cpus(settings)?.len();
+        let count = Quantity::from_units(i64::try_from(count)?);
+        all.insert("cpu".to_owned(), count);
+    }
+    Ok(all)
+}
+
+/// How long pods have to end when the machine goes down.
+pub(crate) fn shutdown_periods(settings: &Settings) -> Vec<ShutdownPeriod> {
+    let listed = settings.shutdown_grace_period_by_pod_priority.iter();
+    let listed: Vec<_> = listed
+        .map(|one| ShutdownPeriod {
+            priority: one.priority,
+            seconds: one.shutdown_grace_period_seconds,
+        })
+        .collect();
+    match listed.is_empty() {
+        true => ShutdownConfig::periods_of(
+            settings.shutdown_grace_period.time(),
+            settings.shutdown_grace_period_critical_pods.time(),
+        ),
+        false => listed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kubelet::{Amount, Signal};
+    use node_config::{Configuration, Layers};
+
+    use super::*;
+
+    fn settings(words: &[&str]) -> Result<Settings> {
+        let flags = words.iter().filter_map(|word| word.split_once('='));
+        let layers = Layers {
+            flags: flags
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+            ..Layers::default()
+        };
+        Ok(Configuration::read(&layers)?.settings().clone())
+    }
+
+    #[test]
+    fn shutdown_is_set_as_upstream_sets_it() {
+        let read = |words: &[&str]| {
+            let periods = shutdown_periods(&settings(words)?);
+            let all = periods.iter().map(|one| (one.priority, one.seconds));
+            Ok::<_, anyhow::Error>(all.collect::<Vec<_>>())
+        };
+        assert!(read(&[]).unwrap().is_empty());
+        let both = [
+            "shutdown-grace-period=30s",
+            "shutdown-grace-period-critical-pods=10s",
+        ];
+        assert_eq!(read(&both).unwrap(), [(0, 20), (2_000_000_000, 10)]);
+        let list = ["shutdown-grace-period-by-pod-priority=0=1m,1000=15s"];
+        assert_eq!(read(&list).unwrap(), [(0, 60), (1_000, 15)]);
+        assert!(read(&["shutdown-grace-period-critical-pods=10s"]).is_err());
+        assert!(read(&[both[0], list[0]]).is_err());
+        assert!(read(&["shutdown-grace-period-by-pod-priority=x=1s"]).is_err());
+    }
+
+    #[test]
+    fn places_are_set_as_upstream_sets_them() {
+        let read = |words: &[&str]| {
+            let sockets = Path::new("/var/lib/kubelet");
+            placement(&settings(words)?, sockets, Path::new("/data"))
+        };
+        let config = read(&[]).unwrap();
+        assert_eq!(config.policy, TopologyPolicy::None);
+        let config = read(&[
+            "topology-manager-policy=single-numa-node",
+            "topology-manager-scope=pod",
+        ])
+        .unwrap();
+        let socket = "/var/lib/kubelet/pod-resources/kubelet.sock";
+        assert_eq!(config.pod_resources, Path::new(socket));
+        assert_eq!(config.policy, TopologyPolicy::SingleNumaNode);
+        assert_eq!(config.scope, TopologyScope::Pod);
+        assert_eq!(config.state, Path::new("/data"));
+        let config = read(&[
+            "cpu-manager-policy=static",
+            "cpu-manager-policy-options=full-pcpus-only=true",
+            "kube-reserved=cpu=500m,memory=1Gi",
+            "system-reserved=cpu=600m",
+        ])
+        .unwrap();
+        assert!(config.cpus.exclusive && config.cpus.full_cores_only);
+        assert_eq!(config.cpus.reserved_count, 2);
+        assert_eq!(read(&["reserved-cpus=0,2"]).unwrap().cpus.reserved.len(), 2);
+        for bad in [
+            "topology-manager-policy=best",
+            "topology-manager-scope=node",
+            "reserved-cpus=x",
+            "kube-reserved=cpu",
+            "system-reserved=gpu=1",
+            "cpu-manager-policy-options=align-by-socket=true",
+        ] {
+            assert!(read(&[bad]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn eviction_is_set_as_upstream_sets_it() {
+        let read = |words: &[&str]| eviction(&settings(words)?);
+        let usual = read(&[]).unwrap();
+        let expected = EvictionConfig::default();
+        assert_eq!(usual.thresholds.len(), expected.thresholds.len());
+        for threshold in &expected.thresholds {
+            assert!(usual.thresholds.contains(threshold), "{threshold:?}");
+        }
+        assert_eq!(usual.transition_period, expected.transition_period);
+        let config = read(&[
+            "eviction-hard=memory.available<5%",
+            "eviction-soft=memory.available<10%,nodefs.available<1Gi",
+            "eviction-soft-grace-period=memory.available=1m30s,nodefs.available=2m",
+            "eviction-minimum-reclaim=memory.available=64Mi",
+            "eviction-max-pod-grace-period=20",
+        ])
+        .unwrap();
+        let all: Vec<_> = config
+            .thresholds
+            .iter()
+            .map(|t| (t.signal, t.grace.as_secs()))
+            .collect();
+        let expected = [
+            (Signal::Memory, 0),
+            (Signal::Memory, 90),
+            (Signal::NodeDisk, 120),
+        ];
+        assert_eq!(all, expected);
+        assert_eq!(
+            config.thresholds[1].reclaim,
+            Some(Amount::Quantity(64 << 20))
+        );
+        assert_eq!(config.max_pod_grace_seconds, 20);
+        for words in [
+            &["eviction-soft=memory.available<10%"][..],
+            &["eviction-hard=memory<1"],
+            &["no-such-flag=1"],
+        ] {
+            assert!(read(words).is_err(), "{words:?}");
+        }
+    }
+}
