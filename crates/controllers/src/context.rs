@@ -19,6 +19,8 @@ pub struct Config {
     pub cluster_cidr: String,
     /// `None`: nobody answers certificate signing requests, nor fills token secrets.
     pub keys: Option<Keys>,
+    /// How long certificates live that are signed here, at most.
+    pub signing_duration: std::time::Duration,
 }
 
 /// What the controllers sign with.

@@ -6,6 +6,7 @@ mod node;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::AccessArgs;
 use crate::node_flags::NodeArgs;
+use crate::serving::time;
 
 pub(crate) const DEFAULT_DATA_DIR: &str = "/var/lib/sampan";
 const CLUSTER_DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
@@ -93,6 +95,13 @@ pub(crate) struct ServerArgs {
     /// Most pods on this node
     #[arg(long)]
     max_pods: Option<u32>,
+    /// Kubeconfig with a bootstrap token, by which a kubelet that runs alone asks for its certificate
+    /// if --kubeconfig does not exist; that is written then
+    #[arg(long)]
+    bootstrap_kubeconfig: Option<PathBuf>,
+    /// How long certificates live that controllers sign, at most [default: 8760h]
+    #[arg(long)]
+    cluster_signing_duration: Option<String>,
     /// File with a KubeletConfiguration (kubelet.config.k8s.io/v1beta1)
     #[arg(long)]
     kubelet_config: Option<PathBuf>,
@@ -204,6 +213,8 @@ pub(crate) struct Config {
     pub node_name: String,
     pub node_ip: Option<Ipv4Addr>,
     pub node_label: Vec<(String, String)>,
+    pub bootstrap_kubeconfig: Option<PathBuf>,
+    pub cluster_signing_duration: Duration,
     pub kubelet_arg: NodeArgs,
     pub kubelet: node_config::Configuration,
     pub resolv_conf: PathBuf,
@@ -285,6 +296,10 @@ impl ServerArgs {
             node_label: list(self.node_label, file.node_label),
             kubelet_port: self.kubelet_port.or(file.kubelet_port),
             max_pods: self.max_pods.or(file.max_pods),
+            bootstrap_kubeconfig: self.bootstrap_kubeconfig.or(file.bootstrap_kubeconfig),
+            cluster_signing_duration: self
+                .cluster_signing_duration
+                .or(file.cluster_signing_duration),
             kubelet_config: self.kubelet_config.or(file.kubelet_config),
             kubelet_config_dir: self.kubelet_config_dir.or(file.kubelet_config_dir),
             kubelet_arg: list(self.kubelet_arg, file.kubelet_arg),
@@ -386,6 +401,12 @@ impl ServerArgs {
             faults.push(format!("{error:#}"));
             AccessArgs::default()
         });
+        let given = self.cluster_signing_duration.as_deref().unwrap_or("8760h");
+        let cluster_signing_duration = time("cluster-signing-duration", given);
+        let cluster_signing_duration = cluster_signing_duration.unwrap_or_else(|error| {
+            faults.push(format!("{error:#}"));
+            Duration::ZERO
+        });
         let pod_cidr = self.pod_cidr.or_else(|| {
             let own = &settings.pod_cidr;
             (!own.is_empty()).then(|| own.clone())
@@ -419,6 +440,8 @@ impl ServerArgs {
             node_ip: self.node_ip,
             node_label,
             resolv_conf: settings.resolv_conf.clone().into(),
+            bootstrap_kubeconfig: self.bootstrap_kubeconfig,
+            cluster_signing_duration,
             kubelet_arg,
             kubelet,
             cri_socket: self.cri_socket,

@@ -16,6 +16,7 @@ mod files;
 mod guard;
 mod identity;
 mod image;
+mod join;
 mod node_flags;
 mod node_settings;
 mod purge;

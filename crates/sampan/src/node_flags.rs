@@ -17,6 +17,9 @@ pub(crate) struct NodeArgs {
     /// other distributions look below /var/lib/kubelet [default: kubelet in the data folder]
     #[arg(long)]
     plugin_sockets_dir: Option<PathBuf>,
+    /// Folder of the node's certificates [default: kubelet/pki in the data folder]
+    #[arg(long)]
+    cert_dir: Option<PathBuf>,
     /// Files of the node problem detector (plugins kmsg and custom), beside its usual rules
     #[arg(long)]
     node_problem_monitors: Option<String>,
@@ -56,6 +59,11 @@ impl NodeArgs {
     /// The folder of sockets for plugins; `root` is the kubelet's folder.
     pub(crate) fn sockets<'a>(&'a self, root: &'a Path) -> &'a Path {
         self.plugin_sockets_dir.as_deref().unwrap_or(root)
+    }
+
+    /// Where the node's certificates are kept, if not as usual.
+    pub(crate) fn cert_dir(&self) -> Option<&Path> {
+        self.cert_dir.as_deref()
     }
 
     /// What is watched to find what is wrong with the machine; reads the files it names.

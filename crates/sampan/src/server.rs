@@ -15,13 +15,13 @@ use base::Crew;
 use client::{Access, Client, Hub};
 
 use crate::accounts::Accounts;
-use crate::certificates::{self, Certificates, in_memory, keep_fresh};
+use crate::certificates::{Certificates, in_memory, keep_fresh};
 use crate::cli::VERSION;
 use crate::config::{Config, Role};
 use crate::crews::{Crews, Farewell};
 use crate::files::text;
 use crate::guard::Delegated;
-use crate::{addons, engine, identity, node_settings, reload};
+use crate::{addons, engine, identity, join, node_settings, reload};
 
 /// Runs what the configuration says until SIGTERM or SIGINT.
 pub(crate) async fn run(config: Config) -> Result<()> {
@@ -141,11 +141,12 @@ async fn everything(config: &Config, crews: &Crews) -> Result<()> {
     .context("kube-dns service")?;
 
     let settings = config.kubelet.settings();
-    let shown = match settings.tls_cert_file.is_empty() {
-        true => kept_node_certificate(config, &pki, &hosts, crew)?,
-        false => certificates::of_files(settings, crew)?,
-    };
     let node = local(identity::node(&config.node_name));
+    let own = settings.tls_cert_file.is_empty() && !settings.server_tls_bootstrap;
+    let shown = match own {
+        true => kept_node_certificate(config, &pki, &hosts, crew)?,
+        false => join::shown(config, &node, node_ip, crew)?,
+    };
     let reviewer = local(auth::Identity::loopback());
     let tls = kubelet_tls(settings, shown, pki.client_ca_pem())?;
     start_kubelet(config, &network, pods, node, reviewer, node_ip, tls, crews).await?;
@@ -403,6 +404,7 @@ fn start_controllers(
         root_ca,
         cluster_cidr,
         keys,
+        signing_duration: config.cluster_signing_duration,
     };
     controllers::run(settings, crew);
 }
@@ -454,7 +456,7 @@ fn start_dns(config: &Config, network: &network::Config, client: Client, crew: &
 
 async fn kubelet_alone(config: &Config, crews: &Crews) -> Result<()> {
     let crew = &crews.work;
-    let client = Client::remote(&access(config)?)?;
+    let client = join::client(config, crew).await?;
     let network = network_config(config)?;
     network::bring_up_loopback().await.context("loopback")?;
     let pods = network::open(network.clone())
@@ -462,7 +464,7 @@ async fn kubelet_alone(config: &Config, crews: &Crews) -> Result<()> {
         .context("pod network")?;
     let node_ip = node_ip(config, &network).await?;
     let settings = config.kubelet.settings();
-    let shown = certificates::of_files(settings, crew)?;
+    let shown = join::shown(config, &client, node_ip, crew)?;
     let tls = kubelet_tls(settings, shown, "")?;
     start_kubelet(
         config,

@@ -2,6 +2,7 @@
 //! what is approved is signed by the cluster's authority.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use auth::csr;
 use client::{Client, Informer, Key};
@@ -44,6 +45,8 @@ struct Approver {
 struct Signer {
     client: Client,
     keys: Keys,
+    /// How long a certificate lives at most.
+    longest: Duration,
     requests: Informer<CertificateSigningRequest>,
 }
 
@@ -72,6 +75,7 @@ pub(crate) fn start_signing(context: &Context) {
     let controller = Signer {
         client: context.client(ACCOUNT),
         keys,
+        longest: context.config.signing_duration,
         requests: context.hub.informer(),
     };
     let requests = controller.requests.clone();
@@ -234,7 +238,10 @@ impl Signer {
                 status.conditions.get_or_insert_default().push(failed);
             }
             Ok(()) => {
-                let lifetime = csr::lifetime(request.spec.expiration_seconds.map(i64::from));
+                let lifetime = match request.spec.expiration_seconds.map(i64::from) {
+                    Some(seconds) => csr::lifetime(Some(seconds)).min(self.longest),
+                    None => self.longest,
+                };
                 let signed = self
                     .keys
                     .authority

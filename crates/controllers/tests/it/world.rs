@@ -142,5 +142,6 @@ fn config(server: ApiServer, pki: &Pki) -> controllers::Config {
             authority: pki.authority(),
             tokens: Arc::new(pki.token_signer(auth::token::DEFAULT_ISSUER).unwrap()),
         }),
+        signing_duration: auth::csr::LIFETIME_MAX,
     }
 }

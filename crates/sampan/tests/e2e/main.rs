@@ -6,6 +6,7 @@ mod access;
 mod build;
 mod cluster;
 mod docker;
+mod enroll;
 mod extras;
 mod faults;
 mod interactive;

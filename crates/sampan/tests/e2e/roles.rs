@@ -7,7 +7,8 @@ use crate::cluster::Cluster;
 use crate::kubectl::{IMAGE, Kubectl, kubectls};
 
 /// Processes that are ended, by their pids, when the test ends.
-struct Parts(Vec<Child>);
+#[derive(Default)]
+pub(crate) struct Parts(Vec<Child>);
 
 impl Drop for Parts {
     fn drop(&mut self) {
@@ -18,7 +19,7 @@ impl Drop for Parts {
     }
 }
 
-fn start(cluster: &Cluster, parts: &mut Parts, role: &str, more: &[String]) {
+pub(crate) fn start(cluster: &Cluster, parts: &mut Parts, role: &str, more: &[String]) {
     let log = OpenOptions::new()
         .create(true)
         .append(true)
