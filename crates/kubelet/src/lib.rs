@@ -56,7 +56,7 @@ use volumes::{Sources, Volumes};
 pub use config::{Config, Guard, GuardRequest, Parts, Refusal, ServerConfig};
 pub use eviction::{Amount, EvictionConfig, Signal, Threshold, ThresholdError};
 pub use placement::{
-    Config as PlacementConfig, CpuConfig, CpuSet, Machine as MachineTopology,
+    Config as PlacementConfig, CpuConfig, CpuSet, Machine as MachineTopology, MemoryConfig,
     Policy as TopologyPolicy, Scope as TopologyScope,
 };
 

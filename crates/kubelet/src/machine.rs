@@ -7,6 +7,7 @@ use std::path::Path;
 use meta::Quantity;
 
 use crate::config::Config;
+use crate::eviction::Signal;
 
 /// Facts that hold as long as the process runs.
 #[derive(Clone, Debug)]
@@ -63,20 +64,45 @@ impl Machine {
         capacity
     }
 
-    /// What pods may use of it.
+    /// What pods may be promised of it: without what is reserved, and without that below which
+    /// they would have to go again.
     pub(crate) fn allocatable(&self, config: &Config) -> BTreeMap<String, Quantity> {
-        let mut rest = self.capacity(config);
-        for (name, reserved) in &config.reserved {
-            if let Some(amount) = rest.get_mut(name) {
-                let left = *amount - *reserved;
-                *amount = if left.is_negative() {
-                    Quantity::ZERO
-                } else {
-                    left
-                };
-            }
+        let mut rest = self.unreserved(config);
+        let hard = config.eviction.thresholds.iter();
+        for threshold in hard.filter(|threshold| threshold.grace.is_zero()) {
+            let (name, capacity) = match threshold.signal {
+                Signal::Memory => ("memory", self.memory_bytes),
+                Signal::NodeDisk => ("ephemeral-storage", self.disk_bytes),
+                _ => continue,
+            };
+            let kept = Quantity::from_bytes(threshold.amount.of(capacity));
+            subtract(&mut rest, name, kept);
+        }
+        // Nobody gets these pages as plain memory.
+        for bytes in self.huge_pages.values() {
+            subtract(&mut rest, "memory", Quantity::from_bytes(*bytes));
         }
         rest
+    }
+
+    /// What is left to pods of what nothing else needs.
+    pub(crate) fn unreserved(&self, config: &Config) -> BTreeMap<String, Quantity> {
+        let mut rest = self.capacity(config);
+        for (name, reserved) in &config.reserved {
+            subtract(&mut rest, name, *reserved);
+        }
+        rest
+    }
+}
+
+fn subtract(from: &mut BTreeMap<String, Quantity>, name: &str, amount: Quantity) {
+    if let Some(rest) = from.get_mut(name) {
+        let left = *rest - amount;
+        *rest = if left.is_negative() {
+            Quantity::ZERO
+        } else {
+            left
+        };
     }
 }
 

@@ -141,10 +141,14 @@ pub(crate) fn equip(config: &mut ContainerConfig, given: ContainerOptions) {
     }
 }
 
-/// Puts a container on its processors. Who has them alone needs no quota.
+/// Puts a container on its processors and its memory's nodes. Who has processors alone needs no
+/// quota.
 pub(crate) fn pin(placement: &Placement, uid: &str, config: &mut ContainerConfig) {
     if let Some(cpus) = placement.cpus_of(uid, &config.name) {
         config.resources.cpuset_cpus = cpus.to_string();
+    }
+    if let Some(nodes) = placement.memory_nodes_of(uid, &config.name) {
+        config.resources.cpuset_mems = nodes.to_string();
     }
     if placement.has_exclusive_cpus(uid, &config.name) {
         (config.resources.cpu_quota, config.resources.cpu_period) = (0, 0);

@@ -3,10 +3,16 @@
 
 use crate::cpus::NoCpus;
 use crate::devices::Reusable;
-use crate::hints::{Policy, Scope};
+use crate::hints::{Hint, Policy, Scope};
 use crate::numa::Mask;
 use crate::wish::{ContainerWish, PodWish};
 use crate::{Placement, Refusal};
+
+/// Where nobody has to agree.
+const ANYWHERE: Hint = Hint {
+    affinity: None,
+    preferred: false,
+};
 
 impl Placement {
     /// Gives a new pod all it asks for, or says why it cannot run here.
@@ -23,7 +29,12 @@ impl Placement {
             let cpus = self.cpus.lock();
             pod.containers.iter().any(|one| cpus.wanted(pod, one) > 0)
         };
-        if !wants_cpus && !self.devices.concern(pod) {
+        let wants_memory = {
+            let memory = self.memory.lock();
+            let mut all = pod.containers.iter();
+            all.any(|one| memory.wanted(pod, one).is_some())
+        };
+        if !wants_cpus && !wants_memory && !self.devices.concern(pod) {
             return Ok(());
         }
         // One at a time: hints and what follows from them belong together.
@@ -44,43 +55,58 @@ impl Placement {
             true => {
                 let devices = self.devices.pod_hints(&self.nodes, pod);
                 let cpus = self.cpus.lock().pod_hints(&self.machine, pod);
-                self.decide(&[devices, cpus])?
+                let memory = self.memory.lock().pod_hints(pod);
+                self.decide(&[devices, cpus, memory])?
             }
-            false => None,
+            false => ANYWHERE,
         };
         for container in &pod.containers {
-            let affinity = match self.policy {
-                Policy::None => None,
+            let best = match self.policy {
+                Policy::None => ANYWHERE,
                 _ if by_pod => for_all,
                 _ => {
                     let uid = &pod.uid;
                     let devices = self.devices.hints(&self.nodes, uid, container, &reuse);
                     let cpus = self.cpus.lock().hints(&self.machine, pod, container);
-                    self.decide(&[devices, cpus])?
+                    let memory = self.memory.lock().hints(pod, container);
+                    self.decide(&[devices, cpus, memory])?
                 }
             };
+            let affinity = best.affinity;
             self.remember(&pod.uid, container, affinity);
             let given = self
                 .devices
                 .allocate(&pod.uid, container, &mut reuse, affinity);
             given.await.map_err(Refusal::unexpected)?;
-            let mut cpus = self.cpus.lock();
-            let given = cpus.allocate(&self.machine, pod, container, affinity);
-            given.map_err(|fault| match fault {
-                NoCpus::Alignment(message) => Refusal {
-                    reason: "SMTAlignmentError".into(),
-                    message,
-                },
-                NoCpus::Other(fault) => Refusal::unexpected(fault),
-            })?;
+            self.place_cpus(pod, container, affinity)?;
+            let mut memory = self.memory.lock();
+            let given = memory.allocate(pod, container, affinity, best.preferred);
+            given.map_err(Refusal::unexpected)?;
         }
         Ok(())
     }
 
-    fn decide(&self, hints: &[crate::hints::Hints]) -> Result<Option<Mask>, Refusal> {
+    fn place_cpus(
+        &self,
+        pod: &PodWish,
+        container: &ContainerWish,
+        affinity: Option<Mask>,
+    ) -> Result<(), Refusal> {
+        let mut cpus = self.cpus.lock();
+        let given = cpus.allocate(&self.machine, pod, container, affinity);
+        given.map_err(|fault| match fault {
+            NoCpus::Alignment(message) => Refusal {
+                reason: "SMTAlignmentError".into(),
+                message,
+            },
+            NoCpus::Other(fault) => Refusal::unexpected(fault),
+        })
+    }
+
+    fn decide(&self, hints: &[crate::hints::Hints]) -> Result<Hint, Refusal> {
         let (best, admitted) = self.policy.decide(&self.nodes, hints);
         match admitted {
-            true => Ok(best.affinity),
+            true => Ok(best),
             false => Err(Refusal {
                 reason: "TopologyAffinityError".into(),
                 message: "Resources cannot be allocated with Topology locality".into(),

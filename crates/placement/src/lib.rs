@@ -1,9 +1,10 @@
-//! Where on a node containers are placed: which devices and processors each one has. The device
-//! manager with its plugins, the CPU manager, and the topology manager that has them agree.
+//! Where on a node containers are placed: which devices, processors and memory each one has. The
+//! device manager with its plugins, the CPU manager, the memory manager, and the topology manager
+//! that has them agree.
 //!
 //! ```text
 //!   device plugins ──gRPC──► registry ► devices ─┐ hints
-//!   /sys ──► machine ───────────────────► cpus ──┼─► policy ► admit: one pod after the other
+//!   /sys ──► machine ─────────► cpus and memory ─┼─► policy ► admit: one pod after the other
 //!   monitors ──gRPC──► pod_resources             ┘
 //! ```
 //!
@@ -16,6 +17,7 @@ mod devices;
 pub mod grpc;
 mod hints;
 mod machine;
+mod memory;
 mod numa;
 mod pod_resources;
 pub mod wire;
@@ -35,12 +37,14 @@ pub use cpus::CpuConfig;
 pub use devices::{Amount, ContainerOptions, HealthListener, HeldDevice};
 pub use hints::{Policy, Scope};
 pub use machine::{Cpu, Machine, Node};
+pub use memory::{MemoryBlock, MemoryConfig};
 pub use numa::Mask;
 pub use pod_resources::{KnownPod, PodSource};
 pub use wish::{ContainerWish, PodWish, Role};
 
 use cpus::Cpus;
 use devices::{Devices, Reusable};
+use memory::Memory;
 
 /// How places are given.
 #[derive(Clone, Debug)]
@@ -51,10 +55,11 @@ pub struct Config {
     pub pod_resources: PathBuf,
     /// How long the devices of a plugin that went are counted as the node's.
     pub plugin_grace: Duration,
-    /// Where assignments of processors are kept: the kubelet's folder.
+    /// Where assignments of processors and memory are kept: the kubelet's folder.
     pub state: PathBuf,
     pub machine: Machine,
     pub cpus: CpuConfig,
+    pub memory: MemoryConfig,
     /// `topologyManagerPolicy`.
     pub policy: Policy,
     /// `topologyManagerScope`.
@@ -71,6 +76,7 @@ impl Config {
             state: root.to_owned(),
             machine: Machine::default(),
             cpus: CpuConfig::default(),
+            memory: MemoryConfig::default(),
             policy: Policy::None,
             scope: Scope::Container,
         }
@@ -90,6 +96,12 @@ pub enum OpenError {
         "{what}, please drain this node and delete the CPU manager checkpoint file {path:?} before restarting Kubelet"
     )]
     State { path: PathBuf, what: String },
+    #[error("{0}")]
+    Memory(String),
+    #[error(
+        "{what}, please drain this node and delete the memory manager checkpoint file {path:?} before restarting Kubelet"
+    )]
+    MemoryState { path: PathBuf, what: String },
 }
 
 /// Why a pod cannot have what it asks for.
@@ -119,6 +131,7 @@ pub struct Placement {
     /// The machine's NUMA nodes.
     nodes: Vec<usize>,
     cpus: Mutex<Cpus>,
+    memory: Mutex<Memory>,
     /// Counts changes of the processors that containers share.
     pool: watch::Sender<u64>,
     /// Nodes that were agreed on, by pod and container.
@@ -136,6 +149,7 @@ impl Placement {
         crew: &Crew,
     ) -> Result<Arc<Placement>, OpenError> {
         let cpus = Cpus::open(config.cpus.clone(), &config.machine, &config.state)?;
+        let memory = Memory::open(config.memory.clone(), &config.machine, &config.state)?;
         let changed = watch::Sender::new(0);
         let devices = Devices::open(
             config.device_plugins.clone(),
@@ -151,6 +165,7 @@ impl Placement {
             nodes: config.machine.node_ids(),
             machine: config.machine.clone(),
             cpus: Mutex::new(cpus),
+            memory: Mutex::new(memory),
             pool: watch::Sender::new(0),
             affinities: Mutex::default(),
             admission: tokio::sync::Mutex::default(),
@@ -189,6 +204,7 @@ impl Placement {
         self.affinities.lock().remove(uid);
         self.devices.retain(|known| known != uid);
         self.retain_cpus(|known| known != uid);
+        self.memory.lock().retain(|known| known != uid);
     }
 
     fn retain_cpus(&self, is_wanted: impl Fn(&str) -> bool) {
@@ -226,7 +242,13 @@ impl Placement {
     pub fn retain(&self, is_wanted: impl Fn(&str) -> bool) {
         self.affinities.lock().retain(|uid, _| is_wanted(uid));
         self.devices.retain(&is_wanted);
+        self.memory.lock().retain(&is_wanted);
         self.retain_cpus(is_wanted);
+    }
+
+    /// The NUMA nodes a container's memory comes from; `None` where it may be any.
+    pub fn memory_nodes_of(&self, uid: &str, container: &str) -> Option<CpuSet> {
+        self.memory.lock().nodes_of(uid, container)
     }
 
     /// Extended resources of the node; 0 of those whose plugin is gone.

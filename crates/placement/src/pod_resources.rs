@@ -13,6 +13,7 @@ use tonic::Status;
 use crate::Placement;
 use crate::cpu_set::CpuSet;
 use crate::grpc::{self, Answer, Dispatch};
+use crate::memory::MemoryBlock;
 use crate::wire::pod_resources::*;
 
 /// Calls a second, and at once.
@@ -119,7 +120,7 @@ impl Server {
             name: name.clone(),
             devices: shown(self.placement.devices.placed(&pod.uid, name)),
             cpu_ids: ids(&self.placement.cpus.lock().exclusive(&pod.uid, name)),
-            memory: Vec::new(),
+            memory: blocks(self.placement.memory.lock().of_container(&pod.uid, name)),
         };
         PodResources {
             name: pod.name.clone(),
@@ -135,9 +136,23 @@ impl Server {
                 let cpus = self.placement.cpus.lock();
                 ids(&Some(cpus.allocatable(&self.placement.machine)))
             },
-            memory: Vec::new(),
+            memory: blocks(self.placement.memory.lock().allocatable()),
         }
     }
+}
+
+fn blocks(all: Vec<MemoryBlock>) -> Vec<ContainerMemory> {
+    let node = |id: usize| NumaNode {
+        id: i64::try_from(id).unwrap_or(i64::MAX),
+    };
+    let one = |block: MemoryBlock| ContainerMemory {
+        memory_type: block.kind,
+        size: u64::try_from(block.size).unwrap_or(0),
+        topology: Some(TopologyInfo {
+            nodes: block.nodes.into_iter().map(node).collect(),
+        }),
+    };
+    all.into_iter().map(one).collect()
 }
 
 fn ids(cpus: &Option<CpuSet>) -> Vec<i64> {

@@ -7,8 +7,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Taint;
 use kubelet::{
-    CpuConfig, CpuSet, EvictionConfig, PlacementConfig, ShutdownConfig, ShutdownPeriod, Threshold,
-    TopologyPolicy, TopologyScope,
+    CpuConfig, CpuSet, EvictionConfig, MemoryConfig, PlacementConfig, ShutdownConfig,
+    ShutdownPeriod, Threshold, TopologyPolicy, TopologyScope,
 };
 use meta::Quantity;
 use node_config::{GoDuration, Settings};
@@ -189,6 +189,36 @@ fn placement(settings: &Settings, sockets: &Path, state: &Path) -> Result<Placem
     };
     config.state = state.to_owned();
     config.cpus = cpus(settings)?;
+    config.memory = memory(settings)?;
+    Ok(config)
+}
+
+/// The memory of NUMA nodes; what is kept from pods must be named node by node.
+fn memory(settings: &Settings) -> Result<MemoryConfig> {
+    let exclusive = match settings.memory_manager_policy.as_str() {
+        "None" => false,
+        "Static" => true,
+        other => bail!("unknown policy: {other:?}"),
+    };
+    let mut config = MemoryConfig {
+        exclusive,
+        ..MemoryConfig::default()
+    };
+    for one in &settings.reserved_memory {
+        let node = config.reserved.entry(usize::try_from(one.numa_node)?);
+        let limits = one.limits.iter();
+        let limits = limits.map(|(kind, amount)| (kind.clone(), amount.value()));
+        node.or_default().extend(limits);
+    }
+    if exclusive {
+        let kept = reserved(settings)?
+            .get("memory")
+            .map_or(0, |kept| kept.value());
+        let hard = settings.eviction_hard.get("memory.available");
+        let hard = hard.and_then(|text| Quantity::parse(text).ok());
+        let kept = kept + hard.map_or(0, Quantity::value);
+        config.reserved_in_all.insert("memory".to_owned(), kept);
+    }
     Ok(config)
 }
 

@@ -141,6 +141,12 @@ async fn everything(config: &Config, crews: &Crews) -> Result<()> {
     .context("kube-dns service")?;
 
     let settings = config.kubelet.settings();
+    if settings.rotate_certificates {
+        tracing::warn!(
+            "kubelet configuration: rotateCertificates has no effect here: this kubelet needs no \
+             certificate to speak to the API server of its own process"
+        );
+    }
     let node = local(identity::node(&config.node_name));
     let own = settings.tls_cert_file.is_empty() && !settings.server_tls_bootstrap;
     let shown = match own {

@@ -184,7 +184,8 @@ async fn observe(shared: &Shared) -> Observations {
 
 /// Memory as pods have it; where nothing is reserved for others, the node says it all.
 async fn pod_memory(shared: &Shared) -> Option<Observation> {
-    let capacity = shared.allocatable().get("memory")?.value();
+    let unreserved = shared.machine.unreserved(&shared.config);
+    let capacity = unreserved.get("memory")?.value();
     if capacity >= shared.machine.memory_bytes / 1024 * 1024 {
         return None;
     }

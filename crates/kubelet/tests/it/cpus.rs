@@ -1,7 +1,8 @@
-//! Pods with processors of their own.
+//! Pods with processors and memory of their own.
 
-use kubelet::{CpuConfig, MachineTopology};
+use kubelet::{CpuConfig, MachineTopology, MemoryConfig};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 use crate::rig::{IMAGE, Rig, pod_path, wait};
 
@@ -63,4 +64,66 @@ async fn guaranteed_containers_have_processors_alone() {
     .await;
     wait_cpus(&rig, "main", "0-3").await;
     wait_cpus(&rig, "late", "0-3").await;
+}
+
+/// Two nodes with 1 GiB each, of which 32 MiB of the first are nobody's.
+fn with_memory(rig: &Rig) -> kubelet::Config {
+    let mut config = rig.config();
+    let system = rig.folder.path().join("nodes");
+    for node in 0..2 {
+        let folder = system.join(format!("node/node{node}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        let text = format!("Node {node} MemTotal: {} kB\n", 1 << 20);
+        std::fs::write(folder.join("meminfo"), text).unwrap();
+        std::fs::write(folder.join("cpulist"), format!("{node}\n")).unwrap();
+    }
+    std::fs::write(system.join("node/online"), "0-1\n").unwrap();
+    std::fs::create_dir_all(system.join("cpu")).unwrap();
+    std::fs::write(system.join("cpu/online"), "0-1\n").unwrap();
+    config.placement.machine = MachineTopology::read(&system, 2 << 30);
+    let reserved = BTreeMap::from([("memory".to_owned(), 32 << 20)]);
+    config.placement.memory = MemoryConfig {
+        exclusive: true,
+        reserved: BTreeMap::from([(0, reserved.clone())]),
+        reserved_in_all: reserved,
+    };
+    config
+}
+
+#[tokio::test]
+async fn guaranteed_containers_have_memory_of_nodes() {
+    let mut rig = Rig::new().await;
+    rig.restart_with(with_memory(&rig)).await;
+    let nodes = |name: &str| {
+        let running = rig.runtime.running(name).unwrap();
+        running.config.resources.cpuset_mems
+    };
+    let wants = |name: &str, memory: &str| {
+        let limits = json!({"cpu": "100m", "memory": memory});
+        json!({"containers": [{"name": name, "image": IMAGE, "resources": {"limits": limits}}]})
+    };
+    rig.create("small", wants("small", "600Mi"));
+    rig.wait_phase("small", "Running").await;
+    rig.create("other", wants("other", "600Mi"));
+    rig.wait_phase("other", "Running").await;
+    rig.create("web", json!({}));
+    rig.wait_phase("web", "Running").await;
+    assert_eq!((nodes("small"), nodes("other")), ("0".into(), "1".into()));
+    assert_eq!(nodes("main"), "");
+    rig.create("late", wants("late", "600Mi"));
+    rig.wait_phase("late", "Failed").await;
+    let late = rig.api.get(&pod_path("late")).unwrap();
+    assert_eq!(late["status"]["reason"], "UnexpectedAdmissionError");
+    let why = "Allocate failed due to [memorymanager] failed to get the default NUMA affinity, no \
+               NUMA nodes with enough memory is available, which is unexpected";
+    let message = late["status"]["message"].as_str().unwrap();
+    assert!(message.ends_with(why), "{message}");
+    // What is given is remembered over a restart of ours.
+    let state = rig.folder.path().join("kubelet/memory_manager_state");
+    let state: Value = serde_json::from_slice(&std::fs::read(state).unwrap()).unwrap();
+    assert_eq!(state["policyName"], "Static");
+    assert_eq!(
+        state["machineState"]["1"]["memoryMap"]["memory"]["reserved"],
+        600 << 20
+    );
 }
