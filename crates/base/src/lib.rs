@@ -1,10 +1,12 @@
 //! What the standard library forgot: supervised tasks, back-off, durable file
-//! writes, changes of files, address ranges, metrics. Knows nothing of Kubernetes.
+//! writes, changes of files, address ranges, listeners, metrics. Knows
+//! nothing of Kubernetes.
 
 pub mod backoff;
 pub mod cidr;
 pub mod crew;
 pub mod files;
+pub mod listener;
 pub mod metrics;
 pub mod notice;
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use node_api::{ContainerConfig, ContainerStatus, ExecRequest, ImageService};
 use tonic::Status;
 
-use crate::grpc::MESSAGE_BYTES_MAX;
 use crate::pods::{details, selects};
 use crate::streams::Wish;
 use crate::{Service, convert, missing, refused, wire};
+use grpc::MESSAGE_BYTES_MAX;
 
 /// Bytes of each output of a command, so that both fit one message.
 const OUTPUT_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2 - 1024;

@@ -4,14 +4,11 @@ use std::net::IpAddr;
 
 use node_api::{
     ContainerConfig, ContainerStatus, Device, DnsConfig, ImageMount, LinuxResources, Mount,
-    MountPropagation, PodSandboxConfig, PodSandboxStatus, PortMapping, SandboxState,
+    MountPropagation, PodSandboxConfig, PodSandboxStatus, PortMapping, SandboxState, UserNamespace,
 };
 use tonic::Status;
 
 use crate::{missing, security, signals, wire};
-
-/// Handlers a sandbox may ask for; both are the engine.
-pub(crate) const HANDLERS: [&str; 2] = ["", "sampan"];
 
 pub(crate) fn sandbox_config(
     config: wire::PodSandboxConfig,
@@ -22,10 +19,6 @@ pub(crate) fn sandbox_config(
         .ok_or_else(|| missing("metadata of the sandbox"))?;
     if metadata.name.is_empty() || metadata.namespace.is_empty() || metadata.uid.is_empty() {
         return Err(missing("name, namespace and uid of the sandbox"));
-    }
-    if !HANDLERS.contains(&runtime_handler.as_str()) {
-        let message = format!("no runtime for {runtime_handler:?} is configured");
-        return Err(Status::invalid_argument(message));
     }
     let linux = config.linux.unwrap_or_default();
     let context = linux.security_context.unwrap_or_default();
@@ -104,7 +97,7 @@ pub(crate) fn resources(wish: wire::LinuxContainerResources) -> LinuxResources {
     }
 }
 
-fn resources_of(own: &LinuxResources) -> wire::LinuxContainerResources {
+pub(crate) fn resources_of(own: &LinuxResources) -> wire::LinuxContainerResources {
     let pages = own.hugepage_limits.iter();
     wire::LinuxContainerResources {
         cpu_period: own.cpu_period,
@@ -222,8 +215,7 @@ fn mount(mount: wire::Mount, sandbox: &PodSandboxStatus) -> Result<Mount, Status
     })
 }
 
-fn mount_of(mount: &Mount, sandbox: Option<&PodSandboxStatus>) -> wire::Mount {
-    let user = sandbox.and_then(|sandbox| sandbox.config.namespaces.user.as_ref());
+pub(crate) fn mount_of(mount: &Mount, user: Option<&UserNamespace>) -> wire::Mount {
     let user = user.filter(|_| mount.mapped);
     let propagation = match mount.propagation {
         MountPropagation::Private => wire::MountPropagation::Private,
@@ -329,7 +321,8 @@ pub(crate) fn container_status(
             supplemental_groups: user.supplemental_groups,
         }),
     });
-    let mounts = config.mounts.iter().map(|mount| mount_of(mount, sandbox));
+    let pod_user = sandbox.and_then(|sandbox| sandbox.config.namespaces.user.as_ref());
+    let mounts = config.mounts.iter().map(|mount| mount_of(mount, pod_user));
     wire::ContainerStatus {
         id: container.id,
         metadata: Some(container_metadata(&config)),

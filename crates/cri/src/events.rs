@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use grpc::Answer;
 use node_api::{ContainerEvent, ContainerEventKind};
 use prost::Message;
 
-use crate::methods::Answer;
 use crate::{Service, convert, stats, wire};
 
 /// Events from now on, until the caller leaves.

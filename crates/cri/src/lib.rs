@@ -3,17 +3,17 @@
 //! `PortForward` send their callers to.
 //!
 //! ```text
-//!   kubelet, crictl ──gRPC──► grpc ► methods ► containers, pods, images, … ► node-api
+//!   kubelet, crictl ──gRPC──► methods ► containers, pods, images, … ► node-api
 //!                   ──HTTP──► streams (a token for one stream) ► streaming ► node-api
 //! ```
 //!
 //! Messages are `prost` types with the numbers of CRI's own definition; what Linux has no use for is
 //! left out of them.
 
+mod client;
 mod containers;
 mod convert;
 mod events;
-mod grpc;
 mod images;
 mod methods;
 mod metrics;
@@ -25,14 +25,15 @@ mod stats;
 mod streams;
 mod wire;
 
+pub use client::{ConnectError, Endpoints, Remote};
+
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use base::Crew;
 use node_api::{ImageService, RuntimeError, RuntimeService};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::TcpListener;
 use tonic::Status;
 
 /// Where to listen.
@@ -56,10 +57,10 @@ pub struct Parts {
 /// Why it is not.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    #[error("{0} is in use by another server")]
-    InUse(PathBuf),
+    #[error(transparent)]
+    Socket(#[from] base::listener::ListenError),
     #[error("cannot listen on {0}")]
-    Listen(String, #[source] std::io::Error),
+    Listen(SocketAddr, #[source] std::io::Error),
 }
 
 /// What all methods work with.
@@ -72,8 +73,8 @@ pub(crate) struct Service {
 
 /// Listens, and serves until the crew stops.
 pub async fn serve(parts: Parts, config: Config, crew: &Crew) -> Result<(), ServeError> {
-    let socket = listen(&config.socket).await?;
-    let fault = |error| ServeError::Listen(config.streaming.to_string(), error);
+    let socket = base::listener::unix(&config.socket).await?;
+    let fault = |error| ServeError::Listen(config.streaming, error);
     let http = TcpListener::bind(config.streaming).await.map_err(fault)?;
     let address = http.local_addr().map_err(fault)?;
     let tokens = Arc::new(streams::Tokens::new(address));
@@ -83,32 +84,12 @@ pub async fn serve(parts: Parts, config: Config, crew: &Crew) -> Result<(), Serv
         streams: Arc::clone(&tokens),
         state: config.state,
     });
-    crew.spawn("CRI", grpc::serve(service, socket, crew.stop()));
+    let dispatch = methods::dispatcher(service);
+    crew.spawn("CRI", grpc::serve(dispatch, socket, crew.stop()));
     let streams = streams::serve(parts.runtime, tokens, http, crew.stop());
     crew.spawn("CRI streams", streams);
     tracing::info!(socket = %config.socket.display(), %address, "serving CRI v1");
     Ok(())
-}
-
-/// A socket that somebody answers on stays; one that is left over gives way.
-async fn listen(path: &Path) -> Result<UnixListener, ServeError> {
-    if UnixStream::connect(path).await.is_ok() {
-        return Err(ServeError::InUse(path.to_owned()));
-    }
-    let open = || {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path)?;
-        // Whoever can connect commands the node.
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-        Ok(listener)
-    };
-    open().map_err(|error| ServeError::Listen(path.display().to_string(), error))
 }
 
 /// The runtime's refusals in gRPC's codes.

@@ -4,14 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::stream::BoxStream;
+use grpc::{Answer, Dispatch, take};
 use prost::Message;
 use tonic::Status;
 
 use crate::Service;
-
-/// One message, or several.
-pub(crate) type Answer = BoxStream<'static, Result<Bytes, Status>>;
 
 const RUNTIME: &str = "/runtime.v1.RuntimeService/";
 const IMAGES: &str = "/runtime.v1.ImageService/";
@@ -21,17 +18,29 @@ const PART_MAX: usize = 256;
 
 /// Whether a call is given up when its caller is gone. The others change what must not stay half
 /// changed.
-pub(crate) fn ends_with_its_caller(path: &str) -> bool {
+fn ends_with_its_caller(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or_default();
     matches!(name, "ExecSync" | "PullImage" | "GetContainerEvents")
 }
 
+/// Answers calls.
+pub(crate) fn dispatcher(service: Arc<Service>) -> Dispatch {
+    Arc::new(move |path, body| {
+        let service = Arc::clone(&service);
+        Box::pin(async move {
+            if ends_with_its_caller(&path) {
+                return dispatch(&service, &path, body).await;
+            }
+            // What has begun to change a pod goes on when its caller has gone.
+            let work = async move { dispatch(&service, &path, body).await };
+            let ended = tokio::spawn(work).await;
+            ended.unwrap_or_else(|_| Err(Status::internal("the call did not end")))
+        })
+    })
+}
+
 /// Carries a call out.
-pub(crate) async fn dispatch(
-    service: &Arc<Service>,
-    path: &str,
-    body: Bytes,
-) -> Result<Answer, Status> {
+async fn dispatch(service: &Arc<Service>, path: &str, body: Bytes) -> Result<Answer, Status> {
     match (path.strip_prefix(RUNTIME), path.strip_prefix(IMAGES)) {
         (Some(name), _) => Box::pin(change(service, name, body)).await,
         (_, Some(name)) => Box::pin(images(service, name, body)).await,
@@ -135,13 +144,8 @@ fn unknown(name: &str) -> Status {
     Status::unimplemented(format!("method {name} is not implemented"))
 }
 
-fn take<M: Message + Default>(body: Bytes) -> Result<M, Status> {
-    M::decode(body).map_err(|error| Status::invalid_argument(format!("request: {error}")))
-}
-
 fn one<M: Message>(message: M) -> Result<Answer, Status> {
-    let bytes = Bytes::from(message.encode_to_vec());
-    Ok(futures::stream::once(async { Ok(bytes) }).boxed())
+    Ok(grpc::one(&message))
 }
 
 /// A list in messages that no client finds too long.

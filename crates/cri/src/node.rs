@@ -1,6 +1,6 @@
 //! What the runtime says of itself.
 
-use crate::{Service, convert, wire};
+use crate::{Service, wire};
 
 /// The version of CRI.
 const API_VERSION: &str = "v1";
@@ -19,7 +19,8 @@ impl Service {
     }
 
     pub(crate) async fn status(&self, request: wire::Verbose) -> wire::StatusResponse {
-        let reason = self.runtime.not_ready_reason().await;
+        let own = self.runtime.status().await;
+        let reason = own.not_ready;
         let condition = |(kind, word): (&str, &str)| wire::RuntimeCondition {
             r#type: kind.to_owned(),
             status: reason.is_none(),
@@ -39,13 +40,16 @@ impl Service {
             let config = serde_json::json!({ "stateDir": self.state });
             info.insert("config".to_owned(), config.to_string());
         }
-        let handlers = convert::HANDLERS.iter().map(|name| wire::RuntimeHandler {
-            name: (*name).to_owned(),
-            features: Some(wire::RuntimeHandlerFeatures {
-                recursive_read_only_mounts: true,
-                user_namespaces: true,
-            }),
-        });
+        let handlers = own
+            .handlers
+            .into_iter()
+            .map(|handler| wire::RuntimeHandler {
+                name: handler.name,
+                features: Some(wire::RuntimeHandlerFeatures {
+                    recursive_read_only_mounts: handler.recursive_read_only_mounts,
+                    user_namespaces: handler.user_namespaces,
+                }),
+            });
         wire::StatusResponse {
             status: Some(wire::RuntimeStatus {
                 conditions: conditions.into(),
@@ -53,8 +57,8 @@ impl Service {
             info,
             runtime_handlers: handlers.collect(),
             features: Some(wire::RuntimeFeatures {
-                supplemental_groups_policy: true,
-                user_namespaces_host_network: true,
+                supplemental_groups_policy: own.supplemental_groups_policy,
+                user_namespaces_host_network: own.user_namespaces_host_network,
             }),
         }
     }

@@ -30,6 +30,21 @@ pub(crate) fn name(number: i32) -> Option<String> {
     }
 }
 
+/// CRI's number of a signal by its name; 0 where it has none.
+pub(crate) fn of_name(signal: &str) -> i32 {
+    let mut numbers = 1..=RTMAX;
+    let found = numbers.find(|number| name(*number).as_deref() == Some(signal));
+    found.unwrap_or(0)
+}
+
+/// Linux' number of a signal by that of CRI; 0 where it has none.
+pub(crate) fn of_cri(number_of_cri: i32) -> i32 {
+    const LINUX_LAST: i32 = 64;
+    let mut numbers = 1..=LINUX_LAST;
+    let found = numbers.find(|signal| number(*signal) == number_of_cri);
+    found.unwrap_or(0)
+}
+
 /// CRI's number of a signal of Linux; 0 where it has none.
 pub(crate) fn number(signal: i32) -> i32 {
     const LINUX_RTMIN: i32 = 34;
@@ -96,6 +111,7 @@ mod tests {
         ] {
             assert_eq!(name(cri).as_deref(), Some(said));
             assert_eq!(number(linux), cri, "{said}");
+            assert_eq!((of_name(said), of_cri(cri)), (cri, linux), "{said}");
         }
         assert_eq!(name(0), None);
         assert_eq!(name(5).as_deref(), Some("SIGCHLD"));

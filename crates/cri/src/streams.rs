@@ -19,9 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use node_api::{ExecRequest, RuntimeService};
 use parking_lot::Mutex;
 use streaming::{Body, Target};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::net::{TcpListener, TcpStream};
 use tonic::Status;
 
 /// Tokens that wait for their stream.
@@ -94,39 +92,20 @@ pub(crate) async fn serve(
     listener: TcpListener,
     stop: Stop,
 ) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
-            () = stop.raised() => return,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "connection not accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let Ok(slot) = slots.clone().acquire_owned().await else {
-            return;
-        };
-        let (runtime, tokens) = (Arc::clone(&runtime), Arc::clone(&tokens));
-        connections.spawn(async move {
-            let service = service_fn(move |request| {
-                let answer = respond(&runtime, &tokens, request);
-                async move { Ok::<_, Infallible>(answer) }
-            });
-            let served = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new())
-                .serve_connection_with_upgrades(TokioIo::new(stream), service)
-                .await;
-            if let Err(error) = served {
-                tracing::debug!(error, "connection ended");
-            }
-            drop(slot);
-        });
+    let work = move |stream| connection(Arc::clone(&runtime), Arc::clone(&tokens), stream);
+    base::listener::serve(listener, CONNECTIONS_MAX, stop, work).await;
+}
+
+async fn connection(runtime: Arc<dyn RuntimeService>, tokens: Arc<Tokens>, stream: TcpStream) {
+    let service = service_fn(move |request| {
+        let answer = respond(&runtime, &tokens, request);
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let served = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new())
+        .serve_connection_with_upgrades(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(error, "connection ended");
     }
 }
 

@@ -1,6 +1,7 @@
 //! The services as a client sees them: a real socket, gRPC frames by hand.
 
 mod fake;
+mod remote;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
@@ -9,6 +10,7 @@ use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use node_api::{ContainerEvent, ContainerEventKind};
 use prost::Message;
+use tokio::net::UnixStream;
 
 use super::*;
 use fake::{CONTAINER, Fake, SANDBOX};
@@ -35,7 +37,7 @@ impl Server {
         };
         serve(parts.clone(), config.clone(), &crew).await.unwrap();
         let second = serve(parts, config.clone(), &crew).await;
-        assert!(matches!(second, Err(ServeError::InUse(_))));
+        assert!(matches!(second, Err(ServeError::Socket(_))));
         let socket = UnixStream::connect(&config.socket).await.unwrap();
         let io = TokioIo::new(socket);
         let (client, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)

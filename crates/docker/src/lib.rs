@@ -55,10 +55,8 @@ pub struct Config {
 /// Why it does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    #[error("{0} is in use by another server")]
-    InUse(PathBuf),
-    #[error("cannot listen on {0}")]
-    Listen(PathBuf, #[source] std::io::Error),
+    #[error(transparent)]
+    Socket(#[from] base::listener::ListenError),
     #[error("docker's records in {0}: {1}")]
     Records(PathBuf, String),
 }
@@ -98,7 +96,7 @@ pub async fn serve(
         stop: crew.stop(),
     });
     daemon.builds.serve(Arc::downgrade(&daemon));
-    let listener = server::listen(&config.socket).await?;
+    let listener = base::listener::unix(&config.socket).await?;
     daemon
         .adopt()
         .await

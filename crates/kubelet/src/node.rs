@@ -16,6 +16,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 use meta::{Quantity, Status};
+use node_api::RuntimeHandler;
 use serde_json::json;
 
 use crate::events::{Kind, node_reference};
@@ -34,8 +35,6 @@ const DECLARED_FEATURES: [&str; 3] = [
     "InPlacePodVerticalScalingInitContainers",
     "RestartAllContainersOnContainerExits",
 ];
-/// Who may run pods; the first is who does where nobody is named.
-const RUNTIME_HANDLERS: [&str; 2] = ["", "sampan"];
 /// Names shown per image.
 const IMAGE_NAMES_MAX: usize = 5;
 
@@ -218,9 +217,10 @@ async fn report(shared: &Shared, status: &NodeStatus) -> Result<(), Status> {
 
 async fn node_status(shared: &Shared, old: Option<&NodeStatus>) -> NodeStatus {
     let config = &shared.config;
+    let runtime = shared.runtime.status().await;
     let missing = match config.shutdown.begun.is_raised() {
         true => Some("node is shutting down".to_owned()),
-        false => shared.runtime.not_ready_reason().await,
+        false => runtime.not_ready.clone(),
     };
     let port = config
         .server
@@ -240,19 +240,19 @@ async fn node_status(shared: &Shared, old: Option<&NodeStatus>) -> NodeStatus {
         node_info: Some(info(shared)),
         declared_features: Some(DECLARED_FEATURES.map(str::to_owned).to_vec()),
         features: Some(NodeFeatures {
-            supplemental_groups_policy: Some(true),
+            supplemental_groups_policy: Some(runtime.supplemental_groups_policy),
         }),
-        runtime_handlers: Some(RUNTIME_HANDLERS.map(handler).to_vec()),
+        runtime_handlers: Some(runtime.handlers.into_iter().map(handler).collect()),
         ..NodeStatus::default()
     }
 }
 
-fn handler(name: &str) -> NodeRuntimeHandler {
+fn handler(handler: RuntimeHandler) -> NodeRuntimeHandler {
     NodeRuntimeHandler {
-        name: (!name.is_empty()).then(|| name.to_owned()),
+        name: (!handler.name.is_empty()).then_some(handler.name),
         features: Some(NodeRuntimeHandlerFeatures {
-            recursive_read_only_mounts: Some(true),
-            user_namespaces: Some(true),
+            recursive_read_only_mounts: Some(handler.recursive_read_only_mounts),
+            user_namespaces: Some(handler.user_namespaces),
         }),
     }
 }

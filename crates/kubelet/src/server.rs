@@ -10,7 +10,6 @@ mod path;
 mod remote_command;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +21,6 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::{GuardRequest, Refusal, ServerConfig};
@@ -45,32 +42,9 @@ pub(crate) async fn serve(
     config: ServerConfig,
     stop: Stop,
 ) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let acceptor = TlsAcceptor::from(config.tls.clone());
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
-            () = stop.raised() => return,
-        };
-        let (tcp, _peer): (TcpStream, SocketAddr) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "connection not accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let Ok(slot) = slots.clone().acquire_owned().await else {
-            return;
-        };
-        let (shared, config, acceptor) = (shared.clone(), config.clone(), acceptor.clone());
-        connections.spawn(async move {
-            connection(shared, config, acceptor, tcp).await;
-            drop(slot);
-        });
-    }
+    let work = move |tcp| connection(shared.clone(), config.clone(), acceptor.clone(), tcp);
+    base::listener::serve(listener, CONNECTIONS_MAX, stop, work).await;
 }
 
 async fn connection(

@@ -33,6 +33,8 @@ pub(crate) type Waiting = (String, String);
 /// All a status depends on.
 pub(crate) struct StatusInputs<'a> {
     pub(crate) pod: &'a Pod,
+    /// The name of the runtime.
+    pub(crate) runtime: &'a str,
     /// The status as written or read last.
     pub(crate) old: &'a PodStatus,
     pub(crate) sandboxes: &'a BTreeMap<String, PodSandboxStatus>,

@@ -54,8 +54,20 @@ impl Hierarchies {
         )?))
     }
 
+    /// Those that do not matter to us, too: others leave groups there.
+    pub fn all_of_this_machine() -> io::Result<Hierarchies> {
+        let text = fs::read_to_string("/proc/self/mountinfo")?;
+        Ok(Hierarchies::read(&text, |option| {
+            !matches!(option, "rw" | "ro")
+        }))
+    }
+
     /// Reads them from the text of a `mountinfo` file.
     pub fn from_mountinfo(text: &str) -> Hierarchies {
+        Hierarchies::read(text, |option| WANTED.contains(&option))
+    }
+
+    fn read(text: &str, is_controller: impl Fn(&str) -> bool) -> Hierarchies {
         let mut found: Vec<Hierarchy> = Vec::new();
         for line in text.lines() {
             let Some((left, right)) = line.split_once(" - ") else {
@@ -68,7 +80,7 @@ impl Hierarchies {
             let (kind, options) = (right.next(), right.nth(1).unwrap_or(""));
             let controllers: Vec<String> = options
                 .split(',')
-                .filter(|option| WANTED.contains(option))
+                .filter(|option| is_controller(option))
                 .map(str::to_owned)
                 .collect();
             let unified = kind == Some("cgroup2");

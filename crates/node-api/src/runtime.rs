@@ -466,6 +466,51 @@ pub struct FilesystemUsage {
     pub inodes_used: u64,
 }
 
+/// CRI `RuntimeStatus`, with the features.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuntimeStatus {
+    /// `None` when the runtime and the pod network are ready, else what is missing.
+    pub not_ready: Option<String>,
+    /// Those that classes of runtimes may name; the default has an empty name.
+    pub handlers: Vec<RuntimeHandler>,
+    /// Whether `supplementalGroupsPolicy` is heeded.
+    pub supplemental_groups_policy: bool,
+    /// Whether a pod with the node's network may have a user namespace.
+    pub user_namespaces_host_network: bool,
+}
+
+/// CRI `RuntimeHandler`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuntimeHandler {
+    pub name: String,
+    pub recursive_read_only_mounts: bool,
+    pub user_namespaces: bool,
+}
+
+/// What of `/proc` and `/sys` containers do not see, where nobody says otherwise.
+pub const MASKED_PATHS: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+/// What of it they cannot change.
+pub const READONLY_PATHS: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
 /// CRI `RuntimeService`.
 #[async_trait]
 pub trait RuntimeService: Send + Sync + 'static {
@@ -534,8 +579,8 @@ pub trait RuntimeService: Send + Sync + 'static {
     async fn pod_sandbox_stats(&self, id: &str) -> Result<PodSandboxStats, RuntimeError>;
     /// Events from now on; bounded, a slow receiver gets [`ContainerEventKind::Resync`].
     fn events(&self) -> mpsc::Receiver<ContainerEvent>;
-    /// `None` when the runtime and the pod network are ready, else what is missing.
-    async fn not_ready_reason(&self) -> Option<String>;
+    /// How the runtime is, and what it can do.
+    async fn status(&self) -> RuntimeStatus;
 }
 
 /// A byte stream in both directions.

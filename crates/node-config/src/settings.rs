@@ -15,6 +15,10 @@ pub struct Settings {
     pub enable_server: bool,
     #[serde(default)]
     pub static_pod_path: String,
+    #[serde(default)]
+    pub container_runtime_endpoint: String,
+    #[serde(default)]
+    pub image_service_endpoint: String,
     pub pod_logs_dir: String,
     pub address: String,
     pub port: i32,

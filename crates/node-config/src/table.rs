@@ -173,8 +173,8 @@ pub const FIELDS: &[Row] = &[
     row("registerNode", "*bool", "true", "register-node", Used),
     row("tracing", "*object", "", "", Missing),
     row("localStorageCapacityIsolation", "*bool", "true", "local-storage-capacity-isolation", Missing),
-    row("containerRuntimeEndpoint", "string", r#""unix:///run/containerd/containerd.sock""#, "container-runtime-endpoint", Missing),
-    row("imageServiceEndpoint", "string", "", "image-service-endpoint", Missing),
+    row("containerRuntimeEndpoint", "string", r#""unix:///run/containerd/containerd.sock""#, "container-runtime-endpoint", Used),
+    row("imageServiceEndpoint", "string", "", "image-service-endpoint", Used),
     row("failCgroupV1", "*bool", "true", "fail-cgroupv1", Used),
     row("userNamespaces.idsPerPod", "*int64", "", "", Missing),
 ];

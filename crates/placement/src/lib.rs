@@ -14,7 +14,6 @@ mod admit;
 mod cpu_set;
 mod cpus;
 mod devices;
-pub mod grpc;
 mod hints;
 mod machine;
 mod memory;
@@ -32,6 +31,7 @@ use base::Crew;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+pub use ::grpc;
 pub use cpu_set::CpuSet;
 pub use cpus::CpuConfig;
 pub use devices::{Amount, ContainerOptions, HealthListener, HeldDevice};

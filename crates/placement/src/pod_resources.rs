@@ -37,7 +37,7 @@ pub type PodSource = Arc<dyn Fn() -> Vec<KnownPod> + Send + Sync>;
 
 /// Opens the socket and serves it; without it everything else works.
 pub(crate) fn start(placement: &Arc<Placement>, socket: &Path, pods: PodSource, crew: &Crew) {
-    let listener = match grpc::listen(socket) {
+    let listener = match base::listener::replace(socket) {
         Ok(listener) => listener,
         Err(error) => {
             let socket = socket.display();

@@ -121,6 +121,13 @@ pub(crate) struct ServerArgs {
     /// Unix socket that serves the node's container engine by CRI v1 [default: none]
     #[arg(long)]
     cri_socket: Option<PathBuf>,
+    /// Unix socket of somebody else's container runtime (CRI v1), to be used instead of our own
+    /// engine; pods then have that runtime's network
+    #[arg(long)]
+    container_runtime_endpoint: Option<String>,
+    /// Unix socket of its images [default: --container-runtime-endpoint]
+    #[arg(long)]
+    image_service_endpoint: Option<String>,
     /// Bridge that the pods of this node hang on
     #[arg(long)]
     bridge: Option<String>,
@@ -219,6 +226,8 @@ pub(crate) struct Config {
     pub kubelet: node_config::Configuration,
     pub resolv_conf: PathBuf,
     pub cri_socket: Option<PathBuf>,
+    pub container_runtime_endpoint: Option<PathBuf>,
+    pub image_service_endpoint: Option<PathBuf>,
     pub bridge: String,
     pub tls_cert_file: Option<PathBuf>,
     pub tls_private_key_file: Option<PathBuf>,
@@ -306,6 +315,10 @@ impl ServerArgs {
             pod_manifest_path: self.pod_manifest_path.or(file.pod_manifest_path),
             resolv_conf: self.resolv_conf.or(file.resolv_conf),
             cri_socket: self.cri_socket.or(file.cri_socket),
+            container_runtime_endpoint: self
+                .container_runtime_endpoint
+                .or(file.container_runtime_endpoint),
+            image_service_endpoint: self.image_service_endpoint.or(file.image_service_endpoint),
             bridge: self.bridge.or(file.bridge),
             tls_cert_file: self.tls_cert_file.or(file.tls_cert_file),
             tls_private_key_file: self.tls_private_key_file.or(file.tls_private_key_file),
@@ -411,6 +424,22 @@ impl ServerArgs {
             let own = &settings.pod_cidr;
             (!own.is_empty()).then(|| own.clone())
         });
+        let mut endpoint = |name: &str, value: &str| {
+            let path = socket_of(value);
+            if path.is_none() && !value.is_empty() {
+                faults.push(format!("{name} {value:?}: must be unix:///PATH"));
+            }
+            path
+        };
+        let runtime = &settings.container_runtime_endpoint;
+        let container_runtime_endpoint = endpoint("container-runtime-endpoint", runtime);
+        let images = &settings.image_service_endpoint;
+        let image_service_endpoint = endpoint("image-service-endpoint", images);
+        if container_runtime_endpoint.is_some() && self.cri_socket.is_some() {
+            faults.push(
+                "cri-socket: our own engine does not run with container-runtime-endpoint".into(),
+            );
+        }
         let config = Config {
             role,
             access,
@@ -445,6 +474,8 @@ impl ServerArgs {
             kubelet_arg,
             kubelet,
             cri_socket: self.cri_socket,
+            container_runtime_endpoint,
+            image_service_endpoint,
             bridge: self.bridge.unwrap_or_else(|| "sampan0".into()),
             tls_cert_file: self.tls_cert_file,
             tls_private_key_file: self.tls_private_key_file,
@@ -497,6 +528,12 @@ fn read(path: &Path) -> Result<ServerArgs> {
         return Ok(ServerArgs::default());
     }
     serde_saphyr::from_str(&text).with_context(|| format!("{} is not valid", path.display()))
+}
+
+/// The path of `unix:///path`, or of a path alone.
+fn socket_of(text: &str) -> Option<PathBuf> {
+    let path = Path::new(text.strip_prefix("unix://").unwrap_or(text));
+    path.is_absolute().then(|| path.to_owned())
 }
 
 fn parse_ports(text: &str) -> Option<(u16, u16)> {

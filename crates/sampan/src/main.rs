@@ -18,6 +18,7 @@ mod identity;
 mod image;
 mod join;
 mod node_flags;
+mod node_runtime;
 mod node_settings;
 mod purge;
 mod reload;

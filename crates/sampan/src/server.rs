@@ -21,7 +21,7 @@ use crate::config::{Config, Role};
 use crate::crews::{Crews, Farewell};
 use crate::files::text;
 use crate::guard::Delegated;
-use crate::{addons, engine, identity, join, node_settings, reload};
+use crate::{addons, identity, join, node_runtime, node_settings, reload};
 
 /// Runs what the configuration says until SIGTERM or SIGINT.
 pub(crate) async fn run(config: Config) -> Result<()> {
@@ -106,11 +106,13 @@ async fn everything(config: &Config, crews: &Crews) -> Result<()> {
     let store = open_store(config, &crews.store).await?;
     let network = network_config(config)?;
     network::bring_up_loopback().await.context("loopback")?;
-    let pods = network::open(network.clone())
-        .await
-        .context("pod network")?;
+    let pods = node_runtime::pod_network(config, &network).await?;
     let node_ip = node_ip(config, &network).await?;
-    let gateway = IpAddr::from(network.gateway());
+    // Where pods find the node: a bridge that another runtime makes is not there before its pods.
+    let gateway = match &pods {
+        Some(_) => IpAddr::from(network.gateway()),
+        None => node_ip,
+    };
     let hosts = [node_ip, gateway];
     let served = api_server_on(config, store, node_ip, &hosts, crews).await?;
     let Served { api, pki, signer } = served;
@@ -131,7 +133,7 @@ async fn everything(config: &Config, crews: &Crews) -> Result<()> {
         crew,
     );
     start_proxy(config, &network, local(identity::proxy()), crew);
-    start_dns(config, &network, local(identity::dns()), crew);
+    start_dns(config, &network, gateway, local(identity::dns()), crew);
     addons::dns(
         &local(auth::Identity::loopback()),
         &config.cluster_dns.to_string(),
@@ -381,6 +383,13 @@ fn network_config(config: &Config) -> Result<network::Config> {
 async fn node_ip(config: &Config, network: &network::Config) -> Result<IpAddr> {
     match config.node_ip {
         Some(address) => Ok(address.into()),
+        None if config.container_runtime_endpoint.is_some() => {
+            let address = network::default_route_address().await;
+            let address = address.context("node address")?;
+            Ok(address
+                .context("--node-ip is needed: there is no default route")?
+                .into())
+        }
         None => Ok(network::node_address(network)
             .await
             .context("node address")?
@@ -447,8 +456,14 @@ fn start_proxy(config: &Config, network: &network::Config, client: Client, crew:
     crew.spawn_fallible("service proxy", proxy::run(hub, settings, crew.stop()));
 }
 
-fn start_dns(config: &Config, network: &network::Config, client: Client, crew: &Crew) {
-    let own = vec![SocketAddr::new(network.gateway().into(), 53)];
+fn start_dns(
+    config: &Config,
+    network: &network::Config,
+    address: IpAddr,
+    client: Client,
+    crew: &Crew,
+) {
+    let own = vec![SocketAddr::new(address, 53)];
     let settings = dns::Config {
         cluster_domain: config.cluster_domain.clone(),
         service_address: Some(config.cluster_dns.into()),
@@ -465,9 +480,7 @@ async fn kubelet_alone(config: &Config, crews: &Crews) -> Result<()> {
     let client = join::client(config, crew).await?;
     let network = network_config(config)?;
     network::bring_up_loopback().await.context("loopback")?;
-    let pods = network::open(network.clone())
-        .await
-        .context("pod network")?;
+    let pods = node_runtime::pod_network(config, &network).await?;
     let node_ip = node_ip(config, &network).await?;
     let settings = config.kubelet.settings();
     let shown = join::shown(config, &client, node_ip, crew)?;
@@ -510,7 +523,7 @@ fn kubelet_tls(
 async fn start_kubelet(
     config: &Config,
     network: &network::Config,
-    pods: Arc<dyn node_api::PodNetwork>,
+    pods: Option<Arc<dyn node_api::PodNetwork>>,
     node: Client,
     reviewer: Client,
     node_ip: IpAddr,
@@ -527,17 +540,8 @@ async fn start_kubelet(
         std::fs::write("/proc/self/oom_score_adj", told.oom_score_adj.to_string())
             .context("oomScoreAdj")?;
     }
-    let engine = runtime::open(engine_config(&config.data_dir), pods, crew)
-        .await
-        .context("container engine")?;
-    if let Some(socket) = &config.cri_socket {
-        let cri = engine::cri_config(socket, &config.data_dir);
-        engine::serve(engine.clone(), cri, crew).await?;
-    }
-    let parts = kubelet::Parts {
-        runtime: engine.clone(),
-        images: engine,
-    };
+    let foreign = pods.is_none();
+    let parts = node_runtime::open(config, pods, crew).await?;
     let address = match config.kubelet.is_asked("address") {
         true => told.address.clone(),
         false => node_ip.to_string(),
@@ -559,6 +563,11 @@ async fn start_kubelet(
     node_settings::apply(told, sockets, &mut settings)?;
     if let Some(folder) = &settings.static_pod_path {
         std::fs::create_dir_all(folder)?;
+    }
+    if foreign {
+        // Our own engine puts this below its own; here it is the machine's.
+        let above = engine_config(&config.data_dir).cgroup_root;
+        settings.cgroup_root = format!("{above}{}", settings.cgroup_root);
     }
     settings.problems = config.kubelet_arg.problems()?;
     settings.shutdown = shutdown_config(config, crews);

@@ -1,7 +1,9 @@
 //! Upgrades HTTP requests to the streams of a container runtime: commands with their terminals,
 //! and ports of pods, over WebSockets (`channel.k8s.io`) or SPDY. The kubelet's server and the
-//! engine's own streaming server both answer with it.
+//! engine's own streaming server both answer with it. And the other end, for a kubelet whose runtime
+//! gives it a URL.
 
+mod client;
 mod command;
 mod ports;
 mod spdy_command;
@@ -15,6 +17,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 
+pub use client::{connect_port, connect_session};
 pub use command::command;
 pub use ports::{Target, forward, ports_of};
 

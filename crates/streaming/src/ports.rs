@@ -119,12 +119,14 @@ fn parse(text: &str) -> Result<u16, String> {
 impl Target {
     async fn dial(&self, port: u16) -> Result<Box<dyn Duplex>, String> {
         let dialed = self.runtime.port_forward(&self.sandbox, port).await;
-        dialed.map_err(|fault| {
-            format!(
-                "error forwarding port {port} to pod {}, uid {}: {fault}",
-                self.pod, self.uid
-            )
-        })
+        dialed.map_err(|fault| self.refusal(port, &fault))
+    }
+
+    fn refusal(&self, port: u16, fault: &dyn std::error::Error) -> String {
+        format!(
+            "error forwarding port {port} to pod {}, uid {}: {fault}",
+            self.pod, self.uid
+        )
     }
 
     /// Serves connections, each a pair of streams with one request id, until the peer leaves.
@@ -193,8 +195,13 @@ impl Target {
             Err(message) => return complain(error, message).await,
         };
         let mut client = tokio::io::join(data.reader, data.writer);
-        if let Err(fault) = tokio::io::copy_bidirectional(&mut client, &mut pod).await {
-            tracing::debug!(%fault, port, "forwarded connection ended");
+        match tokio::io::copy_bidirectional(&mut client, &mut pod).await {
+            // A runtime behind a URL says only now that it cannot reach the port.
+            Err(fault) if fault.kind() == std::io::ErrorKind::ConnectionRefused => {
+                return complain(error, self.refusal(port, &fault)).await;
+            }
+            Err(fault) => tracing::debug!(%fault, port, "forwarded connection ended"),
+            Ok(_) => {}
         }
         drop(error.writer.shutdown().await);
     }

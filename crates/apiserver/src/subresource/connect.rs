@@ -124,7 +124,10 @@ async fn in_pod(
             "pod {name} does not have a host assigned"
         )));
     }
-    add_query(&mut path, query, &["container"]);
+    match word {
+        "exec" | "attach" => add_query(&mut path, &streams(query), &["container"]),
+        _ => add_query(&mut path, query, &["container"]),
+    }
     let target = kubelet(core, node).map_err(|status| match status.code {
         // Upstream speaks of what was asked for.
         404 => Status::not_found(&pods.row.names, node),
@@ -268,6 +271,19 @@ pub(crate) fn kubelet(core: &Core, node: &str) -> Result<Target, Status> {
 }
 
 /// The rest of the path, and the query but for some parameters.
+/// What a kubelet calls the streams that somebody wants, with its own word for yes.
+fn streams(query: &Query) -> Query {
+    const WORDS: [(&str, &str); 4] = [
+        ("stdin", "input"),
+        ("stdout", "output"),
+        ("stderr", "error"),
+        ("tty", "tty"),
+    ];
+    let wanted = WORDS.iter().filter(|(own, _)| query.flag(own));
+    let pairs = wanted.map(|(_, theirs)| ((*theirs).to_owned(), "1".to_owned()));
+    query.replaced(&WORDS.map(|(own, _)| own), pairs.collect())
+}
+
 fn add_query(path: &mut String, query: &Query, without: &[&str]) {
     let pairs = query.pairs().filter(|(key, _)| !without.contains(key));
     for (at, (key, value)) in pairs.enumerate() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use node_api::*;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, mpsc};
 
 pub(super) const SANDBOX: &str = "5a";
@@ -14,6 +15,10 @@ pub(super) const CONTAINER: &str = "c0";
 #[derive(Default)]
 pub(super) struct Fake {
     pub(super) listeners: parking_lot::Mutex<Vec<mpsc::Sender<ContainerEvent>>>,
+    /// Somebody wants events.
+    pub(super) listened: Notify,
+    /// What sandboxes and containers were to be made.
+    pub(super) made: parking_lot::Mutex<(PodSandboxConfig, ContainerConfig)>,
     /// A pull that never ends has begun, and was given up.
     pub(super) pulls: Arc<(Notify, Notify)>,
 }
@@ -71,7 +76,9 @@ impl RuntimeService for Fake {
     }
 
     async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<String, RuntimeError> {
-        Ok(format!("made {}", config.name))
+        let id = format!("made {}", config.name);
+        self.made.lock().0 = config;
+        Ok(id)
     }
 
     async fn stop_pod_sandbox(&self, _: &str) -> Result<(), RuntimeError> {
@@ -98,7 +105,9 @@ impl RuntimeService for Fake {
         _: &str,
         config: ContainerConfig,
     ) -> Result<String, RuntimeError> {
-        Ok(format!("made {} of {}", config.name, config.image))
+        let id = format!("made {} of {}", config.name, config.image);
+        self.made.lock().1 = config;
+        Ok(id)
     }
 
     async fn start_container(&self, id: &str) -> Result<(), RuntimeError> {
@@ -157,16 +166,47 @@ impl RuntimeService for Fake {
         })
     }
 
+    /// Echoes its input, complains, and ends with 7.
     async fn exec(&self, request: ExecRequest) -> Result<ExecSession, RuntimeError> {
-        none(&request.container_id)
+        if request.container_id != CONTAINER {
+            return none(&request.container_id);
+        }
+        let (stdin, mut input) = tokio::io::duplex(64);
+        let (stdout, mut output) = tokio::io::duplex(64);
+        let (resize, mut sizes) = mpsc::channel::<TerminalSize>(1);
+        let (told, exit) = tokio::sync::oneshot::channel();
+        tokio::spawn(async move {
+            if let Some(size) = sizes.recv().await {
+                let line = format!("{}x{}:", size.width, size.height);
+                output.write_all(line.as_bytes()).await.unwrap();
+            }
+            tokio::io::copy(&mut input, &mut output).await.unwrap();
+            told.send(Ok(7))
+        });
+        Ok(ExecSession {
+            stdin: request.stdin.then(|| Box::new(stdin) as Writer),
+            stdout: Some(Box::new(stdout)),
+            stderr: request.stderr.then(|| Box::new(&b"no"[..]) as Reader),
+            resize: request.tty.then_some(resize),
+            exit,
+        })
     }
 
     async fn attach(&self, request: ExecRequest) -> Result<ExecSession, RuntimeError> {
         none(&request.container_id)
     }
 
-    async fn port_forward(&self, id: &str, _: u16) -> Result<Box<dyn Duplex>, RuntimeError> {
-        none(id)
+    /// One port echoes.
+    async fn port_forward(&self, id: &str, port: u16) -> Result<Box<dyn Duplex>, RuntimeError> {
+        if (id, port) != (SANDBOX, 80) {
+            return none(id);
+        }
+        let (ours, theirs) = tokio::io::duplex(64);
+        tokio::spawn(async move {
+            let (mut reader, mut writer) = tokio::io::split(theirs);
+            tokio::io::copy(&mut reader, &mut writer).await
+        });
+        Ok(Box::new(ours))
     }
 
     async fn container_stats(&self, id: &str) -> Result<ContainerStats, RuntimeError> {
@@ -199,11 +239,16 @@ impl RuntimeService for Fake {
     fn events(&self) -> mpsc::Receiver<ContainerEvent> {
         let (sender, receiver) = mpsc::channel(8);
         self.listeners.lock().push(sender);
+        self.listened.notify_one();
         receiver
     }
 
-    async fn not_ready_reason(&self) -> Option<String> {
-        Some("no network yet".to_owned())
+    async fn status(&self) -> RuntimeStatus {
+        RuntimeStatus {
+            not_ready: Some("no network yet".to_owned()),
+            handlers: vec![RuntimeHandler::default()],
+            ..RuntimeStatus::default()
+        }
     }
 }
 

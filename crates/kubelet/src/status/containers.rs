@@ -11,8 +11,12 @@ use super::StatusInputs;
 use crate::plan::{restarts, rounds};
 use crate::pod::{PodExt, Role, api_time};
 
-/// The scheme before a container's id.
-const ID_SCHEME: &str = "sampan://";
+impl StatusInputs<'_> {
+    /// A container's id as the API has it: which runtime's it is comes first.
+    fn id_of(&self, status: &ContainerStatus) -> String {
+        format!("{}://{}", self.runtime, status.id)
+    }
+}
 
 /// Statuses of the containers whose role `wanted` accepts, in the order of the spec.
 pub(super) fn statuses(
@@ -91,7 +95,7 @@ fn status_of(inputs: &StatusInputs<'_>, role: Role, container: &Container) -> Ap
         name: container.name.clone(),
         image: image_of(container, newest),
         image_id: newest.image_id.clone(),
-        container_id: Some(format!("{ID_SCHEME}{}", newest.id)),
+        container_id: Some(inputs.id_of(newest)),
         restart_count: i32::try_from(newest.config.attempt).unwrap_or(i32::MAX),
         ready,
         started: Some(started),
@@ -261,7 +265,7 @@ fn terminated(inputs: &StatusInputs<'_>, status: &ContainerStatus) -> ApiState {
             message: (!message.is_empty()).then(|| message.to_owned()),
             started_at: api_time(status.started_at),
             finished_at: api_time(status.finished_at),
-            container_id: Some(format!("{ID_SCHEME}{}", status.id)),
+            container_id: Some(inputs.id_of(status)),
             ..ContainerStateTerminated::default()
         }),
         ..ApiState::default()

@@ -65,6 +65,7 @@ impl Given {
     fn of(&self, pod: &Pod) -> Value {
         let status = pod_status(&StatusInputs {
             pod,
+            runtime: "sampan",
             old: &self.old,
             sandboxes: &self.sandboxes,
             containers: &self.containers,

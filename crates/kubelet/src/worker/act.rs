@@ -26,8 +26,6 @@ use crate::start::StartJob;
 
 /// The least time a container has after SIGTERM, however long its hook took.
 const GRACE_MIN: Duration = Duration::from_secs(2);
-/// Handlers that a RuntimeClass may name.
-const HANDLERS: [&str; 1] = ["sampan"];
 /// Pause after the runtime refused to stop or remove something.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -297,9 +295,6 @@ async fn choose(
         let class = shared.client.all::<RuntimeClass>().get(name).await;
         let class =
             class.map_err(|status| format!("failed to get sandbox runtime: {}", status.message))?;
-        if !HANDLERS.contains(&class.handler.as_str()) {
-            return Err(format!("no runtime for {:?} is configured", class.handler));
-        }
         config.runtime_handler = class.handler;
     }
     Ok(())

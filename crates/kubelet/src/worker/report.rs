@@ -93,6 +93,7 @@ impl Worker {
         if !self.last.unmounted {
             self.report.current = pod_status(&StatusInputs {
                 pod: &self.pod,
+                runtime: &self.shared.runtime.version().0,
                 old: &self.report.current,
                 sandboxes: &self.view.sandboxes,
                 containers: &self.view.containers,

@@ -21,7 +21,7 @@ type Healths = watch::Sender<Vec<(&'static str, &'static str)>>;
 
 /// Serves a plugin until the crew stops.
 async fn plug_in(folder: &Path, healths: Healths, crew: &Crew) {
-    let listener = grpc::listen(&folder.join("card.sock")).unwrap();
+    let listener = base::listener::replace(&folder.join("card.sock")).unwrap();
     let dispatch: Dispatch = Arc::new(move |path, body| {
         let answer = answer(&healths, &path, body);
         async move { answer }.boxed()

@@ -159,6 +159,11 @@ impl RuntimeService for FakeRuntime {
         if let Some(error) = state.sandbox_error.clone() {
             return Err(RuntimeError::Internal(error));
         }
+        let handler = &config.runtime_handler;
+        if !["", "sampan"].contains(&handler.as_str()) {
+            let message = format!("no runtime for {handler:?} is configured");
+            return Err(RuntimeError::InvalidArgument(message));
+        }
         state.next += 1;
         let id = format!("s{}", state.next);
         state.calls.push(format!("run {}", config.name));
@@ -426,8 +431,8 @@ impl RuntimeService for FakeRuntime {
         receiver
     }
 
-    async fn not_ready_reason(&self) -> Option<String> {
-        None
+    async fn status(&self) -> RuntimeStatus {
+        RuntimeStatus::default()
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::table::{Ids, Resource, Table};
 use super::{Devices, SOCKET};
-use crate::grpc::{self, Caller};
+use crate::grpc::Caller;
 use crate::wire::device_plugin::*;
 
 /// How long a plugin may take to accept us.
@@ -196,5 +196,5 @@ pub(super) fn listen(folder: &Path) -> std::io::Result<tokio::net::UnixListener>
             std::fs::remove_file(entry.path())?;
         }
     }
-    grpc::listen(&folder.join(SOCKET))
+    base::listener::replace(&folder.join(SOCKET))
 }

@@ -42,7 +42,7 @@ impl Plugin {
             crew: Crew::new(),
         };
         let endpoint = format!("{}.sock", resource.replace('/', "-"));
-        let listener = grpc::listen(&folder.join(&endpoint)).unwrap();
+        let listener = base::listener::replace(&folder.join(&endpoint)).unwrap();
         let (devices, calls) = (plugin.devices.clone(), plugin.calls.clone());
         let dispatch: Dispatch = Arc::new(move |path, body| {
             let answer = answer(&devices, &calls, &path, body);

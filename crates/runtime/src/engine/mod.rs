@@ -140,7 +140,7 @@ pub struct Engine {
     containers: RwLock<BTreeMap<String, Arc<Entry>>>,
     /// Who waits for the end of an exec.
     execs: Mutex<HashMap<String, oneshot::Sender<i32>>>,
-    subscribers: Mutex<Vec<events::Subscriber>>,
+    listeners: node_api::Listeners,
     /// Warnings that were told already.
     warned: Mutex<BTreeSet<String>>,
     /// Whose turn it is to pull an image, by name.
@@ -181,7 +181,7 @@ pub async fn open(
         pods: RwLock::default(),
         containers: RwLock::default(),
         execs: Mutex::default(),
-        subscribers: Mutex::default(),
+        listeners: node_api::Listeners::default(),
         warned: Mutex::default(),
         pulls: Mutex::default(),
     });

@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use node_api::{
     ContainerConfig, ContainerEvent, ContainerFigures, ContainerStats, ContainerStatus, Duplex,
     ExecRequest, ExecResult, ExecSession, FilesystemUsage, LinuxResources, PodSandboxConfig,
-    PodSandboxStats, PodSandboxStatus, RuntimeError, RuntimeService,
+    PodSandboxStats, PodSandboxStatus, RuntimeError, RuntimeHandler, RuntimeService, RuntimeStatus,
 };
 use tokio::sync::mpsc;
 
-use super::Engine;
+use super::{Engine, translate};
 
 #[async_trait]
 impl RuntimeService for Engine {
@@ -139,16 +139,23 @@ impl RuntimeService for Engine {
     }
 
     fn events(&self) -> mpsc::Receiver<ContainerEvent> {
-        self.subscribe()
+        self.listeners.add()
     }
 
-    async fn not_ready_reason(&self) -> Option<String> {
-        if !self.config.state.is_dir() {
-            return Some(format!(
-                "state folder {} is gone",
-                self.config.state.display()
-            ));
+    async fn status(&self) -> RuntimeStatus {
+        let state = &self.config.state;
+        let not_ready =
+            (!state.is_dir()).then(|| format!("state folder {} is gone", state.display()));
+        let handlers = translate::HANDLERS.map(|name| RuntimeHandler {
+            name: name.to_owned(),
+            recursive_read_only_mounts: true,
+            user_namespaces: true,
+        });
+        RuntimeStatus {
+            not_ready,
+            handlers: handlers.into(),
+            supplemental_groups_policy: true,
+            user_namespaces_host_network: true,
         }
-        None
     }
 }

@@ -15,28 +15,6 @@ use super::Pod;
 use crate::spec::{ContainerSpec, ImageVolume, PidScope, UserSpec, file};
 
 /// Hidden from unprivileged containers: what tells about or steers the node itself.
-const MASKED: [&str; 12] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
-const READ_ONLY: [&str; 5] = [
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
-
 const DEFAULT_STOP_SIGNAL: i32 = 15;
 
 /// The kernel takes one more, DNS does not.
@@ -245,8 +223,16 @@ pub(super) fn check_container(
     Ok(())
 }
 
+/// Handlers a sandbox may ask for; both are the engine.
+pub(super) const HANDLERS: [&str; 2] = ["", "sampan"];
+
 /// What no sandbox can be made of.
 pub(super) fn check_sandbox(config: &PodSandboxConfig) -> Result<(), RuntimeError> {
+    let handler = &config.runtime_handler;
+    if !HANDLERS.contains(&handler.as_str()) {
+        let message = format!("no runtime for {handler:?} is configured");
+        return Err(RuntimeError::InvalidArgument(message));
+    }
     let Some(user) = &config.namespaces.user else {
         return Ok(());
     };
@@ -356,11 +342,11 @@ fn covered(security: &SecurityContext) -> (Vec<String>, Vec<String>) {
     let masked = security
         .masked_paths
         .clone()
-        .unwrap_or_else(|| owned(&MASKED));
+        .unwrap_or_else(|| owned(&node_api::MASKED_PATHS));
     let read_only = security
         .readonly_paths
         .clone()
-        .unwrap_or_else(|| owned(&READ_ONLY));
+        .unwrap_or_else(|| owned(&node_api::READONLY_PATHS));
     (masked, read_only)
 }
 

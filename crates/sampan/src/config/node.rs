@@ -58,6 +58,8 @@ pub(super) fn configuration(
 fn own(data_dir: &Path) -> Value {
     json!({
         "staticPodPath": data_dir.join("manifests"),
+        // Our own engine, in this process.
+        "containerRuntimeEndpoint": "",
         "podLogsDir": data_dir.join("logs/pods"),
         "clusterDNS": [super::CLUSTER_DNS.to_string()],
         "clusterDomain": super::CLUSTER_DOMAIN,
@@ -79,6 +81,12 @@ fn given(args: &ServerArgs, role: Role) -> Value {
         }
     };
     set("maxPods", args.max_pods.map(Value::from));
+    let text = |text: &Option<String>| text.clone().map(Value::from);
+    set(
+        "containerRuntimeEndpoint",
+        text(&args.container_runtime_endpoint),
+    );
+    set("imageServiceEndpoint", text(&args.image_service_endpoint));
     set("port", args.kubelet_port.map(Value::from));
     set("clusterDNS", args.cluster_dns.map(|ip| json!([ip])));
     set(

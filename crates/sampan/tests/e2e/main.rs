@@ -15,3 +15,4 @@ mod kubectl;
 mod registry;
 mod roles;
 mod tour;
+mod wire;

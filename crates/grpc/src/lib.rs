@@ -4,10 +4,8 @@
 use std::convert::Infallible;
 use std::io;
 use std::marker::PhantomData;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base::Stop;
 use bytes::{Buf, BufMut, Bytes};
@@ -21,16 +19,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::{Grpc, ServerStreamingService};
 use tonic::{Request, Response, Status, Streaming};
 
-/// Bytes of one message.
-const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of one message, the bound of all clients of CRI.
+pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// Connections of one socket at one time.
-const CONNECTIONS_MAX: usize = 256;
+const CONNECTIONS_MAX: usize = 1024;
 
 /// What a method answers: one message, or several.
 pub type Answer = BoxStream<'static, Result<Bytes, Status>>;
@@ -103,47 +99,10 @@ pub fn take<M: Message + Default>(body: Bytes) -> Result<M, Status> {
     M::decode(body).map_err(|error| Status::invalid_argument(format!("request: {error}")))
 }
 
-/// Listens on a socket that only this user reaches; one left over by an earlier process gives way.
-pub fn listen(path: &Path) -> io::Result<UnixListener> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-    Ok(listener)
-}
-
 /// Answers connections; ends when the process stops.
 pub async fn serve(dispatch: Dispatch, listener: UnixListener, stop: Stop) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
-            () = stop.raised() => return,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "connection not accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let Ok(slot) = slots.clone().acquire_owned().await else {
-            return;
-        };
-        let dispatch = Arc::clone(&dispatch);
-        connections.spawn(async move {
-            connection(dispatch, stream).await;
-            drop(slot);
-        });
-    }
+    let work = move |stream| connection(Arc::clone(&dispatch), stream);
+    base::listener::serve(listener, CONNECTIONS_MAX, stop, work).await;
 }
 
 async fn connection(dispatch: Dispatch, stream: UnixStream) {
@@ -216,7 +175,7 @@ impl<Q, A: Message + Default> Decoder for Typed<Q, A> {
     }
 }
 
-/// One connection to somebody who serves; it ends when the last clone is dropped.
+/// One connection to somebody who serves; it ends when the last clone is dropped, or the server.
 #[derive(Clone, Debug)]
 pub struct Caller {
     sender: SendRequest<tonic::body::Body>,
@@ -235,6 +194,11 @@ impl Caller {
             }
         });
         Ok(Caller { sender })
+    }
+
+    /// Whether it has ended.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
     }
 
     /// Calls a method with one answer.

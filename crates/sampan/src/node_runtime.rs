@@ -1,0 +1,55 @@
+//! What runs the node's containers: our own engine with our own pod network, or somebody else's
+//! runtime behind CRI, whose network pods have then.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use base::Crew;
+use node_api::PodNetwork;
+
+use crate::config::Config;
+use crate::engine;
+use crate::server::engine_config;
+
+/// Our own pod network; `None` where the runtime brings its own.
+pub(crate) async fn pod_network(
+    config: &Config,
+    network: &network::Config,
+) -> Result<Option<Arc<dyn PodNetwork>>> {
+    if config.container_runtime_endpoint.is_some() {
+        return Ok(None);
+    }
+    let pods = network::open(network.clone()).await;
+    pods.context("pod network").map(Some)
+}
+
+/// What the kubelet stands on.
+pub(crate) async fn open(
+    config: &Config,
+    pods: Option<Arc<dyn PodNetwork>>,
+    crew: &Crew,
+) -> Result<kubelet::Parts> {
+    if let Some(runtime) = &config.container_runtime_endpoint {
+        let endpoints = cri::Endpoints {
+            runtime: runtime.clone(),
+            images: config.image_service_endpoint.clone(),
+        };
+        let remote = cri::Remote::connect(endpoints, crew).await?;
+        return Ok(kubelet::Parts {
+            runtime: remote.clone(),
+            images: remote,
+        });
+    }
+    let pods = pods.context("no pod network")?;
+    let engine = runtime::open(engine_config(&config.data_dir), pods, crew)
+        .await
+        .context("container engine")?;
+    if let Some(socket) = &config.cri_socket {
+        let cri = engine::cri_config(socket, &config.data_dir);
+        engine::serve(engine.clone(), cri, crew).await?;
+    }
+    Ok(kubelet::Parts {
+        runtime: engine.clone(),
+        images: engine,
+    })
+}
