@@ -24,6 +24,8 @@ pub use usage::Usage;
 const WANTED: [&str; 7] = [
     "cpu", "cpuacct", "cpuset", "memory", "pids", "devices", "hugetlb",
 ];
+/// Version 2 stops processes in any group; where there is no version 2, this hierarchy does.
+const FREEZER: &str = "freezer";
 /// How often a round of kills may find new processes before we give up.
 const KILL_ROUNDS: usize = 64;
 /// How often a parent may vanish under a group being created before that is an error.
@@ -64,7 +66,11 @@ impl Hierarchies {
 
     /// Reads them from the text of a `mountinfo` file.
     pub fn from_mountinfo(text: &str) -> Hierarchies {
-        Hierarchies::read(text, |option| WANTED.contains(&option))
+        // Version 2 stops processes by itself.
+        let frozen_apart = !text.contains(" - cgroup2 ");
+        Hierarchies::read(text, |option| {
+            WANTED.contains(&option) || (frozen_apart && option == FREEZER)
+        })
     }
 
     fn read(text: &str, is_controller: impl Fn(&str) -> bool) -> Hierarchies {
@@ -221,6 +227,15 @@ impl Cgroup {
                 write(&folder, "cgroup.kill", "1")?;
             }
         }
+        // Where version 1 has stopped them they would not even die.
+        if let Some(folder) = self.v1(FREEZER) {
+            let thawed = write(&folder, "freezer.state", "THAWED");
+            if let Err(error) = thawed
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                return Err(error);
+            }
+        }
         // Version 1 has no such file, and on both side by side a process may be in one part only.
         let mut killed = std::collections::BTreeSet::new();
         for _ in 0..KILL_ROUNDS {
@@ -242,7 +257,7 @@ impl Cgroup {
 
     /// Stops all its processes where they are, or lets them go on.
     pub fn freeze(&self, frozen: bool) -> io::Result<()> {
-        if let Some(folder) = self.v1("freezer") {
+        if let Some(folder) = self.v1(FREEZER) {
             let state = if frozen { "FROZEN" } else { "THAWED" };
             return write(&folder, "freezer.state", state);
         }
@@ -539,6 +554,37 @@ mod tests {
         for wrong in ["", "/", "/a/../b", "..", "a//b", "/a/./b"] {
             assert!(Hierarchies::default().group(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn without_version_2_the_freezer_stops_processes() {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let old: Vec<&str> = table
+            .lines()
+            .filter(|line| !line.contains(" - cgroup2 "))
+            .collect();
+        let all = Hierarchies::from_mountinfo(&old.join("\n"));
+        let group = all.group(&format!("/sampan-test-freezer-{}", std::process::id()));
+        let group = group.unwrap();
+        let Some(folder) = group.v1(FREEZER) else {
+            // A machine of version 2 alone.
+            return;
+        };
+        group.create().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("1000")
+            .spawn()
+            .unwrap();
+        group
+            .join(Pid::from_raw(i32::try_from(child.id()).unwrap()))
+            .unwrap();
+        group.freeze(true).unwrap();
+        let state = fs::read_to_string(folder.join("freezer.state")).unwrap();
+        assert!(state.starts_with("FR"), "{state}");
+        // Killing lets them go on, to their end.
+        group.kill().unwrap();
+        assert!(!child.wait().unwrap().success());
+        group.remove().unwrap();
     }
 
     #[test]
