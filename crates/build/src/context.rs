@@ -12,7 +12,7 @@ const IGNORE: &str = ".dockerignore";
 /// A Dockerfile that is read is not larger.
 const DOCKERFILE_LIMIT: u64 = 16 << 20;
 
-/// Unpacks an archive (plain, gzip or zstd) as a context, and takes what it ignores away. Returns the
+/// Unpacks an archive (plain or compressed) as a context, and takes what it ignores away. Returns the
 /// text of the Dockerfile, which may itself be ignored.
 pub fn receive(archive: impl Read, folder: &Path, dockerfile: &str) -> Result<String, BuildError> {
     oci::unpack_archive(archive, folder)?;
@@ -30,6 +30,18 @@ pub fn receive(archive: impl Read, folder: &Path, dockerfile: &str) -> Result<St
         }
     }
     Ok(text)
+}
+
+/// The same from a file, which may also be just a Dockerfile.
+pub fn receive_file(file: &Path, folder: &Path, dockerfile: &str) -> Result<String, BuildError> {
+    let open = || fs::File::open(file).map_err(BuildError::other);
+    if oci::is_archive(open()?) {
+        return receive(open()?, folder, dockerfile);
+    }
+    let mut bytes = Vec::new();
+    let read = open()?.take(DOCKERFILE_LIMIT).read_to_end(&mut bytes);
+    read.map_err(BuildError::other)?;
+    String::from_utf8(bytes).map_err(BuildError::other)
 }
 
 /// The Dockerfile of a context, by its path in it.

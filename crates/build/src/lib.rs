@@ -8,7 +8,7 @@ mod expand;
 mod ignore;
 mod settings;
 
-pub use context::{read_dockerfile, receive};
+pub use context::{read_dockerfile, receive, receive_file};
 pub use engine::{
     Bind, BuildError, Builder, Built, Command, Fetched, Host, Messages, Pruned, Ran, Request, Said,
     Say, Wishes,

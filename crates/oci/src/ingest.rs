@@ -319,6 +319,9 @@ fn unpack_beside(reader: impl Read, tree: &Path) -> Result<(Digest, u64), ImageE
     })
 }
 
+/// The strongest preset of `xz` wants a quarter of this.
+const XZ_MEMORY_KIB: u32 = 256 << 10;
+
 /// Unpacks an archive in whatever compression into an empty folder; it is as hostile as a layer.
 pub fn unpack_archive(reader: impl Read, folder: &Path) -> Result<u64, ImageError> {
     let mut buffered = BufReader::with_capacity(BUFFER, reader);
@@ -344,7 +347,26 @@ pub(crate) fn decompress<'a, R: BufRead + 'a>(
         let decoder = zstd::stream::read::Decoder::with_buffer(reader);
         return Ok(Box::new(decoder.context("zstd layer")?));
     }
+    if start.starts_with(b"BZh") {
+        return Ok(Box::new(bzip2::bufread::MultiBzDecoder::new(reader)));
+    }
+    if start.starts_with(b"\xfd7zXZ\0") {
+        let decoder = lzma_rust2::XzReader::new_mem_limit(reader, true, XZ_MEMORY_KIB);
+        return Ok(Box::new(decoder));
+    }
     Ok(Box::new(reader))
+}
+
+/// Whether a file is an archive, compressed or not, by the first bytes of what is in it.
+pub fn is_archive(file: impl Read) -> bool {
+    const MARK: usize = 257;
+    let mut buffered = BufReader::new(file);
+    let mut start = Vec::new();
+    if let Ok(plain) = decompress(&mut buffered) {
+        // What only begins like a compressed file is a file like others.
+        plain.take(512).read_to_end(&mut start).ok();
+    }
+    start.get(MARK..MARK + 5) == Some(b"ustar")
 }
 
 /// Reads a whole small document.

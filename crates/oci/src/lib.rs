@@ -28,7 +28,7 @@ pub use diff::Changes;
 pub use digest::Digest;
 pub use document::{HealthSettings, History, ImageDocument, Settings};
 pub use error::ImageError;
-pub use ingest::{Ingest, Layer, unpack_archive};
+pub use ingest::{Ingest, Layer, is_archive, unpack_archive};
 pub use kept::{Kept, Listed};
 pub use manifest::{Descriptor, ImageConfig, Platform, RootFs, RunConfig};
 pub use pull::{Progress, Puller, Report};

@@ -179,7 +179,10 @@ impl Wish {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        if self.unpacks && metadata.is_file() && is_archive(&place).map_err(missing)? {
+        if self.unpacks
+            && metadata.is_file()
+            && oci::is_archive(fs::File::open(&place).map_err(missing)?)
+        {
             let folder = tempfile::tempdir_in(&self.folder)
                 .map_err(BuildError::other)?
                 .keep();
@@ -243,35 +246,6 @@ fn matching(root: &Root, folders: &[PathBuf], pattern: &str) -> Result<Vec<PathB
         }
     }
     Ok(found)
-}
-
-/// Whether a file is an archive, by its first bytes.
-fn is_archive(path: &Path) -> io::Result<bool> {
-    const MARK: usize = 257;
-    let mut start = Vec::new();
-    fs::File::open(path)?.take(512).read_to_end(&mut start)?;
-    let tar = |bytes: &[u8]| bytes.get(MARK..MARK + 5) == Some(b"ustar");
-    if start.starts_with(b"BZh") || start.starts_with(b"\xfd7zXZ\0") {
-        let message = "archives of bzip2 and xz cannot be unpacked here";
-        return Err(io::Error::other(message));
-    }
-    if tar(&start) {
-        return Ok(true);
-    }
-    let mut inner = Vec::new();
-    let read = match start.as_slice() {
-        [0x1f, 0x8b, ..] => {
-            let plain = flate2::read::MultiGzDecoder::new(fs::File::open(path)?);
-            plain.take(512).read_to_end(&mut inner)
-        }
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-            let plain = zstd::stream::read::Decoder::new(fs::File::open(path)?)?;
-            plain.take(512).read_to_end(&mut inner)
-        }
-        _ => Ok(0),
-    };
-    // What only begins like an archive is a file like others.
-    Ok(read.is_ok() && tar(&inner))
 }
 
 /// Everything of a file or folder that a copy of it has.

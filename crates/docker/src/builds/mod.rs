@@ -38,6 +38,11 @@ impl Builds {
         })
     }
 
+    /// A folder for as long as somebody needs it.
+    pub(crate) fn work_folder(&self) -> std::io::Result<tempfile::TempDir> {
+        self.builder.work_folder()
+    }
+
     /// Tells the builder whose containers it uses.
     pub(crate) fn serve(&self, daemon: Weak<Daemon>) {
         self.host.serve(daemon);
@@ -52,8 +57,15 @@ pub(crate) async fn build(call: Call) -> Answer {
     let peer = call.request.extensions().get::<Peer>().cloned();
     let context = daemon.builds.builder.work_folder()?;
     let (folder, name) = (context.path().to_owned(), wish.dockerfile.clone());
+    let remote = match &wish.remote {
+        Some(url) => Some(crate::images::fetch(&daemon, url).await?),
+        None => None,
+    };
     let reader = call.reader();
-    let receiving = move || build::receive(reader, &folder, &name);
+    let receiving = move || match remote {
+        Some(file) => build::receive_file(&file.path(), &folder, &name),
+        None => build::receive(reader, &folder, &name),
+    };
     let text = tokio::task::spawn_blocking(receiving)
         .await
         .map_err(Fault::internal)?

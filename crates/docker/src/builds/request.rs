@@ -17,6 +17,8 @@ pub(super) struct Wish {
     pub(super) dockerfile: String,
     pub(super) tags: Vec<Reference>,
     pub(super) quiet: bool,
+    /// Where the context is instead of in the request.
+    pub(super) remote: Option<String>,
     /// The client's name of the build, to cancel it by.
     pub(super) id: String,
     args: BTreeMap<String, String>,
@@ -39,11 +41,6 @@ pub(super) struct Beyond {
 impl Wish {
     pub(super) fn read(call: &Call) -> Result<Wish, Fault> {
         let query = &call.query;
-        if !query.text("remote").is_empty() {
-            return Err(Fault::unable(
-                "remote contexts are not supported: send an archive",
-            ));
-        }
         if query.text("version") == "2" {
             return Err(Fault::unable(
                 "BuildKit's protocol is not supported: use the classic one",
@@ -76,6 +73,7 @@ impl Wish {
             },
             tags: tags.collect::<Result<_, _>>()?,
             quiet: query.flag("q"),
+            remote: remote(query.text("remote"))?,
             id: query.text("buildid").to_owned(),
             // One without a value is not set on the client's side either.
             args: args
@@ -108,6 +106,19 @@ impl Wish {
             secrets: BTreeMap::new(),
             wishes: Some(self.beyond.clone()),
         }
+    }
+}
+
+/// An address of an archive or a Dockerfile.
+fn remote(text: &str) -> Result<Option<String>, Fault> {
+    let path = text.split(['#', '?']).next().unwrap_or_default();
+    let url = text.starts_with("http://") || text.starts_with("https://");
+    match text {
+        "" => Ok(None),
+        _ if url && !path.ends_with(".git") => Ok(Some(text.to_owned())),
+        _ => Err(Fault::unable(
+            "contexts of git repositories are not supported: let the client fetch them",
+        )),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `docker import`: an archive of files becomes an image of one layer.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use oci::{ImageDocument, Ingest, Layer, Reference};
@@ -8,16 +9,37 @@ use serde_json::json;
 use super::{blocking, event, familiar, with_tag};
 use crate::answer::{self, Answer, Fault};
 use crate::call::Call;
+use crate::daemon::Daemon;
 
-/// `POST /images/create?fromSrc=-`.
+/// A file that was downloaded; it goes with this.
+pub(crate) struct Fetched(tempfile::TempDir);
+
+impl Fetched {
+    pub(crate) fn path(&self) -> PathBuf {
+        self.0.path().join("file")
+    }
+}
+
+/// Downloads a file for as long as somebody needs it.
+pub(crate) async fn fetch(daemon: &Daemon, url: &str) -> Result<Fetched, Fault> {
+    let fetched = Fetched(daemon.builds.work_folder()?);
+    let options = daemon.engine.registries();
+    let downloaded = oci::download(options, url, &fetched.path()).await;
+    downloaded.map_err(|error| Fault::bad(format!("{url}: {error}")))?;
+    Ok(fetched)
+}
+
+/// `POST /images/create?fromSrc=-`, or with an address.
 pub(crate) async fn import(call: Call) -> Answer {
     let daemon = Arc::clone(&call.daemon);
     let query = &call.query;
-    if query.text("fromSrc") != "-" {
-        return Err(Fault::unable(
-            "import takes an archive from the client, not from a URL",
-        ));
-    }
+    let source = query.text("fromSrc").to_owned();
+    let fetched = match source.as_str() {
+        "-" => None,
+        // As ever, an address without a scheme is one of HTTP.
+        url if !url.contains("://") => Some(super::fetch(&daemon, &format!("http://{url}")).await?),
+        url => Some(super::fetch(&daemon, url).await?),
+    };
     let platform = query.text("platform");
     if !["", "linux", super::own_platform()].contains(&platform) {
         return Err(Fault::unable(format!(
@@ -37,7 +59,7 @@ pub(crate) async fn import(call: Call) -> Answer {
     let changes: Vec<String> = query.all("changes").map(str::to_owned).collect();
     build::apply_changes(&mut document.config, &changes).map_err(Fault::bad)?;
     let message = match query.text("message") {
-        "" => "Imported from -".to_owned(),
+        "" => format!("Imported from {source}"),
         message => message.to_owned(),
     };
     let now = format!("{:.9}", jiff::Timestamp::now());
@@ -53,7 +75,10 @@ pub(crate) async fn import(call: Call) -> Answer {
     let names: Vec<Reference> = name.clone().into_iter().collect();
     let image = blocking(move || {
         let ingest: Ingest = store.ingest()?;
-        let Layer(layer) = ingest.plain_layer(reader)?;
+        let Layer(layer) = match &fetched {
+            Some(file) => ingest.plain_layer(std::fs::File::open(file.path())?)?,
+            None => ingest.plain_layer(reader)?,
+        };
         Ok(ingest.image(document, vec![layer], &names)?)
     })
     .await?;

@@ -18,7 +18,7 @@ use crate::daemon::Daemon;
 use crate::record::parse_moment;
 
 pub(crate) use auth::{Auth, BASE64, distribution, login};
-pub(crate) use import::import;
+pub(crate) use import::{fetch, import};
 pub(crate) use push::push;
 pub(crate) use remove::{prune, remove};
 pub(crate) use transfer::{load, own_platform, pull, save};
@@ -160,6 +160,8 @@ fn name_fits(tag: &str, wish: &str) -> bool {
 
 /// The first version of the API without `ContainerConfig`.
 const NO_CONTAINER_CONFIG: (u32, u32) = (1, 45);
+/// A client that recreates no container without it, whatever version it speaks.
+const OLD_COMPOSE: &str = "docker-compose/1.";
 
 /// `GET /images/{name}/json`.
 pub(crate) async fn inspect(call: Call, name: &str) -> Answer {
@@ -199,7 +201,8 @@ pub(crate) async fn inspect(call: Call, name: &str) -> Answer {
             "digest": image.manifest.to_string(),
         },
     });
-    if call.version < NO_CONTAINER_CONFIG {
+    let agent = call.header("user-agent").unwrap_or_default();
+    if call.version < NO_CONTAINER_CONFIG || agent.starts_with(OLD_COMPOSE) {
         // What the image was made with; older clients take it to be there.
         shown["ContainerConfig"] = shown["Config"].clone();
         shown["Container"] = json!("");

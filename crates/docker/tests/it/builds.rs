@@ -288,12 +288,26 @@ fn triggers_archives_and_shells() {
     host.built("t=base", &[("Dockerfile", base)]);
     let inner = context(&[("in/side", "packed\n")]);
     let mut archive = tar::Builder::new(Vec::new());
+    let pressed = |tool: &str| {
+        let mut child = std::process::Command::new(tool)
+            .arg("-c")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), &inner).unwrap();
+        child.wait_with_output().unwrap().stdout
+    };
+    let (bzip2, xz) = (pressed("bzip2"), pressed("xz"));
     let file = "FROM base\nADD packed.tar /unpacked/\nCOPY packed.tar /\n\
+                ADD packed.tar.bz2 /two/\nADD packed.tar.xz /three/\n\
                 SHELL [\"/bin/sh\", \"-ec\"]\nRUN cat /triggered\nENTRYPOINT echo from shell\n";
     for (name, bytes) in [
         ("Dockerfile", file.as_bytes()),
         ("file", b"f\n"),
         ("packed.tar", &inner),
+        ("packed.tar.bz2", &bzip2),
+        ("packed.tar.xz", &xz),
     ] {
         let mut header = tar::Header::new_gnu();
         header.set_size(bytes.len() as u64);
@@ -308,10 +322,10 @@ fn triggers_archives_and_shells() {
     let (text, fault) = said(&answer.body);
     assert_eq!(fault, None, "{text}");
     assert!(text.contains("# Executing 2 build triggers") && text.contains("f\n"));
-    let script = "cat /done /unpacked/in/side; ls -ln /unpacked/in/side /packed.tar";
+    let script = "cat /done /unpacked/in/side /two/in/side /three/in/side; ls -ln /unpacked/in/side /packed.tar";
     let seen = host.output("on", script);
     assert!(
-        seen.starts_with("done\npacked\n") && seen.contains("1000     1000"),
+        seen.starts_with("done\npacked\npacked\npacked\n") && seen.contains("1000     1000"),
         "{seen}"
     );
     let config = host.image("on")["Config"].clone();

@@ -106,6 +106,20 @@ fn builds_fetch_files_and_base_images() {
     );
     assert!(seen.starts_with("downloaded\n-rw-------"), "{seen}");
     assert!(seen.contains("2023-11-14 22:13:20"), "{seen}");
+    // A whole build may come from an address: an archive, or a Dockerfile alone.
+    let remote = format!("/build?networkmode=none&t=remote&remote=http://{at}/context");
+    let built = host.post(&remote, &Value::Null).text();
+    assert!(
+        built.contains("Successfully tagged remote:latest"),
+        "{built}"
+    );
+    assert_eq!(host.output("remote", "cat /from"), "far away\n");
+    let git = host.post("/build?remote=https://example.org/x.git", &Value::Null);
+    assert_eq!(git.status, 501, "{}", git.text());
+    let import = format!("/images/create?fromSrc=http://{at}/context&repo=imported");
+    assert_eq!(host.post(&import, &Value::Null).status, 200);
+    let comment = host.get("/images/imported/json").json()["Comment"].clone();
+    assert_eq!(comment, format!("Imported from http://{at}/context"));
     let other = oci::Digest::of(b"");
     let (_, fault) = host.build("", &[("Dockerfile", &file(other.as_str()))]);
     let words = format!("digest mismatch sha256: expected {other}, got {digest}");

@@ -105,6 +105,11 @@ impl Registry {
             let reply = Reply::new(200).body("text/plain", b"downloaded\n");
             return Some(reply.header("Last-Modified", "Tue, 14 Nov 2023 22:13:20 GMT"));
         }
+        if path == "/context" {
+            let file = ("Dockerfile", "FROM busybox\nCOPY from /\n");
+            let files = crate::builds::context(&[file, ("from", "far away\n")]);
+            return Some(Reply::new(200).body("application/x-tar", &files));
+        }
         if authorization != Some(TOKEN) {
             let challenge = format!(
                 "Bearer realm=\"http://127.0.0.1:{}/token\",service=\"test\"",
