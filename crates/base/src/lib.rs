@@ -4,6 +4,7 @@
 
 pub mod backoff;
 pub mod cidr;
+pub mod cidr6;
 pub mod crew;
 pub mod files;
 pub mod listener;
@@ -12,5 +13,6 @@ pub mod notice;
 
 pub use backoff::Backoff;
 pub use cidr::Ipv4Cidr;
+pub use cidr6::Ipv6Cidr;
 pub use crew::{Crew, Stop};
 pub use notice::Notice;

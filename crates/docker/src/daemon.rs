@@ -252,10 +252,10 @@ impl Daemon {
                 self.engine.release_image(&lease)?;
             }
         }
-        for network in self.networks.all() {
-            if let Some(bridge) = network.bridge() {
-                let made = self.networks.links.ensure(&bridge).await;
-                made.map_err(Fault::internal)?;
+        for segment in self.networks.segments() {
+            // Its parent may come yet; whoever starts on it is told.
+            if let Err(error) = self.networks.links.ensure(&segment).await {
+                tracing::warn!(%error, interface = segment.interface, "a network is not there");
             }
         }
         self.apply_rules()?;

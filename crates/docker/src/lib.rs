@@ -18,6 +18,7 @@ mod builds;
 mod call;
 mod containers;
 mod daemon;
+mod drivers;
 mod events;
 mod exec;
 mod frames;

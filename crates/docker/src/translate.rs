@@ -89,7 +89,10 @@ pub(crate) fn container(
         mounts: mounts(record, etc),
         devices: devices(host),
         labels: config.labels.clone(),
-        log_path: PathBuf::from(LOG),
+        log_path: match crate::drivers::is_none(host) {
+            true => PathBuf::new(),
+            false => PathBuf::from(LOG),
+        },
         stdin: config.open_stdin,
         stdin_once: config.stdin_once,
         tty: config.tty,
@@ -236,6 +239,7 @@ pub(crate) fn extras(record: &Record, folder: &Path) -> Result<Extras, Fault> {
         image: record.making.clone(),
         groups: host.group_add.clone().unwrap_or_default(),
         device_rules: device_rules(&host.limits),
+        log_rotation: crate::drivers::rotation(&host.log_config)?,
         oom_kill_disable: host.limits.oom_kill_disable == Some(true),
         leased: true,
         ..Extras::default()

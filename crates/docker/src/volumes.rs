@@ -1,6 +1,8 @@
 //! Volumes: folders with names that outlive containers.
 
-use std::collections::BTreeMap;
+mod options;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -40,6 +42,10 @@ impl Volume {
 pub(crate) struct Volumes {
     folder: PathBuf,
     known: Mutex<BTreeMap<String, Volume>>,
+    /// One change of what is mounted at a time.
+    mounting: tokio::sync::Mutex<()>,
+    /// Containers that are not up yet but have their volumes mounted.
+    pub(crate) starting: Mutex<BTreeSet<String>>,
 }
 
 impl Volumes {
@@ -65,6 +71,8 @@ impl Volumes {
         Ok(Volumes {
             folder: folder.to_owned(),
             known: Mutex::new(known),
+            mounting: Default::default(),
+            starting: Mutex::default(),
         })
     }
 
@@ -106,9 +114,10 @@ impl Volumes {
             );
             return Err(Fault::missing(message));
         }
-        if !wish.driver_opts.is_empty() {
-            return Err(Fault::bad("options of the local driver are not supported"));
-        }
+        options::check(&wish.driver_opts).map_err(|fault| {
+            let message = format!("create {name}: {}", fault.message);
+            Fault { message, ..fault }
+        })?;
         let volume = Volume {
             name: name.clone(),
             labels,
@@ -130,6 +139,13 @@ impl Volumes {
     pub(crate) fn remove(&self, name: &str) -> Result<(), Fault> {
         let mut known = self.known.lock();
         let folder = self.folder.join(name);
+        if known
+            .get(name)
+            .is_some_and(|volume| !volume.options.is_empty())
+        {
+            // What is mounted there is somebody else's, and stays.
+            options::detach(&folder.join(DATA))?;
+        }
         std::fs::remove_file(folder.join(FILE))?;
         known.remove(name);
         drop(known);
@@ -166,6 +182,54 @@ pub(crate) struct CreateRequest {
 }
 
 impl Daemon {
+    /// Volumes of a container whose files come from a mount.
+    fn mounted_volumes(&self, record: &crate::record::Record) -> Vec<Volume> {
+        let points = record.mounts.iter().filter(|point| point.kind == "volume");
+        let volumes = points.filter_map(|point| self.volumes.get(&point.name));
+        volumes
+            .filter(|volume| !volume.options.is_empty())
+            .collect()
+    }
+
+    /// Mounts what the options of a container's volumes say.
+    pub(crate) async fn attach_volumes(&self, record: &crate::record::Record) -> Result<(), Fault> {
+        let wanted = self.mounted_volumes(record);
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let _change = self.volumes.mounting.lock().await;
+        for volume in wanted {
+            let folder = self.volumes.data(&volume.name);
+            let work = move || options::attach(&folder, &volume.options);
+            let mounted = tokio::task::spawn_blocking(work).await;
+            mounted.map_err(Fault::internal)??;
+        }
+        Ok(())
+    }
+
+    /// Unmounts them again where nobody is up who has them.
+    pub(crate) async fn detach_volumes(&self, record: &crate::record::Record) {
+        let mounted = self.mounted_volumes(record);
+        if mounted.is_empty() {
+            return;
+        }
+        let _change = self.volumes.mounting.lock().await;
+        for volume in mounted {
+            let starting = self.volumes.starting.lock().clone();
+            let uses = |other: &crate::record::Record| {
+                let mut points = other.mounts.iter();
+                (other.state.is_up() || starting.contains(&other.id))
+                    && points.any(|point| point.kind == "volume" && point.name == volume.name)
+            };
+            if self.all().iter().any(|other| uses(&other.record.read())) {
+                continue;
+            }
+            if let Err(fault) = options::detach(&self.volumes.data(&volume.name)) {
+                tracing::warn!(%fault, volume = volume.name, "a volume stays mounted");
+            }
+        }
+    }
+
     /// Containers that have the volume.
     fn users_of(&self, name: &str) -> Vec<String> {
         let uses = |record: &crate::record::Record| {

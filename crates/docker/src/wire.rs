@@ -94,6 +94,8 @@ pub(crate) struct HostConfig {
     pub(crate) network_mode: String,
     pub(crate) port_bindings: BTreeMap<String, Option<Vec<PortBinding>>>,
     pub(crate) publish_all_ports: bool,
+    pub(crate) log_config: LogConfig,
+    pub(crate) storage_opt: Option<Labels>,
     pub(crate) restart_policy: RestartPolicy,
     pub(crate) auto_remove: bool,
     pub(crate) volumes_from: Option<Vec<String>>,
@@ -211,6 +213,16 @@ pub(crate) struct VolumeOptions {
     pub(crate) no_copy: bool,
     pub(crate) labels: Labels,
     pub(crate) subpath: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) driver_config: Option<DriverConfig>,
+}
+
+/// The driver of a volume that is made on the way.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct DriverConfig {
+    pub(crate) name: String,
+    pub(crate) options: Option<Labels>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -224,6 +236,15 @@ pub(crate) struct ImageOptions {
 pub(crate) struct TmpfsOptions {
     pub(crate) size_bytes: u64,
     pub(crate) mode: u32,
+}
+
+/// Where output goes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct LogConfig {
+    #[serde(rename = "Type")]
+    pub(crate) kind: String,
+    pub(crate) config: Option<Labels>,
 }
 
 /// A container's place in one network.
@@ -245,6 +266,12 @@ pub(crate) struct Endpoint {
     pub(crate) ip_address: String,
     #[serde(rename = "IPPrefixLen")]
     pub(crate) ip_prefix_len: u8,
+    #[serde(rename = "IPv6Gateway")]
+    pub(crate) ipv6_gateway: String,
+    #[serde(rename = "GlobalIPv6Address")]
+    pub(crate) global_ipv6_address: String,
+    #[serde(rename = "GlobalIPv6PrefixLen")]
+    pub(crate) global_ipv6_prefix_len: u8,
     #[serde(rename = "DNSNames")]
     pub(crate) dns_names: Option<Vec<String>>,
     /// What was asked for; [`Endpoint::mac_address`] is what it has.
@@ -253,6 +280,9 @@ pub(crate) struct Endpoint {
     /// The machine's end of it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) interface: String,
+    /// The container's end, where the machine has none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) inner_interface: String,
 }
 
 impl Endpoint {
@@ -260,6 +290,29 @@ impl Endpoint {
     pub(crate) fn wanted_address(&self) -> Option<std::net::Ipv4Addr> {
         let wish = self.ipam_config.as_ref()?.get("IPv4Address")?.as_str()?;
         wish.parse().ok()
+    }
+
+    /// The IPv6 address that was asked for.
+    pub(crate) fn wanted_address6(&self) -> Option<std::net::Ipv6Addr> {
+        let wish = self.ipam_config.as_ref()?.get("IPv6Address")?.as_str()?;
+        wish.parse().ok()
+    }
+
+    /// More addresses for its interface, with the bits of their networks.
+    pub(crate) fn link_local_addresses(&self) -> Result<Vec<(std::net::IpAddr, u8)>, Fault> {
+        let config = self.ipam_config.as_ref();
+        let list = config.and_then(|config| config["LinkLocalIPs"].as_array());
+        let parse = |value: &Value| {
+            let text = value.as_str().unwrap_or_default();
+            match text.parse() {
+                Ok(address @ std::net::IpAddr::V4(_)) => Ok((address, 16)),
+                Ok(address) => Ok((address, 64)),
+                Err(_) => Err(Fault::bad(format!(
+                    "invalid link-local IP address: {text:?}"
+                ))),
+            }
+        };
+        list.into_iter().flatten().map(parse).collect()
     }
 
     /// The hardware address that was asked for.

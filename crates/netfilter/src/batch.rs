@@ -6,6 +6,7 @@ use crate::set::{Element, SetSpec};
 
 pub(crate) const SUBSYSTEM: u16 = 10;
 pub(crate) const FAMILY_IPV4: u8 = 2;
+pub(crate) const FAMILY_IPV6: u8 = 10;
 pub(crate) const CHAIN_HOOK: u16 = 4;
 pub(crate) const RULE_USER_DATA: u16 = 7;
 
@@ -32,6 +33,22 @@ pub mod priority {
     pub const SNAT: i32 = 100;
 }
 
+/// Which packets a table sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+impl Family {
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Family::Ipv4 => FAMILY_IPV4,
+            Family::Ipv6 => FAMILY_IPV6,
+        }
+    }
+}
+
 /// Where in a packet's way a base chain stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookKind {
@@ -51,11 +68,12 @@ pub struct Hook {
     pub nat: bool,
 }
 
-/// A transaction under construction, for one IPv4 table.
+/// A transaction under construction, for one table.
 #[derive(Clone, Debug)]
 pub struct Batch {
     writer: Writer,
     table: String,
+    family: Family,
     /// Where the last message starts, so that it can ask for an answer.
     last: usize,
     /// What each message does, for error messages.
@@ -64,14 +82,20 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// An empty transaction on `table`.
+    /// An empty transaction on the IPv4 table `table`.
     pub fn new(table: &str) -> Batch {
+        Batch::of(Family::Ipv4, table)
+    }
+
+    /// An empty transaction on `table` of a family.
+    pub fn of(family: Family, table: &str) -> Batch {
         let mut writer = Writer::default();
         let open = writer.begin(BATCH_BEGIN, NLM_F_REQUEST, 0, 0, SUBSYSTEM);
         writer.end(open);
         Batch {
             writer,
             table: table.to_owned(),
+            family,
             last: 0,
             steps: Vec::new(),
             sets: 0,
@@ -216,7 +240,7 @@ impl Batch {
         let sequence = self.steps.len() as u32;
         let open = self
             .writer
-            .begin(kind, NLM_F_REQUEST | flags, sequence, FAMILY_IPV4, 0);
+            .begin(kind, NLM_F_REQUEST | flags, sequence, self.family.code(), 0);
         self.writer.text(1, &self.table);
         open
     }

@@ -11,7 +11,7 @@ mod rule;
 mod set;
 mod socket;
 
-pub use batch::{Batch, Hook, HookKind, priority};
+pub use batch::{Batch, Family, Hook, HookKind, priority};
 pub use rule::{Load, Register, Rule, Verdict};
 pub use set::{Element, SetSpec, SetValue, Type, Value};
 pub use socket::{Error, Socket};

@@ -1,6 +1,6 @@
 //! Rules: a list of small steps over registers.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::message::Writer;
@@ -49,6 +49,9 @@ impl Verdict {
 pub enum Load {
     SourceAddress,
     DestinationAddress,
+    /// Four registers, as the next.
+    SourceAddress6,
+    DestinationAddress6,
     DestinationPort,
     Protocol,
     IcmpType,
@@ -116,6 +119,8 @@ impl Rule {
         match what {
             Load::SourceAddress => payload(self, NETWORK_HEADER, 12, 4),
             Load::DestinationAddress => payload(self, NETWORK_HEADER, 16, 4),
+            Load::SourceAddress6 => payload(self, NETWORK_HEADER, 8, 16),
+            Load::DestinationAddress6 => payload(self, NETWORK_HEADER, 24, 16),
             Load::DestinationPort => payload(self, TRANSPORT_HEADER, 2, 2),
             Load::IcmpType => payload(self, TRANSPORT_HEADER, 0, 1),
             Load::Protocol => meta(self, 16),
@@ -152,13 +157,34 @@ impl Rule {
 
     /// `register = (register & mask) ^ flip`.
     pub fn bits(self, register: Register, mask: [u8; 4], flip: [u8; 4]) -> Rule {
+        self.masked(register, &mask, &flip)
+    }
+
+    fn masked(self, register: Register, mask: &[u8], flip: &[u8]) -> Rule {
         self.step("bitwise", |w| {
             w.number(1, register.code());
             w.number(2, register.code());
-            w.number(3, 4);
-            data(w, 4, &mask);
-            data(w, 5, &flip);
+            w.number(3, mask.len() as u32);
+            data(w, 4, mask);
+            data(w, 5, flip);
         })
+    }
+
+    /// [`Rule::address`] for IPv6; `what` is one of its addresses.
+    pub fn address6(self, what: Load, within: bool, network: (Ipv6Addr, u8)) -> Rule {
+        let scratch = Register(0);
+        let (address, prefix) = network;
+        let mask = match prefix {
+            0 => return if within { self } else { self.never() },
+            prefix => u128::MAX << (128 - u32::from(prefix.min(128))),
+        };
+        let rule = self.load(what, scratch);
+        let rule = match prefix {
+            128.. => rule,
+            _ => rule.masked(scratch, &mask.to_be_bytes(), &[0; 16]),
+        };
+        let network = (address.to_bits() & mask).to_be_bytes();
+        rule.compare(scratch, within, &network)
     }
 
     /// Goes on only if the source (or destination) lies in a network (or outside of it).
@@ -267,9 +293,14 @@ impl Rule {
 
     /// Sends the connection to the address and port in these registers.
     pub fn dnat(self, address: Register, port: Register) -> Rule {
+        self.dnat_of(crate::Family::Ipv4, address, port)
+    }
+
+    /// The same for a family's addresses.
+    pub fn dnat_of(self, family: crate::Family, address: Register, port: Register) -> Rule {
         self.step("nat", |w| {
             w.number(1, 1);
-            w.number(2, u32::from(crate::batch::FAMILY_IPV4));
+            w.number(2, u32::from(family.code()));
             w.number(3, address.code());
             w.number(5, port.code());
         })

@@ -6,7 +6,9 @@ use netlink_sys::{SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 
-use crate::batch::{Batch, CHAIN_HOOK, FAMILY_IPV4, RULE_USER_DATA, SUBSYSTEM, comment_bytes};
+use crate::batch::{
+    Batch, CHAIN_HOOK, FAMILY_IPV4, Family, RULE_USER_DATA, SUBSYSTEM, comment_bytes,
+};
 use crate::message::{
     FULL_HEADER, HEADER, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, Writer, attribute,
     attributes, messages,
@@ -128,21 +130,33 @@ impl Socket {
         frame: impl Fn(&mut Batch),
         content: impl Fn(&mut Batch),
     ) -> Result<(), Error> {
-        let mut batch = Batch::new(table);
+        self.put_table_of(Family::Ipv4, table, sets, frame, content)
+    }
+
+    /// The same for a table of a family.
+    pub fn put_table_of(
+        &mut self,
+        family: Family,
+        table: &str,
+        sets: &[&str],
+        frame: impl Fn(&mut Batch),
+        content: impl Fn(&mut Batch),
+    ) -> Result<(), Error> {
+        let mut batch = Batch::of(family, table);
         batch.add_table();
         frame(&mut batch);
         batch.delete_all_rules();
         for set in sets {
             batch.delete_all_elements(set);
         }
-        for chain in self.plain_chains(table)? {
+        for chain in self.plain_chains(family, table)? {
             batch.delete_chain(&chain);
         }
         content(&mut batch);
         match self.apply(batch) {
             Err(Error::Refused { .. }) => {
                 // A table of the same name, but of another make.
-                let mut batch = Batch::new(table);
+                let mut batch = Batch::of(family, table);
                 batch.replace_table();
                 frame(&mut batch);
                 content(&mut batch);
@@ -153,9 +167,9 @@ impl Socket {
     }
 
     /// The chains of a table other than its base chains; none without the table.
-    fn plain_chains(&mut self, table: &str) -> Result<Vec<String>, Error> {
+    fn plain_chains(&mut self, family: Family, table: &str) -> Result<Vec<String>, Error> {
         let mut found = Vec::new();
-        self.chains(table, |name, body| {
+        self.chains(family, table, |name, body| {
             if attribute(body, CHAIN_HOOK).is_none() {
                 found.push(name.to_owned());
             }
@@ -169,13 +183,18 @@ impl Socket {
         const POLICY: u16 = 5;
         const DROP: [u8; 4] = [0; 4];
         let mut drops = false;
-        self.chains(table, |name, body| {
+        self.chains(Family::Ipv4, table, |name, body| {
             drops |= name == chain && attribute(body, POLICY) == Some(&DROP[..]);
         })?;
         Ok(drops)
     }
 
-    fn chains(&mut self, table: &str, mut each: impl FnMut(&str, &[u8])) -> Result<(), Error> {
+    fn chains(
+        &mut self,
+        family: Family,
+        table: &str,
+        mut each: impl FnMut(&str, &[u8]),
+    ) -> Result<(), Error> {
         const GET_CHAIN: u16 = 4;
         let kind = (SUBSYSTEM << 8) | GET_CHAIN;
         let own = |body: &[u8]| {
@@ -187,7 +206,7 @@ impl Socket {
                 each(&name, body);
             }
         };
-        self.dump(kind, FAMILY_IPV4, |_| {}, each)
+        self.dump(kind, family.code(), |_| {}, each)
     }
 
     /// Whether a chain has a rule with this comment.

@@ -31,6 +31,8 @@ pub enum Error {
     BadProtocol(String),
     #[error("interface {name} is missing in {netns}")]
     NoInterface { name: String, netns: PathBuf },
+    #[error("invalid subinterface vlan name {0}, example formatting is eth0.10")]
+    BadParent(String),
     #[error("a network task ended before its time")]
     Interrupted,
 }

@@ -8,7 +8,9 @@ use std::os::fd::RawFd;
 use base::Ipv4Cidr;
 use futures::TryStreamExt;
 use nix::libc;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
+};
 use rtnetlink::packet_route::link::{InfoBridgePort, InfoData, InfoKind, InfoVeth};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType,
@@ -130,7 +132,7 @@ pub(crate) async fn ensure_bridge(
     let up = LinkUnspec::new_with_index(index).up().build();
     let result = handle.link().set(up).execute().await;
     result.map_err(Error::link(format!("bring {name} up")))?;
-    add_address(handle, index, gateway, prefix).await?;
+    add_address(handle, index, IpAddr::V4(gateway), prefix).await?;
     Ok(index)
 }
 
@@ -193,7 +195,7 @@ pub(crate) async fn configure_pod(
     gateway: Ipv4Addr,
 ) -> Result<(), Error> {
     set_loopback_up(handle).await?;
-    add_address(handle, interface, address, 32).await?;
+    add_address(handle, interface, IpAddr::V4(address), 32).await?;
     let up = LinkUnspec::new_with_index(interface).up().build();
     let result = handle.link().set(up).execute().await;
     result.map_err(Error::link("bring the pod's interface up"))?;
@@ -205,29 +207,6 @@ pub(crate) async fn configure_pod(
     let by_gateway = RouteMessageBuilder::<Ipv4Addr>::new()
         .gateway(gateway)
         .output_interface(interface);
-    add_route(handle, by_gateway.build()).await
-}
-
-/// Sets up an endpoint of a user's network: loopback, address, perhaps the default route.
-pub(crate) async fn configure_endpoint(
-    handle: &Handle,
-    interface: &str,
-    address: Ipv4Addr,
-    prefix: u8,
-    gateway: Option<Ipv4Addr>,
-) -> Result<(), Error> {
-    set_loopback_up(handle).await?;
-    let index = find(handle, interface).await?.ok_or(Error::Interrupted)?;
-    add_address(handle, index, address, prefix).await?;
-    let up = LinkUnspec::new_with_index(index).up().build();
-    let result = handle.link().set(up).execute().await;
-    result.map_err(Error::link(format!("bring {interface} up")))?;
-    let Some(gateway) = gateway else {
-        return Ok(());
-    };
-    let by_gateway = RouteMessageBuilder::<Ipv4Addr>::new()
-        .gateway(gateway)
-        .output_interface(index);
     add_route(handle, by_gateway.build()).await
 }
 
@@ -256,18 +235,23 @@ pub(crate) async fn block(handle: &Handle, range: Ipv4Cidr) -> Result<(), Error>
     add_route(handle, route.build()).await
 }
 
-async fn add_route(handle: &Handle, route: RouteMessage) -> Result<(), Error> {
+pub(crate) async fn add_route(handle: &Handle, route: RouteMessage) -> Result<(), Error> {
     let result = handle.route().add(route).replace().execute().await;
     result.map_err(Error::link("add a route"))
 }
 
-async fn add_address(
+pub(crate) async fn add_address(
     handle: &Handle,
     index: u32,
-    address: Ipv4Addr,
+    address: IpAddr,
     prefix: u8,
 ) -> Result<(), Error> {
-    let request = handle.address().add(index, IpAddr::V4(address), prefix);
+    let mut request = handle.address().add(index, address, prefix);
+    if address.is_ipv6() {
+        // Whoever gives addresses out knows that nobody else has this one; nobody waits for that.
+        let message = request.message_mut();
+        message.header.flags |= AddressHeaderFlags::Nodad;
+    }
     let result = request.replace().execute().await;
     result.map_err(Error::link(format!("add address {address}")))
 }
@@ -326,7 +310,7 @@ fn global_address(message: &AddressMessage) -> Option<Ipv4Addr> {
         })
 }
 
-fn has_code(error: &rtnetlink::Error, code: i32) -> bool {
+pub(crate) fn has_code(error: &rtnetlink::Error, code: i32) -> bool {
     match error {
         rtnetlink::Error::NetlinkError(message) => {
             io::Error::from(message.clone()).raw_os_error() == Some(code)

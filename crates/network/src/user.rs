@@ -1,36 +1,113 @@
-//! Networks that users make: a bridge each, real prefixes, no way from one to another but by
-//! published ports.
+//! Networks that users make: bridges with real prefixes and no way from one to another but by
+//! published ports, interfaces that share one of the machine's (macvlan, ipvlan), bridges that span
+//! machines (overlay).
 
-use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+mod links;
+mod rules;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use base::Ipv4Cidr;
-use netfilter::{
-    Batch, Element, Hook, HookKind, Load, Register, Rule, SetSpec, Socket, Type, Value, Verdict,
-    priority,
-};
+use base::{Ipv4Cidr, Ipv6Cidr};
+use netfilter::Socket;
 use parking_lot::Mutex;
 
-use crate::links::{self, Connection, Pair};
+use crate::links::{Connection, delete, find};
 use crate::{Error, namespace, sysctl};
-
-const TABLE: &str = "sampan-docker";
-const PORTS: &str = "host-ports";
-const ADDRESS_PORTS: &str = "host-address-ports";
-const HAIRPIN: &str = "hairpin";
-const LOOPBACK: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 0, 0, 0), 8);
 
 /// One network.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bridge {
-    /// Of the interface.
-    pub name: String,
+pub struct Segment {
+    /// Of the interface: a bridge, or the parent of the containers' interfaces.
+    pub interface: String,
+    pub driver: Driver,
     pub subnet: Ipv4Cidr,
-    pub gateway: Ipv4Addr,
+    /// Without it, nothing leads out.
+    pub gateway: Option<Ipv4Addr>,
+    pub v6: Option<Subnet6>,
     /// Nothing leaves it.
     pub internal: bool,
+    pub mtu: Option<u32>,
+}
+
+/// The IPv6 half of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subnet6 {
+    pub subnet: Ipv6Cidr,
+    pub gateway: Option<Ipv6Addr>,
+}
+
+/// What a network is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Driver {
+    Bridge {
+        /// Whether its containers reach each other.
+        icc: bool,
+        /// Whether what leaves it gets an address of the machine.
+        masquerade: bool,
+    },
+    MacVlan(MacMode),
+    IpVlan(IpMode, IpFlag),
+    /// A bridge whose frames go to other machines, too, over UDP.
+    Overlay {
+        vni: u32,
+        peers: Vec<IpAddr>,
+    },
+}
+
+/// How interfaces of one parent see each other by macvlan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MacMode {
+    Bridge,
+    Private,
+    Vepa,
+    Passthru,
+}
+
+/// The layer that ipvlan works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IpMode {
+    L2,
+    L3,
+    L3S,
+}
+
+/// How interfaces of one parent see each other by ipvlan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IpFlag {
+    Bridge,
+    Private,
+    Vepa,
+}
+
+impl Segment {
+    /// Whether the packet filter and published ports know it.
+    pub fn is_bridge(&self) -> bool {
+        matches!(self.driver, Driver::Bridge { .. })
+    }
+
+    /// Whether the machine's end of an endpoint is an interface of its own.
+    pub fn has_pairs(&self) -> bool {
+        matches!(self.driver, Driver::Bridge { .. } | Driver::Overlay { .. })
+    }
+
+    /// Whether it can be the way to everything else.
+    pub fn leads_out(&self) -> bool {
+        self.gateway.is_some() || self.routes_by_device()
+    }
+
+    /// The same for IPv6.
+    pub fn leads_out6(&self) -> bool {
+        let gateway = self.v6.is_some_and(|v6| v6.gateway.is_some());
+        gateway || (self.v6.is_some() && self.routes_by_device())
+    }
+
+    /// Whether the default route needs no gateway.
+    fn routes_by_device(&self) -> bool {
+        matches!(self.driver, Driver::IpVlan(IpMode::L3 | IpMode::L3S, _))
+    }
 }
 
 /// A container's end of a network.
@@ -38,12 +115,18 @@ pub struct Bridge {
 pub struct Endpoint<'a> {
     pub netns: &'a Path,
     pub interface: &'a str,
+    /// The machine's end, where it has one.
     pub host_interface: &'a str,
     pub address: Ipv4Addr,
+    pub address6: Option<Ipv6Addr>,
+    /// More addresses, with the bits of their networks.
+    pub others: &'a [(IpAddr, u8)],
     /// Without it the interface has a hardware address that goes with its address.
     pub hardware: Option<[u8; 6]>,
     /// Whether everything else is reached by this network's gateway.
     pub default_route: bool,
+    /// The same for IPv6.
+    pub default_route6: bool,
 }
 
 /// A port of the machine that leads to a container.
@@ -51,100 +134,101 @@ pub struct Endpoint<'a> {
 pub struct Published {
     /// Number of the protocol.
     pub protocol: u8,
-    /// `None` is every address of the machine.
-    pub host_address: Option<Ipv4Addr>,
+    /// `None` is every address of the machine of the same family as `address`.
+    pub host_address: Option<IpAddr>,
     pub host_port: u16,
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub port: u16,
 }
 
-/// All networks of one machine, and their table in the packet filter.
+/// All networks of one machine, and their tables in the packet filter.
 pub struct UserNetworks {
     socket: Mutex<Socket>,
+    /// Whether there is an IPv6 table, which most machines can do without.
+    six: AtomicBool,
 }
 
 impl UserNetworks {
     /// Opens the packet filter of the calling thread's network namespace.
     pub fn open() -> Result<UserNetworks, Error> {
-        let socket = Mutex::new(Socket::open()?);
-        Ok(UserNetworks { socket })
+        Ok(UserNetworks {
+            socket: Mutex::new(Socket::open()?),
+            six: AtomicBool::new(false),
+        })
     }
 
-    /// Makes a network's bridge unless it is there.
-    pub async fn ensure(&self, bridge: &Bridge) -> Result<(), Error> {
-        let (name, gateway) = (bridge.name.clone(), bridge.gateway);
-        let prefix = bridge.subnet.prefix();
-        Connection::open()?
-            .run(|handle| async move {
-                links::ensure_bridge(&handle, &name, gateway, prefix, None).await
-            })
-            .await?;
-        sysctl::set("ip_forward", "1")?;
-        sysctl::set(&format!("conf/{}/route_localnet", bridge.name), "1")
-    }
-
-    /// Removes an interface: a network's bridge, or the near end of an endpoint.
-    pub async fn remove(&self, interface: &str) -> Result<(), Error> {
+    /// Whether the machine has an interface of that name.
+    pub async fn has(&self, interface: &str) -> Result<bool, Error> {
         let name = interface.to_owned();
         Connection::open()?
-            .run(|handle| async move { links::delete(&handle, &name).await })
+            .run(|handle| async move { Ok(find(&handle, &name).await?.is_some()) })
+            .await
+    }
+
+    /// Makes a network's interface unless it is there.
+    pub async fn ensure(&self, segment: &Segment) -> Result<(), Error> {
+        let made = segment.clone();
+        Connection::open()?
+            .run(|handle| async move { links::ensure(&handle, &made).await })
+            .await?;
+        if !segment.is_bridge() {
+            return Ok(());
+        }
+        sysctl::set("ip_forward", "1")?;
+        sysctl::set(&format!("conf/{}/route_localnet", segment.interface), "1")?;
+        match segment.v6 {
+            Some(_) => sysctl::set6("conf/all/forwarding", "1"),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes what [`UserNetworks::ensure`] has made, or the near end of an endpoint.
+    pub async fn remove(&self, interface: &str) -> Result<(), Error> {
+        let names = [links::tunnel(interface), interface.to_owned()];
+        Connection::open()?
+            .run(|handle| async move {
+                for name in names {
+                    delete(&handle, &name).await?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// Takes an interface of a container away that has no end on the machine.
+    pub async fn remove_inside(&self, netns: &Path, interface: &str) -> Result<(), Error> {
+        let name = interface.to_owned();
+        namespace::inside(namespace::open(netns)?, Connection::open)
+            .await?
+            .run(|handle| async move { delete(&handle, &name).await })
             .await
     }
 
     /// Gives a container an interface in a network.
-    pub async fn attach(&self, bridge: &Bridge, endpoint: &Endpoint<'_>) -> Result<(), Error> {
+    pub async fn attach(&self, segment: &Segment, endpoint: &Endpoint<'_>) -> Result<(), Error> {
         let netns = namespace::open(endpoint.netns)?;
         let inside = namespace::inside(netns.clone(), Connection::open).await?;
-        let name = bridge.name.clone();
-        let index = Connection::open()?
-            .run(|handle| async move { links::find(&handle, &name).await })
-            .await?;
-        let missing = || Error::NoInterface {
-            name: bridge.name.clone(),
-            netns: "/proc/self/ns/net".into(),
-        };
-        let pair = Pair {
-            host_interface: endpoint.host_interface,
-            interface: endpoint.interface,
-            netns: netns.as_raw_fd(),
-            address: endpoint.address,
-            bridge: index.ok_or_else(missing)?,
-            mtu: None,
-            hardware: endpoint.hardware,
-        };
+        let place = links::Place::new(segment, endpoint, netns.as_raw_fd());
         Connection::open()?
-            .run(|node| async move { links::create_pair(&node, &pair).await })
+            .run(|node| async move { links::create(&node, &place).await })
             .await?;
-        let gateway = endpoint.default_route.then_some(bridge.gateway);
-        let (interface, address) = (endpoint.interface.to_owned(), endpoint.address);
-        let prefix = bridge.subnet.prefix();
+        let plan = links::Inside::new(segment, endpoint);
         inside
-            .run(|handle| async move {
-                links::configure_endpoint(&handle, &interface, address, prefix, gateway).await
-            })
+            .run(|handle| async move { links::configure(&handle, &plan).await })
             .await
     }
 
-    /// Replaces all rules by those for these networks and ports, in one step.
-    pub fn apply(&self, bridges: &[Bridge], ports: &[Published]) -> Result<(), Error> {
-        let mut elements: Vec<(&str, Element)> = ports.iter().map(element).collect();
-        // One for each container, however many ports it has.
-        let addresses: BTreeSet<Ipv4Addr> = ports.iter().map(|port| port.address).collect();
-        for address in addresses {
-            let own = Value::new().address(address).address(address);
-            elements.push((HAIRPIN, Element::Key(own)));
+    /// Replaces all rules by those for these networks and ports, in one step for each family.
+    pub fn apply(&self, segments: &[Segment], ports: &[Published]) -> Result<(), Error> {
+        let mut socket = self.socket.lock();
+        let bridges: Vec<&Segment> = segments.iter().filter(|one| one.is_bridge()).collect();
+        rules::put(&mut socket, &bridges, ports)?;
+        let wanted = bridges.iter().any(|bridge| bridge.v6.is_some());
+        if wanted || self.six.load(Ordering::Relaxed) {
+            rules::put6(&mut socket, &bridges, ports)?;
+            self.six.store(wanted, Ordering::Relaxed);
         }
-        let content = |batch: &mut Batch| {
-            add_rules(batch, bridges);
-            for (set, element) in &elements {
-                batch.add_elements(set, [element]);
-            }
-        };
-        let sets = [PORTS, ADDRESS_PORTS, HAIRPIN];
-        Ok(self
-            .socket
-            .lock()
-            .put_table(TABLE, &sets, add_frame, content)?)
+        Ok(())
     }
 }
 
@@ -159,96 +243,6 @@ pub async fn bind_inside(netns: &Path, address: SocketAddr) -> Result<UdpSocket,
         bound.map_err(Error::io(format!("bind {address}")))
     })
     .await
-}
-
-/// Sets and base chains.
-fn add_frame(batch: &mut Batch) {
-    use Type::{Ipv4Address, Port, Protocol};
-    let endpoint = [Ipv4Address, Port];
-    batch.add_set(&SetSpec::map(PORTS, &[Protocol, Port], &endpoint));
-    let key = [Ipv4Address, Protocol, Port];
-    batch.add_set(&SetSpec::map(ADDRESS_PORTS, &key, &endpoint));
-    batch.add_set(&SetSpec::set(HAIRPIN, &[Ipv4Address, Ipv4Address]));
-    let mut base = |name, kind, priority, nat| {
-        let hook = Hook {
-            kind,
-            priority,
-            nat,
-        };
-        batch.add_chain(name, Some(hook));
-    };
-    base("guard", HookKind::Prerouting, priority::RAW, false);
-    base("forward", HookKind::Forward, priority::FILTER, false);
-    base("prerouting", HookKind::Prerouting, priority::DNAT, true);
-    base("output", HookKind::Output, priority::DNAT, true);
-    base("postrouting", HookKind::Postrouting, priority::SNAT, true);
-}
-
-fn add_rules(batch: &mut Batch, bridges: &[Bridge]) {
-    let (first, second) = (Register(0), Register(1));
-    let dnat = |rule: Rule, key: &[Load], map: &str| {
-        let rule = rule.load_key(key, first).value_of(map, first, first);
-        rule.dnat(first, second)
-    };
-    batch.add_chain("host-ports", None);
-    let key = [
-        Load::DestinationAddress,
-        Load::Protocol,
-        Load::DestinationPort,
-    ];
-    batch.add_rule("host-ports", &dnat(Rule::new(), &key, ADDRESS_PORTS));
-    let local = Rule::new().to_this_machine();
-    batch.add_rule("host-ports", &dnat(local, &key[1..], PORTS));
-    let jump = |chain: &str| Rule::new().verdict(Verdict::Jump(chain.to_owned()));
-    batch.add_rule("prerouting", &jump("host-ports"));
-    batch.add_rule("output", &jump("host-ports"));
-    let pair = [Load::SourceAddress, Load::DestinationAddress];
-    let hairpin = Rule::new().load_key(&pair, first).is_in(HAIRPIN, first);
-    batch.add_rule("postrouting", &hairpin.masquerade());
-    batch.add_chain("other-network", None);
-    for bridge in bridges {
-        let net = (bridge.subnet.address(), bridge.subnet.prefix());
-        let through = |side| Rule::new().interface(side, &bridge.name);
-        let (came, goes) = (Load::InputInterface, Load::OutputInterface);
-        let stays = through(came).interface(goes, &bridge.name);
-        batch.add_rule("forward", &stays.verdict(Verdict::Accept));
-        if bridge.internal {
-            batch.add_rule("forward", &through(came).verdict(Verdict::Drop));
-            batch.add_rule("forward", &through(goes).verdict(Verdict::Drop));
-        }
-        batch.add_rule("other-network", &through(goes).verdict(Verdict::Drop));
-        let from_loopback = through(goes).address(Load::SourceAddress, true, LOOPBACK);
-        batch.add_rule("postrouting", &from_loopback.masquerade());
-        if !bridge.internal {
-            let leaving = Rule::new().address(Load::SourceAddress, true, net).address(
-                Load::DestinationAddress,
-                false,
-                net,
-            );
-            batch.add_rule("postrouting", &leaving.masquerade());
-        }
-        // As for pods: nothing on the bridge may reach what listens on loopback only.
-        for side in [Load::DestinationAddress, Load::SourceAddress] {
-            let loopback = through(came).address(side, true, LOOPBACK);
-            batch.add_rule("guard", &loopback.verdict(Verdict::Drop));
-        }
-    }
-    // Behind all that stays within its network.
-    for bridge in bridges {
-        let leaving = Rule::new().interface(Load::InputInterface, &bridge.name);
-        let other = leaving.verdict(Verdict::Jump("other-network".to_owned()));
-        batch.add_rule("forward", &other);
-    }
-}
-
-fn element(port: &Published) -> (&'static str, Element) {
-    let data = Value::new().address(port.address).port(port.port);
-    let (set, key) = match port.host_address {
-        None => (PORTS, Value::new()),
-        Some(address) => (ADDRESS_PORTS, Value::new().address(address)),
-    };
-    let key = key.protocol(port.protocol).port(port.host_port);
-    (set, Element::Data(key, data))
 }
 
 /// Networks that the machine has a way to, the default route left out.

@@ -10,4 +10,4 @@ pub mod supervisor;
 
 pub use engine::{Config, Engine, Extras, OpenError, SandboxExtras, clean_up, open};
 pub use linux::cgroup::DeviceRule;
-pub use spec::{ExecOptions, Rlimit, Tmpfs};
+pub use spec::{ExecOptions, LogRotation, Rlimit, Tmpfs};

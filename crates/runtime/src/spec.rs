@@ -93,6 +93,15 @@ pub(crate) struct ImageVolume {
     pub(crate) propagation: MountPropagation,
 }
 
+/// How large a log grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRotation {
+    /// After which another file is begun.
+    pub bytes: u64,
+    /// With the one that is written; older ones are the same path with `.1`, `.2` and so on.
+    pub files: u32,
+}
+
 /// What an id of a user namespace is on the node; `None` for one that it does not have.
 pub(crate) fn on_node(mappings: &[IdMapping], id: u32) -> Option<u32> {
     let within = |mapping: &IdMapping| {
@@ -135,6 +144,8 @@ pub(crate) struct ContainerSpec {
     pub(crate) stdin: bool,
     pub(crate) stdin_once: bool,
     pub(crate) log_path: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) log_rotation: Option<LogRotation>,
     /// The pod's.
     #[serde(default)]
     pub(crate) user_namespace: Option<UserNamespace>,

@@ -301,6 +301,16 @@ fn check(host: &mut HostConfig) -> Result<(), Fault> {
             return Err(Fault::bad(message));
         }
     }
+    crate::drivers::check(&mut host.log_config)?;
+    if host
+        .storage_opt
+        .as_ref()
+        .is_some_and(|options| !options.is_empty())
+    {
+        return Err(Fault::bad(
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
+        ));
+    }
     let policy = &host.restart_policy;
     let name = policy.name.as_str();
     if !["", "no", "always", "unless-stopped", "on-failure"].contains(&name) {

@@ -302,6 +302,8 @@ impl Daemon {
             if let Err(error) = daemon.engine.remove_pod_sandbox(&sandbox).await {
                 tracing::warn!(%error, sandbox, "sandbox not removed");
             }
+            let record = container.snapshot();
+            daemon.detach_volumes(&record).await;
             if all {
                 daemon.discard(&container);
             }

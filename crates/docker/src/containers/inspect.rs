@@ -38,7 +38,10 @@ fn show(daemon: &Daemon, container: &Container) -> Value {
         "ResolvConfPath": own_file("resolv.conf"),
         "HostnamePath": own_file("hostname"),
         "HostsPath": own_file("hosts"),
-        "LogPath": container.log_path(),
+        "LogPath": match crate::drivers::is_none(&record.host) {
+            true => String::new(),
+            false => container.log_path().display().to_string(),
+        },
         "Name": format!("/{}", record.name),
         "RestartCount": record.state.restarts,
         "Driver": "overlay2",
@@ -68,7 +71,9 @@ fn config(record: &Record) -> Value {
 
 fn host_config(record: &Record) -> Value {
     let mut shown = serde_json::to_value(&record.host).unwrap_or_default();
-    shown["LogConfig"] = json!({"Type": "json-file", "Config": {}});
+    if record.host.log_config.kind.is_empty() {
+        shown["LogConfig"] = json!({"Type": "json-file", "Config": {}});
+    }
     let links = record.host.links.iter().flatten().map(|link| {
         let (name, alias) = link.split_once(':').unwrap_or((link, link));
         let (name, alias) = (name.trim_start_matches('/'), alias.rsplit('/').next());
@@ -128,10 +133,8 @@ pub(super) fn endpoints(daemon: &Daemon, record: &Record) -> Map<String, Value> 
         let network = daemon.networks.named(name);
         endpoint.network_id = network.map(|network| network.id).unwrap_or_default();
         endpoint.interface.clear();
-        let mut value = serde_json::to_value(&endpoint).unwrap_or_default();
-        value["IPv6Gateway"] = json!("");
-        value["GlobalIPv6Address"] = json!("");
-        value["GlobalIPv6PrefixLen"] = json!(0);
+        endpoint.inner_interface.clear();
+        let value = serde_json::to_value(&endpoint).unwrap_or_default();
         shown.insert(name.clone(), value);
     }
     shown
@@ -158,11 +161,11 @@ fn network(daemon: &Daemon, record: &Record) -> Value {
         "SecondaryIPv6Addresses": null,
         "EndpointID": main.endpoint_id,
         "Gateway": main.gateway,
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
+        "GlobalIPv6Address": main.global_ipv6_address,
+        "GlobalIPv6PrefixLen": main.global_ipv6_prefix_len,
         "IPAddress": main.ip_address,
         "IPPrefixLen": main.ip_prefix_len,
-        "IPv6Gateway": "",
+        "IPv6Gateway": main.ipv6_gateway,
         "MacAddress": main.mac_address,
         "Networks": endpoints(daemon, record),
     })

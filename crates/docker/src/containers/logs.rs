@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 use std::io::{self, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use base::Notice;
@@ -55,6 +57,10 @@ pub(crate) async fn logs(call: Call, name: &str) -> Answer {
         let message = "Bad parameters: you must choose at least one stream";
         return Err(Fault::bad(message));
     }
+    if crate::drivers::is_none(&container.record.read().host) {
+        let message = "configured logging driver does not support reading";
+        return Err(Fault::unable(message));
+    }
     let tty = container.record.read().config.tty;
     let kind = match tty || call.version < (1, 42) {
         true => frames::RAW,
@@ -78,12 +84,13 @@ pub(super) async fn replay(
     output: &mut Writer,
 ) -> io::Result<()> {
     let mut lines = Lines::new(container, wish.clone());
-    let mut file = match File::open(container.log_path()).await {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
-    while let Some(piece) = lines.read(&mut file).await? {
-        output.write_all(&piece).await?;
+    let mut files = Files::new(container.log_path());
+    while files.next().await? {
+        while let Some(file) = &mut files.open
+            && let Some(piece) = lines.read(file).await?
+        {
+            output.write_all(&piece).await?;
+        }
     }
     output.write_all(&lines.rest()).await
 }
@@ -100,24 +107,25 @@ async fn send(
         .then(|| Notice::of_folder(&container.folder))
         .transpose()?;
     let mut lines = Lines::new(container, wish);
-    let mut file = None;
+    let mut files = Files::new(container.log_path());
     loop {
         let over = {
             let progress = progress.borrow_and_update();
             !progress.up || progress.removed
         };
-        if file.is_none() {
-            file = match File::open(container.log_path()).await {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                other => Some(other?),
-            };
-        }
-        if let Some(file) = &mut file {
-            while let Some(piece) = lines.read(file).await? {
+        loop {
+            while let Some(file) = &mut files.open
+                && let Some(piece) = lines.read(file).await?
+            {
                 if !piece.is_empty() && pieces.send(Ok(piece)).await.is_err() {
                     return Ok(());
                 }
             }
+            if !files.next().await? {
+                break;
+            }
+        }
+        if files.open.is_some() {
             let rest = lines.rest();
             if !rest.is_empty() && pieces.send(Ok(rest)).await.is_err() {
                 return Ok(());
@@ -131,6 +139,61 @@ async fn send(
             changed = progress.changed() => if changed.is_err() { return Ok(()) },
             () = pieces.closed() => return Ok(()),
         }
+    }
+}
+
+/// The files of a log in their order, however they are renamed while they are read.
+struct Files {
+    path: PathBuf,
+    open: Option<File>,
+    /// What is next, when the rest of the open one has been read.
+    after: Option<File>,
+}
+
+impl Files {
+    fn new(path: PathBuf) -> Files {
+        Files {
+            path,
+            open: None,
+            after: None,
+        }
+    }
+
+    /// Goes on to the file behind the open one, which was read to its end; false when there is
+    /// nothing more. The first time it only looks: more may have come before the file was left.
+    async fn next(&mut self) -> io::Result<bool> {
+        if let Some(after) = self.after.take() {
+            self.open = Some(after);
+            return Ok(true);
+        }
+        let mut current = None;
+        if let Some(open) = &self.open {
+            current = Some(open.metadata().await?.ino());
+        }
+        // The youngest first, until the one that is known comes up.
+        let mut younger = None;
+        for place in 0.. {
+            let mut name = self.path.as_os_str().to_owned();
+            if place > 0 {
+                name.push(format!(".{place}"));
+            }
+            let file = match File::open(PathBuf::from(name)).await {
+                // Between two renamings there may be no first.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && place == 0 => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                other => other?,
+            };
+            if Some(file.metadata().await?.ino()) == current {
+                break;
+            }
+            younger = Some(file);
+        }
+        let found = younger.is_some();
+        match self.open {
+            None => self.open = younger,
+            Some(_) => self.after = younger,
+        }
+        Ok(found)
     }
 }
 
@@ -257,6 +320,35 @@ mod tests {
         }
         all.extend_from_slice(&lines.rest());
         String::from_utf8(all).unwrap()
+    }
+
+    #[tokio::test]
+    async fn nothing_is_missed_where_files_are_rotated() {
+        async fn rest(files: &mut Files) -> String {
+            let mut text = String::new();
+            let open = files.open.as_mut().unwrap();
+            open.read_to_string(&mut text).await.unwrap();
+            text
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let older = |place: u32| folder.path().join(format!("log.{place}"));
+        let mut files = Files::new(path.clone());
+        std::fs::write(&path, "one ").unwrap();
+        assert!(files.next().await.unwrap());
+        assert_eq!(rest(&mut files).await, "one ");
+        assert!(!files.next().await.unwrap());
+        std::fs::write(&path, "one two").unwrap();
+        std::fs::rename(&path, older(1)).unwrap();
+        std::fs::write(&path, "three").unwrap();
+        std::fs::rename(older(1), older(2)).unwrap();
+        std::fs::rename(&path, older(1)).unwrap();
+        std::fs::write(&path, "four").unwrap();
+        for expect in ["two", "three", "", "four"] {
+            assert!(files.next().await.unwrap());
+            assert_eq!(rest(&mut files).await, expect);
+        }
+        assert!(!files.next().await.unwrap());
     }
 
     #[tokio::test]

@@ -132,16 +132,19 @@ impl Daemon {
             }
             "volume" => {
                 let options = wish.volume_options.clone().unwrap_or_default();
-                if !wish.source.is_empty() {
+                let driver = options.driver_config.unwrap_or_default();
+                let mut name = wish.source.clone();
+                if !name.is_empty() || driver.options.is_some() {
                     let request = CreateRequest {
-                        name: wish.source.clone(),
+                        name,
                         labels: options.labels,
-                        ..CreateRequest::default()
+                        driver: driver.name,
+                        driver_opts: driver.options.unwrap_or_default(),
                     };
-                    self.volumes.ensure(&request)?;
+                    name = self.volumes.ensure(&request)?.0.name;
                 }
                 let mode = if options.no_copy { "nocopy" } else { "z" };
-                let point = self.volume(&wish.source, &target, mode, !wish.read_only)?;
+                let point = self.volume(&name, &target, mode, !wish.read_only)?;
                 Ok(MountPoint {
                     subpath: plain(&options.subpath)?,
                     ..point
@@ -216,6 +219,11 @@ impl Daemon {
         if wanted.is_empty() {
             return Ok(());
         }
+        self.attach_volumes(record).await?;
+        let wanted: Vec<MountPoint> = wanted
+            .into_iter()
+            .filter(|point| is_empty(Path::new(&point.source)))
+            .collect();
         let layers: Vec<_> = image
             .layers
             .iter()

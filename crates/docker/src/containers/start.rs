@@ -68,10 +68,16 @@ impl Daemon {
         container.interrupt.notify_waiters();
         // What is left of the last time holds its files and ports.
         let _rest = container.disposal.lock().await;
-        let started = self.bring_up(container, &record).await;
+        self.volumes.starting.lock().insert(record.id.clone());
+        let started = match self.attach_volumes(&record).await {
+            Ok(()) => self.bring_up(container, &record).await,
+            Err(fault) => Err(fault),
+        };
         let (sandbox, inner, pid) = match started {
             Ok(started) => started,
             Err(fault) => {
+                self.volumes.starting.lock().remove(&record.id);
+                self.detach_volumes(&record).await;
                 container.waiting.lock().clear();
                 let record = container.save(false, |record| {
                     record.state.error = fault.message.clone();
@@ -95,7 +101,9 @@ impl Daemon {
             state.oom_killed = false;
             state.ended_by_user = false;
             (state.sandbox, state.inner) = (sandbox, inner);
-        })?;
+        });
+        self.volumes.starting.lock().remove(&container.id);
+        let record = record?;
         container
             .progress
             .send_modify(|progress| progress.up = true);
@@ -192,8 +200,11 @@ impl Daemon {
         let addresses: Vec<(String, String)> = record
             .networks
             .values()
-            .filter(|endpoint| !endpoint.ip_address.is_empty())
-            .map(|endpoint| (endpoint.ip_address.clone(), endpoint.gateway.clone()))
+            .flat_map(|one| {
+                let six = (one.global_ipv6_address.clone(), one.ipv6_gateway.clone());
+                [(one.ip_address.clone(), one.gateway.clone()), six]
+            })
+            .filter(|(address, _)| !address.is_empty())
             .collect();
         let hosts = translate::hosts(&record, &addresses)? + &self.link_hosts(container)?;
         std::fs::write(folder.join("hosts"), hosts)?;

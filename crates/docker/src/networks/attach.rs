@@ -1,12 +1,11 @@
 //! Containers on networks: addresses, interfaces, rules.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base::Ipv4Cidr;
-use network::user::{Bridge, Endpoint as Place};
+use network::user::{Endpoint as Place, Segment};
 
 use super::Network;
 use crate::answer::Fault;
@@ -14,10 +13,55 @@ use crate::daemon::{Container, Daemon};
 use crate::record::Record;
 use crate::wire::Endpoint;
 
+/// The option of an endpoint that names the container's end.
+const INTERFACE_NAME: &str = "com.docker.network.endpoint.ifname";
+
 /// Whether it has an address on a bridge, which the rules then speak of.
 fn has_place(record: &Record) -> bool {
     let addresses = record.networks.values();
     addresses.into_iter().any(|one| !one.ip_address.is_empty())
+}
+
+/// Where a container joins a network.
+struct Spot<'a> {
+    /// The number of its interface.
+    place: usize,
+    netns: &'a Path,
+    /// Whether its default routes lead there.
+    route: bool,
+    route6: bool,
+}
+
+/// The name of the container's end; it may be wished for.
+fn interface(network: &Network, endpoint: &Endpoint, place: usize) -> Result<String, Fault> {
+    let options = endpoint.driver_opts.as_ref();
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    match options.and_then(|options| options.get(INTERFACE_NAME)) {
+        None => Ok(format!("{}{place}", network.container_prefix()?)),
+        Some(name) if (1..=15).contains(&name.len()) && name.chars().all(plain) => Ok(name.clone()),
+        Some(name) => Err(Fault::bad(format!("invalid interface name {name:?}"))),
+    }
+}
+
+/// What an endpoint shows while its container is up.
+fn fill(endpoint: &mut Endpoint, segment: &Segment, four: Ipv4Addr, six: Option<Ipv6Addr>) {
+    let [a, b, c, d] = four.octets();
+    let wanted = endpoint.wanted_hardware_address().ok().flatten();
+    let hardware = wanted.unwrap_or([0x0a, 0x58, a, b, c, d]);
+    endpoint.mac_address = hardware.map(|byte| format!("{byte:02x}")).join(":");
+    let gateway = |open: bool, text: Option<String>| match open {
+        true => text.unwrap_or_default(),
+        false => String::new(),
+    };
+    let open = !segment.internal;
+    endpoint.ip_address = four.to_string();
+    endpoint.ip_prefix_len = segment.subnet.prefix();
+    endpoint.gateway = gateway(open, segment.gateway.map(|one| one.to_string()));
+    if let (Some(six), Some(v6)) = (six, segment.v6) {
+        endpoint.global_ipv6_address = six.to_string();
+        endpoint.global_ipv6_prefix_len = v6.subnet.prefix();
+        endpoint.ipv6_gateway = gateway(open, v6.gateway.map(|one| one.to_string()));
+    }
 }
 
 impl Daemon {
@@ -34,17 +78,22 @@ impl Daemon {
         // The main network comes first, and with it the default route.
         names.sort_by_key(|name| (*name != main, name.clone()));
         let mut record = record;
-        let mut routed = false;
+        let (mut routed, mut routed6) = (false, false);
         for (place, name) in names.iter().enumerate() {
             let network = self.networks.find(name)?;
-            let Some(bridge) = network.bridge() else {
+            let Some(segment) = network.segment()? else {
                 continue;
             };
-            let route = !routed && !bridge.internal;
-            routed |= route;
-            let endpoint = self
-                .join(&mut record, name, &network, &bridge, netns, (place, route))
-                .await?;
+            let open = !segment.internal;
+            let spot = Spot {
+                place,
+                netns,
+                route: !routed && open && segment.leads_out(),
+                route6: !routed6 && open && segment.leads_out6(),
+            };
+            routed |= spot.route;
+            routed6 |= spot.route6;
+            let endpoint = self.join(&mut record, &network, &segment, &spot).await?;
             record.networks.insert(name.clone(), endpoint);
         }
         record.state.ports = self.plan_ports(&record)?;
@@ -64,51 +113,38 @@ impl Daemon {
     async fn join(
         &self,
         record: &mut Record,
-        name: &str,
         network: &Network,
-        bridge: &Bridge,
-        netns: &Path,
-        (place, default_route): (usize, bool),
+        segment: &Segment,
+        spot: &Spot<'_>,
     ) -> Result<Endpoint, Fault> {
-        let mut endpoint = record.networks.get(name).cloned().unwrap_or_default();
-        let address = self.free_address(record, name, bridge, endpoint.wanted_address())?;
-        self.networks
-            .links
-            .ensure(bridge)
-            .await
-            .map_err(Fault::internal)?;
-        let interface = format!("eth{place}");
-        let near = network::user::host_interface(&record.id, place);
-        self.networks
-            .links
-            .remove(&near)
-            .await
-            .map_err(Fault::internal)?;
+        let links = &self.networks.links;
+        let known = record.networks.get(&network.name);
+        let mut endpoint = known.cloned().unwrap_or_default();
+        let (address, address6) = self.choose_addresses(record, network, segment, &endpoint)?;
+        links.ensure(segment).await.map_err(Fault::internal)?;
+        let interface = interface(network, &endpoint, spot.place)?;
+        let near = network::user::host_interface(&record.id, spot.place);
+        links.remove(&near).await.map_err(Fault::internal)?;
         let hardware = endpoint.wanted_hardware_address()?;
         let place = Place {
             hardware,
-            netns,
+            netns: spot.netns,
             interface: &interface,
             host_interface: &near,
             address,
-            default_route,
+            address6,
+            others: &endpoint.link_local_addresses()?,
+            default_route: spot.route,
+            default_route6: spot.route6,
         };
-        self.networks
-            .links
-            .attach(bridge, &place)
-            .await
-            .map_err(Fault::internal)?;
-        let [a, b, c, d] = address.octets();
+        let attached = links.attach(segment, &place).await;
+        attached.map_err(Fault::internal)?;
         endpoint.network_id = network.id.clone();
         endpoint.endpoint_id = crate::names::fresh_id();
-        let hardware = hardware.unwrap_or([0x0a, 0x58, a, b, c, d]);
-        endpoint.mac_address = hardware.map(|byte| format!("{byte:02x}")).join(":");
-        endpoint.ip_address = address.to_string();
-        endpoint.ip_prefix_len = bridge.subnet.prefix();
-        endpoint.gateway = match bridge.internal {
-            true => String::new(),
-            false => bridge.gateway.to_string(),
-        };
+        fill(&mut endpoint, segment, address, address6);
+        if !segment.has_pairs() {
+            endpoint.inner_interface = interface;
+        }
         endpoint.interface = near;
         let mut names = vec![record.name.clone()];
         names.extend(endpoint.aliases.iter().flatten().cloned());
@@ -118,45 +154,6 @@ impl Daemon {
         names.retain(|name| seen.insert(name.clone()));
         endpoint.dns_names = (!network.is_built_in()).then_some(names);
         Ok(endpoint)
-    }
-
-    fn free_address(
-        &self,
-        record: &Record,
-        network: &str,
-        bridge: &Bridge,
-        wish: Option<Ipv4Addr>,
-    ) -> Result<Ipv4Addr, Fault> {
-        let mut taken = BTreeSet::from([bridge.gateway]);
-        for container in self.all() {
-            let other = container.record.read();
-            if other.id != record.id
-                && let Some(endpoint) = other.networks.get(network)
-            {
-                let used = endpoint.ip_address.parse::<Ipv4Addr>().ok();
-                taken.extend(used.or(endpoint.wanted_address()));
-            }
-        }
-        if let Some(wish) = wish {
-            return match (bridge.subnet.contains(wish), taken.contains(&wish)) {
-                (true, false) => Ok(wish),
-                (true, true) => Err(Fault::new(
-                    http::StatusCode::FORBIDDEN,
-                    "Address already in use",
-                )),
-                (false, _) => Err(Fault::bad(format!(
-                    "invalid endpoint settings: no configured subnet contains IP address {wish}"
-                ))),
-            };
-        }
-        let subnet: Ipv4Cidr = bridge.subnet;
-        let end = subnet.last();
-        (1..)
-            .map_while(|index| subnet.nth(index))
-            .find(|address| *address != end && !taken.contains(address))
-            .ok_or_else(|| {
-                Fault::internal(format!("no available IPv4 addresses on network {network}"))
-            })
     }
 
     /// Takes a container's places away after its end; the interfaces went with its namespace.
@@ -196,8 +193,7 @@ impl Daemon {
 
     /// Puts the rules of all networks and all published ports in place of whatever there is.
     pub(crate) fn apply_rules(&self) -> Result<(), Fault> {
-        let networks = self.networks.all();
-        let bridges: Vec<Bridge> = networks.iter().filter_map(Network::bridge).collect();
+        let segments = self.networks.segments();
         let mut ports = Vec::new();
         for container in self.all() {
             let record = container.record.read();
@@ -207,7 +203,7 @@ impl Daemon {
         }
         self.networks
             .links
-            .apply(&bridges, &ports)
+            .apply(&segments, &ports)
             .map_err(Fault::internal)
     }
 
@@ -225,7 +221,7 @@ impl Daemon {
             .insert(network.name.clone(), endpoint.clone());
         let mut joined = endpoint;
         if record.state.is_up()
-            && let Some(bridge) = network.bridge()
+            && let Some(segment) = network.segment()?
         {
             let netns = PathBuf::from(format!("/proc/{}/ns/net", record.state.pid));
             let used: BTreeSet<String> = record
@@ -235,17 +231,13 @@ impl Daemon {
                 .collect();
             let free =
                 |place: &usize| !used.contains(&network::user::host_interface(&record.id, *place));
-            let place = (0..).find(free).unwrap_or_default();
-            joined = self
-                .join(
-                    &mut record,
-                    &network.name,
-                    network,
-                    &bridge,
-                    &netns,
-                    (place, false),
-                )
-                .await?;
+            let spot = Spot {
+                place: (0..).find(free).unwrap_or_default(),
+                netns: &netns,
+                route: false,
+                route6: false,
+            };
+            joined = self.join(&mut record, network, &segment, &spot).await?;
         }
         container.save(true, |record| {
             record.networks.insert(network.name.clone(), joined);
@@ -270,7 +262,13 @@ impl Daemon {
                 ),
             ));
         };
-        if !endpoint.interface.is_empty() {
+        if !endpoint.inner_interface.is_empty() {
+            let netns = format!("/proc/{}/ns/net", container.record.read().state.pid);
+            let links = &self.networks.links;
+            let inside = &endpoint.inner_interface;
+            let removed = links.remove_inside(Path::new(&netns), inside).await;
+            removed.map_err(Fault::internal)?;
+        } else if !endpoint.interface.is_empty() {
             let removed = self.networks.links.remove(&endpoint.interface).await;
             removed.map_err(Fault::internal)?;
         }
@@ -288,8 +286,12 @@ fn clear(endpoint: &mut Endpoint) {
         &mut endpoint.ip_address,
         &mut endpoint.mac_address,
         &mut endpoint.interface,
+        &mut endpoint.inner_interface,
+        &mut endpoint.ipv6_gateway,
+        &mut endpoint.global_ipv6_address,
     ] {
         text.clear();
     }
     endpoint.ip_prefix_len = 0;
+    endpoint.global_ipv6_prefix_len = 0;
 }

@@ -1,7 +1,7 @@
 //! Names of containers for containers: a name server at 127.0.0.11 inside each that is on a user's
 //! network. What it does not know it asks the machine's.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,7 @@ const MESSAGE_MAX: usize = 4096;
 const LIFE: u32 = 600;
 
 const TYPE_A: u16 = 1;
+const TYPE_AAAA: u16 = 28;
 const SERVER_FAILURE: u8 = 2;
 
 impl Daemon {
@@ -70,7 +71,7 @@ impl Daemon {
     }
 
     /// Addresses of a name, as this container knows it; `None` when nobody here has it.
-    fn resolve(&self, container: &Container, name: &str) -> Option<Vec<Ipv4Addr>> {
+    fn resolve(&self, container: &Container, name: &str) -> Option<Vec<IpAddr>> {
         let mine: Vec<String> = {
             let record = container.record.read();
             let mut networks: Vec<String> = record.networks.keys().cloned().collect();
@@ -87,7 +88,8 @@ impl Daemon {
                 let plain = name.strip_suffix(&format!(".{network}")).unwrap_or(name);
                 let mut names = endpoint.dns_names.iter().flatten();
                 if names.any(|known| known.eq_ignore_ascii_case(plain)) {
-                    found.extend(endpoint.ip_address.parse::<Ipv4Addr>());
+                    found.extend(endpoint.ip_address.parse::<IpAddr>());
+                    found.extend(endpoint.global_ipv6_address.parse::<IpAddr>());
                 }
             }
         }
@@ -142,7 +144,7 @@ fn upstream(container: &Container) -> Vec<SocketAddr> {
     };
     let parsed = all.iter().filter_map(|text| text.parse().ok());
     parsed
-        .map(|ip: std::net::IpAddr| SocketAddr::from((ip, PORT)))
+        .map(|ip: IpAddr| SocketAddr::from((ip, PORT)))
         .collect()
 }
 
@@ -150,7 +152,7 @@ async fn forward(servers: &[SocketAddr], question: &[u8]) -> Option<Vec<u8>> {
     for server in servers {
         let local = match server {
             SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-            SocketAddr::V6(_) => SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 0)),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
         };
         let asking = async {
             let socket = UdpSocket::bind(local).await?;
@@ -220,19 +222,24 @@ impl Question {
         out
     }
 
-    fn answer(&self, message: &[u8], addresses: &[Ipv4Addr]) -> Vec<u8> {
-        let addresses = match self.kind {
-            TYPE_A => addresses,
-            // The name is there, but has nothing of this kind (AAAA first of all).
-            _ => &[],
+    /// A name that is there but has nothing of the kind that is asked for has an empty answer.
+    fn answer(&self, message: &[u8], addresses: &[IpAddr]) -> Vec<u8> {
+        let data = |address: &IpAddr| match (address, self.kind) {
+            (IpAddr::V4(address), TYPE_A) => Some(address.octets().to_vec()),
+            (IpAddr::V6(address), TYPE_AAAA) => Some(address.octets().to_vec()),
+            _ => None,
         };
-        let count = u16::try_from(addresses.len()).unwrap_or(u16::MAX);
+        let found: Vec<Vec<u8>> = addresses.iter().filter_map(data).collect();
+        let count = u16::try_from(found.len()).unwrap_or(u16::MAX);
         let mut out = self.head(message, 0, count);
-        for address in addresses {
-            out.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1]);
+        for data in found {
+            out.extend_from_slice(&[0xc0, 12]);
+            out.extend_from_slice(&self.kind.to_be_bytes());
+            out.extend_from_slice(&[0, 1]);
             out.extend_from_slice(&LIFE.to_be_bytes());
-            out.extend_from_slice(&[0, 4]);
-            out.extend_from_slice(&address.octets());
+            // Four or sixteen.
+            out.extend_from_slice(&[0, data.len() as u8]);
+            out.extend_from_slice(&data);
         }
         out
     }
@@ -252,10 +259,17 @@ mod tests {
         message.extend_from_slice(b"\x03web\x03net\0\0\x01\0\x01");
         let question = Question::parse(&message).unwrap();
         assert_eq!((question.name.as_str(), question.kind), ("web.net", TYPE_A));
-        let answer = question.answer(&message, &[Ipv4Addr::new(172, 18, 0, 2)]);
+        let both = ["172.18.0.2".parse().unwrap(), "fd00::2".parse().unwrap()];
+        let answer = question.answer(&message, &both);
         assert_eq!(answer[..8], [0xab, 0xcd, 0x81, 0x80, 0, 1, 0, 1]);
         assert!(answer.ends_with(&[0, 4, 172, 18, 0, 2]));
         assert_eq!(question.refuse(&message)[3], 0x82);
+        let end = message.len();
+        message[end - 4..end - 2].copy_from_slice(&TYPE_AAAA.to_be_bytes());
+        let question = Question::parse(&message).unwrap();
+        let answer = question.answer(&message, &both);
+        assert_eq!(answer[6..8], [0, 1]);
+        assert!(answer.ends_with(&"fd00::2".parse::<Ipv6Addr>().unwrap().octets()));
         message[2] = 0x80;
         assert!(
             Question::parse(&message).is_none(),

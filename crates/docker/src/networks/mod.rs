@@ -1,7 +1,10 @@
-//! Networks: a bridge each, made by users or always there, and the containers on them.
+//! Networks, made by users or always there, and the containers on them.
 
+mod addresses;
 mod attach;
 mod dns;
+mod options;
+mod plan;
 mod ports;
 mod requests;
 
@@ -10,10 +13,9 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use base::Ipv4Cidr;
-use network::user::{Bridge, UserNetworks};
+use network::user::{Segment, UserNetworks};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tokio::task::AbortHandle;
 
 use crate::answer::Fault;
@@ -39,7 +41,7 @@ pub(crate) struct Network {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) created: i64,
-    /// `bridge`, `host` or `null`.
+    /// `bridge`, `macvlan`, `ipvlan`, `overlay`, `host` or `null`.
     pub(crate) driver: String,
     pub(crate) internal: bool,
     pub(crate) attachable: bool,
@@ -47,23 +49,23 @@ pub(crate) struct Network {
     pub(crate) gateway: String,
     pub(crate) options: Labels,
     pub(crate) labels: Labels,
-    /// The bridge's interface.
+    /// The machine's interface: the bridge, or the parent.
     pub(crate) interface: String,
+    /// Whether that was there before, and so stays.
+    pub(crate) found: bool,
+    /// Where containers' addresses come from, when not from the whole subnet.
+    pub(crate) ip_range: String,
+    /// Addresses that are others', by names that nobody reads.
+    pub(crate) aux: Labels,
+    pub(crate) enable_ipv6: bool,
+    pub(crate) subnet6: String,
+    pub(crate) gateway6: String,
+    pub(crate) ip_range6: String,
 }
 
 impl Network {
     pub(crate) fn is_built_in(&self) -> bool {
         BUILT_IN.contains(&self.name.as_str())
-    }
-
-    /// Its bridge; `None` for those that have none.
-    pub(crate) fn bridge(&self) -> Option<Bridge> {
-        Some(Bridge {
-            name: self.interface.clone(),
-            subnet: self.subnet.parse().ok()?,
-            gateway: self.gateway.parse().ok()?,
-            internal: self.internal,
-        })
     }
 }
 
@@ -119,6 +121,18 @@ impl Networks {
         Ok(networks)
     }
 
+    /// What the machine and its packet filter have to know; what cannot be is left out.
+    pub(crate) fn segments(&self) -> Vec<Segment> {
+        let segment = |network: &Network| match network.segment() {
+            Ok(segment) => segment,
+            Err(fault) => {
+                tracing::warn!(%fault, network = network.name, "a network is left out");
+                None
+            }
+        };
+        self.all().iter().filter_map(segment).collect()
+    }
+
     pub(crate) fn all(&self) -> Vec<Network> {
         self.known.lock().values().cloned().collect()
     }
@@ -157,6 +171,17 @@ impl Networks {
         Ok(())
     }
 
+    /// Takes away what was made for a network on the machine.
+    async fn dismantle(&self, network: &Network) -> Result<(), Fault> {
+        match network.found || network.interface.is_empty() {
+            true => Ok(()),
+            false => {
+                let removed = self.links.remove(&network.interface).await;
+                removed.map_err(Fault::internal)
+            }
+        }
+    }
+
     /// Addresses that nobody here uses.
     async fn free_subnet(&self) -> Result<Ipv4Cidr, Fault> {
         let mut taken: Vec<Ipv4Cidr> = self
@@ -174,67 +199,6 @@ impl Networks {
         let free = |wish: &Ipv4Cidr| !taken.iter().any(|other| overlap(*wish, *other));
         (0..POOLS).map(pool).find(free).ok_or_else(|| {
             Fault::internal("could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network")
-        })
-    }
-
-    /// Settles what a new network is.
-    async fn plan(&self, wish: &requests::CreateRequest) -> Result<Network, Fault> {
-        if !["", "bridge"].contains(&wish.driver.as_str()) {
-            return Err(Fault::unable(format!(
-                "network driver {:?} is not supported",
-                wish.driver
-            )));
-        }
-        if wish.enable_ipv6 {
-            return Err(Fault::unable("IPv6 networks are not supported"));
-        }
-        if self.known.lock().len() >= NETWORKS_MAX {
-            return Err(Fault::conflict(format!(
-                "there are {NETWORKS_MAX} networks"
-            )));
-        }
-        let said = wish.ipam["Config"].as_array().and_then(|list| list.first());
-        let text = |name: &str| {
-            let value: Option<&Value> = said.and_then(|config| config.get(name));
-            value.and_then(Value::as_str).unwrap_or_default().to_owned()
-        };
-        let subnet = match text("Subnet").as_str() {
-            "" => self.free_subnet().await?,
-            subnet => {
-                let wrong = |_| Fault::bad(format!("invalid subnet {subnet:?}"));
-                let subnet: Ipv4Cidr = subnet.parse().map_err(wrong)?;
-                let mut others = self.all().into_iter();
-                if others.any(|other| other.subnet.parse().is_ok_and(|o| overlap(subnet, o))) {
-                    let message =
-                        "invalid pool request: Pool overlaps with other one on this address space";
-                    return Err(Fault::new(http::StatusCode::FORBIDDEN, message));
-                }
-                subnet
-            }
-        };
-        if subnet.prefix() > 30 {
-            return Err(Fault::bad(format!("subnet {subnet} is too small")));
-        }
-        let gateway = match text("Gateway").as_str() {
-            "" => first(subnet),
-            gateway => {
-                let wrong = |_| Fault::bad(format!("invalid gateway {gateway:?}"));
-                gateway.parse().map_err(wrong)?
-            }
-        };
-        let id = crate::names::fresh_id();
-        Ok(Network {
-            interface: format!("br-{}", id.get(..12).unwrap_or(&id)),
-            id,
-            name: wish.name.clone(),
-            created: now(),
-            driver: "bridge".to_owned(),
-            internal: wish.internal,
-            attachable: wish.attachable,
-            subnet: subnet.to_string(),
-            gateway: gateway.to_string(),
-            options: wish.options.clone(),
-            labels: wish.labels.clone(),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Published ports: which port of the machine leads where.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
 use network::user::Published;
 
@@ -39,12 +39,10 @@ fn range(text: &str) -> Result<Option<(u16, u16)>, Fault> {
     )))
 }
 
-fn address(text: &str) -> Result<Option<Ipv4Addr>, Fault> {
+fn address(text: &str) -> Result<Option<IpAddr>, Fault> {
     match text.parse::<IpAddr>() {
         _ if text.is_empty() => Ok(None),
-        Ok(IpAddr::V4(address)) => Ok(Some(address)),
-        Ok(IpAddr::V6(address)) if address.is_unspecified() => Ok(None),
-        Ok(IpAddr::V6(_)) => Err(Fault::unable("ports of IPv6 addresses are not supported")),
+        Ok(address) => Ok(Some(address)),
         Err(_) => Err(Fault::bad(format!("invalid IP address: {text:?}"))),
     }
 }
@@ -53,9 +51,15 @@ impl Daemon {
     /// Decides which ports a container that starts gets.
     pub(super) fn plan_ports(&self, record: &Record) -> Result<Ports, Fault> {
         let mut wishes: BTreeMap<String, Vec<PortBinding>> = BTreeMap::new();
-        if main_address(record).is_none() {
+        let own = Own::of(record);
+        if own.is_nowhere() {
             return Ok(wishes);
         }
+        let main = self.networks.named(record.network_mode());
+        let usual = match main {
+            Some(network) => network.host_binding()?,
+            None => None,
+        };
         for (port, bindings) in &record.host.port_bindings {
             let (number, protocol) = port_and_protocol(port)?;
             let name = format!("{number}/{}", protocol.to_ascii_lowercase());
@@ -69,7 +73,7 @@ impl Daemon {
                 }
             }
         }
-        let mut taken: Vec<(String, Ipv4Addr, u16)> = Vec::new();
+        let mut taken: Vec<(String, IpAddr, u16)> = Vec::new();
         for container in self.all() {
             let other = container.record.read();
             if other.id != record.id {
@@ -82,7 +86,8 @@ impl Daemon {
         for (port, bindings) in wishes {
             let mut found = Vec::new();
             for binding in bindings {
-                found.push(choose(record, &port, &binding, &mut taken)?);
+                let hosts = own.hosts(address(&binding.host_ip)?, usual)?;
+                found.extend(choose(record, (&port, &binding), &hosts, &mut taken)?);
             }
             ports.insert(port, found);
         }
@@ -90,49 +95,57 @@ impl Daemon {
     }
 }
 
-fn key(port: &str, binding: &PortBinding) -> Option<(String, Ipv4Addr, u16)> {
+fn key(port: &str, binding: &PortBinding) -> Option<(String, IpAddr, u16)> {
     let protocol = port.split('/').nth(1).unwrap_or("tcp").to_owned();
-    let address = address(&binding.host_ip)
-        .ok()?
-        .unwrap_or(Ipv4Addr::UNSPECIFIED);
+    let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let address = address(&binding.host_ip).ok()?.unwrap_or(any);
     Some((protocol, address, binding.host_port.parse().ok()?))
 }
 
+/// One port of the machine, the same on all these addresses.
 fn choose(
     record: &Record,
-    port: &str,
-    wish: &PortBinding,
-    taken: &mut Vec<(String, Ipv4Addr, u16)>,
-) -> Result<PortBinding, Fault> {
-    let host = address(&wish.host_ip)?.unwrap_or(Ipv4Addr::UNSPECIFIED);
+    (port, wish): (&str, &PortBinding),
+    hosts: &[IpAddr],
+    taken: &mut Vec<(String, IpAddr, u16)>,
+) -> Result<Vec<PortBinding>, Fault> {
     let protocol = port.split('/').nth(1).unwrap_or("tcp").to_owned();
-    let clash = |number: u16| {
+    let clash = |host: &IpAddr, number: u16| {
         taken.iter().any(|(other, address, known)| {
-            let same = *address == host || address.is_unspecified() || host.is_unspecified();
+            let any = address.is_unspecified() || host.is_unspecified();
+            let same = address == host || (any && address.is_ipv4() == host.is_ipv4());
             *other == protocol && *known == number && same
         })
     };
+    let fits = |number: &u16| {
+        let mut hosts = hosts.iter();
+        hosts.all(|host| !clash(host, *number) && free(&protocol, *host, *number).is_some())
+    };
+    let first = hosts.first().copied();
+    let first = first.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let chosen = match range(&wish.host_port)? {
-        None => (0..64).find_map(|_| free(&protocol, host, 0).filter(|port| !clash(*port))),
-        Some((first, last)) => (first..=last)
-            .find(|number| !clash(*number) && free(&protocol, host, *number).is_some()),
+        None => (0..64).find_map(|_| free(&protocol, first, 0).filter(fits)),
+        Some((from, to)) => (from..=to).find(fits),
     };
     let Some(number) = chosen else {
         return Err(Fault::internal(format!(
-            "driver failed programming external connectivity on endpoint {}: Bind for {host}:{} \
+            "driver failed programming external connectivity on endpoint {}: Bind for {}:{} \
              failed: port is already allocated",
-            record.name, wish.host_port
+            record.name, first, wish.host_port
         )));
     };
-    taken.push((protocol, host, number));
-    Ok(PortBinding {
-        host_ip: host.to_string(),
-        host_port: number.to_string(),
-    })
+    let bind = |host: &IpAddr| {
+        taken.push((protocol.clone(), *host, number));
+        PortBinding {
+            host_ip: host.to_string(),
+            host_port: number.to_string(),
+        }
+    };
+    Ok(hosts.iter().map(bind).collect())
 }
 
 /// The port, or with 0 any, if no program of the machine has it.
-fn free(protocol: &str, host: Ipv4Addr, port: u16) -> Option<u16> {
+fn free(protocol: &str, host: IpAddr, port: u16) -> Option<u16> {
     let address = SocketAddr::from((host, port));
     let bound = match protocol {
         "tcp" => TcpListener::bind(address).and_then(|socket| socket.local_addr()),
@@ -142,16 +155,52 @@ fn free(protocol: &str, host: Ipv4Addr, port: u16) -> Option<u16> {
     bound.ok().map(|address| address.port())
 }
 
-fn main_address(record: &Record) -> Option<Ipv4Addr> {
-    let main = record.networks.get(record.network_mode());
-    main?.ip_address.parse().ok()
+/// A container's addresses in its first network, where published ports lead.
+struct Own {
+    four: Option<Ipv4Addr>,
+    six: Option<Ipv6Addr>,
+}
+
+impl Own {
+    fn of(record: &Record) -> Own {
+        let main = record.networks.get(record.network_mode());
+        // What shares an interface of the machine's is reached there.
+        let main = main.filter(|main| main.inner_interface.is_empty());
+        Own {
+            four: main.and_then(|main| main.ip_address.parse().ok()),
+            six: main.and_then(|main| main.global_ipv6_address.parse().ok()),
+        }
+    }
+
+    fn is_nowhere(&self) -> bool {
+        self.four.is_none() && self.six.is_none()
+    }
+
+    /// The machine's addresses that a binding means.
+    fn hosts(&self, wish: Option<IpAddr>, usual: Option<Ipv4Addr>) -> Result<Vec<IpAddr>, Fault> {
+        let any4 = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let any6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        Ok(match (wish, usual) {
+            (None, Some(usual)) => vec![IpAddr::V4(usual)],
+            (None, None) if self.six.is_some() => vec![any4, any6],
+            (None, None) => vec![any4],
+            (Some(IpAddr::V6(_)), _) if self.six.is_none() => {
+                // Clients that name both families mean "everywhere".
+                return match wish == Some(any6) {
+                    true => Ok(vec![any4]),
+                    false => Err(Fault::bad(
+                        "cannot publish on an IPv6 address: the container has none",
+                    )),
+                };
+            }
+            (Some(wish), _) => vec![wish],
+        })
+    }
 }
 
 /// A container's ports, for the packet filter.
 pub(super) fn published(record: &Record) -> Vec<Published> {
-    let Some(own) = main_address(record) else {
-        return Vec::new();
-    };
+    let own = Own::of(record);
     let mut ports = Vec::new();
     for (port, bindings) in &record.state.ports {
         let Ok((number, protocol)) = port_and_protocol(port) else {
@@ -162,6 +211,11 @@ pub(super) fn published(record: &Record) -> Vec<Published> {
             let Ok(host_port) = binding.host_port.parse() else {
                 continue;
             };
+            let target = match host {
+                Some(IpAddr::V6(_)) => own.six.map(IpAddr::V6),
+                _ => own.four.map(IpAddr::V4),
+            };
+            let Some(target) = target else { continue };
             ports.push(Published {
                 protocol: match protocol.as_str() {
                     "UDP" => 17,
@@ -170,7 +224,7 @@ pub(super) fn published(record: &Record) -> Vec<Published> {
                 },
                 host_address: host.filter(|host| !host.is_unspecified()),
                 host_port,
-                address: own,
+                address: target,
                 port: number,
             });
         }
@@ -188,6 +242,27 @@ mod tests {
         assert_eq!(range("80").unwrap(), Some((80, 80)));
         assert_eq!(range("80-90").unwrap(), Some((80, 90)));
         assert!(range("http").is_err() && address("1.2.3").is_err());
-        assert_eq!(address("::").unwrap(), None);
+        assert_eq!(address("::").unwrap(), Some(Ipv6Addr::UNSPECIFIED.into()));
+    }
+
+    #[test]
+    fn where_a_port_is_published() {
+        let text = |own: &Own, wish: &str, usual: Option<Ipv4Addr>| {
+            let hosts = own.hosts(address(wish).unwrap(), usual);
+            hosts.map(|hosts| hosts.iter().map(IpAddr::to_string).collect::<Vec<_>>())
+        };
+        let four = Some(Ipv4Addr::new(10, 0, 0, 2));
+        let both = Own {
+            four,
+            six: Some("fd00::2".parse().unwrap()),
+        };
+        assert_eq!(text(&both, "", None).unwrap(), ["0.0.0.0", "::"]);
+        assert_eq!(text(&both, "::", None).unwrap(), ["::"]);
+        let usual = Some(Ipv4Addr::LOCALHOST);
+        assert_eq!(text(&both, "", usual).unwrap(), ["127.0.0.1"]);
+        let one = Own { four, six: None };
+        assert_eq!(text(&one, "", None).unwrap(), ["0.0.0.0"]);
+        assert_eq!(text(&one, "::", None).unwrap(), ["0.0.0.0"]);
+        assert!(text(&one, "fd00::9", None).is_err());
     }
 }

@@ -21,12 +21,14 @@ pub(crate) struct CreateRequest {
     pub(crate) driver: String,
     pub(crate) internal: bool,
     pub(crate) attachable: bool,
+    #[serde(rename = "EnableIPv4")]
+    pub(crate) enable_ipv4: Option<bool>,
     #[serde(rename = "EnableIPv6")]
     pub(crate) enable_ipv6: bool,
     #[serde(rename = "IPAM")]
     pub(crate) ipam: Value,
-    pub(crate) options: Labels,
-    pub(crate) labels: Labels,
+    pub(crate) options: Option<Labels>,
+    pub(crate) labels: Option<Labels>,
 }
 
 /// Body of connect and disconnect.
@@ -77,30 +79,60 @@ fn show(daemon: &Daemon, network: &Network, with_users: bool) -> Value {
         else {
             continue;
         };
-        let address = match endpoint.ip_address.as_str() {
+        let with = |address: &str, prefix: u8| match address {
             "" => String::new(),
-            address => format!("{address}/{}", endpoint.ip_prefix_len),
+            address => format!("{address}/{prefix}"),
         };
+        let address = with(&endpoint.ip_address, endpoint.ip_prefix_len);
+        let prefix6 = endpoint.global_ipv6_prefix_len;
+        let address6 = with(&endpoint.global_ipv6_address, prefix6);
         containers.insert(
             record.id.clone(),
             json!({
                 "Name": record.name, "EndpointID": endpoint.endpoint_id,
-                "MacAddress": endpoint.mac_address, "IPv4Address": address, "IPv6Address": "",
+                "MacAddress": endpoint.mac_address, "IPv4Address": address, "IPv6Address": address6,
             }),
         );
     }
-    let config = match network.subnet.is_empty() {
-        true => json!([]),
-        false => json!([{"Subnet": network.subnet, "Gateway": network.gateway}]),
-    };
     json!({
         "Name": network.name, "Id": network.id, "Created": moment(network.created),
-        "Scope": "local", "Driver": network.driver, "EnableIPv4": true, "EnableIPv6": false,
-        "IPAM": {"Driver": "default", "Options": null, "Config": config},
+        "Scope": "local", "Driver": network.driver, "EnableIPv4": true,
+        "EnableIPv6": network.enable_ipv6,
+        "IPAM": {"Driver": "default", "Options": null, "Config": pools(network)},
         "Internal": network.internal, "Attachable": network.attachable, "Ingress": false,
         "ConfigFrom": {"Network": ""}, "ConfigOnly": false, "Containers": containers,
         "Options": network.options, "Labels": network.labels,
     })
+}
+
+/// Its subnets, as `IPAM.Config` has them.
+fn pools(network: &Network) -> Vec<Value> {
+    let four = (&network.subnet, &network.ip_range, &network.gateway, false);
+    let six = (
+        &network.subnet6,
+        &network.ip_range6,
+        &network.gateway6,
+        true,
+    );
+    let mut shown = Vec::new();
+    for (subnet, range, gateway, is_six) in [four, six] {
+        if subnet.is_empty() {
+            continue;
+        }
+        let mut pool = json!({ "Subnet": subnet });
+        for (name, text) in [("IPRange", range), ("Gateway", gateway)] {
+            if !text.is_empty() {
+                pool[name] = json!(text);
+            }
+        }
+        let mut aux = network.aux.clone();
+        aux.retain(|_, address| address.contains(':') == is_six);
+        if !aux.is_empty() {
+            pool["AuxiliaryAddresses"] = json!(aux);
+        }
+        shown.push(pool);
+    }
+    shown
 }
 
 /// `GET /networks`.
@@ -151,13 +183,14 @@ pub(crate) async fn create(mut call: Call) -> Answer {
         return Err(Fault::conflict(message));
     }
     let network = daemon.networks.plan(&wish).await?;
-    if let Some(bridge) = network.bridge() {
-        daemon
-            .networks
-            .links
-            .ensure(&bridge)
-            .await
-            .map_err(Fault::internal)?;
+    if let Some(segment) = network.segment()?
+        && let Err(error) = daemon.networks.links.ensure(&segment).await
+    {
+        daemon.networks.dismantle(&network).await?;
+        return Err(match error {
+            network::Error::BadParent(_) => Fault::bad(error.to_string()),
+            other => Fault::internal(other),
+        });
     }
     daemon.networks.add(network.clone())?;
     daemon.apply_rules()?;
@@ -171,8 +204,7 @@ pub(crate) async fn create(mut call: Call) -> Answer {
 async fn take_away(daemon: &Daemon, network: &Network) -> Result<(), Fault> {
     daemon.networks.forget(&network.id)?;
     daemon.apply_rules()?;
-    let removed = daemon.networks.links.remove(&network.interface).await;
-    removed.map_err(Fault::internal)?;
+    daemon.networks.dismantle(network).await?;
     event(daemon, network, "destroy", None);
     Ok(())
 }

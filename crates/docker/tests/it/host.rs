@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-const BUSYBOX: &str = "/bin/busybox";
+pub(crate) const BUSYBOX: &str = "/bin/busybox";
 const LINKS: [&str; 14] = [
     "sh", "sleep", "cat", "echo", "true", "ls", "touch", "id", "env", "rm", "nc", "nslookup",
     "netstat", "grep",
@@ -179,6 +179,11 @@ impl Host {
         Hijacked(stream)
     }
 
+    /// `ip` with these words, where the engine's network is.
+    pub(crate) fn ip(&self, words: &str) -> String {
+        ip(self.pid(), words)
+    }
+
     /// Output of a command of the engine's own network namespace.
     pub(crate) fn inside(&self, command: &str) -> String {
         let pid = self.engine.as_ref().unwrap().id().to_string();
@@ -285,6 +290,25 @@ impl Hijacked {
         self.0.read_to_end(&mut bytes).unwrap();
         split(&bytes)
     }
+}
+
+/// A command in the network namespace of a process.
+pub(crate) fn nsenter(pid: u32) -> Command {
+    let mut command = Command::new("nsenter");
+    command.args(["--net", "--target", &pid.to_string(), "--"]);
+    command
+}
+
+/// `ip` with these words, in the network namespace of a process.
+pub(crate) fn ip(pid: u32, words: &str) -> String {
+    let output = nsenter(pid)
+        .arg("ip")
+        .args(words.split(' '))
+        .output()
+        .unwrap();
+    let (out, err) = (output.stdout, String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "ip {words}: {err}");
+    String::from_utf8(out).unwrap()
 }
 
 /// Takes two outputs in one stream apart.

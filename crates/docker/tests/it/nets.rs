@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::host::{Host, split};
 
-fn exec(host: &Host, name: &str, script: &str) -> (i64, String) {
+pub(crate) fn exec(host: &Host, name: &str, script: &str) -> (i64, String) {
     let made = host.post(
         &format!("/containers/{name}/exec"),
         &json!({
@@ -21,7 +21,7 @@ fn exec(host: &Host, name: &str, script: &str) -> (i64, String) {
     (code, out + &err)
 }
 
-fn on(network: &str, more: Value) -> Value {
+pub(crate) fn on(network: &str, more: Value) -> Value {
     let mut host = json!({"NetworkMode": network});
     for (key, value) in more.as_object().cloned().unwrap_or_default() {
         host[key] = value;

@@ -74,6 +74,7 @@ impl Engine {
             rlimits: extras.rlimits,
             shm_of: extras.shm_of,
             device_rules: extras.device_rules,
+            log_rotation: extras.log_rotation,
             ..translate::container(&id, &config, &pod, &image, places)?
         };
         spec.user.groups = extras.groups;

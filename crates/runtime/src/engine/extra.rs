@@ -10,7 +10,7 @@ use node_api::{
 
 use super::{Engine, blocking, internal};
 use crate::protocol::Call;
-use crate::spec::{ExecOptions, Rlimit, Tmpfs};
+use crate::spec::{ExecOptions, LogRotation, Rlimit, Tmpfs};
 
 /// Leases whose names begin so belong to a front, which renews and ends them itself.
 pub(super) const FOREIGN_LEASE: &str = "front-";
@@ -34,6 +34,8 @@ pub struct Extras {
     /// Devices it may use beyond those it has.
     pub device_rules: Vec<DeviceRule>,
     pub oom_kill_disable: bool,
+    /// The supervisor itself keeps the log small, and not whoever reads it.
+    pub log_rotation: Option<LogRotation>,
     /// The caller keeps the image's layers by a lease of its own, as long as there is the container.
     pub leased: bool,
 }

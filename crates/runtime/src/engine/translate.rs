@@ -160,6 +160,7 @@ pub(super) fn container(
         stdin: config.stdin,
         stdin_once: config.stdin_once,
         log_path: places.log,
+        log_rotation: None,
     })
 }
 

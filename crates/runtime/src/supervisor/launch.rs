@@ -81,7 +81,7 @@ impl Supervisor {
         &self,
         spec: &ContainerSpec,
     ) -> Result<(Pid, OwnedFd, OwnedFd, Log, Ends), String> {
-        let log = Log::open(spec.log_path.clone()).step("log file")?;
+        let log = Log::open(spec.log_path.clone(), spec.log_rotation).step("log file")?;
         let cgroup = self.hierarchies.group(&spec.cgroup).step("cgroup")?;
         prepare_cgroup(&cgroup, spec)?;
         let (ours, theirs) = notes_pair().step("notes")?;

@@ -6,6 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::spec::LogRotation;
+
 /// A longer line is cut into parts.
 const PART_LIMIT: usize = 16 << 10;
 
@@ -21,17 +23,26 @@ pub(crate) enum Stream {
 pub(crate) struct Log {
     path: Option<PathBuf>,
     file: Option<File>,
+    rotation: Option<LogRotation>,
+    /// Bytes in the file; counted only where it is rotated.
+    length: u64,
     /// Unfinished lines of both streams.
     unfinished: [Vec<u8>; 2],
 }
 
 impl Log {
     /// Opens (creating what is missing) the log at `path`; without a path all is discarded.
-    pub(crate) fn open(path: Option<PathBuf>) -> io::Result<Log> {
+    pub(crate) fn open(path: Option<PathBuf>, rotation: Option<LogRotation>) -> io::Result<Log> {
         let file = path.as_deref().map(open_file).transpose()?;
+        let length = match (&file, &rotation) {
+            (Some(file), Some(_)) => file.metadata()?.len(),
+            _ => 0,
+        };
         Ok(Log {
             path,
             file,
+            rotation,
+            length,
             unfinished: Default::default(),
         })
     }
@@ -72,7 +83,36 @@ impl Log {
                 break;
             }
         }
-        append(file, &text)
+        append(file, &text)?;
+        self.rotate(text.len())
+    }
+
+    /// Goes on with an empty file when this one has as much as it may; older ones move up one
+    /// place, and the oldest goes.
+    fn rotate(&mut self, written: usize) -> io::Result<()> {
+        let (Some(rotation), Some(path)) = (&self.rotation, &self.path) else {
+            return Ok(());
+        };
+        self.length += written as u64;
+        if self.length < rotation.bytes {
+            return Ok(());
+        }
+        let older = |place: u32| numbered(path, place);
+        for place in (1..rotation.files).rev() {
+            let from = match place {
+                1 => path.clone(),
+                place => older(place - 1),
+            };
+            match std::fs::rename(from, older(place)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                moved => moved?,
+            }
+        }
+        if rotation.files <= 1 {
+            std::fs::remove_file(path)?;
+        }
+        self.length = 0;
+        self.reopen()
     }
 
     /// Writes what has no end of line yet; for the end of the container.
@@ -114,6 +154,13 @@ fn append(file: &mut File, text: &[u8]) -> io::Result<()> {
         return Err(fault);
     }
     Ok(())
+}
+
+/// The name of a log that was rotated, the youngest with 1.
+fn numbered(path: &Path, place: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{place}"));
+    name.into()
 }
 
 fn open_file(path: &Path) -> io::Result<File> {
@@ -183,7 +230,7 @@ mod tests {
     fn written(chunks: &[(Stream, &[u8])]) -> Vec<String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/0.log");
-        let mut log = Log::open(Some(path.clone())).unwrap();
+        let mut log = Log::open(Some(path.clone()), None).unwrap();
         for (stream, bytes) in chunks {
             log.write(*stream, bytes).unwrap();
         }
@@ -210,6 +257,39 @@ mod tests {
                 "stdout P rest"
             ]
         );
+    }
+
+    #[test]
+    fn a_full_file_makes_room_for_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0.log");
+        let check = |files: u32, expect: &[(&str, &str)]| {
+            let rotation = LogRotation { bytes: 60, files };
+            let mut log = Log::open(Some(path.clone()), Some(rotation)).unwrap();
+            for line in ["one\n", "two\n", "three\n", "four\n", "five\n"] {
+                log.write(Stream::Stdout, line.as_bytes()).unwrap();
+            }
+            let mut names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+            assert_eq!(names.len(), expect.len());
+            names.clear();
+            for (name, last) in expect {
+                let text = std::fs::read_to_string(folder.path().join(name)).unwrap();
+                let words: Vec<_> = text.lines().map(|line| line.rsplit(' ').next()).collect();
+                assert_eq!(
+                    words.last().copied().flatten().unwrap_or(""),
+                    *last,
+                    "{name}"
+                );
+                std::fs::remove_file(folder.path().join(name)).unwrap();
+            }
+        };
+        // Two lines of 40 bytes fill a file.
+        check(
+            3,
+            &[("0.log", "five"), ("0.log.1", "four"), ("0.log.2", "two")],
+        );
+        check(2, &[("0.log", "five"), ("0.log.1", "four")]);
+        check(1, &[("0.log", "five")]);
     }
 
     #[test]
