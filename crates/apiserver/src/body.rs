@@ -69,15 +69,20 @@ pub(crate) async fn read(mut body: Body) -> Result<Bytes, Status> {
 
 /// Reads JSON, YAML or protobuf, as the content type says; `ty` is what protobuf is read by.
 pub(crate) fn parse(bytes: &[u8], content_type: &str, ty: Option<&Type>) -> Result<Parsed, Status> {
+    let is = |media: &str| content_type.eq_ignore_ascii_case(media);
     match content_type {
-        "" | "application/json" => schema::parse_json(bytes)
-            .map_err(|error| unreadable(&format!("json parse error: {error}"))),
-        "application/yaml" => parse_yaml(bytes),
+        "" => parse_json(bytes),
+        _ if is("application/json") => parse_json(bytes),
+        _ if is("application/yaml") => parse_yaml(bytes),
         _ => match ty {
-            Some(ty) if content_type == protobuf::MEDIA_TYPE => protobuf::read(bytes, ty),
+            Some(ty) if is(protobuf::MEDIA_TYPE) => protobuf::read(bytes, ty),
             _ => Err(unsupported()),
         },
     }
+}
+
+fn parse_json(bytes: &[u8]) -> Result<Parsed, Status> {
+    schema::parse_json(bytes).map_err(|error| unreadable(&format!("json parse error: {error}")))
 }
 
 fn unsupported() -> Status {
@@ -185,7 +190,10 @@ fn shape(
             version = names.version
         ))
     };
-    let unknown = pruned(resource, &mut tree).map_err(|why| cannot(&why))?;
+    let unknown = pruned(call, resource, &mut tree).map_err(|why| cannot(&why))?;
+    if let Some(why) = resource.row.strategy.misread(&tree) {
+        return Err(cannot(&why));
+    }
     let unknown = unknown.into_iter();
     let twice = duplicates.iter().map(|path| duplicate(path));
     let mut faults: Vec<String> = twice.chain(unknown).collect();
@@ -232,11 +240,20 @@ fn place(fault: &str, bytes: &[u8]) -> usize {
 }
 
 /// Drops the fields that the schema lacks, and says which; an error is about what is of a wrong
-/// type.
-pub(crate) fn pruned(resource: &Resource, tree: &mut Value) -> Result<Vec<String>, String> {
+/// type. The call keeps in mind what was empty.
+pub(crate) fn pruned(
+    call: &Call,
+    resource: &Resource,
+    tree: &mut Value,
+) -> Result<Vec<String>, String> {
     let unknown = match (&resource.shape, &resource.ty) {
         (Some(schema), _) => ::custom::coerce(schema, tree).map_err(|error| error.to_string())?,
-        (None, Some(ty)) => schema::check(ty.get(), tree).map_err(|error| error.to_string())?,
+        (None, Some(ty)) => {
+            let dropped = schema::check_telling(ty.get(), tree);
+            let dropped = dropped.map_err(|error| error.to_string())?;
+            call.note_empty(dropped.empty);
+            dropped.unknown
+        }
         (None, None) => Vec::new(),
     };
     let unknown = unknown.iter().map(|path| format!("unknown field {path:?}"));

@@ -16,6 +16,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use parking_lot::Mutex;
+use serde_json::Value;
 
 use auth::{Answers, Authorizer, Identity};
 
@@ -40,6 +41,8 @@ pub(crate) struct Call {
     /// What webhooks say about rights, if such webhooks decide.
     pub(crate) answers: Option<Arc<Answers>>,
     warnings: Mutex<Vec<String>>,
+    /// Lists and maps that the body has empty, by where they stand: as good as absent, but shown.
+    empty: Mutex<Vec<(String, Value)>>,
     refused_by_webhook: AtomicBool,
     /// Nanoseconds that were spent waiting for a seat and for webhooks.
     waited: AtomicU64,
@@ -62,6 +65,7 @@ impl Call {
             audit: None,
             answers: None,
             warnings: Mutex::new(Vec::new()),
+            empty: Mutex::new(Vec::new()),
             refused_by_webhook: AtomicBool::new(false),
             waited: AtomicU64::new(0),
         }
@@ -115,6 +119,18 @@ impl Call {
         if warnings.len() < WARNINGS_MAX && !warnings.contains(&text) {
             warnings.push(text);
         }
+    }
+
+    /// Keeps in mind what the body has empty.
+    pub(crate) fn note_empty(&self, empty: Vec<(String, Value)>) {
+        if !empty.is_empty() {
+            *self.empty.lock() = empty;
+        }
+    }
+
+    /// Takes what the body has empty.
+    pub(crate) fn take_empty(&self) -> Vec<(String, Value)> {
+        std::mem::take(&mut self.empty.lock())
     }
 
     /// Adds to the request's record on the audit trail.

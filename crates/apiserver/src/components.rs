@@ -19,6 +19,7 @@ use crate::selectors::Filter;
 use crate::server::Core;
 use crate::stream::{Channel, Target};
 use crate::table;
+use crate::verbs::untyped;
 
 /// Parts that may run elsewhere, and the ports where upstream's tell how they are.
 const PARTS: [(&str, u16); 2] = [("controller-manager", 10257), ("scheduler", 10259)];
@@ -68,8 +69,11 @@ async fn list(core: &Arc<Core>, call: &Call, resource: &Arc<Resource>) -> Result
         items.extend(status_of(core, name).await);
     }
     let tree = match call.accept.shape {
-        Shape::Object | Shape::Groups => json!({"kind": "ComponentStatusList",
-            "apiVersion": "v1", "metadata": {}, "items": items}),
+        Shape::Object | Shape::Groups => {
+            let items: Vec<Value> = items.into_iter().map(untyped).collect();
+            json!({"kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {},
+                "items": items})
+        }
         Shape::Table => {
             let (include, now) = (table::Include::read(&call.query)?, Timestamp::now());
             let rows = items

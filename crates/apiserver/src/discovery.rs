@@ -55,10 +55,27 @@ pub(crate) fn is_built_in(group: &str) -> bool {
 pub(crate) fn answer(core: &Core, call: &Call, path: &[&str]) -> Result<Answer, Status> {
     let resources = core.registry.now();
     if let ["api"] | ["apis"] = path {
-        let accept = Accept::read(&call.headers, &call.query, Offer::GROUPS)?;
+        let accept = Accept::read(&call.headers, &call.query, Offer::GROUPS);
+        let accept = match (accept, path[0]) {
+            // Refused below, in the words of the router.
+            (Err(_), "api") => Accept::usual(&call.headers, &call.query),
+            (accept, _) => accept?,
+        };
         if let Shape::Groups = accept.shape {
             return all(core, call, accept, path[0] == "api");
         }
+    }
+    // The lists of groups are served by the aggregator, which has no such router.
+    let routed = match path {
+        ["api"] | ["api", _] => true,
+        ["apis", group, _] => is_built_in(group),
+        _ => false,
+    };
+    if let (true, Some(refused)) = (
+        routed,
+        Accept::refused_by_router(&call.headers, &Offer::PRODUCED),
+    ) {
+        return Err(refused);
     }
     Accept::read(&call.headers, &call.query, Offer::PLAIN)?;
     match path {

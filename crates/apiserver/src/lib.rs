@@ -9,6 +9,7 @@ mod allocate;
 mod body;
 mod cache;
 mod chain;
+mod claim_rights;
 mod compact;
 mod components;
 mod config;

@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode};
 use meta::Status;
 use serde_json::{Value, json};
 
-use crate::chain::Call;
+use crate::chain::{Accept, Call};
 use crate::dispatch::no_such_resource;
 use crate::respond::{self, Answer};
 use crate::server::Core;
@@ -47,7 +47,10 @@ pub(crate) async fn answer(core: &Arc<Core>, call: &Call) -> Result<Answer, Stat
     }
     match segments.as_slice() {
         [""] => Ok(index(core, call)),
-        ["version"] => Ok(json(call, &version_of(core))),
+        ["version"] => match Accept::refused_by_router(&call.headers, &["application/json"]) {
+            Some(refused) => Err(refused),
+            None => Ok(json(call, &version_of(core))),
+        },
         ["statusz"] => zpages::statusz(core, call),
         ["flagz"] => zpages::flagz(core, call),
         ["metrics"] => Ok(metrics(core)),

@@ -12,7 +12,7 @@ use meta::{Reason, Status};
 use serde_json::{Value, json};
 
 use crate::chain::accept::{Media, Offer, Shape};
-use crate::chain::{Accept, Call, Query};
+use crate::chain::{Accept, Call, Query, impersonate};
 use crate::registry::Resource;
 use crate::{body, pretty, protobuf, table};
 
@@ -159,8 +159,9 @@ pub(crate) fn failure_body(headers: &HeaderMap, status: &Status, body: &Value) -
     if let Some(seconds) = status.retry_after_seconds {
         answer.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
-    // As upstream marks what its authorizer has refused.
-    if status.reason == Reason::Forbidden && status.message.contains(": User \"") {
+    // As upstream marks what its authorizer has refused, and who asks to be nobody in particular.
+    let unauthorized = status.reason == Reason::Forbidden && status.message.contains(": User \"");
+    if unauthorized || status.message.ends_with(impersonate::NOBODY) {
         let nosniff = HeaderValue::from_static("nosniff");
         answer.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, nosniff);
     }

@@ -43,6 +43,9 @@ fn kept_name(resource: &Resource, field: &str) -> Result<String, Status> {
     })
 }
 
+/// Kinds outside of namespaces that have fields of their own to select by, and no namespace.
+const NAMELESS: [&str; 3] = ["nodes", "namespaces", "certificatesigningrequests"];
+
 impl Filter {
     /// Reads the selectors of a request; 400 when they do not parse or name unknown fields.
     pub(crate) fn read(call: &Call, resource: &Arc<Resource>) -> Result<Filter, Status> {
@@ -54,6 +57,11 @@ impl Filter {
         for (field, _, _) in &mut fields.requirements {
             if resource.row.strategy.has_custom_field(field) {
                 custom = Some(Arc::clone(resource));
+            } else if field == "metadata.namespace"
+                && NAMELESS.contains(&call.info.resource.as_str())
+            {
+                let text = format!("field label not supported: {field}");
+                return Err(Status::bad_request(text));
             } else if !matches!(field.as_str(), "metadata.name" | "metadata.namespace") {
                 *field = kept_name(resource, field)?;
             }

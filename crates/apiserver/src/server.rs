@@ -12,6 +12,7 @@ use auth::{Authenticator, Authorizer, Decision, Identity, TokenSigner};
 use client::{Body, Client};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use http::header::ACCEPT;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response};
 use meta::{Reason, Status};
@@ -198,6 +199,22 @@ async fn prepare(core: &Arc<Core>, parts: &mut Parts) -> Result<Call, Status> {
     Ok(call)
 }
 
+/// Routes of built-in resources know what they produce; custom ones have none of their own.
+fn refused_by_router(core: &Core, info: &RequestInfo, headers: &HeaderMap) -> Option<Status> {
+    let produced: &[&str] = match info.verb {
+        "list" | "watch" => &Offer::PRODUCED_OF_MANY,
+        _ => &Offer::PRODUCED,
+    };
+    let refused = Accept::refused_by_router(headers, produced)?;
+    let resources = core.registry.now();
+    let found = resources.find(&info.group, &info.version, &info.resource);
+    let built_in = match found {
+        Some(resource) => !resource.custom,
+        None => crate::subresource::is_rootless(info),
+    };
+    built_in.then_some(refused)
+}
+
 /// Only objects are negotiated; pages such as /metrics and streams are what they are.
 fn negotiate(
     core: &Core,
@@ -217,16 +234,12 @@ fn negotiate(
         groups: false,
         stream,
     };
-    let accept = Accept::read(headers, query, offer).map_err(|status| {
-        let resources = core.registry.now();
-        let resource = resources.find(&info.group, &info.version, &info.resource);
-        // Custom resources have no routes of their own.
-        match resource.is_some_and(|resource| !resource.custom) {
-            true => Accept::refused_by_router(headers, matches!(info.verb, "list" | "watch"))
-                .unwrap_or(status),
-            false => status,
-        }
-    })?;
+    if headers.contains_key(ACCEPT)
+        && let Some(refused) = refused_by_router(core, info, headers)
+    {
+        return Err(refused);
+    }
+    let accept = Accept::read(headers, query, offer)?;
     if accept.media != Media::Protobuf && accept.shape == Shape::Object {
         return Ok(accept);
     }

@@ -10,8 +10,12 @@ pub(crate) mod options;
 pub(crate) mod page;
 mod parts;
 pub(crate) mod patch;
+mod patch_shown;
 mod pieces;
+mod sent;
 mod unfit;
 pub(crate) mod update;
 pub(crate) mod watch;
 pub(crate) mod write;
+
+pub(crate) use pieces::untyped;

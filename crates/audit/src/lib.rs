@@ -5,6 +5,7 @@
 
 mod batch;
 mod event;
+mod legacy;
 mod log;
 mod policy;
 mod record;

@@ -1,4 +1,4 @@
-//! The log backend: one line of JSON per event, in files that are rotated.
+//! The log backend: one line per event, of JSON as a rule, in files that are rotated.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -13,7 +13,7 @@ use flate2::write::GzEncoder;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
-use crate::Backend;
+use crate::{Backend, legacy};
 
 /// Size at which a file is rotated when none is named, as upstream has it.
 const SIZE_DEFAULT: u64 = 100 << 20;
@@ -35,6 +35,8 @@ pub struct LogConfig {
     pub age_max: Option<Duration>,
     /// Whether rotated files are compressed by gzip.
     pub compress: bool,
+    /// Whether events are lines of text, as of old, instead of JSON.
+    pub legacy: bool,
 }
 
 /// The log.
@@ -202,7 +204,13 @@ impl Backend for Log {
     }
 
     fn take(&self, event: Bytes) -> Result<(), String> {
-        self.write(&event).map_err(|error| error.to_string())
+        let written = match self.config.legacy {
+            false => self.write(&event),
+            true => legacy::line(&event)
+                .map_err(io::Error::from)
+                .and_then(|line| self.write(line.as_bytes())),
+        };
+        written.map_err(|error| error.to_string())
     }
 }
 

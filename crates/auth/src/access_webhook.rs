@@ -301,6 +301,12 @@ fn fields(selector: &FieldSelector) -> Vec<Value> {
 fn labels(selector: &LabelSelector) -> Vec<Value> {
     let shown = |requirement: &Requirement| {
         Some(match requirement {
+            Requirement::Equal(key, value) => {
+                json!({"key": key, "operator": "In", "values": [value]})
+            }
+            Requirement::NotEqual(key, value) => {
+                json!({"key": key, "operator": "NotIn", "values": [value]})
+            }
             Requirement::In(key, values) => {
                 json!({"key": key, "operator": "In", "values": values})
             }

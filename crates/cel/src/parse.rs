@@ -33,9 +33,21 @@ pub(crate) fn parse(source: &str) -> Result<(Expr, usize), CompileErrors> {
         next: 0,
         ids: 0,
         depth: 0,
+        faults: Vec::new(),
     };
-    let expr = parser.whole().map_err(fail)?;
-    Ok((expr, parser.ids))
+    let outcome = parser.whole();
+    let mut faults = parser.faults;
+    match outcome {
+        Ok(expr) if faults.is_empty() => return Ok((expr, parser.ids)),
+        Ok(_) => {}
+        Err(last) => faults.push(last),
+    }
+    let faults = faults.into_iter();
+    Err(CompileErrors(
+        faults
+            .map(|(at, message)| CompileError::new(source, at, message))
+            .collect(),
+    ))
 }
 
 pub(crate) struct Parser<'s> {
@@ -44,6 +56,8 @@ pub(crate) struct Parser<'s> {
     next: usize,
     ids: usize,
     depth: usize,
+    /// What was wrong where it was still clear how to go on.
+    faults: Vec<Fault>,
 }
 
 type Parsed<T = Expr> = Result<T, Fault>;
@@ -109,10 +123,12 @@ impl Parser<'_> {
             Token::End => "<EOF>",
             _ => &self.source[placed.at..placed.end],
         };
-        let what = if expecting == "<EOF>" {
-            "extraneous"
-        } else {
-            "mismatched"
+        // One token too many, or nothing that fits.
+        let last = self.tokens.get(self.next + 1);
+        let last = last.is_some_and(|placed| matches!(placed.token, Token::End));
+        let what = match expecting == "<EOF>" && last {
+            true => "extraneous",
+            false => "mismatched",
         };
         (
             placed.at,
@@ -365,6 +381,12 @@ impl Parser<'_> {
             Token::Double(number) => Literal::Double(number),
             Token::String(text) => Literal::String(text),
             Token::Bytes(bytes) => Literal::Bytes(bytes),
+            // An operator that lacks its left side; it has its right side looked at, too.
+            _ if self.binary_operator().is_some() => {
+                let fault = self.unexpected(EXPECTED);
+                self.faults.push(fault);
+                return Ok(self.node(at, Kind::Literal(Literal::Null)));
+            }
             _ => return Err(self.unexpected(EXPECTED)),
         };
         self.next += 1;

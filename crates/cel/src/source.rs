@@ -12,6 +12,8 @@ pub struct CompileError {
     /// What is wrong, without its place.
     pub message: String,
     snippet: String,
+    /// Of an expression without a text there is nothing to show.
+    is_empty: bool,
 }
 
 impl CompileError {
@@ -23,6 +25,7 @@ impl CompileError {
         let before = &source[..at];
         let start = before.rfind('\n').map_or(0, |newline| newline + 1);
         CompileError {
+            is_empty: source.is_empty(),
             line: before.matches('\n').count() + 1,
             column: before[start..].chars().count() + 1,
             message,
@@ -40,12 +43,9 @@ const MAX_SNIPPET: usize = 16_384;
 
 impl fmt::Display for CompileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "ERROR: <input>:{}:{}: {}",
-            self.line, self.column, self.message
-        )?;
-        if self.snippet.len() > MAX_SNIPPET {
+        let column = self.column - usize::from(self.is_empty);
+        write!(f, "ERROR: <input>:{}:{column}: {}", self.line, self.message)?;
+        if self.is_empty || self.snippet.len() > MAX_SNIPPET {
             return Ok(());
         }
         let snippet = self.snippet.replace('\t', " ");

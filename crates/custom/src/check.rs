@@ -241,13 +241,13 @@ impl Checker<'_> {
             let fault = self.fault(path, FaultKind::Invalid, count.into(), text);
             outcome.faults.push(fault);
         }
-        if let Some(most) = schema.checks.max_items.filter(|most| count > *most) {
+        if let Some(most) = schema.checks.max_items.filter(|most| count as i64 > *most) {
             outcome.faults.push(self.too_many(path, count, most));
         }
         outcome.matches += 1;
     }
 
-    fn too_many(&self, path: &Path<'_>, count: u64, most: u64) -> Fault {
+    fn too_many(&self, path: &Path<'_>, count: u64, most: i64) -> Fault {
         let items = if most == 1 { "item" } else { "items" };
         let text = format!("must have at most {most} {items}");
         self.fault(path, FaultKind::TooMany, count.into(), text)
@@ -267,7 +267,11 @@ impl Checker<'_> {
             let fault = self.fault(path, FaultKind::Invalid, count.into(), text);
             outcome.faults.push(fault);
         }
-        if let Some(most) = schema.checks.max_properties.filter(|most| count > *most) {
+        if let Some(most) = schema
+            .checks
+            .max_properties
+            .filter(|most| count as i64 > *most)
+        {
             outcome.faults.push(self.too_many(path, count, most));
         }
         for (name, value) in map {

@@ -7,6 +7,7 @@ mod defaults;
 pub mod definition;
 mod embedded;
 mod formats;
+mod go_regex;
 mod lists;
 mod path;
 mod prune;

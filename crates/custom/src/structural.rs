@@ -56,12 +56,12 @@ pub struct Checks {
     pub minimum: Option<f64>,
     pub exclusive_minimum: bool,
     pub multiple_of: Option<f64>,
-    pub max_length: Option<u64>,
+    pub max_length: Option<i64>,
     pub min_length: Option<u64>,
     pub pattern: Option<Pattern>,
-    pub max_items: Option<u64>,
+    pub max_items: Option<i64>,
     pub min_items: Option<u64>,
-    pub max_properties: Option<u64>,
+    pub max_properties: Option<i64>,
     pub min_properties: Option<u64>,
     pub enumeration: Vec<Value>,
     pub all_of: Vec<Structural>,
@@ -209,6 +209,8 @@ fn list<'a>(schema: &'a Value, field: &str) -> &'a [Value] {
 fn checks(schema: &Value, depth: usize) -> Checks {
     let number = |field: &str| schema.get(field).and_then(Value::as_f64);
     let count = |field: &str| schema.get(field).and_then(Value::as_u64);
+    // Nothing is as short as upstream lets a limit be.
+    let most = |field: &str| schema.get(field).and_then(Value::as_i64);
     let several = |field: &str| -> Vec<Structural> {
         let below = list(schema, field).iter();
         below.map(|below| node(below, depth + 1)).collect()
@@ -220,12 +222,12 @@ fn checks(schema: &Value, depth: usize) -> Checks {
         minimum: number("minimum"),
         exclusive_minimum: flag(schema, "exclusiveMinimum"),
         multiple_of: number("multipleOf"),
-        max_length: count("maxLength"),
+        max_length: most("maxLength"),
         min_length: count("minLength"),
         pattern: pattern.filter(|text| !text.is_empty()).map(Pattern::new),
-        max_items: count("maxItems"),
+        max_items: most("maxItems"),
         min_items: count("minItems"),
-        max_properties: count("maxProperties"),
+        max_properties: most("maxProperties"),
         min_properties: count("minProperties"),
         enumeration: list(schema, "enum").to_vec(),
         all_of: several("allOf"),

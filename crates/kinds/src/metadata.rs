@@ -65,11 +65,19 @@ pub fn validate_update(
         _ if !whole && matches!(&*names.kind, "CronJob" | "VolumeAttachment") => Looks::Never,
         looks => looks,
     };
-    if looks != Looks::Never {
-        faults.0.extend(change.0);
-        validate_short_finalizers(new, strategy, faults);
+    match looks {
+        Looks::Never => {}
+        Looks::AtWholesTwice if whole => {
+            faults.0.extend(common.0.iter().cloned());
+            faults.0.extend(finalizers.0.iter().cloned());
+            validate_short_finalizers(new, strategy, faults);
+        }
+        _ => {
+            faults.0.extend(change.0);
+            validate_short_finalizers(new, strategy, faults);
+        }
     }
-    if looks == Looks::Twice && whole {
+    if matches!(looks, Looks::Twice | Looks::AtWholesTwice) && whole {
         faults.0.extend(common.0);
         faults.0.extend(finalizers.0);
         validate_short_finalizers(new, strategy, faults);
@@ -83,19 +91,21 @@ enum Looks {
     Never,
     Once,
     Twice,
+    /// Both times at the whole object, not at what changed.
+    AtWholesTwice,
 }
 
 impl Looks {
     fn of(names: &Names) -> Looks {
         match (&*names.group, &*names.kind) {
             ("", "Event") | ("policy", "PodDisruptionBudget") => Looks::Never,
+            ("", "PersistentVolume") => Looks::AtWholesTwice,
             (
                 "",
                 "ConfigMap"
                 | "Endpoints"
                 | "Namespace"
                 | "Node"
-                | "PersistentVolume"
                 | "PersistentVolumeClaim"
                 | "Pod"
                 | "Secret"

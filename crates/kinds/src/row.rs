@@ -192,6 +192,11 @@ pub trait Strategy: Send + Sync + 'static {
     /// server says. For `status` all but the status comes from `old` already.
     fn prepare_subresource(&self, _subresource: &str, _object: &mut Value, _old: &Value) {}
 
+    /// Why upstream's conversion cannot read what its decoder could.
+    fn misread(&self, _object: &Value) -> Option<String> {
+        None
+    }
+
     /// Faults of a write to a subresource other than `status` and `scale`.
     fn validate_subresource(
         &self,

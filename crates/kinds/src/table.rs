@@ -91,6 +91,7 @@ pub(crate) fn sorted(mut selector: LabelSelector) -> LabelSelector {
     selector.requirements.sort_by_cached_key(|one| match one {
         R::In(key, _) | R::NotIn(key, _) | R::Exists(key) | R::Absent(key) => key.clone(),
         R::GreaterThan(key, _) | R::LessThan(key, _) => key.clone(),
+        R::Equal(key, _) | R::NotEqual(key, _) => key.clone(),
     });
     selector
 }

@@ -173,3 +173,134 @@ fn what_may_change_may_be_absent_too() {
     check("", "PersistentVolumeClaim", &claim, &claim);
     check("", "PersistentVolumeClaim", &claim, &larger);
 }
+
+#[test]
+fn changes_are_judged_in_upstreams_order() {
+    let slice = json!({"spec": {"driver": "d.example.com", "nodeName": "n", "pool": {"name": "p",
+        "resourceSliceCount": 1, "generation": 1}, "devices": []}});
+    let mut moved = slice.clone();
+    moved["spec"]
+        .as_object_mut()
+        .expect("a map")
+        .remove("nodeName");
+    let only = "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is \
+                required";
+    assert_eq!(
+        update("resource.k8s.io", "ResourceSlice", &slice, &moved),
+        [
+            "spec.nodeName: Invalid value: null: field is immutable".to_owned(),
+            format!("spec: Required value: {only}"),
+        ]
+    );
+    let node = json!({"spec": {"podCIDRs": ["10.1.0.0/24"]}});
+    let faults = update(
+        "",
+        "Node",
+        &node,
+        &changed(&node, "/spec/podCIDRs", json!(["10.1.0.0/24", "a"])),
+    );
+    let wrong = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+    assert_eq!(
+        faults,
+        [
+            format!("spec.podCIDRs[1]: Invalid value: \"a\": {wrong}"),
+            "spec.podCIDRs: Internal error: invalid PodCIDRs. failed to check with dual stack with \
+             error:invalid CIDR[1]: <nil> (invalid CIDR address: a)"
+                .to_owned(),
+            "spec.podCIDRs: Invalid value: [\"10.1.0.0/24\",\"a\"]: may specify no more than one \
+             CIDR for each IP family"
+                .to_owned(),
+            "spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to \
+             valid"
+                .to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn what_means_the_same_may_change() {
+    let quota = json!({"spec": {"hard": {"pods": "1"}, "scopes": ["BestEffort"]}});
+    let twice = changed(&quota, "/spec/scopes", json!(["BestEffort", "BestEffort"]));
+    assert_eq!(
+        update("", "ResourceQuota", &quota, &twice),
+        Vec::<String>::new()
+    );
+    let set = json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "serviceName": "s",
+        "template": {"metadata": {"labels": {"a": "b"}},
+            "spec": {"containers": [{"name": "c", "image": "i"}]}},
+        "volumeClaimTemplates": [{"metadata": {"name": "v"}, "kind": "PersistentVolumeClaim",
+            "spec": {"accessModes": ["ReadWriteOnce"],
+                "resources": {"requests": {"storage": "1Gi"}}}}]}});
+    let renamed = changed(&set, "/spec/volumeClaimTemplates/0/kind", json!("Other"));
+    assert_eq!(
+        update("apps", "StatefulSet", &set, &renamed),
+        Vec::<String>::new()
+    );
+    let range = json!({"spec": {"cidrs": ["10.0.0.0/24"]}});
+    assert_eq!(
+        update(
+            "networking.k8s.io",
+            "ServiceCIDR",
+            &range,
+            &json!({"spec": {}})
+        ),
+        ["spec.cidrs: Invalid value: null: field is immutable"]
+    );
+    let shrunk = "spec.resources.requests.storage: Forbidden: field can not be less than \
+                  status.capacity";
+    let claim = json!({"spec": {"accessModes": ["ReadWriteOnce"], "volumeName": "v",
+        "dataSource": {"kind": "PersistentVolumeClaim", "name": "x"},
+        "dataSourceRef": {"kind": "PersistentVolumeClaim", "name": "x"},
+        "resources": {"requests": {"storage": "1Gi"}}},
+        "status": {"phase": "Bound", "capacity": {"storage": "1Gi"}}});
+    let faults = update(
+        "",
+        "PersistentVolumeClaim",
+        &claim,
+        &changed(&claim, "/spec/resources", json!({})),
+    );
+    assert_eq!(faults.last().map(String::as_str), Some(shrunk));
+    let mut once = claim.clone();
+    once["spec"]
+        .as_object_mut()
+        .expect("a map")
+        .remove("dataSource");
+    assert_eq!(
+        update("", "PersistentVolumeClaim", &claim, &once),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn volumes_are_looked_at_as_a_whole() {
+    let volume = json!({"spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+        "hostPath": {"path": "/x"}}});
+    let faults = update(
+        "",
+        "PersistentVolume",
+        &volume,
+        &changed(&volume, "/metadata", json!({"finalizers": ["-x"]})),
+    );
+    let fields: Vec<&str> = faults
+        .iter()
+        .filter_map(|fault| fault.split(':').next())
+        .collect();
+    let (list, item) = ("metadata.finalizers", "metadata.finalizers[0]");
+    assert_eq!(fields, [list, list, item, list, item]);
+}
+
+#[test]
+fn daemon_sets_count_their_templates_in_numbers() {
+    let row = kinds::row("apps", "DaemonSet").expect("a built-in kind");
+    let misread = |text: &str| {
+        let note = "deprecated.daemonset.template.generation";
+        row.strategy
+            .misread(&json!({"metadata": {"annotations": {note: text}}}))
+    };
+    assert_eq!(misread("7"), None);
+    assert_eq!(
+        misread("a").as_deref(),
+        Some("strconv.ParseInt: parsing \"a\": invalid syntax")
+    );
+    assert_eq!(row.strategy.misread(&json!({})), None);
+}

@@ -7,6 +7,9 @@ use std::fmt;
 /// One condition on labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Requirement {
+    /// What `In` means with one value, written as an equation.
+    Equal(String, String),
+    NotEqual(String, String),
     In(String, Vec<String>),
     NotIn(String, Vec<String>),
     Exists(String),
@@ -31,6 +34,8 @@ impl Requirement {
     pub fn matches<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
         let number = |key: &str| label(key).and_then(|text| text.parse::<i64>().ok());
         match self {
+            Requirement::Equal(key, value) => label(key).is_some_and(|text| text == value),
+            Requirement::NotEqual(key, value) => label(key).is_none_or(|text| text != value),
             Requirement::In(key, values) => {
                 label(key).is_some_and(|text| values.iter().any(|value| value == text))
             }
@@ -48,10 +53,8 @@ impl Requirement {
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Requirement::In(key, values) if values.len() == 1 => write!(f, "{key}={}", values[0]),
-            Requirement::NotIn(key, values) if values.len() == 1 => {
-                write!(f, "{key}!={}", values[0])
-            }
+            Requirement::Equal(key, value) => write!(f, "{key}={value}"),
+            Requirement::NotEqual(key, value) => write!(f, "{key}!={value}"),
             Requirement::In(key, values) => write!(f, "{key} in ({})", values.join(",")),
             Requirement::NotIn(key, values) => write!(f, "{key} notin ({})", values.join(",")),
             Requirement::Exists(key) => f.write_str(key),
@@ -72,7 +75,7 @@ impl LabelSelector {
     pub fn equal<K: Into<String>, V: Into<String>>(
         labels: impl IntoIterator<Item = (K, V)>,
     ) -> LabelSelector {
-        let one = |(key, value): (K, V)| Requirement::In(key.into(), vec![value.into()]);
+        let one = |(key, value): (K, V)| Requirement::Equal(key.into(), value.into());
         LabelSelector {
             requirements: labels.into_iter().map(one).collect(),
         }
@@ -88,7 +91,7 @@ impl LabelSelector {
             let wanted = wanted.as_str().unwrap_or_default().to_owned();
             selector
                 .requirements
-                .push(Requirement::In(key.clone(), vec![wanted]));
+                .push(Requirement::Equal(key.clone(), wanted));
         }
         let expressions = value
             .get("matchExpressions")

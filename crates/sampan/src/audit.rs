@@ -142,6 +142,7 @@ impl AuditArgs {
             backups_max: places.audit_log_maxbackup,
             age_max: (age > 0).then(|| DAY * age),
             compress: self.audit_log_compress.unwrap_or(false),
+            legacy: self.audit_log_format.as_deref() == Some("legacy"),
         });
         let log = log.with_context(|| format!("audit log {}", path.display()))?;
         let backend: Arc<dyn Backend> = match mode {
@@ -158,9 +159,8 @@ impl AuditArgs {
 
     fn check(&self) -> Result<Mode> {
         match self.audit_log_format.as_deref().unwrap_or("json") {
-            "json" => {}
-            "legacy" => bail!("--audit-log-format legacy is not written any more: use json"),
-            other => bail!("invalid audit log format {other}, allowed formats are \"json\""),
+            "json" | "legacy" => {}
+            other => bail!("invalid audit log format {other}, allowed formats are \"legacy,json\""),
         }
         for (flag, version) in [
             ("audit-log-version", &self.audit_log_version),
@@ -281,7 +281,11 @@ mod tests {
             Ok(Mode::Strict)
         );
         for (flag, value, part) in [
-            ("audit-log-format", "legacy", "not written any more"),
+            (
+                "audit-log-format",
+                "x",
+                "allowed formats are \"legacy,json\"",
+            ),
             (
                 "audit-log-mode",
                 "x",

@@ -12,6 +12,8 @@ use crate::types::{Presence, Shape, Type};
 
 /// Unknown fields beyond this many are not reported.
 const MAX_UNKNOWN: usize = 100;
+/// Neither are empty lists and maps.
+const MAX_EMPTY: usize = 100;
 
 /// A value does not fit its field; the text is upstream's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,10 +33,24 @@ pub enum TypeError {
     Format(String),
 }
 
+/// What was taken out of a tree.
+#[derive(Debug, Default)]
+pub struct Dropped {
+    /// The paths of fields that the type does not have (`spec.containers[0].foo`).
+    pub unknown: Vec<String>,
+    /// Lists and maps without anything in them, by where they stood.
+    pub empty: Vec<(String, Value)>,
+}
+
 /// Checks and cleans a tree, and returns the paths of fields that the type does not have
 /// (`spec.containers[0].foo`), now removed.
 pub fn check(ty: &Type, tree: &mut Value) -> Result<Vec<String>, TypeError> {
     check_beside(ty, tree, None)
+}
+
+/// The same, telling all that was removed.
+pub fn check_telling(ty: &Type, tree: &mut Value) -> Result<Dropped, TypeError> {
+    checked(ty, tree, None)
 }
 
 /// The same where much may be as in a tree that was checked before, which is not done again.
@@ -43,17 +59,21 @@ pub(crate) fn check_beside(
     tree: &mut Value,
     known: Option<&Value>,
 ) -> Result<Vec<String>, TypeError> {
-    let mut unknown = Vec::new();
+    checked(ty, tree, known).map(|dropped| dropped.unknown)
+}
+
+fn checked(ty: &Type, tree: &mut Value, known: Option<&Value>) -> Result<Dropped, TypeError> {
+    let mut dropped = Dropped::default();
     let root = Path {
         parent: None,
         step: Step::Root,
         ty,
     };
     match tree {
-        Value::Object(map) => structure(ty, (map, known), &root, &mut unknown)?,
+        Value::Object(map) => structure(ty, (map, known), &root, &mut dropped)?,
         other => return Err(root.mismatch(other, &format!("{}.{}", ty.package(), ty.short_name()))),
     }
-    Ok(unknown)
+    Ok(dropped)
 }
 
 /// The way from the root, on the stack.
@@ -105,6 +125,24 @@ impl<'up> Path<'up> {
         text
     }
 
+    /// `/spec/containers/0/args`.
+    fn pointer(&self) -> String {
+        let mut text = String::new();
+        for step in self.steps() {
+            match step {
+                Step::Root => {}
+                Step::Item(index) => {
+                    let _ = write!(text, "/{index}");
+                }
+                Step::Field(name) | Step::Key(name) => {
+                    text.push('/');
+                    text.push_str(&name.replace('~', "~0").replace('/', "~1"));
+                }
+            }
+        }
+        text
+    }
+
     fn mismatch(&self, value: &Value, go_type: &str) -> TypeError {
         let fields: Vec<&str> = self
             .steps()
@@ -142,7 +180,7 @@ fn structure(
     ty: &Type,
     (map, known): Beside<'_, Map<String, Value>>,
     path: &Path<'_>,
-    unknown: &mut Vec<String>,
+    dropped: &mut Dropped,
 ) -> Result<(), TypeError> {
     let here = Path {
         parent: path.parent,
@@ -157,18 +195,21 @@ fn structure(
         }
         let at = here.down(Step::Field(key));
         let Some(field) = ty.field(key) else {
-            if !ty.keep_unknown && unknown.len() < MAX_UNKNOWN {
-                unknown.push(at.strict());
+            if !ty.keep_unknown && dropped.unknown.len() < MAX_UNKNOWN {
+                dropped.unknown.push(at.strict());
             }
             return ty.keep_unknown;
         };
         if value.is_null() {
             return false;
         }
-        match walk(&field.shape, (value, known), &at, unknown) {
+        match walk(&field.shape, (value, known), &at, dropped) {
             Ok(()) => {
                 let collection = matches!(&*value, Value::Array(_) | Value::Object(_));
                 let kept = matches!(field.shape, Shape::Struct(_) | Shape::Json | Shape::Raw);
+                if collection && !kept && is_empty(value) && dropped.empty.len() < MAX_EMPTY {
+                    dropped.empty.push((at.pointer(), value.clone()));
+                }
                 // What is stored without items comes back as nothing at all.
                 if collection && !kept && field.presence == Presence::Always && is_empty(value) {
                     *value = Value::Null;
@@ -263,7 +304,7 @@ fn walk(
     shape: &Shape,
     (value, known): Beside<'_, Value>,
     path: &Path<'_>,
-    unknown: &mut Vec<String>,
+    dropped: &mut Dropped,
 ) -> Result<(), TypeError> {
     let fits = match (shape, &mut *value) {
         (Shape::Json | Shape::Raw | Shape::FieldsV1, _) => true,
@@ -281,20 +322,20 @@ fn walk(
             return time(text, ".000000", meta::time::rfc3339_micro);
         }
         (Shape::Struct(ty), Value::Object(map)) => {
-            return structure(ty.get(), (map, known), path, unknown);
+            return structure(ty.get(), (map, known), path, dropped);
         }
         (Shape::List(item, _), Value::Array(items)) => {
             for (index, value) in items.iter_mut().enumerate() {
                 let known = known.and_then(|known| known.get(index));
                 let at = path.down(Step::Item(index));
-                entry(item, (value, known), &at, unknown)?;
+                entry(item, (value, known), &at, dropped)?;
             }
             return Ok(());
         }
         (Shape::Map(item, _), Value::Object(map)) => {
             for (key, value) in map.iter_mut() {
                 let known = known.and_then(|known| known.get(key));
-                entry(item, (value, known), &path.down(Step::Key(key)), unknown)?;
+                entry(item, (value, known), &path.down(Step::Key(key)), dropped)?;
             }
             return Ok(());
         }
@@ -302,7 +343,7 @@ fn walk(
             let fitting = shapes.iter().find(|shape| may_hold(shape, value));
             return match fitting.or(shapes.first()) {
                 // Upstream reads these by hand, and never strictly.
-                Some(shape) => walk(shape, (value, known), path, &mut Vec::new()),
+                Some(shape) => walk(shape, (value, known), path, &mut Dropped::default()),
                 None => Ok(()),
             };
         }
@@ -319,7 +360,7 @@ fn entry(
     shape: &Shape,
     (value, known): Beside<'_, Value>,
     path: &Path<'_>,
-    unknown: &mut Vec<String>,
+    dropped: &mut Dropped,
 ) -> Result<(), TypeError> {
     if known.is_some_and(|known| known == value) {
         return Ok(());
@@ -334,7 +375,7 @@ fn entry(
             _ => return Ok(()),
         };
     }
-    walk(shape, (value, known), path, unknown)
+    walk(shape, (value, known), path, dropped)
 }
 
 fn may_hold(shape: &Shape, value: &Value) -> bool {

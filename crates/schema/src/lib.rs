@@ -15,7 +15,7 @@ pub use apply::{
     ApplyError, ApplyOptions, Conflict, Unconverted, UpdateOptions, Versions, apply, apply_between,
     update_managed_fields, update_managed_fields_between,
 };
-pub use check::{TypeError, check, fill_status};
+pub use check::{Dropped, TypeError, check, check_telling, fill_status};
 pub use parse::{ParseError, Parsed, parse_json};
 pub use patch::{PatchError, json_patch, merge_patch, strategic_merge_patch};
 pub use table::{builtin, named};

@@ -132,8 +132,27 @@ fn word(bytes: &[u8], error: &serde_json::Error) -> String {
         _ => return place.to_owned(),
     };
     match character_at(bytes, error.line(), error.column()) {
-        Some(character) => format!("invalid character {character:?} {context}"),
+        Some(character) => format!("invalid character {} {context}", quoted(character)),
         None => place.to_owned(),
+    }
+}
+
+/// A character as Go quotes it.
+fn quoted(character: char) -> String {
+    match character {
+        '"' => "'\"'".into(),
+        '\'' => r"'\''".into(),
+        '\\' => r"'\\'".into(),
+        '\u{7}' => r"'\a'".into(),
+        '\u{8}' => r"'\b'".into(),
+        '\u{c}' => r"'\f'".into(),
+        '\n' => r"'\n'".into(),
+        '\r' => r"'\r'".into(),
+        '\t' => r"'\t'".into(),
+        '\u{b}' => r"'\v'".into(),
+        low if low < ' ' || low == '\u{7f}' => format!(r"'\x{:02x}'", low as u32),
+        '\u{feff}' => r"'\ufeff'".into(),
+        other => format!("'{other}'"),
     }
 }
 
@@ -180,6 +199,14 @@ mod tests {
             "invalid character 'x' after object key:value pair"
         );
         assert_eq!(fault("{} x"), "invalid character 'x' after top-level value");
+        assert_eq!(
+            fault("{\"a\u{1}\":1}"),
+            r"invalid character '\x01' in string literal"
+        );
+        assert_eq!(
+            fault("\u{feff}{}"),
+            r"invalid character '\ufeff' looking for beginning of value"
+        );
         assert_eq!(
             fault("{\n  a: 1}"),
             "invalid character 'a' looking for beginning of object key string"

@@ -320,8 +320,15 @@ fn ports(
         let Some(port) = port.as_object_mut() else {
             continue;
         };
-        let asked = port.get("nodePort").and_then(Value::as_u64).unwrap_or(0);
-        let asked = u16::try_from(asked).unwrap_or(0);
+        let asked = port.get("nodePort").and_then(Value::as_i64).unwrap_or(0);
+        let Ok(asked) = u16::try_from(asked) else {
+            faults.invalid(
+                format!("spec.ports[{at}].nodePort"),
+                asked,
+                out_of_range(allocations),
+            );
+            continue;
+        };
         if asked != 0 && closes && before.contains(&(asked, own.clone())) {
             port.remove("nodePort");
             continue;
@@ -349,7 +356,9 @@ fn ports(
             hold(&mut names, charge, &before, (number, own));
         }
     }
-    if health && health_port(service).is_none() {
+    let asked = service.pointer("/spec/healthCheckNodePort");
+    let unasked = asked.and_then(Value::as_i64).unwrap_or(0) == 0;
+    if health && unasked {
         let kept = old.and_then(health_port);
         let free = |number: &u16| {
             let claim = (*number, "TCP".to_owned());
@@ -393,19 +402,23 @@ fn check_port(
     names: &[(u16, String)],
     claim: &(u16, String),
 ) -> Result<(), String> {
-    let range = &allocations.ports;
-    if !range.contains(&claim.0) {
-        return Err(format!(
-            "provided port is not in the valid range. The range of valid ports is {}-{}",
-            range.start(),
-            range.end()
-        ));
+    if !allocations.ports.contains(&claim.0) {
+        return Err(out_of_range(allocations));
     }
     let foreign = taken.ports.is_taken(claim) && !before.contains(claim);
     match foreign || names.contains(claim) {
         true => Err("provided port is already allocated".into()),
         false => Ok(()),
     }
+}
+
+fn out_of_range(allocations: &Allocations) -> String {
+    let range = &allocations.ports;
+    format!(
+        "provided port is not in the valid range. The range of valid ports is {}-{}",
+        range.start(),
+        range.end()
+    )
 }
 
 fn pick(allocations: &Allocations, free: impl Fn(&u16) -> bool) -> Option<u16> {

@@ -73,6 +73,17 @@ impl Offer {
         groups: false,
         stream: false,
     };
+    /// The media types of objects and of discovery.
+    pub(crate) const PRODUCED: [&str; 3] =
+        ["application/json", "application/yaml", protobuf::MEDIA_TYPE];
+    /// Those of collections, which may be watched.
+    pub(crate) const PRODUCED_OF_MANY: [&str; 5] = [
+        Offer::PRODUCED[0],
+        Offer::PRODUCED[1],
+        Offer::PRODUCED[2],
+        "application/json;stream=watch",
+        protobuf::STREAM_TYPE,
+    ];
     /// What the roots of discovery answer.
     pub(crate) const GROUPS: Offer = Offer {
         groups: true,
@@ -110,32 +121,29 @@ impl Accept {
         let chosen = clauses.iter().find_map(|clause| clause.choose(offer, base));
         match chosen {
             Some(accept) if !(offer.stream && accept.media == Media::Yaml) => Ok(accept),
-            _ => Err(not_acceptable(offer)),
+            Some(_) => Err(not_acceptable(offer)),
+            // The form is chosen first, as if it were no stream.
+            None => Err(not_acceptable(Offer {
+                stream: false,
+                ..offer
+            })),
         }
     }
 
-    /// 406 as upstream's router has it, for whoever names no media type that it knows; the rest
-    /// is negotiated.
-    pub(crate) fn refused_by_router(headers: &HeaderMap, is_collection: bool) -> Option<Status> {
+    /// 406 as upstream's router has it, for whoever names no media type that the route produces,
+    /// word for word, nor all of them; the rest is negotiated.
+    pub(crate) fn refused_by_router(headers: &HeaderMap, produced: &[&str]) -> Option<Status> {
         let texts = headers.get_all(ACCEPT).iter();
         let texts = texts.filter_map(|value| value.to_str().ok());
         let text = texts.collect::<Vec<&str>>().join(",");
-        let known = |clause: Clause<'_>| {
-            Media::ALL.iter().any(|media| {
-                let (kind, subtype) = media.name().split_once('/').unwrap_or_default();
-                let fits = |own: &str, known: &str| own == "*" || own == known;
-                fits(clause.kind, kind) && fits(clause.subtype, subtype)
-            })
+        let known = |range: &str| {
+            let range = range.split(';').next().unwrap_or(range).trim();
+            range == "*/*" || produced.contains(&range)
         };
-        if text.split(',').filter_map(Clause::read).any(known) {
+        if text.trim().is_empty() || text.split(',').any(known) {
             return None;
         }
-        let mut names: Vec<String> = Media::ALL.iter().map(|own| own.name().into()).collect();
-        if is_collection {
-            let streams = [Media::Json, Media::Protobuf];
-            names.extend(streams.map(|own| format!("{};stream=watch", own.name())));
-        }
-        let names = names.join(", ");
+        let names = produced.join(", ");
         let text = format!("406: Not Acceptable\n\nAvailable representations: {names}");
         Some(Status::new(Reason::NotAcceptable, text))
     }
@@ -361,12 +369,30 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, "text/html".parse().unwrap());
         assert_eq!(
-            Accept::refused_by_router(&headers, false).unwrap().message,
+            Accept::refused_by_router(&headers, &Offer::PRODUCED)
+                .unwrap()
+                .message,
             "406: Not Acceptable\n\nAvailable representations: application/json, \
              application/yaml, application/vnd.kubernetes.protobuf"
         );
         headers.insert(ACCEPT, "application/json;as=Table".parse().unwrap());
-        assert!(Accept::refused_by_router(&headers, true).is_none());
+        let refused = |headers: &HeaderMap| {
+            Accept::refused_by_router(headers, &Offer::PRODUCED_OF_MANY).is_some()
+        };
+        assert!(!refused(&headers));
+        headers.insert(ACCEPT, "application/*".parse().unwrap());
+        assert!(refused(&headers));
+        headers.insert(ACCEPT, "text/html, */*;q=0.1".parse().unwrap());
+        assert!(!refused(&headers));
+        assert!(!refused(&HeaderMap::new()));
+        let watched = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, text.parse().unwrap());
+            let refused = Accept::read(&headers, &Query::default(), stream).unwrap_err();
+            refused.message.contains("stream=watch")
+        };
+        assert!(watched("application/yaml"));
+        assert!(!watched("application/json;as=Table"));
         assert_eq!(read("application/json;stream=other", ALL), Err(406));
         assert_eq!(
             read("application/json;as=Table;g=other;v=v1", ALL),

@@ -16,6 +16,8 @@ use mode::{MODES, Mode};
 
 const PREFIX: &str = "impersonate-";
 const EXTRA_PREFIX: &str = "impersonate-extra-";
+/// Ends what is said to whoever asks for groups and the like, but for no user.
+pub(crate) const NOBODY: &str = " without impersonating a user name";
 /// Of so many users it is known in which way they were last allowed to act as others.
 const REMEMBERED_MAX: usize = 10_000;
 
@@ -58,7 +60,7 @@ impl Impersonation {
             return match nothing {
                 true => Ok(None),
                 false => Err(Status::bad_request(format!(
-                    "requested {} without impersonating a user name",
+                    "requested {}{NOBODY}",
                     shown(&wanted)
                 ))),
             };

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::delete::{DeleteOptions, Deleted, delete_object};
 use super::list;
 use super::page::Refusal;
+use super::pieces::untyped;
 use super::write::Write;
 use crate::body;
 use crate::cache::Entry;
@@ -76,7 +77,9 @@ async fn delete_one(
         Err(status) if status.is_not_found() => return Ok(None),
         Err(status) => return Err(status),
     };
-    Ok(Some(
-        resource.shown(resource.converted(respond::decode(&json)?).await?),
-    ))
+    let tree = resource.shown(resource.converted(respond::decode(&json)?).await?);
+    Ok(Some(match resource.custom {
+        true => tree,
+        false => untyped(tree),
+    }))
 }

@@ -10,6 +10,7 @@ use meta::{Faults, Object, Reason, Status};
 use rand::Rng;
 use serde_json::Value;
 
+use super::sent;
 use super::write::{Write, metadata, place, text};
 use crate::allocate::claims;
 use crate::body;
@@ -174,19 +175,23 @@ async fn try_create(write: &Write<'_>, object: Value) -> Result<Bytes, Status> {
         .core
         .allocations
         .create(resource, &key, &mut object, write.dry_run)?;
-    let mut faults = Faults::new();
-    crate::device_rights::check(write, &object, &mut faults);
+    let seen = match write.spoken {
+        None => None,
+        Some(spoken) => Some((&spoken.row.strategy, spoken.seen(&object).await?)),
+    };
     let rules = write.rules;
-    kinds::metadata::validate_create(&rules.names, &object, &*rules.strategy, &mut faults);
-    match write.spoken {
-        None => rules.strategy.validate_create(&object, &mut faults),
-        Some(spoken) => {
-            let seen = spoken.seen(&object).await?;
-            spoken.row.strategy.validate_create(&seen, &mut faults);
+    let judge = |object: &Value| {
+        let mut faults = Faults::new();
+        crate::device_rights::check(write, object, &mut faults);
+        kinds::metadata::validate_create(&rules.names, object, &*rules.strategy, &mut faults);
+        match &seen {
+            None => rules.strategy.validate_create(object, &mut faults),
+            Some((strategy, seen)) => strategy.validate_create(seen, &mut faults),
         }
-    }
-    crate::policy_rights::check(write, &object, None, &mut faults);
-    write.check(&name, &faults)?;
+        crate::policy_rights::check(write, object, None, &mut faults);
+        faults
+    };
+    write.check(&name, &sent::faults(write.call, &object, judge))?;
     let object = Arc::new(Object(object));
     let admitted = write
         .admit(Operation::Create, &name, Some(&object), None)

@@ -84,7 +84,7 @@ pub(crate) async fn page(
     if limit > 0 && page.entries.len() > limit {
         page.entries.truncate(limit);
         let last = page.entries.last().map(|entry| &entry.key);
-        page.continue_token = last.map(|key| Continue::after(page.revision, key));
+        page.continue_token = last.map(|key| Continue::after(page.revision, &filter.prefix, key));
     }
     Ok(page)
 }
@@ -110,7 +110,11 @@ fn cut(snapshot: &Snapshot, start: &str, limit: usize, filter: &Filter) -> Page 
         return page;
     }
     if let Some(last) = page.entries.last() {
-        page.continue_token = Some(Continue::after(snapshot.revision, &last.key));
+        page.continue_token = Some(Continue::after(
+            snapshot.revision,
+            &filter.prefix,
+            &last.key,
+        ));
     }
     if filter.takes_all() {
         page.remaining = Some(1 + matching.count());

@@ -77,6 +77,8 @@ fn spec_given(old: &Value, given: &Value) -> Value {
         new.insert("spec".into(), spec.clone());
     }
     take_fixed(&mut new, given, OF_PODS);
+    // Who owns what of the specification has changed with it.
+    take_metadata(&mut new, given.clone(), &["managedFields"]);
     new
 }
 

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use client::Body;
 use http::StatusCode;
 use meta::{Reason, Status};
-use schema::{ApplyError, ApplyOptions, Parsed, PatchError};
+use schema::{ApplyError, ApplyOptions, Parsed, PatchError, Type};
 use serde_json::{Value, json};
 
 use super::create;
 use super::get::newest;
 use super::given::APPLY;
-use super::unfit;
 use super::update::{Made, change_shown};
 use super::write::{Write, place, reset_paths, text};
+use super::{patch_shown, unfit};
 use crate::body::{self, FieldValidation};
 use crate::chain::Call;
 use crate::custom::Views;
@@ -225,19 +225,21 @@ pub(crate) fn patched(
         _ => Value::Null,
     };
     let kind = &resource.row.names.kind;
+    let ordered = resource.ty.as_ref().filter(|_| !resource.custom);
+    let shown = |patched: &Value| patch.form.shown(ordered.map(|ty| ty.get()), (old, patched));
     if let Err(misfit) = body::check_kind(resource, &mut tree) {
         return Err(match misfit.why().filter(|_| !resource.custom) {
-            Some(why) => unfit::refused(&patch.form.shown(&tree), why),
+            Some(why) => unfit::refused(&shown(&tree), why),
             None => misfit.status(kind, b""),
         });
     }
-    let unknown = body::pruned(resource, &mut tree)
-        .map_err(|why| unfit::refused(&patch.form.shown(&tree), &patch.form.worded(&why)))?;
+    let unknown = body::pruned(write.call, resource, &mut tree)
+        .map_err(|why| unfit::refused(&shown(&tree), &patch.form.worded(&why)))?;
     let faults: Vec<String> = patch.odd.iter().cloned().chain(unknown).collect();
     match FieldValidation::read(write.call) {
         FieldValidation::Strict if !faults.is_empty() => {
             let why = format!("strict decoding error: {}", faults.join(", "));
-            return Err(unfit::refused(&patch.form.shown(&whole), &why));
+            return Err(unfit::refused(&shown(&whole), &why));
         }
         FieldValidation::Warn => faults.into_iter().for_each(|fault| write.call.warn(fault)),
         _ => {}
@@ -269,10 +271,12 @@ impl Patch {
 
 impl Form {
     /// What upstream shows of a patch whose outcome cannot be read.
-    fn shown(&self, patched: &Value) -> String {
+    fn shown(&self, ty: Option<&Type>, (old, patched): (&Value, &Value)) -> String {
         match self {
             Form::Strategic(patch) => unfit::go_text(patch),
-            _ => patched.to_string(),
+            Form::Json(patch) => patch_shown::json(ty, old, patched, &patch_shown::touched(patch)),
+            Form::Merge(patch) => patch_shown::json(ty, old, patched, patch),
+            Form::Apply(_) => patched.to_string(),
         }
     }
 

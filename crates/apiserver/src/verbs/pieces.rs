@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, StreamBody};
 use meta::Status;
 use serde_json::{Value, json};
 
-use crate::cache::Entry;
+use crate::cache::{Entry, encode};
 use crate::chain::Call;
 use crate::chain::accept::Media;
 use crate::protobuf::Form;
@@ -47,18 +47,16 @@ fn as_json(
     );
     let total: usize = entries.iter().map(|entry| entry.json.len() + 1).sum();
     let own = Arc::clone(resource);
+    let form = ItemForm::of(resource);
+    let separate = form.separate();
     let entries = entries.to_vec();
     let items = entries
         .into_iter()
-        .map(move |entry| own.shown_json(&entry.json));
+        .map(move |entry| form.item(own.shown_json(&entry.json)));
     let pieces = Pieces {
         head: Some(head.into_bytes()),
         items,
-        separate: |index, _, piece| {
-            if index > 0 {
-                piece.push(b',');
-            }
-        },
+        separate,
         tail: b"]}",
         sent: 0,
         ended: false,
@@ -68,6 +66,68 @@ fn as_json(
         return respond::text(call, StatusCode::OK, pieces.whole(total));
     }
     send(call, pieces, total)
+}
+
+/// How objects stand in lists as JSON: custom resources as they are, those of upstream's own kinds
+/// without `kind` and `apiVersion`, which the list names.
+enum ItemForm {
+    Whole,
+    /// What every object of the kind begins with.
+    Untyped(Vec<u8>),
+}
+
+impl ItemForm {
+    fn of(resource: &Resource) -> ItemForm {
+        let names = &resource.row.names;
+        match resource.custom {
+            true => ItemForm::Whole,
+            false => ItemForm::Untyped(
+                format!(
+                    "{{\"kind\":{},\"apiVersion\":{},",
+                    json!(names.kind),
+                    json!(names.api_version())
+                )
+                .into_bytes(),
+            ),
+        }
+    }
+
+    /// What stands before an item; one without its type lacks its first brace.
+    fn separate(&self) -> fn(usize, usize, &mut Vec<u8>) {
+        match self {
+            ItemForm::Whole => |index, _, piece| {
+                if index > 0 {
+                    piece.push(b',');
+                }
+            },
+            ItemForm::Untyped(_) => |index, _, piece| match index {
+                0 => piece.push(b'{'),
+                _ => piece.extend_from_slice(b",{"),
+            },
+        }
+    }
+
+    /// The bytes that follow what stands before; a part of the object's own where it begins as
+    /// all do.
+    fn item(&self, json: Bytes) -> Bytes {
+        match self {
+            ItemForm::Whole => json,
+            ItemForm::Untyped(start) if json.starts_with(start) => json.slice(start.len()..),
+            ItemForm::Untyped(_) => {
+                let tree = serde_json::from_slice(&json).map(untyped);
+                Bytes::from(encode(&tree.unwrap_or_default())).slice(1..)
+            }
+        }
+    }
+}
+
+/// The object without what the list that it stands in says.
+pub(crate) fn untyped(mut object: Value) -> Value {
+    if let Some(map) = object.as_object_mut() {
+        map.remove("kind");
+        map.remove("apiVersion");
+    }
+    object
 }
 
 fn as_protobuf(
@@ -154,5 +214,26 @@ impl<I: Iterator<Item = Bytes>> Pieces<I> {
             self.sent += 1;
         }
         Some(piece.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_lose_their_type_whatever_they_begin_with() {
+        let form = ItemForm::Untyped(br#"{"kind":"A","apiVersion":"v1","#.to_vec());
+        let item = |json: &'static str| {
+            let mut piece = Vec::new();
+            form.separate()(1, 0, &mut piece);
+            piece.extend_from_slice(&form.item(Bytes::from_static(json.as_bytes())));
+            String::from_utf8(piece).unwrap()
+        };
+        let wanted = r#",{"metadata":{"name":"a"}}"#;
+        let own = r#"{"kind":"A","apiVersion":"v1","metadata":{"name":"a"}}"#;
+        assert_eq!(item(own), wanted);
+        let older = r#"{"apiVersion":"v1beta1","metadata":{"name":"a"},"kind":"A"}"#;
+        assert_eq!(item(older), wanted);
     }
 }

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::create;
 use super::parts::{Part, keep_status};
+use super::sent;
 use super::write::{Write, metadata, place, reset_paths, same, text};
 use crate::allocate::{Charge, claims};
 use crate::body;
@@ -432,25 +433,31 @@ fn judge(
     (new, old): (&Value, &Value),
 ) -> Result<(), Status> {
     let strategy = &*by.strategy;
-    let mut faults = Faults::new();
     let part = Part::of(write.subresource);
     // Upstream writes these past its strategies.
     if write.subresource == "binding" {
         return Ok(());
     }
     let whole = matches!(part, Part::All);
-    kinds::metadata::validate_update(&by.names, new, old, strategy, whole, &mut faults);
-    match part {
-        Part::All => {
-            strategy.validate_update(new, old, &mut faults);
-            crate::policy_rights::check(write, new, Some(old), &mut faults);
+    let faults = sent::faults(write.call, new, |new| {
+        let mut faults = Faults::new();
+        kinds::metadata::validate_update(&by.names, new, old, strategy, whole, &mut faults);
+        match part {
+            Part::All => {
+                strategy.validate_update(new, old, &mut faults);
+                crate::policy_rights::check(write, new, Some(old), &mut faults);
+            }
+            Part::Status => {
+                crate::claim_rights::check(write, new, old, &mut faults);
+                strategy.validate_status(new, old, &mut faults);
+            }
+            Part::Ephemeral | Part::Resources | Part::Approval | Part::Finalizers => {
+                strategy.validate_subresource(write.subresource, new, old, &mut faults);
+            }
+            Part::Given => {}
         }
-        Part::Status => strategy.validate_status(new, old, &mut faults),
-        Part::Ephemeral | Part::Resources | Part::Approval => {
-            strategy.validate_subresource(write.subresource, new, old, &mut faults);
-        }
-        Part::Finalizers | Part::Given => {}
-    }
+        faults
+    });
     write.check(name, &faults)
 }
 

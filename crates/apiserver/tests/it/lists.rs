@@ -22,6 +22,38 @@ fn names(list: &Value) -> Vec<String> {
         .collect()
 }
 
+/// What is there, and a list of it, say of which kind it is; its items do not.
+#[tokio::test]
+async fn items_of_lists_leave_their_kind_to_the_list() {
+    let cluster = filled(2).await;
+    let check = |list: &Value| {
+        assert_eq!(list["kind"], "ConfigMapList");
+        assert_eq!(list["apiVersion"], "v1");
+        for item in list["items"].as_array().unwrap() {
+            let fields: Vec<&str> = item
+                .as_object()
+                .unwrap()
+                .keys()
+                .map(String::as_str)
+                .collect();
+            assert_eq!(fields, ["data", "metadata"]);
+        }
+        assert_eq!(names(list), ["c000", "c001"]);
+    };
+    check(&cluster.get(CONFIG_MAPS).await.unwrap());
+    check(
+        &cluster
+            .get(&format!("{CONFIG_MAPS}?limit=5"))
+            .await
+            .unwrap(),
+    );
+    let one = cluster.get(&format!("{CONFIG_MAPS}/c000")).await.unwrap();
+    assert_eq!(one["kind"], "ConfigMap");
+    let deleted = cluster.client.delete_value(CONFIG_MAPS, None).await;
+    check(&deleted.unwrap());
+    cluster.stop().await;
+}
+
 #[tokio::test]
 async fn pages_of_one_list_fit_together() {
     let cluster = filled(7).await;

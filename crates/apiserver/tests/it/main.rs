@@ -8,6 +8,7 @@ mod aggregation;
 mod certificates;
 mod cluster;
 mod compared;
+mod compared_more;
 mod conversion;
 mod conversion_owners;
 mod custom;

@@ -125,8 +125,8 @@ async fn watches_come_in_frames_that_are_shared() {
     assert_eq!(code, 406);
     assert_eq!(
         body["message"],
-        "only the following media types are accepted: application/json;stream=watch, \
-         application/vnd.kubernetes.protobuf;stream=watch"
+        "only the following media types are accepted: application/json, application/yaml, \
+         application/vnd.kubernetes.protobuf"
     );
     cluster.stop().await;
 }

@@ -80,7 +80,7 @@ pub(super) fn text(
     outcome: &mut Outcome,
 ) {
     let checks = &schema.checks;
-    let length = text.chars().count() as u64;
+    let length = text.chars().count() as i64;
     let invalid = |rule: String| {
         let rule = format!("{path} {IN} {rule}");
         checker.fault(path, FaultKind::Invalid, text.into(), rule)
@@ -88,9 +88,12 @@ pub(super) fn text(
     // Only the first of these is told.
     let fault = if let Some(most) = checks.max_length.filter(|most| length > *most) {
         let bytes = if most == 1 { "byte" } else { "bytes" };
-        let rule = format!("may not be more than {most} {bytes}");
+        let rule = match most {
+            ..0 => "value is too long".to_owned(),
+            _ => format!("may not be more than {most} {bytes}"),
+        };
         Some(checker.fault(path, FaultKind::TooLong, Value::Null, rule))
-    } else if let Some(least) = checks.min_length.filter(|least| length < *least) {
+    } else if let Some(least) = checks.min_length.filter(|least| (length as u64) < *least) {
         Some(invalid(format!("should be at least {least} chars long")))
     } else {
         let pattern = checks.pattern.as_ref();

@@ -207,7 +207,8 @@ fn features(schema: &Value, path: &str, way: &Way, faults: &mut Faults) {
         let rule = "type cannot be set to null, use nullable as an alternative";
         faults.forbidden(format!("{path}.type"), rule);
     }
-    if schema.get("items").is_some_and(Value::is_array) {
+    let items = schema.get("items").and_then(Value::as_array);
+    if items.is_some_and(|items| !items.is_empty()) {
         let rule = "items must be a schema object and not an array";
         faults.forbidden(format!("{path}.items"), rule);
     }
@@ -305,6 +306,12 @@ fn list_keys(schema: &Value, path: &str, faults: &mut Faults) {
         let rule = "must have a schema if x-kubernetes-list-type is map";
         return faults.required(format!("{path}.items"), rule);
     };
+    if let Some([]) = items.as_array().map(Vec::as_slice) {
+        let rule = "must only have a single schema if x-kubernetes-list-type is map";
+        let shown = r#"{"Schema":null,"JSONSchemas":[]}"#;
+        let at = format!("{path}.items");
+        return faults.add_shown(at, FaultKind::Invalid, shown, rule);
+    }
     if text(items, "/type") != "object" {
         let rule = "must be object if parent array's x-kubernetes-list-type is map";
         faults.invalid(format!("{path}.items.type"), text(items, "/type"), rule);

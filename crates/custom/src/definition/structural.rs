@@ -231,7 +231,8 @@ fn value_validation(schema: &Value, skip: Skip, path: &str, depth: usize, faults
     }
     let pattern = text(schema, "/pattern");
     if let Err(error) = crate::structural::compile(pattern) {
-        let rule = format!("must be a valid regular expression, but isn't: {error}");
+        let why = crate::go_regex::fault(pattern).unwrap_or_else(|| error.to_string());
+        let rule = format!("must be a valid regular expression, but isn't: {why}");
         faults.invalid(format!("{path}.pattern"), pattern, rule);
     }
 }

@@ -112,9 +112,13 @@ pub(super) fn validate_stored(definition: &Value, faults: &mut Faults) {
         let rule = "must have at least one stored version";
         return faults.invalid(STORED, Value::Null, rule);
     }
-    for version in versions.iter().filter(|own| flag(own, "storage")) {
+    let mut left: Vec<&Value> = stored.iter().collect();
+    for version in versions {
         let name = text(version, "/name");
-        if !stored.iter().any(|own| own == name) {
+        let known = left.iter().position(|own| *own == name);
+        if let Some(known) = known {
+            left.remove(known);
+        } else if flag(version, "storage") {
             let rule = format!("must have the storage version {name}");
             faults.invalid(STORED, stored.to_vec(), rule);
         }

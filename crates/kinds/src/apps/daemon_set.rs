@@ -1,5 +1,7 @@
 //! DaemonSet.
 
+use std::num::IntErrorKind;
+
 use jiff::Timestamp;
 use meta::Faults;
 use serde_json::Value;
@@ -29,6 +31,21 @@ impl Strategy for DaemonSet {
         }
         object.fill("spec.revisionHistoryLimit", 10);
         default_pod_spec(object, "spec.template.spec");
+    }
+
+    fn misread(&self, object: &Value) -> Option<String> {
+        let annotations = object.at("metadata.annotations");
+        let text = annotations
+            .get(TEMPLATE_GENERATION)
+            .and_then(Value::as_str)?;
+        let why = match text.parse::<i64>() {
+            Ok(_) => return None,
+            Err(error) => match error.kind() {
+                IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+                _ => "invalid syntax",
+            },
+        };
+        Some(format!("strconv.ParseInt: parsing {text:?}: {why}"))
     }
 
     fn prepare_create(&self, object: &mut Value) {

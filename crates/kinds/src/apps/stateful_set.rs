@@ -43,8 +43,9 @@ impl Strategy for StatefulSet {
         object.fill("spec.replicas", 1);
         object.fill("spec.revisionHistoryLimit", 10);
         for claim in object.list_mut("spec.volumeClaimTemplates") {
-            claim.fill("apiVersion", "v1");
-            claim.fill("kind", "PersistentVolumeClaim");
+            // Whatever the user called it.
+            claim.set("apiVersion", "v1");
+            claim.set("kind", "PersistentVolumeClaim");
             claim.fill("status.phase", "Pending");
             claim.fill_map("spec");
             if let Some(spec) = claim.at_mut("spec") {

@@ -52,7 +52,9 @@ pub(super) fn generated_labels(job: &Value, faults: &mut Faults) {
         }
     }
     let selector = job.at("spec.selector");
-    if !selects(selector, &Value::Object(expected)) {
+    let mut unsound = Faults::new();
+    label_selector(&Spot::new(job, "spec.selector"), &mut unsound);
+    if unsound.is_empty() && !selects(selector, &Value::Object(expected)) {
         let rule = "`selector` not auto-generated";
         faults.invalid("spec.selector", selector.clone(), rule);
     }

@@ -47,17 +47,23 @@ impl Strategy for Namespace {
 
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
         for finalizer in object.texts("spec.finalizers") {
-            let broken = meta::naming::qualified_name(finalizer);
-            rules(faults, "spec.finalizers", finalizer, broken);
-            let standard = matches!(finalizer, "kubernetes" | "orphan" | "foregroundDeletion");
-            if !standard && !finalizer.contains('/') {
-                let rule = "name is neither a standard finalizer name nor is it fully qualified";
-                faults.invalid("spec.finalizers", finalizer, rule);
-            }
+            validate_finalizer("spec.finalizers", finalizer, faults);
         }
     }
 
     fn validate_update(&self, _object: &Value, _old: &Value, _faults: &mut Faults) {}
+
+    fn validate_subresource(
+        &self,
+        _subresource: &str,
+        object: &Value,
+        _old: &Value,
+        faults: &mut Faults,
+    ) {
+        for (index, finalizer) in object.texts("spec.finalizers").enumerate() {
+            validate_finalizer(&format!("spec.finalizers[{index}]"), finalizer, faults);
+        }
+    }
 
     fn validate_status(&self, object: &Value, _old: &Value, faults: &mut Faults) {
         let (phase, deleted) = (
@@ -89,5 +95,16 @@ impl Strategy for Namespace {
 
     fn cells(&self, object: &Value, now: Timestamp) -> Cells {
         cells![name(object), object.text("status.phase"), age(object, now)]
+    }
+}
+
+/// One of Kubernetes' own names, or one with a domain.
+fn validate_finalizer(path: &str, finalizer: &str, faults: &mut Faults) {
+    let broken = meta::naming::qualified_name(finalizer);
+    rules(faults, path, finalizer, broken);
+    let standard = matches!(finalizer, "kubernetes" | "orphan" | "foregroundDeletion");
+    if !standard && !finalizer.contains('/') {
+        let rule = "name is neither a standard finalizer name nor is it fully qualified";
+        faults.invalid(path, finalizer, rule);
     }
 }

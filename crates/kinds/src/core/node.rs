@@ -36,10 +36,6 @@ impl Strategy for Node {
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
         validate_taints(object, faults);
         validate_resources(object, faults);
-        for range in Spot::new(object, "spec").items("podCIDRs") {
-            let text = range.as_str().unwrap_or("");
-            rules(faults, range.path.clone(), text, naming::cidr(text));
-        }
         validate_features(object, faults);
         let swap = object.maybe_int("status.nodeInfo.swap.capacity");
         if let Some(capacity) = swap.filter(|capacity| *capacity <= 0) {
@@ -47,18 +43,12 @@ impl Strategy for Node {
             let path = "metadata.nodeSwapStatus.capacity";
             faults.invalid(path, capacity, "must be greater than zero");
         }
-        let ranges = object.list("spec.podCIDRs");
-        let sixes = object
-            .texts("spec.podCIDRs")
-            .filter(|range| range.contains(':'));
-        if ranges.len() > 2 || (ranges.len() == 2 && sixes.count() != 1) {
-            let rule = "may specify no more than one CIDR for each IP family";
-            faults.invalid("spec.podCIDRs", ranges.to_vec(), rule);
-        }
+        validate_ranges(object, faults);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
         validate_resources(object, faults);
+        validate_ranges(object, faults);
         let (ranges, before) = (object.list("spec.podCIDRs"), old.list("spec.podCIDRs"));
         if !before.is_empty() && ranges != before {
             let rule = "node updates may not change podCIDR except from \"\" to valid";
@@ -175,6 +165,33 @@ fn validate_resources(node: &Value, faults: &mut Faults) {
         for (name, amount) in node.fields(path) {
             validate_amount(name, amount, &format!("{path}.{name}"), faults);
         }
+    }
+}
+
+/// Ranges of pods: sound ones, and of two families where there are two.
+fn validate_ranges(node: &Value, faults: &mut Faults) {
+    for range in Spot::new(node, "spec").items("podCIDRs") {
+        let text = range.as_str().unwrap_or("");
+        rules(faults, range.path.clone(), text, naming::cidr(text));
+    }
+    let ranges = node.list("spec.podCIDRs");
+    if ranges.len() < 2 {
+        return;
+    }
+    for (index, range) in node.texts("spec.podCIDRs").enumerate() {
+        if !naming::cidr(range).is_empty() {
+            let why = format!(
+                "invalid PodCIDRs. failed to check with dual stack with error:invalid \
+                 CIDR[{index}]: <nil> (invalid CIDR address: {range})"
+            );
+            faults.add("spec.podCIDRs", meta::FaultKind::Internal, Value::Null, why);
+            break;
+        }
+    }
+    let sixes = node.texts("spec.podCIDRs").filter(|own| own.contains(':'));
+    if ranges.len() > 2 || sixes.count() != 1 {
+        let rule = "may specify no more than one CIDR for each IP family";
+        faults.invalid("spec.podCIDRs", ranges.to_vec(), rule);
     }
 }
 

@@ -194,7 +194,10 @@ fn affinity_kept(root: &Spot<'_>, old: &Value, faults: &mut Faults) {
         for (at, one) in term.list_mut("matchExpressions").iter_mut().enumerate() {
             let now = now.and_then(|term| term.list("matchExpressions").get(at));
             let name = now.map_or("", |one| one.text("key"));
-            if RENAMED.contains(&(one.text("key"), name)) {
+            // So upstream looks a key up that was never renamed.
+            let is_known = RENAMED.iter().any(|(old, _)| *old == one.text("key"));
+            let is_none = now.is_some() && name.is_empty() && !is_known;
+            if is_none || RENAMED.contains(&(one.text("key"), name)) {
                 one.set("key", name);
             }
         }

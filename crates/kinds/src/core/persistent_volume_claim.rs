@@ -44,6 +44,7 @@ impl Strategy for PersistentVolumeClaim {
     fn prepare_update(&self, object: &mut Value, old: &Value) {
         if let Some(spec) = object.at_mut("spec") {
             data_source::prepare(spec, old.at("spec"));
+            data_source::normalize(spec);
         }
     }
 
@@ -278,13 +279,11 @@ fn validate_change(claim: &Value, old: &Value, faults: &mut Faults) {
         faults.forbidden("spec", format!("{rule}\n{changed}"));
     }
     let spec = claim.at("spec");
-    let sizes = (amount(spec.at(SIZE)), amount(old.at("spec").at(SIZE)));
-    if let (Some(new), Some(then)) = sizes {
-        let held = amount(old.at("status.capacity.storage")).unwrap_or(Quantity::ZERO);
-        if new < then && new <= held {
-            let rule = "field can not be less than status.capacity";
-            faults.forbidden("spec.resources.requests.storage", rule);
-        }
+    let size = |value: &Value| amount(value).unwrap_or(Quantity::ZERO);
+    let (new, then) = (size(spec.at(SIZE)), size(old.at("spec").at(SIZE)));
+    if new < then && new <= size(old.at("status.capacity.storage")) {
+        let rule = "field can not be less than status.capacity";
+        faults.forbidden("spec.resources.requests.storage", rule);
     }
     let root = Spot {
         value: claim.at("spec"),

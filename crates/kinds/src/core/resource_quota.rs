@@ -48,6 +48,7 @@ impl Strategy for ResourceQuota {
         let sorted = |quota: &Value| {
             let mut scopes: Vec<_> = quota.texts("spec.scopes").map(str::to_owned).collect();
             scopes.sort();
+            scopes.dedup();
             scopes
         };
         if sorted(object) != sorted(old) {

@@ -45,7 +45,8 @@ impl Strategy for ServiceCidr {
         let (now, then) = (object.list("spec.cidrs"), old.list("spec.cidrs"));
         let grows = then.len() == 1 && now.len() == 2;
         if now.len() != then.len() && !grows {
-            return faults.invalid("spec.cidrs", now.to_vec(), IMMUTABLE);
+            let shown = object.at("spec.cidrs").clone();
+            return faults.invalid("spec.cidrs", shown, IMMUTABLE);
         }
         for (index, (new, _)) in now
             .iter()

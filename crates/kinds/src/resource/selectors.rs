@@ -95,6 +95,14 @@ mod tests {
             check(good, None);
         }
         check(
+            "",
+            Some(
+                "cel.expression: Invalid value: \"\": compilation failed: ERROR: <input>:1:0: \
+                 Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', \
+                 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}",
+            ),
+        );
+        check(
             "device.driver",
             Some(
                 "cel.expression: Invalid value: \"device.driver\": must evaluate to bool or the \

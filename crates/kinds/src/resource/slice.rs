@@ -32,35 +32,20 @@ impl Strategy for ResourceSlice {
 
     fn validate_create(&self, object: &Value, faults: &mut Faults) {
         let spec = Spot::new(object, "spec");
-        validate_driver(&spec, "driver", faults);
-        let pool = spec.child("pool");
-        validate_pool(&pool, "name", faults);
-        if pool.int("resourceSliceCount") <= 0 {
-            let (path, count) = (
-                pool.path("resourceSliceCount"),
-                pool.int("resourceSliceCount"),
-            );
-            faults.invalid(path, count, "must be greater than zero");
-        }
-        if pool.int("generation") < 0 {
-            let rule = "must be greater than or equal to zero";
-            faults.invalid(pool.path("generation"), pool.int("generation"), rule);
-        }
+        validate_origin(&spec, faults);
         validate_place(&spec, faults);
-        if spec.has("sharedCounters") && spec.has("devices") {
-            let rule = "only one of `sharedCounters` or `devices` is allowed";
-            faults.invalid(spec.path.clone(), "", rule);
-        }
-        validate_devices(&spec, faults);
+        validate_content(&spec, faults);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, faults: &mut Faults) {
-        self.validate_create(object, faults);
         let spec = Spot::new(object, "spec");
+        validate_origin(&spec, faults);
         immutable(&spec.child("pool"), old.at("spec.pool"), "name", faults);
         for field in ["driver", "nodeName"] {
             immutable(&spec, old.at("spec"), field, faults);
         }
+        validate_place(&spec, faults);
+        validate_content(&spec, faults);
     }
 
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
@@ -100,6 +85,33 @@ const DEVICES_MAX: usize = 128;
 const ADVANCED_DEVICES_MAX: usize = 64;
 const TAINTS_MAX: usize = 16;
 const ATTRIBUTES_MAX: usize = 32;
+
+/// Faults of the driver and the pool.
+fn validate_origin(spec: &Spot<'_>, faults: &mut Faults) {
+    validate_driver(spec, "driver", faults);
+    let pool = spec.child("pool");
+    validate_pool(&pool, "name", faults);
+    if pool.int("resourceSliceCount") <= 0 {
+        let (path, count) = (
+            pool.path("resourceSliceCount"),
+            pool.int("resourceSliceCount"),
+        );
+        faults.invalid(path, count, "must be greater than zero");
+    }
+    if pool.int("generation") < 0 {
+        let rule = "must be greater than or equal to zero";
+        faults.invalid(pool.path("generation"), pool.int("generation"), rule);
+    }
+}
+
+/// Faults of the devices and what they share.
+fn validate_content(spec: &Spot<'_>, faults: &mut Faults) {
+    if spec.has("sharedCounters") && spec.has("devices") {
+        let rule = "only one of `sharedCounters` or `devices` is allowed";
+        faults.invalid(spec.path.clone(), "", rule);
+    }
+    validate_devices(spec, faults);
+}
 
 /// One way, and only one, says which nodes have the devices.
 fn validate_place(spec: &Spot<'_>, faults: &mut Faults) {

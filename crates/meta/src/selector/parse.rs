@@ -255,8 +255,11 @@ fn judged(key: String, operator: &str, values: Vec<String>) -> Read<Requirement>
         faults => return Err(format!("[{}]", faults.join(", "))),
     }
     let number = values.first().map_or(0, |value| bound(value).unwrap_or(0));
+    let one = || values.first().cloned().unwrap_or_default();
     Ok(match operator {
-        "notin" | "!=" => Requirement::NotIn(key, values),
+        "=" | "==" => Requirement::Equal(key, one()),
+        "!=" => Requirement::NotEqual(key, one()),
+        "notin" => Requirement::NotIn(key, values),
         ">" => Requirement::GreaterThan(key, number),
         "<" => Requirement::LessThan(key, number),
         _ => Requirement::In(key, values),
@@ -414,8 +417,8 @@ mod tests {
     fn keywords_are_words_where_values_are_expected() {
         let read = |text: &str| labels(text).unwrap().to_string();
         assert_eq!(read("in in (notin, in)"), "in in (in,notin)");
-        assert_eq!(read("a in (,)"), "a=");
-        assert_eq!(read("a in ()"), "a=");
+        assert_eq!(read("a in (,)"), "a in ()");
+        assert_eq!(read("a in ()"), "a in ()");
         assert_eq!(read(" a , !b "), "a,!b");
         assert_eq!(read("a==b,c!=d,e>5"), "a=b,c!=d,e>5");
     }

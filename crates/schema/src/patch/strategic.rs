@@ -141,7 +141,7 @@ fn retain(
     patch: &Map<String, Value>,
     keys: &Value,
 ) -> Result<(), PatchError> {
-    let bad = || PatchError::Malformed("the $retainKeys list in patch is invalid".into());
+    let bad = || PatchError::Malformed("invalid patch format of retainKeys".into());
     let keys = keys.as_array().ok_or_else(bad)?;
     let kept = |key: &str| keys.iter().any(|kept| kept.as_str() == Some(key));
     let fine = patch
@@ -159,8 +159,12 @@ fn delete_from(
     field: &str,
     values: &Value,
 ) -> Result<(), PatchError> {
+    // Where there is nothing to delete from, nobody looks at what to delete.
+    if !original.contains_key(field) {
+        return Ok(());
+    }
     let Some(values) = values.as_array() else {
-        return malformed(format!("expected a list of values to delete from {field}"));
+        return malformed("invalid patch format of primitive list".into());
     };
     if let Some(Value::Array(list)) = original.get_mut(field) {
         list.retain(|item| !values.contains(item));
