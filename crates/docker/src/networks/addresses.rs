@@ -13,11 +13,13 @@ use crate::daemon::Daemon;
 use crate::record::Record;
 use crate::wire::Endpoint;
 
-fn taken_by(endpoint: &Endpoint, into: &mut BTreeSet<IpAddr>) {
-    let four = endpoint.ip_address.parse::<Ipv4Addr>().ok();
-    into.extend(four.or(endpoint.wanted_address()).map(IpAddr::V4));
-    let six = endpoint.global_ipv6_address.parse::<Ipv6Addr>().ok();
-    into.extend(six.or(endpoint.wanted_address6()).map(IpAddr::V6));
+/// Addresses that an endpoint has; and those that it will want again.
+fn taken_by(endpoint: &Endpoint, has: &mut BTreeSet<IpAddr>, wants: &mut BTreeSet<IpAddr>) {
+    for text in [&endpoint.ip_address, &endpoint.global_ipv6_address] {
+        has.extend(text.parse::<IpAddr>());
+    }
+    wants.extend(endpoint.wanted_address().map(IpAddr::V4));
+    wants.extend(endpoint.wanted_address6().map(IpAddr::V6));
 }
 
 fn take(wish: IpAddr, within: bool, taken: &BTreeSet<IpAddr>) -> Result<(), Fault> {
@@ -38,20 +40,23 @@ fn exhausted(family: &str, network: &Network) -> Fault {
 }
 
 impl Daemon {
-    /// Addresses of a network that nobody else may have.
-    fn taken(&self, record: &Record, network: &Network) -> BTreeSet<IpAddr> {
+    /// Addresses of a network that nobody else may have, and those that nobody gets unasked: who
+    /// is down wants them again, but another may come to replace it.
+    fn taken(&self, record: &Record, network: &Network) -> (BTreeSet<IpAddr>, BTreeSet<IpAddr>) {
         let texts = [&network.gateway, &network.gateway6].into_iter();
         let texts = texts.chain(network.aux.values());
         let mut taken: BTreeSet<IpAddr> = texts.filter_map(|text| text.parse().ok()).collect();
+        let mut wanted = BTreeSet::new();
         for container in self.all() {
             let other = container.record.read();
             if other.id != record.id
                 && let Some(endpoint) = other.networks.get(&network.name)
             {
-                taken_by(endpoint, &mut taken);
+                taken_by(endpoint, &mut taken, &mut wanted);
             }
         }
-        taken
+        wanted.extend(&taken);
+        (taken, wanted)
     }
 
     /// The addresses a container that joins a network gets: those it wants, or free ones.
@@ -62,7 +67,7 @@ impl Daemon {
         segment: &Segment,
         endpoint: &Endpoint,
     ) -> Result<(Ipv4Addr, Option<Ipv6Addr>), Fault> {
-        let taken = self.taken(record, network);
+        let (taken, avoided) = self.taken(record, network);
         let four = match endpoint.wanted_address() {
             Some(wish) => {
                 take(IpAddr::V4(wish), segment.subnet.contains(wish), &taken)?;
@@ -70,7 +75,7 @@ impl Daemon {
             }
             None => {
                 let range = network.ip_range.parse().unwrap_or(segment.subnet);
-                let found = free(segment.subnet, range, &taken);
+                let found = free(segment.subnet, range, &avoided);
                 found.ok_or_else(|| exhausted("IPv4", network))?
             }
         };
@@ -87,7 +92,7 @@ impl Daemon {
             }
             None => {
                 let range = network.ip_range6.parse().unwrap_or(v6.subnet);
-                let found = free6(v6.subnet, range, &taken);
+                let found = free6(v6.subnet, range, &avoided);
                 found.ok_or_else(|| exhausted("IPv6", network))?
             }
         };

@@ -70,6 +70,23 @@ fn a_network_of_both_families() {
     assert_eq!(web["IPv6Gateway"], "fd00:88::1");
     let near = endpoint(&host, "near", "dual");
     assert_eq!(near["GlobalIPv6Address"], "fd00:88::99");
+    // The address of one that is down is free for its successor, but for nobody else.
+    let mut wish = on("dual", Value::Null);
+    wish["NetworkingConfig"] = json!({"EndpointsConfig": {"dual": {
+        "IPAMConfig": {"IPv4Address": "10.88.5.3"},
+    }}});
+    for (name, wish) in [
+        ("old", &wish),
+        ("new", &wish),
+        ("any", &on("dual", Value::Null)),
+    ] {
+        host.create(name, "sleep 1000", wish.clone());
+    }
+    host.start("any");
+    assert_eq!(endpoint(&host, "any", "dual")["IPAddress"], "10.88.5.4");
+    host.start("new");
+    let refused = host.post("/containers/old/start", &Value::Null);
+    assert_eq!(refused.status, 403, "{}", refused.text());
     let (_, words) = exec(&host, "near", "nslookup -type=aaaa web");
     assert!(words.contains("fd00:88::2"), "{words}");
     let got = exec(&host, "near", &page("fd00:88::2"));
