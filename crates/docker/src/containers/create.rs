@@ -89,6 +89,7 @@ impl Daemon {
         self.resolve_modes(&mut config, &mut host_config)?;
         complete(&mut config, &image, details, &id);
         check(&mut host_config)?;
+        let warnings = super::discarded::discard(&mut host_config);
         let _naming = self.naming.lock().await;
         let plain = name.strip_prefix('/').unwrap_or(name);
         let name = match plain {
@@ -115,7 +116,6 @@ impl Daemon {
         }
         // Whatever cannot be translated is told now, not first at the start.
         let folder = self.folder.join("containers").join(&id);
-        let warnings = Vec::new();
         translate::sandbox(&record, &folder)?;
         crate::networks::check_ports(&record.host)?;
         for (wish, endpoint) in std::mem::take(&mut record.networks) {

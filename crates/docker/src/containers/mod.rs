@@ -4,6 +4,7 @@ mod archive;
 mod attach;
 mod commit;
 mod create;
+mod discarded;
 mod end;
 mod inspect;
 mod list;
