@@ -46,6 +46,8 @@ pub(crate) struct Container {
     pub(crate) folder: PathBuf,
     pub(crate) record: RwLock<Record>,
     pub(crate) progress: watch::Sender<Progress>,
+    /// When it came up, if that was in this process: clocks of the day may step.
+    pub(crate) begun: Mutex<Option<tokio::time::Instant>>,
     /// One change at a time.
     pub(crate) change: tokio::sync::Mutex<()>,
     pub(crate) waiting: Mutex<Vec<Waiting>>,
@@ -69,6 +71,7 @@ impl Container {
             folder,
             record: RwLock::new(record),
             progress: watch::Sender::new(progress),
+            begun: Mutex::default(),
             change: Default::default(),
             waiting: Mutex::default(),
             readers: Default::default(),

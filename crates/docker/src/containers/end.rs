@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use node_api::{ContainerState, RuntimeError, RuntimeService};
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::answer::{self, Answer, Fault};
 use crate::call::Call;
@@ -22,7 +23,7 @@ const REST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Waits between restarts double from the first to the last; a longer run starts anew.
 const FIRST_RESTART: Duration = Duration::from_millis(100);
 const LAST_RESTART: Duration = Duration::from_secs(60);
-const LONG_RUN: i64 = 10_000_000_000;
+const LONG_RUN: Duration = Duration::from_secs(10);
 
 /// `signal` and `t` of a request, else what the container says. No time is for ever.
 pub(super) fn stop_wishes(
@@ -242,7 +243,8 @@ impl Daemon {
             Err(RuntimeError::NotFound(_)) => (255, false, now()),
             Err(error) => return Err(error.into()),
         };
-        let again = restart_after(&before, code, finished);
+        let ran = run_time(*container.begun.lock(), before.state.started_at, finished);
+        let again = restart_after(&before, code, ran);
         let over = |record: &mut Record| {
             let state = &mut record.state;
             (state.exit_code, state.oom_killed, state.finished_at) = (code, oom, finished);
@@ -257,10 +259,9 @@ impl Daemon {
         };
         let record = self.detach_networks_and(container, over).await?;
         self.by_inner.lock().remove(&before.state.inner);
-        let seconds = (finished - record.state.started_at) / 1_000_000_000;
         let more = [
             ("exitCode", code.to_string()),
-            ("execDuration", seconds.to_string()),
+            ("execDuration", ran.as_secs().to_string()),
         ];
         if oom {
             self.events.container(&record, "oom", &[]);
@@ -312,8 +313,17 @@ impl Daemon {
     }
 }
 
+/// How long a run was. What was written down counts only where nobody here saw its beginning: the
+/// clock may have been set since.
+fn run_time(begun: Option<Instant>, started: i64, finished: i64) -> Duration {
+    match begun {
+        Some(begun) => begun.elapsed(),
+        None => Duration::from_nanos(u64::try_from(finished - started).unwrap_or(0)),
+    }
+}
+
 /// Whether and when an ended container is started again.
-fn restart_after(record: &Record, code: i32, finished: i64) -> Option<Duration> {
+fn restart_after(record: &Record, code: i32, ran: Duration) -> Option<Duration> {
     let state = &record.state;
     if state.ended_by_user {
         return None;
@@ -327,10 +337,46 @@ fn restart_after(record: &Record, code: i32, finished: i64) -> Option<Duration> 
         }
         _ => false,
     };
-    let long = finished - state.started_at > LONG_RUN;
-    let doubled = match long {
+    let doubled = match ran > LONG_RUN {
         true => FIRST_RESTART,
         false => FIRST_RESTART * 2u32.pow(u32::try_from(state.restarts.min(10)).unwrap_or(10)),
     };
     wanted.then_some(doubled.min(LAST_RESTART))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000_000;
+    const HOUR: i64 = 3600 * SECOND;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_set_changes_no_run() {
+        let begun = Instant::now();
+        tokio::time::advance(Duration::from_secs(20)).await;
+        for finished in [-HOUR, HOUR] {
+            assert_eq!(run_time(Some(begun), 0, finished), Duration::from_secs(20));
+        }
+        assert_eq!(run_time(None, 0, 5 * SECOND), Duration::from_secs(5));
+        assert_eq!(run_time(None, 0, -HOUR), Duration::ZERO);
+    }
+
+    #[test]
+    fn waits_double_until_a_run_was_long() {
+        let text = r#"{"id":"a","name":"a","created":0,"image_id":"","config":{},
+            "host":{"RestartPolicy":{"Name":"always"}}}"#;
+        let mut record: Record = serde_json::from_str(text).unwrap();
+        let mut check = |restarts, ran, millis| {
+            record.state.restarts = restarts;
+            let after = restart_after(&record, 1, Duration::from_secs(ran));
+            assert_eq!(after, Some(Duration::from_millis(millis)));
+        };
+        check(0, 1, 100);
+        check(3, 1, 800);
+        check(3, 11, 100);
+        check(90, 1, 60_000);
+        record.state.ended_by_user = true;
+        assert_eq!(restart_after(&record, 1, Duration::ZERO), None);
+    }
 }

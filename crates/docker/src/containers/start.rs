@@ -103,6 +103,7 @@ impl Daemon {
             (state.sandbox, state.inner) = (sandbox, inner);
         });
         self.volumes.starting.lock().remove(&container.id);
+        *container.begun.lock() = Some(tokio::time::Instant::now());
         let record = record?;
         container
             .progress
