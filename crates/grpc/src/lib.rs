@@ -1,6 +1,8 @@
 //! gRPC over unix sockets without generated code: whoever serves gets paths and encoded messages,
 //! whoever calls names a path and a message.
 
+mod authority;
+
 use std::convert::Infallible;
 use std::io;
 use std::marker::PhantomData;
@@ -22,6 +24,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::{Grpc, ServerStreamingService};
 use tonic::{Request, Response, Status, Streaming};
+
+use authority::Named;
 
 /// Bytes of one message, the bound of all clients of CRI.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -119,7 +123,7 @@ async fn connection(dispatch: Dispatch, stream: UnixStream) {
         }
     });
     let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-        .serve_connection(TokioIo::new(stream), answer)
+        .serve_connection(TokioIo::new(Named::new(stream)), answer)
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "connection ended");
