@@ -132,7 +132,7 @@ async fn make_room(
         .collect();
     let missing = shortages
         .iter()
-        .map(|shortage| (shortage.resource, shortage.missing()))
+        .map(|shortage| (shortage.resource.as_str(), shortage.missing()))
         .collect();
     let chosen = preempt::choose(pod, &running, missing).map_err(|fault| {
         let message =

@@ -46,7 +46,7 @@ impl Amounts {
     "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
 )]
 pub(crate) struct Shortage {
-    pub(crate) resource: &'static str,
+    pub(crate) resource: String,
     requested: i64,
     used: i64,
     capacity: i64,
@@ -76,6 +76,8 @@ pub(crate) struct Allocations {
 #[derive(Clone, Debug, Default)]
 struct Grant {
     amounts: Amounts,
+    /// Bytes by resource.
+    huge_pages: BTreeMap<String, i64>,
     ports: Vec<HostPort>,
 }
 
@@ -107,11 +109,11 @@ impl Table {
         let others: Vec<&Grant> = others.map(|(_, grant)| grant).collect();
         let had = self.granted.get(uid);
         let mut denial = Denial::default();
-        let mut compare = |resource, requested, before, used: i64, capacity| {
+        let mut compare = |resource: &str, requested, before, used: i64, capacity| {
             // What is not asked for, or asked for no more than before, needs no room.
             if requested > before && used.saturating_add(requested) > capacity {
                 denial.shortages.push(Shortage {
-                    resource,
+                    resource: resource.to_owned(),
                     requested,
                     used,
                     capacity,
@@ -129,6 +131,13 @@ impl Table {
             let before = had.map_or(0, |grant| read(&grant.amounts));
             compare(name, read(&wish.amounts), before, used, left(name, value));
         }
+        for (name, requested) in &wish.huge_pages {
+            let of = |grant: &Grant| grant.huge_pages.get(name).copied().unwrap_or(0);
+            let used = others.iter().map(|grant| of(grant)).sum();
+            // Pages of a size that the node lacks are none.
+            let capacity = allocatable.get(name).map_or(0, |pages| pages.value());
+            compare(name, *requested, had.map_or(0, of), used, capacity);
+        }
         denial.ports = had.is_none()
             && others
                 .iter()
@@ -141,6 +150,7 @@ impl Table {
 fn wish_of(pod: &Pod) -> Grant {
     Grant {
         amounts: resources::requests(pod),
+        huge_pages: resources::huge_pages_of(pod),
         ports: pod.host_ports(),
     }
 }
@@ -231,6 +241,7 @@ impl Allocations {
             };
             let wish = Grant {
                 amounts: *amounts,
+                huge_pages: had.huge_pages,
                 ports: had.ports,
             };
             if table.denial(uid, &wish, allocatable).is_none() {
@@ -279,6 +290,27 @@ mod tests {
         all.note("d", &pod("0"));
         let denial = all.grant("e", &pod("0"), &node).unwrap_err();
         assert_eq!(denial.shortages[0].resource, "pods");
+    }
+
+    #[test]
+    fn huge_pages_are_counted_by_their_size() {
+        let pod = |bytes: &str| -> Pod {
+            let limits = json!({"cpu": "1", "hugepages-2Mi": bytes});
+            serde_json::from_value(json!({"spec": {"containers": [
+                {"name": "a", "resources": {"limits": limits}}]}}))
+            .unwrap()
+        };
+        let node = BTreeMap::from([("hugepages-2Mi".to_owned(), Quantity::from_bytes(8 << 20))]);
+        let all = Allocations::default();
+        all.grant("a", &pod("6Mi"), &node).unwrap();
+        let denial = all.grant("b", &pod("4Mi"), &node).unwrap_err();
+        assert_eq!(
+            denial.shortages[0].to_string(),
+            "Node didn't have enough resource: hugepages-2Mi, requested: 4194304, used: 6291456, \
+             capacity: 8388608"
+        );
+        all.grant("b", &pod("2Mi"), &node).unwrap();
+        assert!(all.grant("c", &pod("2Mi"), &BTreeMap::new()).is_err());
     }
 
     #[test]

@@ -19,7 +19,7 @@ const SHARES_MIN: i64 = 2;
 const SHARES_MAX: i64 = 262_144;
 /// The class of pods whose node cannot do without them.
 const NODE_CRITICAL: &str = "system-node-critical";
-const HUGE_PAGES: &str = "hugepages-";
+pub(crate) const HUGE_PAGES: &str = "hugepages-";
 const OOM_ADJ_GUARANTEED: i64 = -997;
 const OOM_ADJ_BEST_EFFORT: i64 = 1_000;
 
@@ -230,6 +230,24 @@ pub(crate) fn requests(pod: &Pod) -> Amounts {
 /// What the scheduler counts of the disk for a pod.
 pub(crate) fn disk_request(pod: &Pod) -> i64 {
     sum(pod, request, "ephemeral-storage").0
+}
+
+/// Bytes in huge pages that a pod needs, by resource.
+pub(crate) fn huge_pages_of(pod: &Pod) -> BTreeMap<String, i64> {
+    let whole = pod.spec().resources.as_ref();
+    let own = pod.all_containers().into_iter();
+    let lists = own
+        .filter_map(|(_, one)| one.resources.clone())
+        .chain(whole.cloned());
+    let lists = lists.flat_map(|all| [all.limits, all.requests]).flatten();
+    let names = lists.flat_map(BTreeMap::into_keys);
+    let names = names.filter(|name| name.starts_with(HUGE_PAGES));
+    let read = |name: String| {
+        let whole = amount(whole, false, &name);
+        let bytes = whole.map_or_else(|| sum(pod, request, &name).0, Quantity::value);
+        (name, bytes)
+    };
+    names.map(read).collect()
 }
 
 /// A container's request for processors, in thousandths.

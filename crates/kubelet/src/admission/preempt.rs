@@ -9,7 +9,7 @@ use crate::pod::PodExt;
 use crate::resources::{self, Qos};
 
 /// Resources by name, and how much of them is missing.
-pub(super) type Missing = Vec<(&'static str, i64)>;
+pub(super) type Missing<'n> = Vec<(&'n str, i64)>;
 
 /// Nobody could go whose room would do.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,7 +22,7 @@ pub(super) struct TooFew(String);
 pub(super) fn choose(
     pod: &Pod,
     running: &[Arc<Pod>],
-    missing: Missing,
+    missing: Missing<'_>,
 ) -> Result<Vec<Arc<Pod>>, TooFew> {
     let of = |class: Qos| -> Vec<Arc<Pod>> {
         let all = running.iter().filter(|other| may_go(pod, other));
@@ -32,14 +32,6 @@ pub(super) fn choose(
     };
     let (best_effort, burstable) = (of(Qos::BestEffort), of(Qos::Burstable));
     let guaranteed = of(Qos::Guaranteed);
-    let without = |missing: &Missing, groups: &[&[Arc<Pod>]]| -> Missing {
-        let gone = || groups.iter().copied().flatten();
-        let left = missing.iter().map(|(name, amount)| {
-            let freed: i64 = gone().map(|pod| request(pod, name)).sum();
-            (*name, amount - freed)
-        });
-        left.filter(|(_, amount)| *amount > 0).collect()
-    };
     let never = without(&missing, &[&best_effort, &burstable, &guaranteed]);
     if !never.is_empty() {
         return Err(TooFew(shown(&never)));
@@ -53,17 +45,33 @@ pub(super) fn choose(
     Ok(gone)
 }
 
+/// What is still missing when these pods are gone.
+fn without<'n>(missing: &Missing<'n>, groups: &[&[Arc<Pod>]]) -> Missing<'n> {
+    let gone = || groups.iter().copied().flatten();
+    let left = missing.iter().map(|(name, amount)| {
+        let freed: i64 = gone().map(|pod| request(pod, name)).sum();
+        (*name, amount - freed)
+    });
+    left.filter(|(_, amount)| *amount > 0).collect()
+}
+
 fn may_go(pod: &Pod, other: &Pod) -> bool {
     let lower = || pod.spec().priority.zip(other.spec().priority);
     (pod.is_critical() && !other.is_critical()) || lower().is_some_and(|(own, other)| own > other)
 }
 
 fn request(pod: &Pod, name: &str) -> i64 {
-    resources::requests(pod).of(name)
+    match name.starts_with(resources::HUGE_PAGES) {
+        true => resources::huge_pages_of(pod)
+            .get(name)
+            .copied()
+            .unwrap_or(0),
+        false => resources::requests(pod).of(name),
+    }
 }
 
 /// Takes, again and again, the pod that frees the most of what is still missing.
-fn nearest(mut pods: Vec<Arc<Pod>>, mut missing: Missing) -> Result<Vec<Arc<Pod>>, TooFew> {
+fn nearest(mut pods: Vec<Arc<Pod>>, mut missing: Missing<'_>) -> Result<Vec<Arc<Pod>>, TooFew> {
     let mut chosen = Vec::new();
     while !missing.is_empty() {
         let key = |pod: &Arc<Pod>| {
@@ -88,7 +96,7 @@ fn nearest(mut pods: Vec<Arc<Pod>>, mut missing: Missing) -> Result<Vec<Arc<Pod>
 }
 
 /// How far a pod is from freeing all that is missing; each resource counts the same.
-fn distance(pod: &Pod, missing: &Missing) -> f64 {
+fn distance(pod: &Pod, missing: &Missing<'_>) -> f64 {
     let far = missing.iter().map(|(name, amount)| {
         #[expect(clippy::cast_precision_loss, reason = "only compared")]
         let part = (amount - request(pod, name)).max(0) as f64 / (*amount).max(1) as f64;
@@ -97,7 +105,7 @@ fn distance(pod: &Pod, missing: &Missing) -> f64 {
     far.sum()
 }
 
-fn shown(missing: &Missing) -> String {
+fn shown(missing: &Missing<'_>) -> String {
     let all = missing
         .iter()
         .map(|(name, amount)| format!("(res: {name}, q: {amount}), "));
