@@ -71,7 +71,7 @@ impl Default for Configuration {
     /// Upstream's defaults.
     fn default() -> Configuration {
         let mut tree = Value::Null;
-        let settings = read::complete(Value::Object(Map::new())).and_then(|whole| {
+        let settings = read::complete(Value::Object(Map::new()), &Value::Null).and_then(|whole| {
             tree = whole;
             Settings::of(&tree)
         });
@@ -123,9 +123,10 @@ impl Configuration {
         {
             own.remove("maxParallelImagePulls");
         }
-        let usual = read::complete(tree.clone()).map_err(Error::Invalid)?;
+        let own = tree.clone();
+        let usual = read::complete(tree.clone(), &own).map_err(Error::Invalid)?;
         merge(&mut tree, asked.clone());
-        let tree = read::complete(tree).map_err(Error::Invalid)?;
+        let tree = read::complete(tree, &own).map_err(Error::Invalid)?;
         let settings = Settings::of(&tree).map_err(Error::Invalid)?;
         let mut faults = validate::faults(&tree, &settings);
         let mut warnings = Vec::new();

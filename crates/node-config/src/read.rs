@@ -268,8 +268,9 @@ fn misfit_in(value: &Value, of: &str, path: &str, go: &str) -> String {
     format!("json: cannot unmarshal {kind} into Go struct field {of}.{path} of type {go}")
 }
 
-/// Fills in defaults, writes durations as Go does, and leaves out what Go leaves out.
-pub(crate) fn complete(mut tree: Value) -> Result<Value, String> {
+/// Fills in defaults, those of `own` before upstream's, writes durations as Go does, and leaves out
+/// what Go leaves out.
+pub(crate) fn complete(mut tree: Value, own: &Value) -> Result<Value, String> {
     check(&tree)?;
     upstream_conditions(&mut tree);
     let mut whole = json!({"kind": KIND, "apiVersion": API_VERSION, "memorySwap": {},
@@ -283,9 +284,13 @@ pub(crate) fn complete(mut tree: Value) -> Result<Value, String> {
                 Value::String(GoDuration::parse(text)?.to_string())
             }
             Some(value) => value.clone(),
-            None => serde_json::from_str(row.default).unwrap_or(Value::Null),
+            None => match at(own, row.path) {
+                Some(own) => own.clone(),
+                None => serde_json::from_str(row.default).unwrap_or(Value::Null),
+            },
         };
-        if !value.is_null() {
+        let text = value.as_str();
+        if !value.is_null() && (pointer || text != Some("")) {
             put(&mut whole, row.path, value);
         }
     }

@@ -192,7 +192,8 @@ fn what_changes_nothing_is_named() {
 fn later_layers_win() {
     let mut all =
         layers("maxPods: 20\npodsPerCore: 5\nstaticPodPath: pods\nclusterDNS: [10.0.0.1]\n");
-    all.own = json!({"serializeImagePulls": false, "maxParallelImagePulls": 4, "port": 10251});
+    all.own = json!({"serializeImagePulls": false, "maxParallelImagePulls": 4, "port": 10251,
+        "containerRuntimeEndpoint": ""});
     let dropin = |name: &str, text: &str| Source {
         path: name.into(),
         text: format!("{HEAD}{text}"),
@@ -210,6 +211,9 @@ fn later_layers_win() {
     let config = Configuration::read(&all).unwrap();
     let settings = config.settings();
     assert_eq!((settings.max_pods, settings.pods_per_core), (40, 0));
+    // Nothing is a default, too.
+    assert_eq!(settings.container_runtime_endpoint, "");
+    assert_eq!(at(config.shown(), "containerRuntimeEndpoint"), None);
     assert_eq!(settings.static_pod_path, "/etc/kubelet/pods");
     assert_eq!(settings.cluster_dns, ["10.0.0.2"]);
     assert_eq!(

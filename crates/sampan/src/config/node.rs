@@ -69,8 +69,6 @@ fn own(data_dir: &Path) -> Value {
         "failCgroupV1": false,
         "healthzPort": 0,
         "oomScoreAdj": 0,
-        // In this process.
-        "containerRuntimeEndpoint": "sampan",
     })
 }
 
