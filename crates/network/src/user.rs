@@ -17,6 +17,9 @@ use parking_lot::Mutex;
 use crate::links::{Connection, delete, find};
 use crate::{Error, namespace, sysctl};
 
+/// What names of overlays' bridges begin with.
+const BRIDGE: &str = "br-";
+
 /// One network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -184,7 +187,9 @@ impl UserNetworks {
 
     /// Removes what [`UserNetworks::ensure`] has made, or the near end of an endpoint.
     pub async fn remove(&self, interface: &str) -> Result<(), Error> {
-        let names = [links::tunnel(interface), interface.to_owned()];
+        // Ends of containers, which come and go often, have none.
+        let tunnel = interface.strip_prefix(BRIDGE).map(links::tunnel);
+        let names = tunnel.into_iter().chain([interface.to_owned()]);
         Connection::open()?
             .run(|handle| async move {
                 for name in names {

@@ -14,7 +14,7 @@ use rtnetlink::{
     LinkVxlan, RouteMessageBuilder,
 };
 
-use super::{Driver, Endpoint, IpFlag, IpMode, MacMode, Segment};
+use super::{BRIDGE, Driver, Endpoint, IpFlag, IpMode, MacMode, Segment};
 use crate::Error;
 use crate::links::{self, Pair, find, has_code};
 
@@ -23,12 +23,9 @@ const OVERLAY_PORT: u16 = 4789;
 /// What overlays' own headers take of a frame of 1500 bytes.
 const OVERLAY_MTU: u32 = 1450;
 
-/// The interface that leads from an overlay's bridge to other machines.
-pub(super) fn tunnel(bridge: &str) -> String {
-    match bridge.strip_prefix("br-") {
-        Some(id) => format!("vx-{id}"),
-        None => format!("vx-{bridge}").chars().take(15).collect(),
-    }
+/// The interface that leads from an overlay's bridge to other machines, by the rest of its name.
+pub(super) fn tunnel(id: &str) -> String {
+    format!("vx-{id}")
 }
 
 /// Makes what a network needs on the machine, unless it is there.
@@ -84,7 +81,8 @@ async fn ensure_overlay(
     // No address: what is in the overlay does not meet the machine.
     add(handle, LinkBridge::new(name).mtu(mtu).up().build(), name).await?;
     let bridge = find(handle, name).await?.ok_or(Error::Interrupted)?;
-    let tunnel = tunnel(name);
+    let id = name.strip_prefix(BRIDGE).unwrap_or(name);
+    let tunnel = tunnel(id);
     if find(handle, &tunnel).await?.is_none() {
         let message = LinkVxlan::new(&tunnel, vni).port(OVERLAY_PORT);
         let message = message.learning(true).controller(bridge).mtu(mtu).up();
