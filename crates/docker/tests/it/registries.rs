@@ -107,6 +107,9 @@ fn builds_fetch_files_and_base_images() {
     assert!(seen.starts_with("downloaded\n-rw-------"), "{seen}");
     assert!(seen.contains("2023-11-14 22:13:20"), "{seen}");
     // A whole build may come from an address: an archive, or a Dockerfile alone.
+    let recipe = ("Dockerfile", "FROM busybox\nCOPY from /\n");
+    let files = crate::builds::context(&[recipe, ("from", "far away\n")]);
+    registry.content.lock().unwrap().context = files;
     let remote = format!("/build?networkmode=none&t=remote&remote=http://{at}/context");
     let built = host.post(&remote, &Value::Null).text();
     assert!(
