@@ -1,11 +1,15 @@
 //! What this server counts besides its requests, under upstream's names and in its buckets.
 
+mod guards;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use admission::Operation;
 use base::metrics::{Counters, Gauges, Histogram, Histograms, exponential};
+
+pub(crate) use guards::{conditions, impersonated, impersonation_check};
 
 /// Of everything that is as long as a request.
 const REQUEST: [f64; 23] = [

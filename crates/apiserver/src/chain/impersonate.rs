@@ -5,6 +5,7 @@ mod mode;
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
+use std::time::Instant;
 
 use auth::{Attributes, Authorizer, Identity};
 use http::HeaderMap;
@@ -12,6 +13,7 @@ use meta::Status;
 use parking_lot::Mutex;
 
 use super::query::decode;
+use crate::measure;
 use mode::{MODES, Mode};
 
 const PREFIX: &str = "impersonate-";
@@ -65,6 +67,7 @@ impl Impersonation {
                 ))),
             };
         }
+        let begun = Instant::now();
         let key = self.hasher.hash_one(&user.name);
         let first = self.last.lock().get(&key).copied();
         let order = first
@@ -79,11 +82,13 @@ impl Impersonation {
             match mode.check(authorizer, user, &wanted, asked).await {
                 Ok(found) => {
                     self.remember(key, index);
+                    measure::impersonated(Some(mode.label()), begun.elapsed());
                     return Ok(Some(found));
                 }
                 Err(status) => refusal = refusal.or(Some(status)),
             }
         }
+        measure::impersonated(None, begun.elapsed());
         // The last way is open to everybody, so there is a refusal.
         Err(refusal.unwrap_or_else(|| Status::internal("all impersonation modes failed")))
     }

@@ -52,10 +52,13 @@ pub(crate) async fn delete_collection(
         }
     }
     let names = &resource.row.names;
-    let tree: Value = json!({
+    let mut tree: Value = json!({
         "kind": names.list_kind, "apiVersion": names.api_version(),
         "metadata": {"resourceVersion": page.revision.to_string()}, "items": items,
     });
+    if resource.custom {
+        tree["metadata"]["continue"] = "".into();
+    }
     respond::value(call, StatusCode::OK, &tree)
 }
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
 use admission::Rights;
 use cel::{AdmissionVariables, Bindings, Budget, Check, Env, Program, Type, Value, admission_env};
@@ -10,8 +11,9 @@ use serde_json::Value as Json;
 
 use super::Asked;
 use super::hook::Hook;
-use super::matching::Objects;
+use super::matching::{Objects, word};
 use super::review;
+use crate::measure;
 use crate::registry::Resource;
 use crate::verbs::write::text;
 
@@ -71,12 +73,18 @@ pub(super) async fn hold(
     };
     let (new, old) = (shown(objects.new).await?, shown(objects.old).await?);
     let request = review::request(asked, "", resource);
+    let begun = Instant::now();
     let failures = loop {
         let failures = evaluate(hook, asked, (&new, &old), &request);
         if !asked.call.find_answers(&asked.core.authorizer).await {
             break failures;
         }
     };
+    let count = failures.as_ref().map_or(0, Vec::len);
+    let is_excluded = failures.is_none() || (count > 0 && hook.ignore);
+    let (operation, outcome) = (word(asked.operation), (count, is_excluded));
+    let of = (hook.name.as_str(), hook.mutating);
+    measure::conditions(of, operation, outcome, begun.elapsed());
     let Some(failures) = failures else {
         return Ok(false);
     };

@@ -17,6 +17,8 @@ const TIMEOUT_SECONDS: u64 = 10;
 pub(super) struct Hook {
     pub(super) configuration: String,
     pub(super) name: String,
+    /// Whether it may change what it is asked about.
+    pub(super) mutating: bool,
     pub(super) rules: Vec<Rule>,
     pub(super) namespaces: Result<LabelSelector, String>,
     pub(super) objects: Result<LabelSelector, String>,
@@ -55,15 +57,16 @@ pub(super) enum Scope {
 /// All webhooks of a configuration, in order.
 pub(super) fn compile(configuration: &Value, webhooks: &Webhooks) -> Vec<Arc<Hook>> {
     let name = text(configuration, "/metadata/name");
+    let mutating = text(configuration, "/kind") == "MutatingWebhookConfiguration";
     let list = configuration.get("webhooks").and_then(Value::as_array);
     let hooks = list.into_iter().flatten();
     hooks
-        .map(|hook| Arc::new(Hook::new(name, hook, webhooks)))
+        .map(|hook| Arc::new(Hook::new((name, mutating), hook, webhooks)))
         .collect()
 }
 
 impl Hook {
-    fn new(configuration: &str, tree: &Value, webhooks: &Webhooks) -> Hook {
+    fn new((configuration, mutating): (&str, bool), tree: &Value, webhooks: &Webhooks) -> Hook {
         let selector = |field: &str| match &tree[field] {
             Value::Null => Ok(LabelSelector::default()),
             given => LabelSelector::from_value(given).map_err(|error| error.to_string()),
@@ -74,6 +77,7 @@ impl Hook {
         Hook {
             configuration: configuration.to_owned(),
             name: text(tree, "/name").to_owned(),
+            mutating,
             rules: rules.into_iter().flatten().map(Rule::new).collect(),
             namespaces: selector("namespaceSelector"),
             objects: selector("objectSelector"),

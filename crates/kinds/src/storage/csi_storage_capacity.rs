@@ -4,12 +4,13 @@ use jiff::Timestamp;
 use meta::{Faults, naming};
 use serde_json::Value;
 
+use crate::plain::{self, Plain};
 use crate::row::{Cells, Strategy};
 use crate::spot::{NOT_NEGATIVE, Spot, amount, immutable, label_selector, rules};
-use crate::table::{cells, name, quantity};
+use crate::table::quantity;
 use crate::tree::Tree;
 
-pub(crate) const COLUMNS: &str = "Name, StorageClassName, Capacity";
+pub(crate) const COLUMNS: &str = Plain::COLUMNS;
 
 pub(crate) struct CsiStorageCapacity;
 
@@ -44,11 +45,7 @@ impl Strategy for CsiStorageCapacity {
         warnings
     }
 
-    fn cells(&self, object: &Value, _now: Timestamp) -> Cells {
-        let capacity = match object.at("capacity") {
-            Value::Null => "<unset>".to_owned(),
-            capacity => quantity(capacity),
-        };
-        cells![name(object), object.text("storageClassName"), capacity]
+    fn cells(&self, object: &Value, now: Timestamp) -> Cells {
+        plain::created(object, now)
     }
 }

@@ -2,10 +2,13 @@
 //! may do this as somebody else (`impersonate-on:<mode>:<verb>`), and whether they may be that
 //! user (`impersonate:<mode>`).
 
+use std::time::Instant;
+
 use auth::{Attributes, Authorizer, Identity};
 use meta::{Faults, Status, naming};
 
 use super::Impersonated;
+use crate::measure;
 
 /// From so many groups or extra values on, the right to all of them is asked for first.
 const MANY: usize = 4;
@@ -45,6 +48,14 @@ impl Mode {
             Mode::ServiceAccount => "serviceaccount",
             Mode::UserInfo => "user-info",
             Mode::Legacy => "",
+        }
+    }
+
+    /// Its name in metrics.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Mode::Legacy => "legacy",
+            mode => mode.word(),
         }
     }
 
@@ -105,13 +116,13 @@ impl Mode {
                 verb,
                 ..asked.clone()
             };
-            authorizer.demand(user, &on).await?;
+            check.demand(&on).await?;
         }
         let mut actual = wanted.clone();
         check.name(wanted, &mut actual).await?;
         if !wanted.uid.is_empty() {
             let uid = check.attributes(AUTHENTICATION, "uids", &wanted.uid);
-            authorizer.demand(user, &uid).await?;
+            check.demand(&uid).await?;
         }
         check.groups(&wanted.groups).await?;
         check.extra(wanted).await?;
@@ -164,7 +175,7 @@ impl Check<'_> {
                     .retain(|group| group != "system:authenticated");
             }
         }
-        self.authorizer.demand(self.user, &asked).await
+        self.demand(&asked).await
     }
 
     async fn groups(&self, groups: &[String]) -> Result<(), Status> {
@@ -181,14 +192,14 @@ impl Check<'_> {
             }
             if groups.len() >= MANY {
                 asked.name = "*".into();
-                if self.authorizer.demand(self.user, &asked).await.is_ok() {
+                if self.demand(&asked).await.is_ok() {
                     return Ok(());
                 }
             }
         }
         for group in groups {
             asked.name.clone_from(group);
-            self.authorizer.demand(self.user, &asked).await?;
+            self.demand(&asked).await?;
         }
         Ok(())
     }
@@ -208,7 +219,7 @@ impl Check<'_> {
             if extra.values().map(Vec::len).sum::<usize>() >= MANY {
                 asked.subresource = "*".into();
                 asked.name = "*".into();
-                if self.authorizer.demand(self.user, &asked).await.is_ok() {
+                if self.demand(&asked).await.is_ok() {
                     return Ok(());
                 }
             }
@@ -217,10 +228,18 @@ impl Check<'_> {
             asked.subresource.clone_from(key);
             for value in values {
                 asked.name.clone_from(value);
-                self.authorizer.demand(self.user, &asked).await?;
+                self.demand(&asked).await?;
             }
         }
         Ok(())
+    }
+
+    /// Asks for one right.
+    async fn demand(&self, asked: &Attributes) -> Result<(), Status> {
+        let begun = Instant::now();
+        let allowed = self.authorizer.demand(self.user, asked).await;
+        measure::impersonation_check(self.mode.label(), allowed.is_ok(), begun.elapsed());
+        allowed
     }
 
     /// The API group of names and groups of users.
