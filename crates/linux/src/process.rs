@@ -163,18 +163,13 @@ fn close_range(first: u32, flags: u32) -> io::Result<()> {
 /// Lets threads of usual priority run before the calling thread: it gets less of a busy processor
 /// (`nice` above 0), and whoever wakes up takes the processor from it at once where their slices
 /// are shorter than `slice` (0.1 to 100 ms; kernels before 6.12 have one slice for all).
-/// Its sleeps end to the microsecond. Less priority needs no right.
+/// Less priority needs no right.
 pub fn yield_thread_to_others(nice: i32, slice: Duration) -> io::Result<()> {
     // SAFETY: all zeros is a value of the type: the usual policy without flags.
     let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
     attributes.sched_nice = nice;
     attributes.sched_runtime = u64::try_from(slice.as_nanos()).map_err(io::Error::other)?;
-    set_thread_attributes(attributes)?;
-    // SAFETY: takes numbers only. Nanoseconds by which the kernel may let timers be late.
-    match unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_u64) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
+    set_thread_attributes(attributes)
 }
 
 /// Has the calling thread run only where no thread of usual priority wants the processor. It must

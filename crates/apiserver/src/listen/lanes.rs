@@ -15,7 +15,8 @@
 //! The threads at home must not work for heavy users at all, not even wake them: the kernel lets a
 //! thread that wakes up go first only as long as it took less than its part before, and otherwise
 //! lets it wait for the next tick, milliseconds later. For those that are caught so all the same,
-//! in this process or another, the threads of heavy users pause between two tasks ([`BREATH_EVERY`]).
+//! in this process or another, the threads of heavy users offer the processor between two tasks
+//! ([`OFFER_EVERY`]).
 
 use std::cell::Cell;
 use std::future::Future;
@@ -36,13 +37,13 @@ const NICE: i32 = 10;
 /// of theirs.
 const SLICE: Duration = Duration::from_millis(20);
 
-/// How long a heavy user's thread works before it gives the processor away for a moment: only then,
+/// How long a heavy user's thread works before it offers the processor to whoever waits: only then,
 /// and at ticks, does the kernel look who should have it.
-const BREATH_EVERY: Duration = Duration::from_micros(200);
+const OFFER_EVERY: Duration = Duration::from_micros(100);
 
 thread_local! {
     static IS_HEAVY: Cell<bool> = const { Cell::new(false) };
-    /// How long the thread has worked since it last paused.
+    /// How long the thread has worked since it last offered the processor.
     static WORKED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
@@ -52,13 +53,14 @@ pub(super) fn is_heavy_thread() -> bool {
 }
 
 /// To be called by a heavy user's thread after work that took so long.
-fn breathe(worked: Duration) {
+fn offer_processor(worked: Duration) {
     let worked = WORKED.get() + worked;
-    let pauses = worked >= BREATH_EVERY;
-    WORKED.set(if pauses { Duration::ZERO } else { worked });
-    if pauses {
-        // Any sleep does; the thread is back in a few microseconds if nobody waits.
-        std::thread::sleep(Duration::from_nanos(1));
+    let offers = worked >= OFFER_EVERY;
+    WORKED.set(if offers { Duration::ZERO } else { worked });
+    if offers {
+        // Less than a microsecond if nobody waits. The kernel counts it against the thread's part,
+        // unlike a short sleep, and so lets in whoever waits.
+        std::thread::yield_now();
     }
 }
 
@@ -275,7 +277,7 @@ impl Future for Shift {
         let polled = work.as_mut().poll(context);
         lane.charge(begun);
         if *is_heavy {
-            breathe(begun.elapsed());
+            offer_processor(begun.elapsed());
         }
         polled
     }
