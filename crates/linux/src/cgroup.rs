@@ -163,6 +163,10 @@ impl Cgroup {
             let has_cpuset = hierarchy.controllers.iter().any(|name| name == "cpuset");
             return create_below(&folder, &folder.join(&self.path), has_cpuset);
         }
+        if available(&folder).trim().is_empty() {
+            // Version 1 has all controllers: there is nothing to hand down.
+            return create_below(&folder, &folder.join(&self.path), false);
+        }
         for part in self.path.split('/') {
             enable_controllers(&folder);
             folder.push(part);
@@ -361,9 +365,14 @@ impl Hierarchy {
     }
 }
 
+/// The controllers that a version 2 group has.
+fn available(folder: &Path) -> String {
+    fs::read_to_string(folder.join("cgroup.controllers")).unwrap_or_default()
+}
+
 /// Hands down what the parent has; a controller that cannot be enabled shows when a limit is set.
 fn enable_controllers(folder: &Path) {
-    let available = fs::read_to_string(folder.join("cgroup.controllers")).unwrap_or_default();
+    let available = available(folder);
     let enabled = fs::read_to_string(folder.join("cgroup.subtree_control")).unwrap_or_default();
     let enabled: Vec<&str> = enabled.split_whitespace().collect();
     for name in available.split_whitespace() {
@@ -376,7 +385,7 @@ fn enable_controllers(folder: &Path) {
     }
 }
 
-/// Makes a version 1 group; parents are looked at only where they are missing, for each look at a
+/// Makes a group that gets nothing but a cpuset from its parents; they are looked at only where they are missing, for each look at a
 /// hierarchy costs.
 fn create_below(top: &Path, folder: &Path, has_cpuset: bool) -> io::Result<()> {
     let made = create_folder(folder);

@@ -64,6 +64,13 @@ impl Root {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => return other,
         }
+        // Most often nothing but the last one is missing.
+        if let Ok((parent, name)) = split(path)
+            && let Ok(parent) = self.lookup(parent, folder, 0)
+            && mkdirat(&parent, name, Mode::from_bits_truncate(mode)).is_ok()
+        {
+            return self.lookup(path, folder, 0);
+        }
         let resolved = self.walk(path, mode)?;
         self.lookup(&resolved, folder, 0)
     }

@@ -20,7 +20,7 @@ impl Engine {
                 Err(error) => {
                     // It died while it was made; nothing was promised yet.
                     tracing::info!(%error, sandbox = name, "removing an unfinished sandbox");
-                    self.discard(&folder);
+                    self.discard(&name);
                 }
             }
         }
@@ -112,14 +112,6 @@ impl Engine {
             }
         }
         Ok(())
-    }
-
-    fn discard(&self, folder: &Path) {
-        let removed = linux::mount::unmount_if_mounted(&folder.join(file::SHM))
-            .and_then(|()| remove_folder(folder));
-        if let Err(error) = removed {
-            tracing::warn!(%error, folder = %folder.display(), "unfinished sandbox not removed");
-        }
     }
 }
 

@@ -20,6 +20,7 @@ mod volumes;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Display;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 
 use linux::cgroup::{Cgroup, Hierarchies};
@@ -135,6 +136,8 @@ pub struct Engine {
     skeleton: Option<String>,
     hierarchies: Hierarchies,
     spares: spare::Spares,
+    /// Whether the last pod had its cgroups below our own, and the next one is expected there.
+    places: AtomicBool,
     crew: base::Crew,
     pods: RwLock<BTreeMap<String, Arc<Pod>>>,
     containers: RwLock<BTreeMap<String, Arc<Entry>>>,
@@ -171,6 +174,7 @@ pub async fn open(
     let engine = Arc::new_cyclic(|me| Engine {
         me: me.clone(),
         spares: spare::Spares::new(config.supervisor_exe.clone()),
+        places: AtomicBool::default(),
         config,
         store,
         registries,

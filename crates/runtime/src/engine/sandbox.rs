@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use linux::cgroup::Cgroup;
@@ -12,6 +13,7 @@ use node_api::{
 use parking_lot::Mutex;
 
 use super::link::{Link, News};
+use super::spare::{Place, Spare};
 use super::{Engine, Pod, SandboxExtras, SandboxRecord, blocking, fresh_id, internal, translate};
 use crate::protocol::Call;
 use crate::spec::{SandboxSpec, Status, file, now_nanos, read_json, write_json};
@@ -30,7 +32,16 @@ impl Engine {
         extras: SandboxExtras,
     ) -> Result<String, RuntimeError> {
         translate::check_sandbox(&config)?;
-        let id = fresh_id();
+        let mut spare = self.spares.take();
+        let place = spare.as_mut().and_then(Spare::take_place);
+        let is_below_ours = config.cgroup_parent.is_empty();
+        self.places.store(is_below_ours, Ordering::Relaxed);
+        let (place, unused) = match is_below_ours {
+            true => (place, None),
+            false => (None, place),
+        };
+        let has_place = place.is_some();
+        let id = place.map_or_else(fresh_id, |place| place.id);
         let folder = self.config.state.join(&id);
         let cgroup = format!("{}/{id}", self.pod_cgroup(&config));
         let record = SandboxRecord {
@@ -48,7 +59,12 @@ impl Engine {
             change: Default::default(),
         });
         let _change = pod.change.lock().await;
-        match self.bring_up(&pod, &extras).await {
+        let up = self.bring_up(&pod, &extras, spare, has_place).await;
+        if let (Some(place), Some(engine)) = (unused, self.me.upgrade()) {
+            // The supervisor has left its cgroups by now.
+            tokio::task::spawn_blocking(move || engine.discard(&place.id));
+        }
+        match up {
             Ok(()) => {
                 *pod.state.lock() = SandboxState::Ready;
                 // Nobody sees a sandbox that is half made.
@@ -101,9 +117,15 @@ impl Engine {
         }
     }
 
-    async fn bring_up(&self, pod: &Arc<Pod>, extras: &SandboxExtras) -> Result<(), RuntimeError> {
-        self.prepare(pod, extras).await?;
-        self.spares.start(&pod.folder).await?;
+    async fn bring_up(
+        &self,
+        pod: &Arc<Pod>,
+        extras: &SandboxExtras,
+        spare: Option<Spare>,
+        has_place: bool,
+    ) -> Result<(), RuntimeError> {
+        self.prepare(pod, extras, has_place).await?;
+        self.spares.start(spare, &pod.folder).await?;
         self.connect(pod).map_err(internal)?;
         if pod.record.config.namespaces.network == NamespaceMode::Node {
             return Ok(());
@@ -122,19 +144,56 @@ impl Engine {
     /// When a pod has started and needs no processor just now; to start a process blocks.
     pub(super) fn refill_spares(&self) {
         if let Some(engine) = self.me.upgrade() {
-            tokio::task::spawn_blocking(move || engine.spares.refill());
+            tokio::task::spawn_blocking(move || engine.spares.refill(|| engine.place()));
+        }
+    }
+
+    /// Makes what the next pod will need, if it is likely to come below our own cgroup.
+    fn place(&self) -> Option<Place> {
+        if !self.places.load(Ordering::Relaxed) {
+            return None;
+        }
+        let id = fresh_id();
+        let made = || {
+            // First the folder, which tells of the rest at the next start.
+            std::fs::create_dir_all(self.config.state.join(&id).join(file::CONTAINERS))?;
+            let path = format!("/{}/{id}", self.config.cgroup_root.trim_matches('/'));
+            let cgroup = leaf(&self.hierarchies.group(&path)?, path);
+            self.hierarchies.group(&cgroup)?.create()?;
+            std::io::Result::Ok(cgroup)
+        };
+        match made() {
+            Ok(cgroup) => Some(Place { id, cgroup }),
+            Err(error) => {
+                tracing::warn!(%error, "no cgroups for the next pod");
+                self.discard(&id);
+                None
+            }
+        }
+    }
+
+    /// Removes what was made of a sandbox below our own cgroup that is nobody's.
+    pub(super) fn discard(&self, id: &str) {
+        let folder = self.config.state.join(id);
+        let path = format!("{}/{id}", self.config.cgroup_root);
+        let removed = (self.hierarchies.group(&path))
+            .and_then(|group| group.kill().and_then(|()| group.remove()))
+            .and_then(|()| linux::mount::unmount_if_mounted(&folder.join(file::SHM)))
+            .and_then(|()| remove_folder(&folder));
+        if let Err(error) = removed {
+            tracing::warn!(%error, folder = %folder.display(), "unfinished sandbox not removed");
         }
     }
 
     /// Writes the files a supervisor starts from, and makes its cgroup.
-    async fn prepare(&self, pod: &Arc<Pod>, extras: &SandboxExtras) -> Result<(), RuntimeError> {
+    async fn prepare(
+        &self,
+        pod: &Arc<Pod>,
+        extras: &SandboxExtras,
+        has_place: bool,
+    ) -> Result<(), RuntimeError> {
         let config = &pod.record.config;
-        let whole = self.group(&pod.record.cgroup)?;
-        // Version 2 has processes in leaves only, where it manages resources.
-        let leaf = match whole.is_pure_unified() {
-            true => format!("{}/supervisor", pod.record.cgroup),
-            false => pod.record.cgroup.clone(),
-        };
+        let leaf = leaf(&self.group(&pod.record.cgroup)?, pod.record.cgroup.clone());
         let own_network = config.namespaces.network != NamespaceMode::Node;
         let spec = SandboxSpec {
             id: pod.record.id.clone(),
@@ -151,7 +210,10 @@ impl Engine {
         let (whole, leaf) = (self.own_pod_cgroup(config)?, self.group(&leaf)?);
         let pod = Arc::clone(pod);
         blocking(move || {
-            std::fs::create_dir_all(pod.folder.join(file::CONTAINERS)).map_err(internal)?;
+            if !has_place {
+                std::fs::create_dir_all(pod.folder.join(file::CONTAINERS)).map_err(internal)?;
+                leaf.create().map_err(internal)?;
+            }
             let write = |name: &str, text: String| {
                 std::fs::write(pod.folder.join(name), text).map_err(internal)
             };
@@ -163,7 +225,6 @@ impl Engine {
             write(file::RESOLV, translate::resolv_conf(config))?;
             write_json(&pod.folder.join(file::SPEC), &spec).map_err(internal)?;
             write_json(&pod.folder.join(file::SANDBOX), &pod.record).map_err(internal)?;
-            leaf.create().map_err(internal)?;
             match (&config.resources, whole) {
                 (Some(resources), Some(whole)) => limit_pod(&whole, resources),
                 _ => Ok(()),
@@ -392,6 +453,14 @@ impl Engine {
             remove_recorded(&folder, file::SANDBOX).map_err(internal)
         })
         .await
+    }
+}
+
+/// The supervisor's cgroup: version 2 has processes in leaves only, where it manages resources.
+fn leaf(whole: &Cgroup, path: String) -> String {
+    match whole.is_pure_unified() {
+        true => path + "/supervisor",
+        false => path,
     }
 }
 

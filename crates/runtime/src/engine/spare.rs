@@ -1,5 +1,6 @@
 //! Starting supervisors: by a spare one, which waits for a pod since it was not needed yet. There is
-//! at most one; it ends with this process, for it reads from us.
+//! at most one; it ends with this process, for it reads from us. While pods come that have their
+//! cgroups below ours, it has the next one's cgroups too.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -25,10 +26,18 @@ pub(super) struct Spares {
 }
 
 /// A process that waits for a pod.
-struct Spare {
+pub(super) struct Spare {
     child: Child,
     stdin: ChildStdin,
     stdout: ChildStdout,
+    place: Option<Place>,
+}
+
+/// What a pod finds made: a folder in the state folder, and cgroups, both of its id.
+pub(super) struct Place {
+    pub(super) id: String,
+    /// The supervisor's.
+    pub(super) cgroup: String,
 }
 
 impl Spares {
@@ -45,10 +54,18 @@ impl Spares {
         }
     }
 
+    /// The one that waits, if there is one.
+    pub(super) fn take(&self) -> Option<Spare> {
+        self.waiting.lock().take()
+    }
+
     /// Starts the supervisor of the pod in `folder`.
-    pub(super) async fn start(&self, folder: &Path) -> Result<(), RuntimeError> {
-        let waiting = self.waiting.lock().take();
-        if let Some(spare) = waiting {
+    pub(super) async fn start(
+        &self,
+        spare: Option<Spare>,
+        folder: &Path,
+    ) -> Result<(), RuntimeError> {
+        if let Some(spare) = spare {
             match spare.become_supervisor(folder).await {
                 // It died while it waited: somebody killed it, or the kernel for want of memory.
                 Ok(words) if words.is_empty() && !folder.join(file::PID).exists() => {
@@ -57,27 +74,28 @@ impl Spares {
                 words => return judge(words),
             }
         }
-        judge(self.spawn()?.become_supervisor(folder).await)
+        judge(self.spawn(None)?.become_supervisor(folder).await)
     }
 
-    /// Has one wait for the next pod.
-    pub(super) fn refill(&self) {
+    /// Has one wait for the next pod, at the place that is made for it.
+    pub(super) fn refill(&self, place: impl FnOnce() -> Option<Place>) {
         let mut waiting = self.waiting.lock();
         if waiting.is_none() {
             *waiting = self
-                .spawn()
+                .spawn(place())
                 .inspect_err(|error| tracing::warn!(%error, "no spare supervisor"))
                 .ok();
         }
     }
 
-    fn spawn(&self) -> Result<Spare, RuntimeError> {
+    fn spawn(&self, place: Option<Place>) -> Result<Spare, RuntimeError> {
         let sealed = self.sealed.as_ref().map(AsRawFd::as_raw_fd);
         let program = sealed.map(|fd| PathBuf::from(format!("/proc/self/fd/{fd}")));
         let mut command = Command::new(program.as_ref().unwrap_or(&self.program));
         command
             .arg0("sampan")
             .arg("supervise")
+            .args(place.iter().map(|place| &place.cgroup))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let fault =
@@ -88,6 +106,7 @@ impl Spares {
                 child,
                 stdin,
                 stdout,
+                place,
             }),
             _ => Err(fault(std::io::ErrorKind::BrokenPipe.into())),
         }
@@ -95,6 +114,11 @@ impl Spares {
 }
 
 impl Spare {
+    /// What is made for its pod; whoever takes it uses it, or has it removed.
+    pub(super) fn take_place(&mut self) -> Option<Place> {
+        self.place.take()
+    }
+
     /// Gives it its pod, and hears what it says of it; nothing where it does not live any more.
     async fn become_supervisor(mut self, folder: &Path) -> std::io::Result<String> {
         let mut line = folder.as_os_str().as_encoded_bytes().to_vec();

@@ -59,16 +59,16 @@ impl<T, E: Display> Step<T> for Result<T, E> {
 /// What a supervisor that is ready says on its first standard output; anything else is a reason.
 pub(crate) const READY: &str = "ready";
 
-/// Entry of `sampan supervise`: `args` is what follows `supervise`, nothing. Waits for the state
-/// folder of a pod on standard input, and starts its supervisor in the background, which says on
+/// Entry of `sampan supervise`: `args` is what follows `supervise`, nothing or the cgroup that the
+/// pod will probably have. Waits for the state folder of a pod on standard input, and starts its supervisor in the background, which says on
 /// standard output that it is ready, or why not. Must be called before the process has a second
 /// thread.
 pub fn main(args: &[String]) -> i32 {
-    if !args.is_empty() {
-        eprintln!("usage: supervise < state folder");
+    if args.len() > 1 {
+        eprintln!("usage: supervise [CGROUP] < state folder");
         return 2;
     }
-    match spare::run() {
+    match spare::run(args.first().map(String::as_str)) {
         Ok(()) => 0,
         Err(error) => {
             // Nobody may be there to read it.

@@ -30,6 +30,8 @@ pub(super) struct Room {
     made: Vec<(CloneFlags, OwnedFd)>,
     /// The pod's shared memory, attached nowhere.
     shm: Option<Detached>,
+    /// The version 1 cgroups this process is in.
+    cgroup: Option<String>,
 }
 
 /// What a pod takes over.
@@ -41,7 +43,7 @@ pub(super) struct Taken {
 
 impl Room {
     /// Whatever cannot be made is left for the pod's own start, which says why.
-    fn make() -> Room {
+    fn make(hierarchies: &Hierarchies, cgroup: Option<&str>) -> Room {
         let mut made = Vec::new();
         for (flag, name) in NAMESPACES {
             if let Ok(before) = linux::namespace::own(name)
@@ -51,7 +53,15 @@ impl Room {
             }
         }
         let shm = shared_memory().ok().filter(is_copied_detached);
-        Room { made, shm }
+        let enter = |path: &&str| {
+            let entrance = hierarchies.group(path).and_then(|group| group.entrance());
+            entrance.and_then(Entrance::enter).is_ok()
+        };
+        Room {
+            made,
+            shm,
+            cgroup: cgroup.filter(enter).map(str::to_owned),
+        }
     }
 
     /// Keeps what is `wanted`, and goes back from the rest.
@@ -84,14 +94,15 @@ fn is_copied_detached(tree: &Detached) -> bool {
 
 /// Makes ready, waits for a pod's folder on standard input, and starts its supervisor, which tells
 /// on standard output how that went. Nothing to do is no error.
-pub(super) fn run() -> Result<(), String> {
+/// `expected` is the cgroup that the pod will probably have; it exists.
+pub(super) fn run(expected: Option<&str>) -> Result<(), String> {
     linux::process::close_from(3).step("closing inherited files")?;
     if let Err(error) = linux::process::seal_program() {
         complain!("running from a writable file: {error}");
     }
     let _ = prctl::set_name(c"sampan-spare");
     let hierarchies = Hierarchies::of_this_machine().step("cgroups")?;
-    let room = Room::make();
+    let room = Room::make(&hierarchies, expected);
     match folder().step("standard input")? {
         None => Ok(()),
         Some(folder) => start(&folder, hierarchies, room),
@@ -114,6 +125,7 @@ fn start(folder: &Path, hierarchies: Hierarchies, room: Room) -> Result<(), Stri
         Some(_) => CloneFlags::empty(),
         None => setup::shared_namespaces(&spec),
     };
+    let has_entered = room.cgroup.as_deref() == Some(&spec.cgroup);
     let taken = room.take(wanted, spec.own_ipc)?;
     let born_in = unified.as_ref().map(AsFd::as_fd);
     if let Forked::Parent { .. } = clone_process(CloneFlags::empty(), born_in).step("fork")? {
@@ -121,7 +133,10 @@ fn start(folder: &Path, hierarchies: Hierarchies, room: Room) -> Result<(), Stri
     }
     drop(unified);
     let tell = io::stdout().as_fd().try_clone_to_owned();
-    let entered = cgroup.entrance().and_then(Entrance::enter).step("cgroup");
+    let entered = match has_entered {
+        true => Ok(()),
+        false => cgroup.entrance().and_then(Entrance::enter).step("cgroup"),
+    };
     let made = entered.and_then(|()| setup::supervisor(folder, spec, hierarchies, taken));
     let code = match made {
         Ok(mut supervisor) => {
