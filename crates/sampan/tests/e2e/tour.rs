@@ -1,9 +1,13 @@
 //! The tour's chapters, typed by a test.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::cluster::Cluster;
 use crate::kubectl::{IMAGE, kubectls};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_sampan");
 
 /// The text of all `sh` blocks of a page, in order.
 fn shell_blocks(page: &str) -> String {
@@ -50,7 +54,14 @@ fn every_chapter_does_what_it_says() {
     std::fs::create_dir(&bin).unwrap();
     let newest = kubectls().pop().unwrap();
     std::os::unix::fs::symlink(newest, bin.join("kubectl")).unwrap();
-    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_sampan"), bin.join("sampan")).unwrap();
+    // The one of the tour knows its server's folder.
+    let script = format!(
+        "#!/bin/bash\ncase \"$1\" in\nimage|config) exec {BINARY} \"$1\" \"$2\" --data-dir {} \"${{@:3}}\";;\n\
+         *) exec {BINARY} \"$@\";;\nesac\n",
+        cluster.folder.path().display(),
+    );
+    std::fs::write(bin.join("sampan"), script).unwrap();
+    std::fs::set_permissions(bin.join("sampan"), Permissions::from_mode(0o755)).unwrap();
     let path = format!(
         "{}:{}",
         bin.display(),
@@ -60,10 +71,7 @@ fn every_chapter_does_what_it_says() {
         let blocks = shell_blocks(&std::fs::read_to_string(&page).unwrap());
         assert!(!blocks.is_empty(), "{} has no commands", page.display());
         let script = format!(
-            "export PATH={path}\ncd {}\nset -xeuo pipefail\n\
-             sampan() {{ case \"$1\" in image|config) local verb=$1 sub=$2; shift 2; \
-             command sampan $verb $sub --data-dir {} \"$@\";; *) command sampan \"$@\";; esac; }}\n{blocks}",
-            cluster.folder.path().display(),
+            "export PATH={path}\ncd {}\nset -xeuo pipefail\n{blocks}",
             cluster.folder.path().display(),
         );
         let output = cluster.run(Path::new("/bin/bash"), &["-c", &script], "");
