@@ -68,13 +68,14 @@ async fn at_rest(cluster: &Cluster, seconds: u64, table: &mut Table) -> Result<(
 }
 
 /// Percent of a core that the process takes.
-async fn share(pid: u32, seconds: u64) -> Result<f64> {
+pub(crate) async fn share(pid: u32, seconds: u64) -> Result<f64> {
     let (begin, before) = (Instant::now(), processor_time(pid)?);
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let used = (processor_time(pid)? - before).as_secs_f64();
     Ok(100.0 * used / begin.elapsed().as_secs_f64())
 }
 
-fn mb(bytes: u64) -> f64 {
+/// Bytes as people read them.
+pub(crate) fn mb(bytes: u64) -> f64 {
     bytes as f64 / MB
 }

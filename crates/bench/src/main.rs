@@ -6,6 +6,7 @@ mod cluster;
 mod containers;
 mod idle;
 mod load;
+mod node;
 mod peers;
 mod pods;
 mod process;
@@ -54,7 +55,7 @@ struct Args {
     peer: beside::Peer,
     #[command(flatten)]
     runtimes: containers::Peers,
-    /// Only the parts named: start, idle, pods, restart, creates, list, watchers, peers,
+    /// Only the parts named: start, idle, pods, node, restart, creates, list, watchers, peers,
     /// containers, beside
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -190,6 +191,10 @@ async fn measure(args: &Args, cluster: &mut Cluster, table: &mut Table) -> Resul
     }
     if args.wants("pods") {
         part("pods", pods::measure(cluster, table)).await?;
+    }
+    if args.wants("node") {
+        let work = node::measure(cluster, args.idle_seconds, table);
+        part("a full node", work).await?;
     }
     if args.wants("restart") {
         part("restart", start::again(cluster, table)).await?;

@@ -1,7 +1,6 @@
 //! From a pod's creation to Running, as a watch tells it.
 
-use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use client::{Api, Client, DeleteOptions, Kind, ListOptions, Watch, WatchEvent};
@@ -13,7 +12,7 @@ use crate::cluster::{Cluster, PATIENCE};
 use crate::start::IMAGE;
 use crate::table::{Figure, Goal, Table, percentile};
 
-const NAMESPACE: &str = "default";
+pub(crate) const NAMESPACE: &str = "default";
 const PODS: usize = 50;
 const LABEL: &str = "bench";
 
@@ -35,7 +34,7 @@ pub(crate) async fn measure(cluster: &Cluster, table: &mut Table) -> Result<()> 
     table.add(figure.goal(Goal::AtMost(600.0)).note(note));
 
     let begin = Instant::now();
-    let burst = all_at_once(&client).await?;
+    let burst = crate::node::created(&client, "burst", PODS, Duration::ZERO).await?;
     let last = begin.elapsed();
     remove(&client).await?;
     let name = format!("{PODS} pods created at once → Running");
@@ -66,42 +65,8 @@ async fn one_by_one(client: &Client) -> Result<Vec<f64>> {
     Ok(times)
 }
 
-async fn all_at_once(client: &Client) -> Result<Vec<f64>> {
-    let api = client.namespaced::<Pod>(NAMESPACE);
-    let mut watch = open(&api).await?;
-    let pods = (0..PODS)
-        .map(|at| pod(&format!("burst-{at}")))
-        .collect::<Result<Vec<_>>>()?;
-    let create = async {
-        let created = pods.iter().map(async |pod| {
-            let begin = Instant::now();
-            api.create(pod).await?;
-            Ok::<_, anyhow::Error>((name(pod).to_owned(), begin))
-        });
-        try_join_all(created).await
-    };
-    let mut running: HashMap<String, Instant> = HashMap::new();
-    let see = wait(&mut watch, PODS, |event| match event {
-        WatchEvent::Modified(pod) if is_running(pod) && !running.contains_key(name(pod)) => {
-            running.insert(name(pod).to_owned(), Instant::now());
-            Some(())
-        }
-        _ => None,
-    });
-    let (begins, ()) = tokio::try_join!(create, see)?;
-    let mut times = Vec::new();
-    for (name, begin) in begins {
-        let end = running
-            .get(&name)
-            .with_context(|| format!("{name} was not seen"))?;
-        times.push(end.duration_since(begin).as_secs_f64());
-    }
-    times.sort_by(f64::total_cmp);
-    Ok(times)
-}
-
 /// Deletes the pods and waits until they are gone.
-async fn remove(client: &Client) -> Result<()> {
+pub(crate) async fn remove(client: &Client) -> Result<()> {
     let api = client.namespaced::<Pod>(NAMESPACE);
     let mut watch = open(&api).await?;
     let pods = api.list(&ours()).await?.items;
@@ -126,7 +91,7 @@ fn ours() -> ListOptions {
 }
 
 /// A watch of the pods to come.
-async fn open(api: &Api<Pod>) -> Result<Watch<Pod>> {
+pub(crate) async fn open(api: &Api<Pod>) -> Result<Watch<Pod>> {
     let list = api.list(&ours()).await?;
     let resource_version = Some(list.metadata.resource_version);
     Ok(api
@@ -138,7 +103,7 @@ async fn open(api: &Api<Pod>) -> Result<Watch<Pod>> {
 }
 
 /// Reads events until `count` of them were the ones looked for.
-async fn wait<K: Kind>(
+pub(crate) async fn wait<K: Kind>(
     watch: &mut Watch<K>,
     count: usize,
     mut look: impl FnMut(&WatchEvent<K>) -> Option<()>,
@@ -157,7 +122,7 @@ async fn wait<K: Kind>(
     read.with_context(|| format!("not all of {count} were seen within {PATIENCE:?}"))?
 }
 
-fn name(pod: &Pod) -> &str {
+pub(crate) fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
 }
 
@@ -165,14 +130,14 @@ fn is(pod: &Pod, wanted: &str) -> bool {
     name(pod) == wanted
 }
 
-fn is_running(pod: &Pod) -> bool {
+pub(crate) fn is_running(pod: &Pod) -> bool {
     pod.status
         .as_ref()
         .and_then(|status| status.phase.as_deref())
         == Some("Running")
 }
 
-fn pod(name: &str) -> Result<Pod> {
+pub(crate) fn pod(name: &str) -> Result<Pod> {
     Ok(serde_json::from_value(json!({
         "apiVersion": "v1",
         "kind": "Pod",

@@ -39,6 +39,7 @@ pub(crate) fn sandbox_config(
         sysctls: linux.sysctls,
         resources: linux.resources.map(resources),
         runtime_handler,
+        privileged: context.privileged,
     })
 }
 
@@ -129,10 +130,6 @@ pub(crate) fn container_config(
     if image.image.is_empty() {
         return Err(missing("image"));
     }
-    if let Some(device) = config.cdi_devices.first() {
-        let message = format!("CDI device {:?}: CDI is not supported", device.name);
-        return Err(Status::invalid_argument(message));
-    }
     let linux = config.linux.unwrap_or_default();
     let mounts = config.mounts.into_iter().map(|m| mount(m, sandbox));
     let envs = config.envs.into_iter().map(env);
@@ -151,6 +148,7 @@ pub(crate) fn container_config(
         envs: envs.collect::<Result<_, _>>()?,
         mounts: mounts.collect::<Result<_, _>>()?,
         devices: config.devices.into_iter().map(device).collect(),
+        cdi_devices: config.cdi_devices.into_iter().map(|one| one.name).collect(),
         labels: config.labels,
         annotations: config.annotations,
         log_path: config.log_path.into(),

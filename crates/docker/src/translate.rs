@@ -88,6 +88,7 @@ pub(crate) fn container(
         envs: config.env.iter().map(split).collect(),
         mounts: mounts(record, etc),
         devices: devices(host),
+        cdi_devices: Vec::new(),
         labels: config.labels.clone(),
         log_path: match crate::drivers::is_none(host) {
             true => PathBuf::new(),

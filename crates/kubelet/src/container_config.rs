@@ -69,6 +69,7 @@ pub(crate) fn container_config(inputs: ContainerInputs<'_>) -> Result<ContainerC
         working_dir: container.working_dir.clone().unwrap_or_default(),
         mounts: mounts(&inputs, &known)?,
         devices: Vec::new(),
+        cdi_devices: Vec::new(),
         labels: labels::of_container(pod, container),
         annotations: labels::annotations(pod, container, inputs.attempt, inputs.round),
         log_path,

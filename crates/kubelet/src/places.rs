@@ -136,6 +136,7 @@ pub(crate) fn equip(config: &mut ContainerConfig, given: ContainerOptions) {
             host_path: PathBuf::from(device.host_path),
             permissions: device.permissions,
         }));
+    config.cdi_devices.extend(given.cdi_devices);
     for (name, value) in given.annotations {
         config.annotations.entry(name).or_insert(value);
     }

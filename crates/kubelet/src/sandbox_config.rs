@@ -45,6 +45,10 @@ pub(crate) fn sandbox_config(pod: &Pod, attempt: u32, config: &Config) -> PodSan
             .collect(),
         resources: Some(resources::of_pod(pod, config)),
         runtime_handler: String::new(),
+        privileged: pod.all_containers().iter().any(|(_, container)| {
+            let context = container.security_context.as_ref();
+            context.is_some_and(|context| context.privileged == Some(true))
+        }),
     }
 }
 

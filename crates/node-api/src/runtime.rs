@@ -111,6 +111,9 @@ pub struct PodSandboxConfig {
     /// The handler that was asked for; empty is the default.
     #[serde(default)]
     pub runtime_handler: String,
+    /// Containers in it may be privileged.
+    #[serde(default)]
+    pub privileged: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -254,6 +257,9 @@ pub struct ContainerConfig {
     pub envs: Vec<(String, String)>,
     pub mounts: Vec<Mount>,
     pub devices: Vec<Device>,
+    /// Devices by names that files of the machine explain, such as `vendor.com/card=one`.
+    #[serde(default)]
+    pub cdi_devices: Vec<String>,
     pub labels: Map,
     pub annotations: Map,
     /// Relative to the sandbox's log directory, such as `web/0.log`.

@@ -45,6 +45,8 @@ pub struct ContainerOptions {
     pub envs: Vec<(String, String)>,
     pub mounts: Vec<Mount>,
     pub devices: Vec<DeviceSpec>,
+    /// Names of devices that files of the machine explain.
+    pub cdi_devices: Vec<String>,
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -257,7 +259,7 @@ impl Devices {
                 format!("device plugin PreStartContainer rpc failed with err: {error}")
             })?;
         }
-        self.combined(uid, &container.name)
+        Ok(self.combined(uid, &container.name))
     }
 
     /// Whether a container lacks devices that it should have by now.

@@ -270,7 +270,6 @@ pub(crate) fn kubelet(core: &Core, node: &str) -> Result<Target, Status> {
     })
 }
 
-/// The rest of the path, and the query but for some parameters.
 /// What a kubelet calls the streams that somebody wants, with its own word for yes.
 fn streams(query: &Query) -> Query {
     const WORDS: [(&str, &str); 4] = [
@@ -284,6 +283,7 @@ fn streams(query: &Query) -> Query {
     query.replaced(&WORDS.map(|(own, _)| own), pairs.collect())
 }
 
+/// The rest of the path, and the query but for some parameters.
 fn add_query(path: &mut String, query: &Query, without: &[&str]) {
     let pairs = query.pairs().filter(|(key, _)| !without.contains(key));
     for (at, (key, value)) in pairs.enumerate() {
@@ -293,5 +293,18 @@ fn add_query(path: &mut String, query: &Query, without: &[&str]) {
             percent_encode(key),
             percent_encode(value)
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_are_called_what_kubelets_call_them() {
+        let asked = "command=ls&stdin=true&tty=false&stdout=1&command=-l&stderr=0";
+        let mut path = String::new();
+        add_query(&mut path, &streams(&Query::parse(asked).unwrap()), &[]);
+        assert_eq!(path, "?command=ls&command=-l&input=1&output=1");
     }
 }

@@ -47,6 +47,7 @@ pub(super) fn sandbox_config(config: PodSandboxConfig) -> wire::PodSandboxConfig
             cgroup_parent: config.cgroup_parent,
             security_context: Some(wire::LinuxSandboxSecurityContext {
                 namespace_options: Some(security::namespaces_of(&config.namespaces)),
+                privileged: config.privileged,
                 // What holds a pod's namespaces needs no more.
                 seccomp: Some(profile(&SeccompProfile::RuntimeDefault)),
                 ..wire::LinuxSandboxSecurityContext::default()
@@ -111,7 +112,7 @@ pub(super) fn container_config(
             resources: Some(convert::resources_of(&config.resources)),
             security_context: Some(security_context(config.security)),
         }),
-        cdi_devices: Vec::new(),
+        cdi_devices: config.cdi_devices.into_iter().map(cdi_device).collect(),
     }
 }
 
@@ -128,6 +129,10 @@ fn device(device: Device) -> wire::Device {
         host_path: text(&device.host_path),
         permissions: device.permissions,
     }
+}
+
+fn cdi_device(name: String) -> wire::CdiDevice {
+    wire::CdiDevice { name }
 }
 
 fn profile(profile: &SeccompProfile) -> wire::SecurityProfile {

@@ -203,7 +203,9 @@ impl RuntimeService for Remote {
         sandbox_id: &str,
         config: ContainerConfig,
     ) -> Result<String, RuntimeError> {
-        let sandbox = self.pod_sandbox_status(sandbox_id).await?;
+        let mut sandbox = self.pod_sandbox_status(sandbox_id).await?;
+        // Runtimes compare this with what they hear of the container.
+        sandbox.config.privileged = config.security.privileged;
         let user = config.security.namespaces.user.clone();
         let user = user.or_else(|| sandbox.config.namespaces.user.clone());
         let request = wire::CreateContainerRequest {

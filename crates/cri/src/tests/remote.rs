@@ -111,6 +111,7 @@ async fn configurations_arrive_as_they_were_meant() {
             ..LinuxResources::default()
         }),
         runtime_handler: "own".to_owned(),
+        privileged: true,
         ..PodSandboxConfig::default()
     };
     wire.remote.run_pod_sandbox(sandbox.clone()).await.unwrap();
@@ -123,6 +124,7 @@ async fn configurations_arrive_as_they_were_meant() {
         user_specified_image: "web".to_owned(),
         command: vec!["run".to_owned()],
         envs: vec![("A".to_owned(), "b=c".to_owned())],
+        cdi_devices: vec!["vendor.com/card=one".to_owned()],
         mounts: vec![Mount {
             host_path: wire.folder.path().to_owned(),
             container_path: "/data".into(),

@@ -10,7 +10,7 @@ use crate::wish::{ContainerWish, PodWish};
 
 impl Devices {
     /// What the plugins of all its devices want for a container.
-    pub(super) fn combined(&self, uid: &str, container: &str) -> Result<ContainerOptions, String> {
+    pub(super) fn combined(&self, uid: &str, container: &str) -> ContainerOptions {
         let table = self.table.lock();
         let resources = table
             .allocations
@@ -19,12 +19,12 @@ impl Devices {
         let mut options = ContainerOptions::default();
         let (mut envs, mut mounts, mut devices) =
             (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        for (resource, allocation) in resources.into_iter().flatten() {
+        for allocation in resources.into_iter().flat_map(BTreeMap::values) {
             let response = &allocation.response;
-            if !response.cdi_devices.is_empty() {
-                return Err(format!(
-                    "the device plugin of {resource} names CDI devices, which are not supported"
-                ));
+            for device in &response.cdi_devices {
+                if !options.cdi_devices.contains(&device.name) {
+                    options.cdi_devices.push(device.name.clone());
+                }
             }
             // Of two plugins that say different things the first is heard.
             for (name, value) in &response.envs {
@@ -46,7 +46,7 @@ impl Devices {
         options.envs = envs.into_iter().collect();
         options.mounts = mounts.into_values().collect();
         options.devices = devices.into_values().collect();
-        Ok(options)
+        options
     }
 
     /// Where a container's devices could be.

@@ -27,7 +27,7 @@ impl Engine {
     pub(super) async fn create(
         &self,
         sandbox_id: &str,
-        config: ContainerConfig,
+        mut config: ContainerConfig,
         extras: super::Extras,
     ) -> Result<String, RuntimeError> {
         let pod = self.pod(sandbox_id)?;
@@ -35,6 +35,13 @@ impl Engine {
             return Err(RuntimeError::FailedPrecondition(format!(
                 "sandbox {sandbox_id} is not ready"
             )));
+        }
+        if !config.cdi_devices.is_empty() {
+            config = blocking(move || {
+                super::cdi::inject(&mut config)?;
+                Ok(config)
+            })
+            .await?;
         }
         let id = fresh_id();
         let (store, image_name) = (self.store.clone(), config.image.clone());

@@ -2,6 +2,7 @@
 //! CRI's words into specs, and asks supervisors to act.
 
 mod adopt;
+mod cdi;
 mod cleanup;
 mod container;
 mod events;
