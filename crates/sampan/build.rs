@@ -1,5 +1,6 @@
-//! Lets the linker keep one copy of functions, and of constants, that came out the same: typed code
-//! for a hundred kinds has many, and nothing here tells constants apart by their addresses. Only the shipped binary, for the linker's pass costs seconds.
+//! Lets the linker keep one copy of functions, and of constants, that came out the same: typed
+//! code for a hundred kinds has many, and nothing here tells constants apart by their addresses.
+//! Only the shipped binary, for the linker's pass costs seconds.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
