@@ -10,6 +10,7 @@
 //! Requests look for a route before they look for a resource; without APIServices that name a
 //! service, that is one atomic load.
 
+mod delegate;
 mod discover;
 mod follow;
 mod keeper;
@@ -34,12 +35,15 @@ use crate::stream::{Channel, Target};
 use crate::verbs::write::text;
 use pool::Pool;
 
+pub use delegate::Delegate;
 pub(crate) use follow::run;
 pub(crate) use pass::answer;
 
 /// All routes, and how services are found.
 pub(crate) struct Aggregate {
     routes: ArcSwap<Vec<Arc<Route>>>,
+    /// Who of this process answers where there is no route.
+    delegates: Vec<Delegate>,
     resolver: Arc<dyn webhook::Resolve>,
 }
 
@@ -97,9 +101,10 @@ impl Swagger {
 }
 
 impl Aggregate {
-    pub(crate) fn new(resolver: Arc<dyn webhook::Resolve>) -> Aggregate {
+    pub(crate) fn new(resolver: Arc<dyn webhook::Resolve>, delegates: Vec<Delegate>) -> Aggregate {
         Aggregate {
             routes: ArcSwap::default(),
+            delegates,
             resolver,
         }
     }
@@ -110,15 +115,7 @@ impl Aggregate {
         if routes.is_empty() {
             return None;
         }
-        let (group, version) = match call.info.is_resource {
-            true => (call.info.group.as_str(), call.info.version.as_str()),
-            false => {
-                let path = call.info.path.trim_matches('/');
-                let path = path.strip_prefix("openapi/v3/").unwrap_or(path);
-                let (group, version) = path.strip_prefix("apis/")?.split_once('/')?;
-                (group, version)
-            }
-        };
+        let (group, version) = group_version(call)?;
         let mut fitting = routes.iter();
         fitting
             .find(|route| route.group == group && route.version == version)
@@ -142,17 +139,27 @@ impl Aggregate {
             });
             routes.iter().map(|route| route.version.clone()).collect()
         };
+        let groups = groups.into_iter();
+        let groups = groups.map(|(group, routes)| (group.to_owned(), versions(routes)));
+        let mut groups: Vec<(String, Vec<String>)> = groups.collect();
+        for own in &self.delegates {
+            match groups.iter_mut().find(|(group, _)| *group == own.group) {
+                Some((_, versions)) if versions.contains(&own.version) => {}
+                Some((_, versions)) => versions.push(own.version.clone()),
+                None => groups.push((own.group.clone(), vec![own.version.clone()])),
+            }
+        }
         groups
-            .into_iter()
-            .map(|(group, routes)| (group.to_owned(), versions(routes)))
-            .collect()
     }
 
     /// A version as aggregated discovery shows it.
     pub(crate) fn version(&self, group: &str, version: &str) -> Option<Value> {
         let routes = self.routes.load();
         let mut fitting = routes.iter();
-        let route = fitting.find(|own| own.group == group && own.version == version)?;
+        let route = fitting.find(|own| own.group == group && own.version == version);
+        let Some(route) = route else {
+            return self.delegate_of(group, version).map(Delegate::shown);
+        };
         let listed = route.listed.load();
         let mut tree = json!({"version": version, "freshness": "Stale"});
         if let Some(listed) = listed.as_ref() {
@@ -189,6 +196,16 @@ impl Aggregate {
         };
         routes.iter().filter_map(document).collect()
     }
+}
+
+/// The group and version that a request is about.
+fn group_version(call: &Call) -> Option<(&str, &str)> {
+    if call.info.is_resource {
+        return Some((&call.info.group, &call.info.version));
+    }
+    let path = call.info.path.trim_matches('/');
+    let path = path.strip_prefix("openapi/v3/").unwrap_or(path);
+    path.strip_prefix("apis/")?.split_once('/')
 }
 
 impl Route {

@@ -50,6 +50,8 @@ pub struct Config {
     pub profiling: bool,
     /// Which groups and versions are served.
     pub runtime: crate::RuntimeConfig,
+    /// Who else of this process answers for groups and versions.
+    pub delegates: Vec<crate::Delegate>,
     /// Which of `scheduler` and `controller-manager` run in this process.
     pub parts: &'static [&'static str],
     /// What `/version` reports, such as `v1.36.0+sampan`.
@@ -116,6 +118,7 @@ impl Config {
             closing: None,
             profiling: true,
             runtime: crate::RuntimeConfig::default(),
+            delegates: Vec::new(),
             parts: &[],
             git_version: "v1.36.2+sampan".into(),
             git_commit: "unknown".into(),

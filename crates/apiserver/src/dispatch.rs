@@ -28,6 +28,9 @@ pub(crate) async fn dispatch(
     if let Some(route) = core.aggregate.route(call) {
         return Box::pin(aggregate::answer(core, call, &route, parts, body)).await;
     }
+    if let Some(delegate) = core.aggregate.delegate(call) {
+        return delegate.answer(call, parts, body).await;
+    }
     if !info.is_resource {
         return pages::answer(core, call).await;
     }

@@ -50,6 +50,7 @@ mod verbs;
 mod webhooks;
 mod zpages;
 
+pub use aggregate::Delegate;
 pub use config::{Authentication, Config};
 pub use listen::{Patience, listen, listen_with};
 pub use reload::Reloaded;

@@ -130,7 +130,7 @@ pub async fn build(
         reloads: crate::reload::Reloads::default(),
         documents: crate::openapi::Documents::default(),
         dialer: Dialer::new(&config.pki, crew)?,
-        aggregate: crate::aggregate::Aggregate::new(services),
+        aggregate: crate::aggregate::Aggregate::new(services, config.delegates.clone()),
         stop: config.closing.clone().unwrap_or_else(|| crew.stop()),
         begun: jiff::Timestamp::now(),
         compacted: Arc::default(),

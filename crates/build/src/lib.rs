@@ -10,8 +10,8 @@ mod settings;
 
 pub use context::{read_dockerfile, receive, receive_file};
 pub use engine::{
-    Bind, BuildError, Builder, Built, Command, Fetched, Host, Messages, Pruned, Ran, Request, Said,
-    Say, Wishes,
+    Bind, BuildError, Builder, Built, Command, Fetched, Follower, Host, Meaning, Messages, News,
+    Pruned, Ran, Request, Said, Say, Solved, StepId, Wishes, context_key, secret_id,
 };
 pub use expand::{ExpandError, Expander};
 pub use ignore::{Ignore, IgnoreError};

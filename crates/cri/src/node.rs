@@ -1,5 +1,7 @@
 //! What the runtime says of itself.
 
+use node_api::CgroupDriver;
+
 use crate::{Service, wire};
 
 /// The version of CRI.
@@ -64,9 +66,13 @@ impl Service {
     }
 
     pub(crate) fn runtime_config(&self) -> wire::RuntimeConfigResponse {
+        let driver = match self.runtime.cgroup_driver() {
+            CgroupDriver::Cgroupfs => wire::CgroupDriver::Cgroupfs,
+            CgroupDriver::Systemd => wire::CgroupDriver::Systemd,
+        };
         wire::RuntimeConfigResponse {
             linux: Some(wire::LinuxRuntimeConfiguration {
-                cgroup_driver: wire::CgroupDriver::Cgroupfs.into(),
+                cgroup_driver: driver.into(),
             }),
         }
     }

@@ -109,6 +109,14 @@ impl From<nix::errno::Errno> for Fault {
     }
 }
 
+/// The kernel's words for it, as programs written in Go have them.
+pub(crate) fn words(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(code) => nix::errno::Errno::from_raw(code).desc().to_lowercase(),
+        None => error.to_string(),
+    }
+}
+
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into())
         .map_err(|never| match never {})

@@ -55,6 +55,8 @@ pub(crate) struct Container {
     pub(crate) readers: Arc<tokio::sync::RwLock<()>>,
     /// Held while what is left of the last run is removed.
     pub(crate) disposal: Arc<tokio::sync::Mutex<()>>,
+    /// Held while a run's output is sent to its log driver.
+    pub(crate) shipping: Arc<tokio::sync::Mutex<()>>,
     /// Signals of a user's stop, or anything else that ends a pending restart.
     pub(crate) interrupt: tokio::sync::Notify,
 }
@@ -76,6 +78,7 @@ impl Container {
             waiting: Mutex::default(),
             readers: Default::default(),
             disposal: Default::default(),
+            shipping: Default::default(),
             interrupt: Default::default(),
         })
     }
@@ -142,6 +145,8 @@ pub(crate) struct Daemon {
     pub(crate) volumes: Volumes,
     pub(crate) networks: Networks,
     pub(crate) builds: Builds,
+    /// Which limits this machine has.
+    pub(crate) able: linux::cgroup::Abilities,
     pub(crate) stop: base::Stop,
 }
 
@@ -241,7 +246,7 @@ impl Daemon {
                 }
                 Err(error) => {
                     tracing::info!(%error, folder = %folder.display(), "removing an unfinished container");
-                    std::fs::remove_dir_all(&folder)?;
+                    crate::quotas::remove(&folder, crate::translate::WRITABLE)?;
                 }
             }
         }
@@ -298,6 +303,7 @@ impl Daemon {
         };
         if record.state.is_up() {
             self.watch_health(container);
+            self.ship(container, None);
             let netns = format!("/proc/{}/ns/net", record.state.pid);
             self.start_resolver(container, std::path::Path::new(&netns))
                 .await;

@@ -3,6 +3,7 @@
 use runtime::LogRotation;
 
 use crate::answer::Fault;
+use crate::shipping::DRIVERS;
 use crate::wire::{HostConfig, LogConfig};
 
 const USUAL: &str = "json-file";
@@ -35,6 +36,11 @@ pub(crate) fn check(log: &mut LogConfig) -> Result<(), Fault> {
         USUAL.clone_into(&mut log.kind);
     }
     let kind = log.kind.as_str();
+    if DRIVERS.contains(&kind) {
+        crate::shipping::check(log)?;
+        log.config.get_or_insert_default();
+        return rotation(log).map(drop);
+    }
     if ![USUAL, LOCAL, NONE].contains(&kind) {
         let message = format!("logger: no log driver named '{kind}' is registered");
         return Err(Fault::bad(message));
@@ -52,6 +58,9 @@ pub(crate) fn check(log: &mut LogConfig) -> Result<(), Fault> {
 
 /// How large the log grows; `None` is without end.
 pub(crate) fn rotation(log: &LogConfig) -> Result<Option<LogRotation>, Fault> {
+    if DRIVERS.contains(&log.kind.as_str()) {
+        return rotation(&crate::shipping::rotation(log));
+    }
     let option = |name: &str| log.config.as_ref()?.get(name);
     let bytes = match option("max-size").map(String::as_str) {
         None | Some("-1") => None,
@@ -138,7 +147,7 @@ mod tests {
     #[test]
     fn what_is_no_driver_is_refused() {
         for (kind, options, words) in [
-            ("syslog", &[][..], "no log driver named 'syslog'"),
+            ("splunk", &[][..], "no log driver named 'splunk'"),
             (
                 USUAL,
                 &[("speed", "9")],

@@ -44,6 +44,8 @@ pub(crate) struct ExecWish {
 struct Course {
     started: bool,
     running: bool,
+    /// On the node.
+    pid: i32,
     exit_code: Option<i32>,
     resize: Option<mpsc::Sender<TerminalSize>>,
 }
@@ -236,8 +238,8 @@ async fn open(
         format!("exec_start: {words}"),
         &[("execID", exec.id.clone())],
     );
-    let session = match daemon.engine.exec_with(request, options).await {
-        Ok(session) => session,
+    let (session, pid) = match daemon.engine.exec_with(request, options).await {
+        Ok(started) => started,
         Err(error) => {
             let (code, fault) = refused(&error);
             exec.course.lock().exit_code = Some(code);
@@ -251,6 +253,7 @@ async fn open(
     }
     let mut course = exec.course.lock();
     course.running = true;
+    course.pid = pid;
     course.resize = resize;
     Ok(session)
 }
@@ -316,6 +319,6 @@ pub(crate) async fn inspect(call: Call, id: &str) -> Answer {
         "CanRemove": false,
         "ContainerID": exec.container.id,
         "DetachKeys": exec.wish.detach_keys,
-        "Pid": 0,
+        "Pid": course.pid,
     }))
 }

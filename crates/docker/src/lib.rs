@@ -18,6 +18,7 @@ mod builds;
 mod call;
 mod containers;
 mod daemon;
+mod devices;
 mod drivers;
 mod events;
 mod exec;
@@ -28,9 +29,11 @@ mod images;
 mod names;
 mod networks;
 mod peer;
+mod quotas;
 mod record;
 mod routes;
 mod server;
+mod shipping;
 mod switch;
 mod system;
 mod translate;
@@ -79,6 +82,9 @@ pub async fn serve(
         .map_err(|error| fault(error.to_string()))?;
     let builds = builds::Builds::open(engine.images(), &config.folder.join("build"))
         .map_err(|error| fault(error.to_string()))?;
+    let able = engine
+        .abilities()
+        .map_err(|error| fault(error.to_string()))?;
     // Before anything is looked at, so that no end of a container goes unheard.
     let news = engine.events();
     let daemon = Arc::new_cyclic(|me| daemon::Daemon {
@@ -94,6 +100,7 @@ pub async fn serve(
         volumes,
         networks,
         builds,
+        able,
         stop: crew.stop(),
     });
     daemon.builds.serve(Arc::downgrade(&daemon));

@@ -69,9 +69,8 @@ pub(crate) async fn dispatch(daemon: Arc<Daemon>, request: Request<Incoming>) ->
         ["build"] if method == Method::POST => builds::build(call).await,
         ["build", "prune"] if method == Method::POST => builds::prune(call).await,
         ["build", "cancel"] if method == Method::POST => builds::cancel(call).await,
-        ["session"] | ["grpc"] => Err(Fault::unable(
-            "BuildKit's protocol is not supported by this engine: use the classic builder",
-        )),
+        ["session"] if method == Method::POST => builds::session(call),
+        ["grpc"] if method == Method::POST => builds::calls(call),
         ["commit"] if method == Method::POST => containers::commit(call).await,
         ["auth"] if method == Method::POST => images::login(call).await,
         ["distribution", name @ .., "json"] if method == Method::GET => {
@@ -144,9 +143,7 @@ async fn of_images(method: &Method, path: &[&str], call: Call) -> Answer {
         ["json"] if get => images::list(call).await,
         ["create"] if post && call.query.get("fromSrc").is_some() => images::import(call).await,
         ["create"] if post => images::pull(call).await,
-        ["search"] if get => Err(Fault::unable(
-            "this engine does not search registries: ask the registry's own pages",
-        )),
+        ["search"] if get => images::search(call).await,
         ["load"] if post => images::load(call).await,
         ["prune"] if post => images::prune(call).await,
         ["get"] if get => images::save(call, None).await,

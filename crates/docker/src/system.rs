@@ -3,6 +3,8 @@
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
+use node_api::RuntimeService;
+
 use crate::answer::{self, Answer};
 use crate::call::{Call, Filters};
 use crate::containers;
@@ -20,7 +22,7 @@ pub(crate) fn ping(head: bool) -> Answer {
     };
     let mut response = answer::with_type(StatusCode::OK, "text/plain; charset=utf-8", body);
     let headers = response.headers_mut();
-    headers.insert("builder-version", HeaderValue::from_static("1"));
+    headers.insert("builder-version", HeaderValue::from_static("2"));
     headers.insert("swarm", HeaderValue::from_static("inactive"));
     headers.insert(
         "cache-control",
@@ -93,17 +95,22 @@ pub(crate) async fn info(call: Call) -> Answer {
         .len();
     let unified = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let able = &daemon.able;
     answer::ok(&json!({
         "ID": "sampan", "Containers": total, "ContainersRunning": running,
         "ContainersPaused": paused, "ContainersStopped": total - running - paused,
         "Images": images, "Driver": "overlay2", "DriverStatus": [],
         "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "ipvlan", "macvlan", "null", "overlay"],
-            "Authorization": null, "Log": ["json-file", "local", "none"]},
-        "MemoryLimit": true, "SwapLimit": true, "CpuCfsPeriod": true, "CpuCfsQuota": true,
-        "CPUShares": true, "CPUSet": true, "PidsLimit": true, "IPv4Forwarding": true,
-        "OomKillDisable": false, "Debug": false, "NFd": 0, "NGoroutines": 0,
+            "Authorization": null, "Log": ["fluentd", "gelf", "journald", "json-file", "local", "none", "syslog"]},
+        "MemoryLimit": able.memory, "SwapLimit": able.swap, "CpuCfsPeriod": able.cpu_quota,
+        "CpuCfsQuota": able.cpu_quota, "CPUShares": able.cpu_quota, "CPUSet": able.cpuset,
+        "PidsLimit": able.pids, "IPv4Forwarding": true, "OomKillDisable": able.oom_kill_disable,
+        "BlkioWeight": able.block_weight, "BlkioWeightDevice": able.block_weight_device,
+        "BlkioReadBpsDevice": able.block_rates, "BlkioWriteBpsDevice": able.block_rates,
+        "BlkioReadIOpsDevice": able.block_rates, "BlkioWriteIOpsDevice": able.block_rates,
+        "CpuRealtimePeriod": able.real_time, "CpuRealtimeRuntime": able.real_time, "Debug": false, "NFd": 0, "NGoroutines": 0,
         "NEventsListener": 0, "SystemTime": moment(now()), "LoggingDriver": "json-file",
-        "CgroupDriver": "cgroupfs", "CgroupVersion": if unified { "2" } else { "1" },
+        "CgroupDriver": daemon.engine.cgroup_driver().name(), "CgroupVersion": if unified { "2" } else { "1" },
         "KernelVersion": kernel(), "OperatingSystem": os_release("PRETTY_NAME"),
         "OSVersion": os_release("VERSION_ID"), "OSType": "linux",
         "Architecture": std::env::consts::ARCH,

@@ -88,8 +88,9 @@ pub(crate) fn container(
         envs: config.env.iter().map(split).collect(),
         mounts: mounts(record, etc),
         devices: devices(host),
-        cdi_devices: Vec::new(),
+        cdi_devices: crate::devices::wanted(host)?,
         labels: config.labels.clone(),
+        annotations: host.annotations.clone().unwrap_or_default(),
         log_path: match crate::drivers::is_none(host) {
             true => PathBuf::new(),
             false => PathBuf::from(LOG),
@@ -207,7 +208,10 @@ fn security(record: &Record, folder: &Path) -> Result<SecurityContext, Fault> {
                 context.seccomp = SeccompProfile::Localhost(path);
             }
             // This engine loads no such profiles; without them there is nothing to switch off.
-            ("apparmor", "unconfined") | ("label", "disable") => {}
+            ("apparmor", "unconfined") => {}
+            // As docker where the kernel has no SELinux.
+            ("label", _) => {}
+            ("writable-cgroups", "true" | "false") => {}
             _ => {
                 let message = format!("invalid --security-opt: {option:?} is not supported");
                 return Err(Fault::bad(message));
@@ -242,7 +246,13 @@ pub(crate) fn extras(record: &Record, folder: &Path) -> Result<Extras, Fault> {
         device_rules: device_rules(&host.limits),
         log_rotation: crate::drivers::rotation(&host.log_config)?,
         oom_kill_disable: host.limits.oom_kill_disable == Some(true),
+        rare: crate::containers::rare_limits(&host.limits)?,
         leased: true,
+        writable_cgroups: host
+            .security_opt
+            .iter()
+            .flatten()
+            .any(|option| option == "writable-cgroups=true" || option == "writable-cgroups"),
         ..Extras::default()
     })
 }

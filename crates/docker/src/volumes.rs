@@ -64,7 +64,7 @@ impl Volumes {
                 }
                 Err(error) => {
                     tracing::info!(%error, path = %path.display(), "removing an unfinished volume");
-                    std::fs::remove_dir_all(&path)?;
+                    crate::quotas::remove(&path, DATA)?;
                 }
             }
         }
@@ -107,6 +107,12 @@ impl Volumes {
                  directory, use absolute path"
             )));
         }
+        if name.len() < 2 {
+            return Err(Fault::bad(format!(
+                "create {name}: volume name is too short, names should be at least two \
+                 alphanumeric characters"
+            )));
+        }
         if !["", "local"].contains(&wish.driver.as_str()) {
             let message = format!(
                 "error looking up volume plugin {0}: plugin \"{0}\" not found",
@@ -114,10 +120,12 @@ impl Volumes {
             );
             return Err(Fault::missing(message));
         }
-        options::check(&wish.driver_opts).map_err(|fault| {
+        let refused = |fault: Fault| {
             let message = format!("create {name}: {}", fault.message);
             Fault { message, ..fault }
-        })?;
+        };
+        options::check(&wish.driver_opts).map_err(refused)?;
+        let size = options::size(&wish.driver_opts, &self.folder).map_err(refused)?;
         let volume = Volume {
             name: name.clone(),
             labels,
@@ -126,6 +134,9 @@ impl Volumes {
         };
         let folder = self.folder.join(&name);
         std::fs::create_dir_all(folder.join(DATA))?;
+        if let Some(size) = size {
+            crate::quotas::limit(&folder.join(DATA), size)?;
+        }
         base::files::write_atomic(
             &folder.join(FILE),
             &serde_json::to_vec(&volume).unwrap_or_default(),
@@ -149,7 +160,7 @@ impl Volumes {
         std::fs::remove_file(folder.join(FILE))?;
         known.remove(name);
         drop(known);
-        Ok(std::fs::remove_dir_all(&folder)?)
+        Ok(crate::quotas::remove(&folder, DATA)?)
     }
 
     fn all(&self) -> Vec<Volume> {

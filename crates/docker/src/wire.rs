@@ -96,6 +96,8 @@ pub(crate) struct HostConfig {
     pub(crate) publish_all_ports: bool,
     pub(crate) log_config: LogConfig,
     pub(crate) storage_opt: Option<Labels>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) annotations: Option<Labels>,
     pub(crate) restart_policy: RestartPolicy,
     pub(crate) auto_remove: bool,
     pub(crate) volumes_from: Option<Vec<String>>,
@@ -149,7 +151,50 @@ pub(crate) struct Limits {
     pub(crate) devices: Option<Vec<DeviceWish>>,
     pub(crate) ulimits: Option<Vec<Ulimit>>,
     pub(crate) device_cgroup_rules: Option<Vec<String>>,
+    pub(crate) device_requests: Option<Vec<DeviceRequest>>,
     pub(crate) oom_kill_disable: Option<bool>,
+    pub(crate) blkio_weight: u64,
+    pub(crate) blkio_weight_device: Option<Vec<DeviceWeight>>,
+    pub(crate) blkio_device_read_bps: Option<Vec<DeviceRate>>,
+    pub(crate) blkio_device_write_bps: Option<Vec<DeviceRate>>,
+    #[serde(rename = "BlkioDeviceReadIOps")]
+    pub(crate) blkio_device_read_iops: Option<Vec<DeviceRate>>,
+    #[serde(rename = "BlkioDeviceWriteIOps")]
+    pub(crate) blkio_device_write_iops: Option<Vec<DeviceRate>>,
+    #[serde(rename = "CpuRealtimePeriod")]
+    pub(crate) rt_period: i64,
+    #[serde(rename = "CpuRealtimeRuntime")]
+    pub(crate) rt_runtime: i64,
+    /// -1 and none are the machine's.
+    pub(crate) memory_swappiness: Option<i64>,
+}
+
+/// Devices by what they can do, or by their names.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct DeviceRequest {
+    pub(crate) driver: String,
+    pub(crate) count: i64,
+    #[serde(rename = "DeviceIDs")]
+    pub(crate) device_ids: Option<Vec<String>>,
+    pub(crate) capabilities: Option<Vec<Vec<String>>>,
+    pub(crate) options: Option<Labels>,
+}
+
+/// A block device and its share.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct DeviceWeight {
+    pub(crate) path: String,
+    pub(crate) weight: u64,
+}
+
+/// A block device and how much a second.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct DeviceRate {
+    pub(crate) path: String,
+    pub(crate) rate: u64,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -20,8 +20,8 @@ const RETRY_FIRST: Duration = Duration::from_secs(2);
 const RETRY_LAST: Duration = Duration::from_secs(32);
 /// The shortest time between two certificates.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The longest wait before the clock is looked at again; machines sleep.
-const LOOK: Duration = Duration::from_secs(3_600);
+/// The longest wait before the clock is looked at again: machines sleep, and clocks are set.
+const LOOK: Duration = Duration::from_secs(60);
 
 static CLIENT_ERRORS: Counters = Counters::new(
     "kubelet_certificate_manager_client_expiration_renew_errors",

@@ -2,12 +2,14 @@
 //! whoever calls names a path and a message.
 
 mod authority;
+mod both;
 
 use std::convert::Infallible;
 use std::io;
 use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use base::Stop;
 use bytes::{Buf, BufMut, Bytes};
@@ -26,6 +28,7 @@ use tonic::server::{Grpc, ServerStreamingService};
 use tonic::{Request, Response, Status, Streaming};
 
 use authority::Named;
+pub use both::{Asked, Serve, Wire, serve_wire};
 
 /// Bytes of one message, the bound of all clients of CRI.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -222,22 +225,40 @@ impl Caller {
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
-        let sender = self.sender.clone();
-        let service = tower::service_fn(move |request| {
-            let mut sender = sender.clone();
-            async move {
-                sender.ready().await?;
-                sender.send_request(request).await
-            }
-        });
-        let origin = http::Uri::from_static("http://localhost");
-        let mut grpc = tonic::client::Grpc::with_origin(service, origin)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let mut grpc = self.grpc();
         let codec: Typed<Q, A> = Typed::new();
         let path = PathAndQuery::from_static(path);
+        grpc.ready()
+            .await
+            .map_err(|error| Status::unavailable(error.to_string()))?;
         let answer = grpc
             .server_streaming(Request::new(request), path, codec)
             .await?;
         Ok(answer.into_inner())
+    }
+
+    fn grpc(&self) -> tonic::client::Grpc<Sending> {
+        let sending = Sending(self.sender.clone());
+        let origin = http::Uri::from_static("http://localhost");
+        tonic::client::Grpc::with_origin(sending, origin)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+}
+
+/// A connection as calls need it.
+#[derive(Clone)]
+struct Sending(SendRequest<tonic::body::Body>);
+
+impl tower::Service<http::Request<tonic::body::Body>> for Sending {
+    type Response = http::Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+        Box::pin(self.0.send_request(request))
     }
 }

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Taint;
 use meta::Quantity;
 use node_api::{ImageService, RuntimeService};
 
+use crate::clock::Clock;
 use crate::eviction::EvictionConfig;
 use crate::shutdown::ShutdownConfig;
 
@@ -19,6 +20,27 @@ use crate::shutdown::ShutdownConfig;
 pub struct Parts {
     pub runtime: Arc<dyn RuntimeService>,
     pub images: Arc<dyn ImageService>,
+}
+
+/// What feature gates switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// `DisableCPUQuotaWithExclusiveCPUs`.
+    pub no_quota_with_exclusive_cpus: bool,
+    /// `PodReadyToStartContainersCondition`.
+    pub ready_to_start_condition: bool,
+    /// `ResourceHealthStatus`.
+    pub resource_health: bool,
+}
+
+impl Default for Features {
+    fn default() -> Features {
+        Features {
+            no_quota_with_exclusive_cpus: true,
+            ready_to_start_condition: true,
+            resource_health: true,
+        }
+    }
 }
 
 /// The configuration; [`Config::new`] gives upstream's defaults.
@@ -33,6 +55,8 @@ pub struct Config {
     pub log_dir: PathBuf,
     /// Folder of static pods' manifests; watched.
     pub static_pod_path: Option<PathBuf>,
+    /// Where a server describes more of them.
+    pub static_pod_url: Option<crate::StaticPodUrl>,
     /// Servers that pods with `ClusterFirst` ask.
     pub cluster_dns: Vec<IpAddr>,
     /// Such as `cluster.local`.
@@ -62,10 +86,14 @@ pub struct Config {
     pub image_pulls_max: usize,
     /// Parent of all pods' cgroups, such as `/kubepods`.
     pub cgroup_root: String,
+    /// How the runtime wants pods' cgroups to be named.
+    pub cgroup_driver: node_api::CgroupDriver,
     /// Containers get a CPU quota by their limit.
     pub cpu_cfs_quota: bool,
     /// Over which time a quota counts, in microseconds.
     pub cpu_period: i64,
+    /// The first wait before a container that keeps ending is started again.
+    pub restart_pause_first: Duration,
     /// The longest wait before a container that keeps ending is started again.
     pub restart_pause_max: Duration,
     /// Containers that name no seccomp profile run under the runtime's.
@@ -94,12 +122,38 @@ pub struct Config {
     pub shutdown: ShutdownConfig,
     /// `None`: no server.
     pub server: Option<ServerConfig>,
+    /// What `/logs/` shows; `None`: nothing.
+    pub system_logs: Option<SystemLogs>,
     /// Where `/healthz` is served without TLS; `None`: nowhere.
     pub healthz: Option<SocketAddr>,
     /// What `/configz` shows.
     pub shown: serde_json::Value,
+    pub features: Features,
+    /// What says the time of day.
+    pub clock: Clock,
     /// Reported as `nodeInfo.kubeletVersion`.
     pub version: String,
+}
+
+/// Logs of the machine itself.
+#[derive(Clone, Debug)]
+pub struct SystemLogs {
+    /// Like `/var/log`.
+    pub folder: PathBuf,
+    /// Whether services may be asked for (`enableSystemLogQuery`).
+    pub query: bool,
+    /// The program that reads the journal.
+    pub journalctl: PathBuf,
+}
+
+impl Default for SystemLogs {
+    fn default() -> SystemLogs {
+        SystemLogs {
+            folder: PathBuf::from("/var/log"),
+            query: false,
+            journalctl: PathBuf::from("journalctl"),
+        }
+    }
 }
 
 /// The server on port 10250.
@@ -153,6 +207,7 @@ impl Config {
             root_dir,
             log_dir,
             static_pod_path: None,
+            static_pod_url: None,
             cluster_dns: Vec::new(),
             cluster_domain: "cluster.local".into(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
@@ -170,8 +225,10 @@ impl Config {
             lease_interval: Duration::from_secs(10),
             image_pulls_max: 4,
             cgroup_root: "/kubepods".into(),
+            cgroup_driver: node_api::CgroupDriver::Cgroupfs,
             cpu_cfs_quota: true,
             cpu_period: 100_000,
+            restart_pause_first: Duration::from_secs(10),
             restart_pause_max: Duration::from_secs(300),
             seccomp_default: false,
             pod_pids_limit: 0,
@@ -187,8 +244,11 @@ impl Config {
             problems: problems::Config::default(),
             shutdown: ShutdownConfig::default(),
             server: None,
+            system_logs: Some(SystemLogs::default()),
             healthz: None,
             shown: serde_json::Value::Null,
+            features: Features::default(),
+            clock: Clock::default(),
             version: "v1.36.2+sampan".into(),
         }
     }

@@ -11,7 +11,9 @@ use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
+use crate::clock::Clock;
 use crate::pod::{PodExt, Role};
 
 /// Events waiting to be written; more are dropped.
@@ -24,9 +26,10 @@ const BURST: f64 = 25.0;
 const REFILL_SECONDS: f64 = 300.0;
 
 /// Says what happens. Cheap to clone; never waits.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Recorder {
     queue: mpsc::Sender<Told>,
+    clock: Clock,
     component: &'static str,
 }
 
@@ -81,6 +84,7 @@ impl Recorder {
     pub(crate) fn new(
         client: Client,
         host: String,
+        clock: Clock,
         stop: Stop,
     ) -> (Recorder, impl Future<Output = ()> + Send + 'static) {
         let (queue, told) = mpsc::channel(QUEUE_MAX);
@@ -93,7 +97,12 @@ impl Recorder {
             order: VecDeque::new(),
             tokens: HashMap::new(),
         };
-        (Recorder { queue, component }, writer.run(told, stop))
+        let recorder = Recorder {
+            queue,
+            clock,
+            component,
+        };
+        (recorder, writer.run(told, stop))
     }
 
     /// Tells of a pod or one of its containers.
@@ -115,7 +124,7 @@ impl Recorder {
             kind,
             reason: reason.to_owned(),
             message,
-            at: Timestamp::now(),
+            at: self.clock.now(),
         };
         if self.queue.try_send(told).is_err() {
             tracing::debug!(
@@ -144,7 +153,7 @@ struct Writer {
     known: HashMap<Same, (String, i32)>,
     order: VecDeque<Same>,
     /// What each object may still write, and since when it has it.
-    tokens: HashMap<String, (f64, Timestamp)>,
+    tokens: HashMap<String, (f64, Instant)>,
 }
 
 impl Writer {
@@ -166,10 +175,11 @@ impl Writer {
             self.tokens.clear();
         }
         let uid = told.about.uid.clone().unwrap_or_default();
-        let (left, since) = self.tokens.entry(uid).or_insert((BURST, told.at));
-        let passed = told.at.duration_since(*since).as_secs_f64();
+        let now = Instant::now();
+        let (left, since) = self.tokens.entry(uid).or_insert((BURST, now));
+        let passed = now.duration_since(*since).as_secs_f64();
         *left = (*left + passed / REFILL_SECONDS).min(BURST);
-        *since = told.at;
+        *since = now;
         let may = *left >= 1.0;
         if may {
             *left -= 1.0;

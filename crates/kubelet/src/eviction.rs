@@ -7,11 +7,11 @@ mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 
 pub(crate) use rank::{Candidate, Usage, message, rank};
 pub use threshold::{Amount, EvictionConfig, Signal, Threshold, ThresholdError};
-pub(crate) use watch::keep_well;
+pub(crate) use watch::{keep_well, measure};
 
 /// How much there is of something, and how much of it is free.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,9 +26,9 @@ pub(crate) type Observations = BTreeMap<Signal, Observation>;
 /// What has been crossed, and since when.
 #[derive(Debug, Default)]
 pub(crate) struct Pressure {
-    since: Vec<(Threshold, Timestamp)>,
+    since: Vec<(Threshold, Instant)>,
     /// When a condition was last observed.
-    observed: BTreeMap<&'static str, Timestamp>,
+    observed: BTreeMap<&'static str, Instant>,
 }
 
 impl Pressure {
@@ -38,7 +38,7 @@ impl Pressure {
         &mut self,
         config: &EvictionConfig,
         seen: &Observations,
-        now: Timestamp,
+        now: Instant,
     ) -> Vec<Threshold> {
         let crossed = |threshold: &&Threshold| {
             // Once crossed, it is over only when there is as much as is to be won back.
@@ -54,13 +54,13 @@ impl Pressure {
                 self.since.push((threshold, now));
             }
         }
-        let transition = SignedDuration::try_from(config.transition_period).unwrap_or_default();
+        let transition = config.transition_period;
         self.observed
             .retain(|_, at| now.duration_since(*at) < transition || *at == now);
-        let due = self.since.iter().filter(|(threshold, since)| {
-            let grace = SignedDuration::try_from(threshold.grace).unwrap_or_default();
-            now.duration_since(*since) >= grace
-        });
+        let due = self
+            .since
+            .iter()
+            .filter(|(threshold, since)| now.duration_since(*since) >= threshold.grace);
         let mut due: Vec<Threshold> = due.map(|(threshold, _)| threshold.clone()).collect();
         due.sort_by_key(|threshold| (threshold.signal, threshold.grace));
         due
@@ -96,7 +96,8 @@ mod tests {
             transition_period: Duration::from_secs(60),
             ..EvictionConfig::default()
         };
-        let at = |seconds: i64| Timestamp::from_second(1_000 + seconds).unwrap();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
         let mut pressure = Pressure::default();
         assert!(pressure.note(&config, &seen(200), at(0)).is_empty());
         assert!(pressure.conditions().is_empty());

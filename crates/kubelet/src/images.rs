@@ -8,11 +8,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use node_api::{AuthConfig, Image, ImageService, RuntimeError};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use volumes::Sources;
 
 use crate::backoff::CrashBackoff;
@@ -26,14 +26,14 @@ pub(crate) struct StartError {
     pub(crate) reason: &'static str,
     pub(crate) message: String,
     /// When to try again.
-    pub(crate) retry_at: Option<Timestamp>,
+    pub(crate) retry_at: Option<Instant>,
 }
 
 /// How long the facts of an image that is there are trusted without asking again.
-const FORGET_AFTER: SignedDuration = SignedDuration::from_mins(30);
+const FORGET_AFTER: Duration = Duration::from_secs(30 * 60);
 
-/// The longest wait before an image that does not come is asked for again.
-const BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// The first and the longest wait before an image that does not come is asked for again.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
 
 /// Pulls images for all pods of the node.
 pub(crate) struct Puller {
@@ -46,7 +46,7 @@ pub(crate) struct Puller {
 
 struct Failure {
     backoff: CrashBackoff,
-    failed_at: Timestamp,
+    failed_at: Instant,
     message: String,
 }
 
@@ -118,7 +118,7 @@ impl Puller {
         StartError {
             reason,
             message,
-            retry_at: Some(Timestamp::now() + SignedDuration::from_secs(10)),
+            retry_at: Some(Instant::now() + Duration::from_secs(10)),
         }
     }
 
@@ -133,18 +133,18 @@ impl Puller {
         if let Some(waiting) = self.backing_off(pod, name, wanted, &slot) {
             return Err(waiting);
         }
-        let began = Timestamp::now();
+        let began = Instant::now();
         let message = format!("Pulling image {wanted:?}");
         self.recorder
             .pod(pod, Some(name), Kind::Normal, "Pulling", message);
         let permit = self.slots.acquire().await;
-        let pulling = Timestamp::now();
+        let pulling = Instant::now();
         let pulled = self.pull_with_secrets(pod, image).await;
         drop(permit);
         match pulled {
             Ok(found) => {
                 self.failures.lock().remove(&slot);
-                let now = Timestamp::now();
+                let now = Instant::now();
                 let message = format!(
                     "Successfully pulled image {wanted:?} in {} ({} including waiting). Image size: {} bytes.",
                     go_duration(now.duration_since(pulling)),
@@ -168,9 +168,7 @@ impl Puller {
     ) -> Option<StartError> {
         let failures = self.failures.lock();
         let failure = failures.get(slot)?;
-        let (_, until) = failure
-            .backoff
-            .waiting(failure.failed_at, Timestamp::now())?;
+        let (_, until) = failure.backoff.waiting(failure.failed_at, Instant::now())?;
         let told = format!("Back-off pulling image {wanted:?}");
         self.recorder
             .pod(pod, Some(name), Kind::Normal, "BackOff", told.clone());
@@ -198,7 +196,7 @@ impl Puller {
         let error = "Error: ErrImagePull";
         self.recorder
             .pod(pod, Some(name), Kind::Warning, "Failed", error);
-        let now = Timestamp::now();
+        let now = Instant::now();
         let mut failures = self.failures.lock();
         failures.retain(|_, failure| now.duration_since(failure.failed_at) < FORGET_AFTER);
         let failure = failures.entry(slot).or_insert_with(|| Failure {
@@ -206,14 +204,14 @@ impl Puller {
             failed_at: now,
             message: String::new(),
         });
-        failure.backoff.attempt(now, now, BACKOFF_MAX);
+        failure.backoff.attempt(now, now, BACKOFF);
         failure.failed_at = now;
         failure.message = fault.to_string();
         StartError {
             reason: "ErrImagePull",
             message: fault.to_string(),
             // Shown as an error first; a moment later the back-off is what is shown.
-            retry_at: Some(now + SignedDuration::from_secs(1)),
+            retry_at: Some(now + Duration::from_secs(1)),
         }
     }
 
@@ -257,8 +255,8 @@ impl Puller {
 }
 
 /// A duration as Go prints it: `1.234s`, `56ms`.
-fn go_duration(duration: SignedDuration) -> String {
-    let millis = duration.as_millis().max(0);
+fn go_duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
     match millis {
         0..1_000 => format!("{millis}ms"),
         1_000..60_000 => {

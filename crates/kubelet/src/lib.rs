@@ -4,6 +4,7 @@
 mod admission;
 mod allocations;
 mod backoff;
+mod clock;
 mod config;
 mod container_config;
 mod cpu_pool;
@@ -19,6 +20,7 @@ mod labels;
 mod last_words;
 mod logs;
 mod machine;
+mod measures;
 mod names;
 mod node;
 mod node_problems;
@@ -37,6 +39,7 @@ mod shared;
 mod shutdown;
 mod start;
 mod static_pods;
+mod static_url;
 mod status;
 mod user_namespaces;
 mod web;
@@ -53,20 +56,22 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use volumes::{Sources, Volumes};
 
-pub use config::{Config, Guard, GuardRequest, Parts, Refusal, ServerConfig};
+pub use clock::Clock;
+pub use config::{Config, Features, Guard, GuardRequest, Parts, Refusal, ServerConfig, SystemLogs};
 pub use eviction::{Amount, EvictionConfig, Signal, Threshold, ThresholdError};
 pub use placement::{
     Config as PlacementConfig, CpuConfig, CpuSet, Machine as MachineTopology, MemoryConfig,
-    Policy as TopologyPolicy, Scope as TopologyScope,
+    NODES_MAX, Policy as TopologyPolicy, Scope as TopologyScope,
 };
 
 pub use problems::{Config as ProblemConfig, Monitor as ProblemMonitor};
 pub use shutdown::{ShutdownConfig, ShutdownPeriod};
+pub use static_url::StaticPodUrl;
 
 use events::Recorder;
 use images::Puller;
 use machine::Machine;
-use pods::{Driver, Pods, StaticPods};
+use pods::{Driver, Pods, StaticPods, Statics};
 use shared::Shared;
 use user_namespaces::UserNamespaces;
 
@@ -182,19 +187,34 @@ where
     });
 }
 
-/// Follows the folder of static pods, if there is one.
+/// Follows the sources of static pods, if there are any.
 fn static_pods(
     shared: &Arc<Shared>,
     informer: &Informer<Pod>,
     crew: &Crew,
-) -> watch::Receiver<Option<StaticPods>> {
-    let Some(folder) = shared.config.static_pod_path.clone() else {
-        return watch::channel(Some(StaticPods::new())).1;
-    };
-    let (found, statics) = watch::channel(None);
-    let node_name = shared.config.node_name.clone();
-    let following = static_pods::follow(folder, node_name, found, crew.stop());
-    spawn_until_stop(crew, "static pods", following);
+) -> watch::Receiver<Statics> {
+    let config = &shared.config;
+    let (all, statics) = watch::channel(Statics::default());
+    if config.static_pod_path.is_none() && config.static_pod_url.is_none() {
+        all.send_modify(|all| all.complete = true);
+        return statics;
+    }
+    // A source that is not there has said all it has to say.
+    let source = |there: bool| watch::channel((!there).then(StaticPods::new));
+    let (of_files, files) = source(config.static_pod_path.is_some());
+    if let Some(folder) = config.static_pod_path.clone() {
+        let node_name = config.node_name.clone();
+        let following = static_pods::follow(folder, node_name, of_files, crew.stop());
+        spawn_until_stop(crew, "static pods", following);
+    }
+    let (of_url, url) = source(config.static_pod_url.is_some());
+    if let Some(from) = config.static_pod_url.clone() {
+        let node_name = config.node_name.clone();
+        let following = static_url::follow(from, node_name, of_url, crew.stop());
+        spawn_until_stop(crew, "static pods by http", following);
+    }
+    let joined = static_pods::join(files, url, all);
+    spawn_until_stop(crew, "all static pods", joined);
     let mirrors = static_pods::keep_mirrors(
         shared.clone(),
         informer.clone(),
@@ -212,7 +232,12 @@ fn share(
     hub: &Hub,
     crew: &Crew,
 ) -> Result<Arc<Shared>, Error> {
-    let (recorder, writer) = Recorder::new(client.clone(), config.node_name.clone(), crew.stop());
+    let (recorder, writer) = Recorder::new(
+        client.clone(),
+        config.node_name.clone(),
+        config.clock.clone(),
+        crew.stop(),
+    );
     spawn_until_stop(crew, "events", writer);
     let pods = Arc::new(Pods::default());
     let told = pods.clone();
@@ -242,6 +267,7 @@ fn share(
         machine: Machine::look(&config.root_dir),
         allocations: Arc::default(),
         placement,
+        measures: measures::Measures::default(),
         pressure: watch::Sender::default(),
         problems: watch::Sender::default(),
         user_namespaces: UserNamespaces::look(&config.root_dir, config.max_pods),

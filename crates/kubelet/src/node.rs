@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use base::{Backoff, Stop};
 use client::{Patch, WriteOptions};
-use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
@@ -332,7 +331,7 @@ fn conditions(
         ),
         ready,
     ];
-    let now = Time(Timestamp::now());
+    let now = Time(shared.config.clock.now());
     let known = old.iter().flat_map(|old| old.conditions.iter().flatten());
     let known: Vec<_> = known.collect();
     let condition = |(kind, truth, reason, message): (&str, bool, &str, String)| {
@@ -458,7 +457,7 @@ async fn renew(shared: &Shared) -> Result<(), Status> {
         spec: Some(LeaseSpec {
             holder_identity: Some(name.clone()),
             lease_duration_seconds: Some(seconds),
-            renew_time: Some(MicroTime(Timestamp::now())),
+            renew_time: Some(MicroTime(shared.config.clock.now())),
             ..LeaseSpec::default()
         }),
     };

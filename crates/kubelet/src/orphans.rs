@@ -1,10 +1,12 @@
-//! What pods left on the node that nobody wants any more, after a restart.
+//! What pods left on the node that nobody wants any more: after a restart, and later.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use node_api::ContainerState;
+use base::Stop;
+use node_api::{ContainerState, RuntimeError};
+use tokio::sync::Notify;
 
 use crate::labels;
 use crate::shared::Shared;
@@ -12,15 +14,41 @@ use crate::shared::Shared;
 /// Grace of a container that does not say how long it needs, in seconds.
 const GRACE_SECONDS_DEFAULT: u64 = 30;
 
-/// Ends and removes sandboxes, volumes and logs of unknown pods. Returns an empty name, since
-/// no worker ended with it.
-pub(crate) async fn sweep(shared: Arc<Shared>) -> String {
+/// Pause before what could not be removed is tried again, as long as upstream's rounds.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// Removes what unknown pods left now, and whenever the runtime starts something of theirs; ends
+/// when the process stops. Begins once every pod that there should be has its worker.
+pub(crate) async fn keep_clean(shared: Arc<Shared>, strange: Arc<Notify>, stop: Stop) {
+    loop {
+        let clean = tokio::select! {
+            clean = sweep(&shared) => clean,
+            () = stop.raised() => return,
+        };
+        let again = async {
+            match clean {
+                true => std::future::pending().await,
+                false => tokio::time::sleep(RETRY).await,
+            }
+        };
+        tokio::select! {
+            () = strange.notified() => {}
+            () = again => {}
+            () = stop.raised() => return,
+        }
+    }
+}
+
+/// Ends and removes sandboxes, volumes and logs of unknown pods. Tells whether nothing of theirs is
+/// left.
+async fn sweep(shared: &Shared) -> bool {
     let sandboxes = shared.runtime.list_pod_sandboxes().await;
     let containers = shared.runtime.list_containers().await;
     let (Ok(sandboxes), Ok(containers)) = (sandboxes, containers) else {
         tracing::warn!("runtime not listed, orphaned pods stay for now");
-        return String::new();
+        return false;
     };
+    let mut clean = true;
     let mut uids: HashSet<String> = HashSet::new();
     for sandbox in sandboxes
         .iter()
@@ -44,26 +72,31 @@ pub(crate) async fn sweep(shared: Arc<Shared>) -> String {
                 .stop_container(&container.id, Duration::from_secs(seconds))
         });
         futures::future::join_all(stops).await;
-        if let Err(error) = shared.runtime.remove_pod_sandbox(&sandbox.id).await {
-            tracing::warn!(%error, id = sandbox.id, "orphaned sandbox not removed");
+        match shared.runtime.remove_pod_sandbox(&sandbox.id).await {
+            Ok(()) | Err(RuntimeError::NotFound(_)) => {}
+            Err(error) => {
+                tracing::warn!(%error, id = sandbox.id, "orphaned sandbox not removed");
+                clean = false;
+            }
         }
     }
     uids.extend(shared.volumes.known());
     for uid in uids.iter().filter(|uid| !shared.pods.contains(uid)) {
         if let Err(error) = shared.volumes.unmount(uid).await {
             tracing::warn!(%error, uid, "volumes of an orphaned pod not removed");
+            clean = false;
         }
     }
-    remove_logs(&shared);
-    String::new()
+    remove_logs(shared) && clean
 }
 
-/// Removes the log folders (`namespace_name_uid`) of unknown pods.
-fn remove_logs(shared: &Shared) {
+/// Removes the log folders (`namespace_name_uid`) of unknown pods, if it can.
+fn remove_logs(shared: &Shared) -> bool {
     let entries = std::fs::read_dir(&shared.config.log_dir)
         .into_iter()
         .flatten()
         .flatten();
+    let mut clean = true;
     for entry in entries {
         let name = entry.file_name();
         let uid = name.to_str().filter(|name| name.matches('_').count() == 2);
@@ -72,6 +105,8 @@ fn remove_logs(shared: &Shared) {
             && let Err(error) = std::fs::remove_dir_all(entry.path())
         {
             tracing::warn!(%error, path = %entry.path().display(), "old logs not removed");
+            clean = false;
         }
     }
+    clean
 }

@@ -13,7 +13,7 @@ use placement::{
 };
 
 use crate::admission::Rejection;
-use crate::config::Config;
+use crate::config::{Config, Features};
 use crate::pod::{PodExt, Role};
 use crate::pods::{PodView, Pods};
 use crate::resources::{self, Qos};
@@ -144,14 +144,19 @@ pub(crate) fn equip(config: &mut ContainerConfig, given: ContainerOptions) {
 
 /// Puts a container on its processors and its memory's nodes. Who has processors alone needs no
 /// quota.
-pub(crate) fn pin(placement: &Placement, uid: &str, config: &mut ContainerConfig) {
+pub(crate) fn pin(
+    placement: &Placement,
+    features: Features,
+    uid: &str,
+    config: &mut ContainerConfig,
+) {
     if let Some(cpus) = placement.cpus_of(uid, &config.name) {
         config.resources.cpuset_cpus = cpus.to_string();
     }
     if let Some(nodes) = placement.memory_nodes_of(uid, &config.name) {
         config.resources.cpuset_mems = nodes.to_string();
     }
-    if placement.has_exclusive_cpus(uid, &config.name) {
+    if features.no_quota_with_exclusive_cpus && placement.has_exclusive_cpus(uid, &config.name) {
         (config.resources.cpu_quota, config.resources.cpu_period) = (0, 0);
     }
 }

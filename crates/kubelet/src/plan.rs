@@ -4,14 +4,15 @@
 pub(crate) mod rounds;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use node_api::{ContainerState, ContainerStatus, PodSandboxStatus, SandboxState};
+use tokio::time::Instant;
 
 use crate::backoff::CrashBackoff;
 use crate::labels;
-use crate::pod::{PodExt, Role, init_role, instant};
+use crate::pod::{PodExt, Role, init_role};
 use crate::resize::{self, ByContainer, Change};
 
 /// What probes found out about one container (by id).
@@ -29,7 +30,7 @@ pub(crate) struct Health {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ending {
     /// When the grace is over.
-    pub(crate) deadline: Timestamp,
+    pub(crate) deadline: Instant,
     /// Phase, reason and message when it is this node that ends the pod.
     pub(crate) verdict: Option<(String, String)>,
     /// What events say instead of `Stopping container x`.
@@ -44,7 +45,7 @@ pub(crate) struct Busy {
     /// Containers (by name) being started, and by which job.
     pub(crate) starting: HashMap<String, u64>,
     /// Containers being stopped, and until when they have.
-    pub(crate) killing: HashMap<String, Timestamp>,
+    pub(crate) killing: HashMap<String, Instant>,
     pub(crate) removing: HashSet<String>,
 }
 
@@ -62,10 +63,12 @@ pub(crate) struct Scene<'a> {
     /// Resources of the running containers.
     pub(crate) actuated: &'a ByContainer,
     /// Containers (by name) that must not be started before.
-    pub(crate) not_before: &'a HashMap<String, Timestamp>,
+    pub(crate) not_before: &'a HashMap<String, Instant>,
     /// The sandbox and volumes must not be tried before.
-    pub(crate) hold_until: Option<Timestamp>,
-    pub(crate) now: Timestamp,
+    pub(crate) hold_until: Option<Instant>,
+    /// When containers (by id) ended.
+    pub(crate) ended: &'a HashMap<String, Instant>,
+    pub(crate) now: Instant,
 }
 
 /// One container to start.
@@ -106,22 +109,22 @@ pub(crate) struct Kill {
     pub(crate) name: String,
     /// `None`: `Stopping container x`.
     pub(crate) message: Option<String>,
-    pub(crate) deadline: Timestamp,
+    pub(crate) deadline: Instant,
 }
 
 /// What to do now, and when to look again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) actions: Vec<Action>,
-    pub(crate) wake_at: Option<Timestamp>,
+    pub(crate) wake_at: Option<Instant>,
     /// Containers that wait after a crash, and for how long in all.
-    pub(crate) backing_off: Vec<(String, SignedDuration)>,
+    pub(crate) backing_off: Vec<(String, Duration)>,
     /// The pod is ending and nothing of it runs any more.
     pub(crate) ended: bool,
 }
 
 impl Plan {
-    fn wake(&mut self, at: Timestamp) {
+    fn wake(&mut self, at: Instant) {
         self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at)));
     }
 }
@@ -137,11 +140,21 @@ impl<'a> Scene<'a> {
         newest_container(self.containers, name)
     }
 
+    /// When a container ended.
+    fn ended_at(&self, status: &ContainerStatus) -> Instant {
+        self.ended.get(&status.id).copied().unwrap_or(self.now)
+    }
+
     fn started(&self, status: &ContainerStatus) -> bool {
         self.health
             .get(&status.id)
             .is_some_and(|health| health.started)
     }
+}
+
+/// A grace; what is less than none is none.
+pub(crate) fn seconds(count: i64) -> Duration {
+    Duration::from_secs(count.try_into().unwrap_or(0))
 }
 
 /// The newest of a pod's sandboxes.
@@ -418,7 +431,7 @@ impl Wanted<'_> {
             id: status.id.clone(),
             name: name.clone(),
             message: Some(message),
-            deadline: scene.now + SignedDuration::from_secs(grace.max(1)),
+            deadline: scene.now + seconds(grace.max(1)),
         }));
     }
 
@@ -433,7 +446,7 @@ impl Wanted<'_> {
             return;
         }
         if let (Some(crashed), Some(backoff)) = (crashed, scene.backoffs.get(name)) {
-            let waiting = backoff.waiting(instant(crashed.finished_at), scene.now);
+            let waiting = backoff.waiting(scene.ended_at(crashed), scene.now);
             if let Some((delay, until)) = waiting {
                 self.plan.wake(until);
                 self.plan.backing_off.push((name.clone(), delay));
@@ -496,7 +509,7 @@ fn plan_end(scene: &Scene<'_>, ending: &Ending, plan: &mut Plan) {
 
 fn kill(scene: &Scene<'_>, ending: &Ending, status: &ContainerStatus, plan: &mut Plan) {
     // Stopped a second time only when the grace was cut short meanwhile.
-    let slack = SignedDuration::from_secs(1);
+    let slack = Duration::from_secs(1);
     let known = scene.busy.killing.get(&status.id);
     if known.is_some_and(|deadline| ending.deadline + slack >= *deadline) {
         return;

@@ -9,7 +9,7 @@ use client::{Change, Informer};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use node_api::{ContainerEvent, ContainerEventKind, ContainerStatus, PodSandboxStatus};
 use parking_lot::RwLock;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::inbox::{Inbox, News};
@@ -43,8 +43,16 @@ pub(crate) struct Pods {
     entries: RwLock<HashMap<String, Entry>>,
 }
 
-/// Pods by uid, as the files of this node have them.
+/// Pods by uid, as a source of this node's own has them.
 pub(crate) type StaticPods = BTreeMap<String, Arc<Pod>>;
+
+/// The pods of all such sources.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Statics {
+    pub(crate) pods: StaticPods,
+    /// Every source has been read.
+    pub(crate) complete: bool,
+}
 
 impl Pods {
     /// Tells a pod's worker something; nothing happens when there is none.
@@ -98,7 +106,7 @@ impl Pods {
 pub(crate) struct Driver {
     pub(crate) shared: Arc<Shared>,
     pub(crate) informer: Informer<Pod>,
-    pub(crate) statics: watch::Receiver<Option<StaticPods>>,
+    pub(crate) statics: watch::Receiver<Statics>,
     pub(crate) events: mpsc::Receiver<ContainerEvent>,
     pub(crate) stop: Stop,
 }
@@ -109,6 +117,7 @@ impl Driver {
         let mut changes = self.informer.subscribe();
         let mut known_statics = StaticPods::new();
         let (mut swept, mut statics_known) = (false, false);
+        let strange = Arc::new(Notify::new());
         self.statics.mark_changed();
         loop {
             if self.informer.is_synced() && statics_known && !swept {
@@ -119,7 +128,13 @@ impl Driver {
                 swept = true;
                 let pods = self.shared.pods.clone();
                 self.shared.placement.retain(|uid| pods.contains(uid));
-                workers.spawn(orphans::sweep(self.shared.clone()));
+                let (shared, stop) = (self.shared.clone(), self.stop.clone());
+                let cleaning = orphans::keep_clean(shared, strange.clone(), stop);
+                workers.spawn(async {
+                    cleaning.await;
+                    // No worker ended with it.
+                    String::new()
+                });
             }
             let synced = async {
                 match self.informer.is_synced() {
@@ -133,15 +148,14 @@ impl Driver {
                     None => return,
                 },
                 event = self.events.recv() => match event {
-                    Some(event) => self.happened(event),
+                    Some(event) => self.happened(&event, &strange),
                     None => return,
                 },
                 Ok(()) = self.statics.changed() => {
                     let wanted = self.statics.borrow_and_update().clone();
-                    statics_known |= wanted.is_some();
-                    let wanted = wanted.unwrap_or_default();
-                    self.statics_changed(&known_statics, &wanted, &mut workers);
-                    known_statics = wanted;
+                    statics_known |= wanted.complete;
+                    self.statics_changed(&known_statics, &wanted.pods, &mut workers);
+                    known_statics = wanted.pods;
                 }
                 Some(ended) = workers.join_next() => self.ended(ended),
                 () = synced => {}
@@ -157,8 +171,13 @@ impl Driver {
         }
     }
 
-    fn happened(&self, event: ContainerEvent) {
+    fn happened(&self, event: &ContainerEvent, strange: &Notify) {
+        let begins = [ContainerEventKind::Created, ContainerEventKind::Started];
+        if begins.contains(&event.kind) && !self.shared.pods.contains(&event.pod_uid) {
+            strange.notify_one();
+        }
         if event.kind == ContainerEventKind::Resync {
+            strange.notify_one();
             for entry in self.shared.pods.entries.read().values() {
                 entry.inbox.tell(|news| news.resync = true);
             }

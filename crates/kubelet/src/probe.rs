@@ -2,6 +2,7 @@
 //! tells the pod's worker only when the answer changes.
 
 mod attempt;
+mod counted;
 mod grpc;
 
 use std::collections::HashMap;
@@ -13,11 +14,13 @@ use k8s_openapi::api::core::v1::{Container, Pod, Probe};
 use node_api::RuntimeService;
 use tokio::task::AbortHandle;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::events::{Kind, Recorder};
 use crate::inbox::Inbox;
 
 pub(crate) use attempt::Attempt;
+pub(crate) use counted::page;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ProbeKind {
@@ -68,15 +71,16 @@ pub(crate) struct ProbeContext {
 pub(crate) struct Probes {
     tasks: JoinSet<()>,
     running: HashMap<(String, ProbeKind), AbortHandle>,
+    counted: counted::Series,
 }
 
 impl Probes {
-    /// Starts a probe of a container unless it runs already.
+    /// Starts a probe of a container, which runs since then, unless it is probed already.
     pub(crate) fn start(
         &mut self,
         kind: ProbeKind,
         container: &Container,
-        container_id: &str,
+        (container_id, since): (&str, Instant),
         context: &ProbeContext,
     ) {
         let slot = (container_id.to_owned(), kind);
@@ -87,11 +91,13 @@ impl Probes {
             return;
         };
         while self.tasks.try_join_next().is_some() {}
+        self.counted.of(&context.pod);
         let task = Prober {
             kind,
             probe: probe.clone(),
             container: container.clone(),
             container_id: container_id.to_owned(),
+            since,
             context: context.clone(),
         };
         self.running.insert(slot, self.tasks.spawn(task.run()));
@@ -121,6 +127,7 @@ struct Prober {
     probe: Probe,
     container: Container,
     container_id: String,
+    since: Instant,
     context: ProbeContext,
 }
 
@@ -173,12 +180,17 @@ impl Prober {
             run: 0,
             told: None,
         };
-        tokio::time::sleep(seconds(self.probe.initial_delay_seconds, 0)).await;
+        // Of the container's life, not of the probe's: a startup probe, or a kubelet before this
+        // one, may have had it.
+        let delay = seconds(self.probe.initial_delay_seconds, 0);
+        tokio::time::sleep_until(self.since + delay).await;
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            let begun = tokio::time::Instant::now();
             let attempt = self.attempt(timeout).await;
+            counted::note(&self, &attempt, begun.elapsed());
             self.report(&attempt);
             if let Some(success) = counter.count(attempt.is_success()) {
                 self.tell(success);

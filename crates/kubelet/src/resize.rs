@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::plan::newest_container;
-use crate::pod::PodExt;
-use crate::resources;
+use crate::pod::{PodExt, Role};
+use crate::resources::{self, Qos};
 
 /// What a running container was given.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -65,6 +65,37 @@ pub(crate) fn change(pod: &Pod, container: &Container, has: &Given) -> Change {
         change = Change::Update;
     }
     change
+}
+
+/// Why other resources cannot be had at all: managers that give whole processors and memory of
+/// their own to guaranteed containers do so once.
+pub(crate) fn infeasible(wished: &Pod, has: &Pod, config: &Config) -> Option<String> {
+    if resources::qos(wished) != Qos::Guaranteed {
+        return None;
+    }
+    let cpus = config.placement.cpus.exclusive;
+    let memory = config.placement.memory.exclusive;
+    let managers = [
+        ("cpu", "CPU Manager policy \"static\"", cpus),
+        ("memory", "Memory Manager policy \"Static\"", memory),
+    ];
+    let differs = |resource: &str| {
+        wished.all_containers().iter().any(|(role, container)| {
+            let of = |container: &Container| {
+                let own = container.resources.clone().unwrap_or_default();
+                figures(&own, resource).0
+            };
+            let known = has.container(&container.name);
+            *role != Role::Ephemeral && known.is_some_and(|(_, known)| of(&known) != of(container))
+        })
+    };
+    let mut found = managers
+        .iter()
+        .filter(|(resource, _, exclusive)| *exclusive && differs(resource));
+    let (_, manager, _) = found.next()?;
+    Some(format!(
+        "Resize is infeasible for Guaranteed Pods alongside {manager}"
+    ))
 }
 
 /// Request and limit, in thousandths.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use meta::Quantity;
-use node_api::LinuxResources;
+use node_api::{CgroupDriver, LinuxResources};
 
 use crate::allocations::Amounts;
 use crate::config::Config;
@@ -103,8 +103,17 @@ fn qos_of(containers: &[&Container]) -> Qos {
     }
 }
 
-/// The cgroup of a pod: `/kubepods/burstable/pod<uid>`.
+/// The cgroup of a pod, as the runtime's driver names it: `/kubepods/burstable/pod<uid>`, or
+/// `kubepods-burstable-pod<uid>.slice`.
 pub(crate) fn cgroup_parent(pod: &Pod, config: &Config) -> String {
+    let path = cgroup_path(pod, config);
+    match config.cgroup_driver {
+        CgroupDriver::Cgroupfs => path,
+        CgroupDriver::Systemd => systemd::slice_of(&path),
+    }
+}
+
+fn cgroup_path(pod: &Pod, config: &Config) -> String {
     let root = &config.cgroup_root;
     match qos(pod) {
         Qos::Guaranteed => format!("{root}/pod{}", pod.uid()),
@@ -404,5 +413,11 @@ mod tests {
             (100_000, 1_024)
         );
         assert_eq!(cgroup_parent(&pod, &config), "/kubepods/burstable/podu");
+        let by_systemd = Config {
+            cgroup_driver: CgroupDriver::Systemd,
+            ..config
+        };
+        let slice = cgroup_parent(&pod, &by_systemd);
+        assert_eq!(slice, "kubepods-burstable-podu.slice");
     }
 }

@@ -1,13 +1,20 @@
 //! The server on port 10250: logs, exec, attach and port forwarding for the
 //! API server, numbers for those who measure.
 
+mod cadvisor;
 mod container_logs;
 mod forward;
+mod gather;
 mod healthz;
+mod log_query;
 mod log_reader;
 mod numbers;
+mod page;
 mod path;
 mod remote_command;
+mod resource;
+mod summary;
+mod system_logs;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -136,10 +143,16 @@ async fn respond(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<B
     match parts.as_slice() {
         ["healthz"] | ["healthz", "ping" | "syncloop"] => text(StatusCode::OK, "ok".into()),
         ["pods"] => numbers::pods(shared),
-        ["stats", "summary"] => numbers::summary(shared).await,
-        ["metrics", "resource"] => numbers::resource_metrics(shared).await,
+        ["stats", "summary"] => {
+            let brief = query.get("only_cpu_and_memory");
+            summary::summary(shared, brief.is_some_and(|value| value == "true")).await
+        }
+        ["metrics", "resource"] => resource::answer(shared).await,
+        ["metrics", "cadvisor"] => cadvisor::answer(shared).await,
+        ["metrics", "probes"] => numbers::probes(),
         ["metrics"] => numbers::metrics(shared),
         ["configz"] => numbers::configz(shared),
+        ["logs", ..] => system_logs::answer(shared, &query, &request).await,
         ["containerLogs", namespace, pod, container] => {
             container_logs::answer(shared, (namespace, pod, container), &query).await
         }

@@ -18,6 +18,7 @@ use crate::env::service_variables;
 use crate::events::Recorder;
 use crate::images::Puller;
 use crate::machine::Machine;
+use crate::measures::Measures;
 use crate::pod::PodExt;
 use crate::pods::Pods;
 use crate::user_namespaces::UserNamespaces;
@@ -41,6 +42,8 @@ pub(crate) struct Shared {
     /// Devices, processors and memory that containers have for themselves.
     pub(crate) placement: Arc<Placement>,
     pub(crate) user_namespaces: UserNamespaces,
+    /// What was measured before, for those who ask what is used.
+    pub(crate) measures: Measures,
     /// Conditions of the node that say what it is short of.
     pub(crate) pressure: watch::Sender<BTreeSet<&'static str>>,
     /// Conditions of the node that say what is wrong with it.

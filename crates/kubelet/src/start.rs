@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::Stop;
-use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use node_api::{ContainerConfig, Image, NamespaceMode};
 use placement::ContainerOptions;
+use tokio::time::Instant;
 use volumes::Mounted;
 
 use crate::container_config::{ContainerInputs, container_config};
@@ -29,7 +29,7 @@ use crate::resize::Given;
 use crate::shared::Shared;
 
 /// When to try again after a fault that more time may heal.
-const RETRY: SignedDuration = SignedDuration::from_secs(10);
+const RETRY: Duration = Duration::from_secs(10);
 
 /// The order to start some containers.
 pub(crate) struct StartJob {
@@ -194,7 +194,13 @@ impl StartJob {
             memory_capacity: self.shared.machine.memory_bytes,
         })?;
         places::equip(&mut config, given);
-        places::pin(&self.shared.placement, self.pod.uid(), &mut config);
+        let features = self.shared.config.features;
+        places::pin(
+            &self.shared.placement,
+            features,
+            self.pod.uid(),
+            &mut config,
+        );
         if let Some(target) = self.pod.target_of(&container.name)
             && config.security.namespaces.pid == NamespaceMode::Container
         {
@@ -271,6 +277,6 @@ fn error(reason: &'static str, message: String) -> StartError {
     StartError {
         reason,
         message,
-        retry_at: Some(Timestamp::now() + RETRY),
+        retry_at: Some(Instant::now() + RETRY),
     }
 }

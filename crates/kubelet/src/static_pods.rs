@@ -1,5 +1,5 @@
-//! Pods that files of this node describe: read when the folder changes, and
-//! shown in the API by mirror pods.
+//! Pods that files of this node describe, read when the folder changes; and the mirror pods that
+//! show static pods of all sources in the API.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use crate::pod::{CONFIG_HASH, CONFIG_MIRROR, CONFIG_SEEN, CONFIG_SOURCE, PodExt};
-use crate::pods::StaticPods;
+use crate::pods::{StaticPods, Statics};
 use crate::shared::Shared;
 use base::Notice;
 
@@ -58,20 +58,44 @@ async fn watch_folder(
     fs::create_dir_all(folder)?;
     let mut notice = Notice::of_folder(folder)?;
     loop {
-        let fresh = Some(read_folder(folder, node_name));
-        pods.send_if_modified(|known| {
-            let uids = |pods: &Option<StaticPods>| {
-                pods.as_ref()
-                    .map(|pods| pods.keys().cloned().collect::<Vec<_>>())
-            };
-            let differs = uids(known) != uids(&fresh);
-            if differs {
-                *known = fresh.clone();
-            }
-            differs
-        });
+        let fresh = read_folder(folder, node_name);
+        pods.send_if_modified(|known| replace(known, fresh));
         notice.changed().await?;
         while tokio::time::timeout(QUIET, notice.changed()).await.is_ok() {}
+    }
+}
+
+/// Takes over what a source says now. Tells whether it says something else than before.
+pub(crate) fn replace(known: &mut Option<StaticPods>, fresh: StaticPods) -> bool {
+    let same = known
+        .as_ref()
+        .is_some_and(|known| known.keys().eq(fresh.keys()));
+    if !same {
+        *known = Some(fresh);
+    }
+    !same
+}
+
+/// Puts what the two sources say together, as long as one of them may say more.
+pub(crate) async fn join(
+    mut files: watch::Receiver<Option<StaticPods>>,
+    mut url: watch::Receiver<Option<StaticPods>>,
+    all: watch::Sender<Statics>,
+) {
+    loop {
+        let (of_files, of_url) = (
+            files.borrow_and_update().clone(),
+            url.borrow_and_update().clone(),
+        );
+        all.send_replace(Statics {
+            complete: of_files.is_some() && of_url.is_some(),
+            pods: of_files.into_iter().chain(of_url).flatten().collect(),
+        });
+        tokio::select! {
+            Ok(()) = files.changed() => {}
+            Ok(()) = url.changed() => {}
+            else => return,
+        }
     }
 }
 
@@ -96,13 +120,30 @@ fn read_folder(folder: &Path, node_name: &str) -> StaticPods {
     pods
 }
 
-/// A pod out of YAML or JSON, completed as upstream completes static pods.
+/// A pod out of YAML or JSON.
 fn parse(text: &str, node_name: &str) -> Result<Pod, String> {
     let tree: serde_json::Value =
         serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
     if tree["kind"] != "Pod" {
         return Err("kind is not Pod".to_owned());
     }
+    complete(tree, text, node_name, Source::File)
+}
+
+/// Where a static pod is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    File,
+    Http,
+}
+
+/// A pod, completed as upstream completes static pods. Its uid is by `salt`.
+pub(crate) fn complete(
+    tree: serde_json::Value,
+    salt: &str,
+    node_name: &str,
+    source: Source,
+) -> Result<Pod, String> {
     let mut pod: Pod = serde_json::from_value(tree).map_err(|error| error.to_string())?;
     let name = pod.name().to_owned();
     let spec = pod.spec.as_mut().filter(|spec| !spec.containers.is_empty());
@@ -117,7 +158,7 @@ fn parse(text: &str, node_name: &str) -> Result<Pod, String> {
         ..Toleration::default()
     });
     spec.restart_policy.get_or_insert_with(|| "Always".into());
-    let digest = Sha256::digest(format!("{node_name}\n{text}"));
+    let digest = Sha256::digest(format!("{node_name}\n{salt}"));
     let hash: String = digest
         .iter()
         .take(16)
@@ -130,8 +171,12 @@ fn parse(text: &str, node_name: &str) -> Result<Pod, String> {
     pod.metadata.uid = Some(hash.clone());
     pod.metadata.creation_timestamp = Some(Time(jiff::Timestamp::now()));
     let annotations = pod.metadata.annotations.get_or_insert_default();
+    let source = match source {
+        Source::File => "file",
+        Source::Http => "http",
+    };
     annotations.extend([
-        (CONFIG_SOURCE.to_owned(), "file".to_owned()),
+        (CONFIG_SOURCE.to_owned(), source.to_owned()),
         (CONFIG_HASH.to_owned(), hash),
         (CONFIG_SEEN.to_owned(), meta::time::now()),
     ]);
@@ -146,7 +191,7 @@ fn parse(text: &str, node_name: &str) -> Result<Pod, String> {
 pub(crate) async fn keep_mirrors(
     shared: Arc<Shared>,
     informer: Informer<Pod>,
-    mut statics: watch::Receiver<Option<StaticPods>>,
+    mut statics: watch::Receiver<Statics>,
     stop: Stop,
 ) {
     tokio::select! {
@@ -157,9 +202,7 @@ pub(crate) async fn keep_mirrors(
     loop {
         let wanted = statics.borrow_and_update().clone();
         let mut pause = Duration::MAX;
-        if let Some(wanted) = wanted
-            && let Err(status) = settle(&shared, &informer, &wanted).await
-        {
+        if let Err(status) = settle(&shared, &informer, &wanted).await {
             tracing::debug!(error = %status, "mirror pods not settled");
             pause = RETRY;
         }
@@ -187,12 +230,9 @@ pub(crate) async fn keep_mirrors(
     }
 }
 
-async fn settle(
-    shared: &Shared,
-    informer: &Informer<Pod>,
-    wanted: &StaticPods,
-) -> Result<(), Status> {
+async fn settle(shared: &Shared, informer: &Informer<Pod>, wanted: &Statics) -> Result<(), Status> {
     let by_name: BTreeMap<(&str, &str), &Arc<Pod>> = wanted
+        .pods
         .values()
         .map(|pod| ((pod.namespace(), pod.name()), pod))
         .collect();
@@ -200,7 +240,8 @@ async fn settle(
         let pod = by_name.get(&(mirror.namespace(), mirror.name()));
         let same = pod.is_some_and(|pod| mirror.annotation(CONFIG_MIRROR) == Some(pod.uid()));
         // Someone who deletes a mirror pod only makes us show it anew.
-        if !same || mirror.is_deleting() {
+        let stale = !same && wanted.complete;
+        if stale || mirror.is_deleting() {
             let options = DeleteOptions {
                 grace_period_seconds: Some(0),
                 ..DeleteOptions::uid(mirror.uid())
@@ -212,7 +253,7 @@ async fn settle(
             }
         }
     }
-    for pod in wanted.values() {
+    for pod in wanted.pods.values() {
         let known = informer.get(pod.namespace(), pod.name());
         let same = known.is_some_and(|known| known.annotation(CONFIG_MIRROR) == Some(pod.uid()));
         if same {

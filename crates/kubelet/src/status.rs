@@ -52,6 +52,8 @@ pub(crate) struct StatusInputs<'a> {
     pub(crate) resizes: &'a [ResizeCondition],
     pub(crate) ending: Option<&'a Ending>,
     pub(crate) host_ips: &'a [IpAddr],
+    /// Whether `PodReadyToStartContainers` is told.
+    pub(crate) ready_to_start: bool,
     pub(crate) now: Timestamp,
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct Url {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: Vec<u8>,
+    /// All of the body was read.
+    pub(crate) whole: bool,
     /// Where else to ask.
     location: Option<String>,
 }
@@ -91,8 +93,23 @@ impl Url {
         })
     }
 
+    /// An address in words, such as `https://host/path`.
+    pub(crate) fn parse(text: &str, headers: HeaderMap) -> Result<Url, String> {
+        let base = Url {
+            host: String::new(),
+            port: 0,
+            path: "/".into(),
+            https: false,
+            headers,
+        };
+        match text.split_once("://") {
+            Some(("http" | "https", _)) => base.resolved(text),
+            _ => Err(format!("{text:?} is no address of HTTP")),
+        }
+    }
+
     /// As errors name it.
-    fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         let scheme = if self.https { "https" } else { "http" };
         format!("{scheme}://{}{}", self.authority(), self.path)
     }
@@ -154,11 +171,20 @@ impl Url {
 /// GET with a time limit for all. Redirects are followed as long as they stay at the host; the answer
 /// is the first that is none of those.
 pub(crate) async fn get_followed(url: &Url, timeout: Duration) -> Result<Answer, String> {
+    get_followed_in(&PROBE, url, timeout).await
+}
+
+/// The same in another manner.
+pub(crate) async fn get_followed_in(
+    manner: &Manner,
+    url: &Url,
+    timeout: Duration,
+) -> Result<Answer, String> {
     let deadline = tokio::time::Instant::now() + timeout;
     let mut url = url.clone();
     for _ in 0..=REDIRECTS_MAX {
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-        let answer = get(&url, left).await?;
+        let answer = get_in(manner, &url, left).await?;
         let next = match answer.status {
             301 | 302 | 303 | 307 | 308 => answer.location.as_deref().map(|to| url.resolved(to)),
             _ => None,
@@ -173,10 +199,36 @@ pub(crate) async fn get_followed(url: &Url, timeout: Duration) -> Result<Answer,
     Err(format!("Get {:?}: {fault}", url.shown()))
 }
 
-/// GET with a time limit. Certificates are not checked, as with upstream's probes.
+/// How something is asked for.
+#[derive(Clone)]
+pub(crate) struct Manner {
+    pub(crate) agent: &'static str,
+    /// Whom to trust; `None`: anybody.
+    pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
+    /// Bytes of an answer that are read.
+    pub(crate) bytes_max: usize,
+}
+
+/// As probes and hooks ask: certificates are not checked, as with upstream's.
+const PROBE: Manner = Manner {
+    agent: "kube-probe/1.36",
+    tls: None,
+    bytes_max: BODY_BYTES_MAX,
+};
+
+/// GET with a time limit, as probes ask.
 pub(crate) async fn get(url: &Url, timeout: Duration) -> Result<Answer, String> {
+    get_in(&PROBE, url, timeout).await
+}
+
+/// GET with a time limit.
+pub(crate) async fn get_in(
+    manner: &Manner,
+    url: &Url,
+    timeout: Duration,
+) -> Result<Answer, String> {
     let shown = url.shown();
-    let answer = tokio::time::timeout(timeout, get_inner(url)).await;
+    let answer = tokio::time::timeout(timeout, get_inner(manner, url)).await;
     match answer {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(fault)) => Err(format!("Get {shown:?}: {fault}")),
@@ -186,7 +238,7 @@ pub(crate) async fn get(url: &Url, timeout: Duration) -> Result<Answer, String> 
     }
 }
 
-async fn get_inner(url: &Url) -> Result<Answer, String> {
+async fn get_inner(manner: &Manner, url: &Url) -> Result<Answer, String> {
     let dial = TcpStream::connect((url.host.as_str(), url.port)).await;
     let tcp = dial.map_err(|fault| {
         format!(
@@ -196,13 +248,14 @@ async fn get_inner(url: &Url) -> Result<Answer, String> {
         )
     })?;
     if !url.https {
-        return exchange(tcp, url).await;
+        return exchange(tcp, manner, url).await;
     }
     let name = ServerName::try_from(url.host.clone()).map_err(|fault| fault.to_string())?;
-    let tls = tokio_rustls::TlsConnector::from(TLS.clone())
+    let trust = manner.tls.as_ref().unwrap_or(&*TLS);
+    let tls = tokio_rustls::TlsConnector::from(trust.clone())
         .connect(name, tcp)
         .await;
-    exchange(tls.map_err(|fault| fault.to_string())?, url).await
+    exchange(tls.map_err(|fault| fault.to_string())?, manner, url).await
 }
 
 /// The words of the C library, as upstream shows them: `connection refused`.
@@ -213,7 +266,7 @@ pub(crate) fn os_words(fault: &std::io::Error) -> String {
     }
 }
 
-async fn exchange<S>(stream: S, url: &Url) -> Result<Answer, String>
+async fn exchange<S>(stream: S, manner: &Manner, url: &Url) -> Result<Answer, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -227,10 +280,7 @@ where
     let headers = request.headers_mut();
     let host = HeaderValue::from_str(&url.authority()).map_err(|fault| fault.to_string())?;
     headers.insert(header::HOST, host);
-    headers.insert(
-        header::USER_AGENT,
-        HeaderValue::from_static("kube-probe/1.36"),
-    );
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(manner.agent));
     headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     for (name, value) in &url.headers {
@@ -243,16 +293,23 @@ where
         let location = location.and_then(|to| Some(to.to_str().ok()?.to_owned()));
         let mut incoming = answer.into_body();
         let mut body = Vec::new();
-        while let Some(Ok(frame)) = incoming.frame().await {
+        let mut whole = true;
+        while let Some(frame) = incoming.frame().await {
+            let Ok(frame) = frame else {
+                whole = false;
+                break;
+            };
             body.extend_from_slice(&frame.into_data().unwrap_or_default());
-            if body.len() >= BODY_BYTES_MAX {
-                body.truncate(BODY_BYTES_MAX);
+            if body.len() >= manner.bytes_max {
+                body.truncate(manner.bytes_max);
+                whole = false;
                 break;
             }
         }
         Ok(Answer {
             status,
             body,
+            whole,
             location,
         })
     };

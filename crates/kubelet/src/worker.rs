@@ -14,14 +14,15 @@ use base::{Backoff, Stop};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use volumes::Mounted;
 
 use crate::backoff::CrashBackoff;
 use crate::cpu_pool;
 use crate::events::Kind;
 use crate::inbox::{Eviction, Inbox, News};
-use crate::plan::{Busy, Ending, Health, Plan, Scene, outcome, plan};
-use crate::pod::PodExt;
+use crate::plan::{Busy, Ending, Health, Plan, Scene, outcome, plan, seconds};
+use crate::pod::{PodExt, instant};
 use crate::pods::PodView;
 use crate::probe::{ProbeKind, Probes};
 use crate::shared::Shared;
@@ -53,14 +54,14 @@ pub(crate) struct Worker {
     health: HashMap<String, Health>,
     probes: Probes,
     backoffs: HashMap<String, CrashBackoff>,
-    not_before: HashMap<String, Timestamp>,
+    not_before: HashMap<String, Instant>,
     waiting: HashMap<String, Waiting>,
     messages: HashMap<String, String>,
     ending: Option<Ending>,
     mounted: Option<Mounted>,
     volumes_stale: bool,
     hold: Backoff,
-    hold_until: Option<Timestamp>,
+    hold_until: Option<Instant>,
     /// Stops starts in flight when the pod is to end.
     cancel: Stop,
     /// Start jobs so far.
@@ -69,7 +70,7 @@ pub(crate) struct Worker {
     report: Report,
     resizing: Resizing,
     /// Containers (by name) that we end to start them anew, and since when they are down.
-    replacing: HashMap<String, Option<Timestamp>>,
+    replacing: HashMap<String, Option<Instant>>,
     last: Last,
 }
 
@@ -80,7 +81,7 @@ struct Last {
     unmounting: bool,
     unmounted: bool,
     deleting: bool,
-    retry_at: Option<Timestamp>,
+    retry_at: Option<Instant>,
     cleaning: bool,
     cleaned: bool,
     /// What the node granted is others' again.
@@ -128,7 +129,7 @@ impl Worker {
             let wake = self.step();
             let sleep = async {
                 match wake {
-                    Some(at) => tokio::time::sleep(until(at)).await,
+                    Some(at) => tokio::time::sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             };
@@ -234,7 +235,7 @@ impl Worker {
         verdict: Option<(String, String)>,
         message: Option<String>,
     ) {
-        let deadline = Timestamp::now() + SignedDuration::from_secs(grace_seconds.max(1));
+        let deadline = Instant::now() + seconds(grace_seconds.max(1));
         match &mut self.ending {
             Some(ending) => ending.deadline = ending.deadline.min(deadline),
             None => {
@@ -249,9 +250,9 @@ impl Worker {
     }
 
     /// Plans and acts. Returns when to look again at the latest.
-    fn step(&mut self) -> Option<Timestamp> {
-        let now = Timestamp::now();
-        let mut wakes = vec![self.check_active_deadline(now)];
+    fn step(&mut self) -> Option<Instant> {
+        let (now, time) = (Instant::now(), self.shared.config.clock.now());
+        let mut wakes = vec![self.check_active_deadline(time)];
         if self.ending.is_none() && outcome(&self.pod, &self.view.containers).is_some() {
             let grace = self.pod.grace_seconds();
             self.end(grace, None, None);
@@ -261,10 +262,10 @@ impl Worker {
         self.note_backing_off(&plan);
         self.act(plan.actions);
         if self.ending.is_none() {
-            wakes.push(self.refresh_volumes(now));
+            wakes.push(self.refresh_volumes(now, time));
         }
         wakes.push(self.actuate(now));
-        wakes.push(self.report_status(now));
+        wakes.push(self.report_status(now, time));
         if plan.ended {
             self.release();
             wakes.push(self.finish_pod(now));
@@ -273,7 +274,7 @@ impl Worker {
         wakes.into_iter().flatten().min()
     }
 
-    fn plan(&self, now: Timestamp) -> Plan {
+    fn plan(&self, now: Instant) -> Plan {
         plan(&Scene {
             pod: &self.pod,
             sandboxes: &self.view.sandboxes,
@@ -286,19 +287,21 @@ impl Worker {
             actuated: &self.resizing.actuated,
             not_before: &self.not_before,
             hold_until: self.hold_until,
+            ended: &self.view.ended,
             now,
         })
     }
 
-    fn check_active_deadline(&mut self, now: Timestamp) -> Option<Timestamp> {
+    /// The deadline is a time of day, as upstream has it.
+    fn check_active_deadline(&mut self, time: Timestamp) -> Option<Instant> {
         let seconds = self.pod.spec().active_deadline_seconds?;
         let started = self.report.start_time()?;
         let deadline = started + SignedDuration::from_secs(seconds);
         if self.ending.is_some() {
             return None;
         }
-        if now < deadline {
-            return Some(deadline);
+        if time < deadline {
+            return Some(self.shared.config.clock.look_for(deadline));
         }
         let message = "Pod was active on the node longer than the specified deadline";
         let recorder = &self.shared.recorder;
@@ -360,19 +363,21 @@ impl Worker {
                 continue;
             }
             let id = status.id.clone();
+            let clock = &self.shared.config.clock;
+            let since = clock.happened(instant(status.started_at));
             let started = self.health.get(&id).is_some_and(|health| health.started);
             let kinds: &[ProbeKind] = match started {
                 true => &[ProbeKind::Readiness, ProbeKind::Liveness],
                 false => &[ProbeKind::Startup],
             };
             for kind in kinds {
-                self.probes.start(*kind, container, &id, &context);
+                self.probes.start(*kind, container, (&id, since), &context);
             }
         }
     }
 }
 
 /// How long until an instant; nothing when it is past.
-pub(crate) fn until(at: Timestamp) -> std::time::Duration {
-    std::time::Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default()
+fn until(at: Instant) -> std::time::Duration {
+    at.saturating_duration_since(Instant::now())
 }

@@ -13,6 +13,7 @@ pub mod mount;
 pub mod namespace;
 pub mod process;
 pub mod profile;
+pub mod quota;
 pub mod root;
 pub mod seccomp;
 pub mod socket;

@@ -17,6 +17,9 @@ pub fn join(pidfd: BorrowedFd<'_>, namespaces: CloneFlags) -> io::Result<()> {
     Ok(())
 }
 
+/// Time namespaces, which the list of flags does not name.
+pub const TIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
+
 /// Which namespaces [`user_mappings`] writes for: the two files of ids.
 const ID_FILES: [&str; 2] = ["uid_map", "gid_map"];
 

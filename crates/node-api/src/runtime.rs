@@ -517,11 +517,42 @@ pub const READONLY_PATHS: [&str; 5] = [
     "/proc/sysrq-trigger",
 ];
 
+/// Who makes cgroups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CgroupDriver {
+    /// Whoever needs them, as folders.
+    #[default]
+    Cgroupfs,
+    /// systemd, as its units: parents of pods are slices.
+    Systemd,
+}
+
+impl CgroupDriver {
+    /// By its name, as in KubeletConfiguration.
+    pub fn parse(name: &str) -> Option<CgroupDriver> {
+        [CgroupDriver::Cgroupfs, CgroupDriver::Systemd]
+            .into_iter()
+            .find(|driver| driver.name() == name)
+    }
+
+    /// Its name, as in KubeletConfiguration.
+    pub fn name(self) -> &'static str {
+        match self {
+            CgroupDriver::Cgroupfs => "cgroupfs",
+            CgroupDriver::Systemd => "systemd",
+        }
+    }
+}
+
 /// CRI `RuntimeService`.
 #[async_trait]
 pub trait RuntimeService: Send + Sync + 'static {
     /// Name and version, such as `("sampan", "0.1.0")`.
     fn version(&self) -> (String, String);
+    /// What a pod's `cgroup_parent` is to be: a path, or a slice.
+    fn cgroup_driver(&self) -> CgroupDriver {
+        CgroupDriver::Cgroupfs
+    }
 
     /// Creates and starts a sandbox (namespaces, cgroup, network). Returns its id.
     async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<String, RuntimeError>;

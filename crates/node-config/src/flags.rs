@@ -39,6 +39,7 @@ pub(crate) fn apply(tree: &mut Value, name: &str, text: &str) -> Result<(), Stri
             number.map_err(|_| invalid(why()))?.into()
         }
         (_, "[]string") => words(text).map(Value::from).collect(),
+        (_, "map[string][]string") => lists(text).map_err(invalid)?,
         (_, "map[string]string") => pairs(text, '=').map_err(invalid)?,
         _ => Value::from(text),
     };
@@ -67,6 +68,21 @@ fn pairs(text: &str, sign: char) -> Result<Value, String> {
     };
     let map: Result<Map<String, Value>, String> = words(text).map(pair).collect();
     Ok(Value::Object(map?))
+}
+
+/// `NAME:VALUE,NAME:VALUE`; a name may come several times.
+fn lists(text: &str) -> Result<Value, String> {
+    let mut map: Map<String, Value> = Map::new();
+    for word in words(text) {
+        let (name, value) = word
+            .split_once(':')
+            .ok_or("malformed pair, expect string:string")?;
+        let list = map.entry(name.trim()).or_insert_with(|| json!([]));
+        if let Some(list) = list.as_array_mut() {
+            list.push(value.trim().into());
+        }
+    }
+    Ok(Value::Object(map))
 }
 
 fn gates(text: &str) -> Result<Value, String> {

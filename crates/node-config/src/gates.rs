@@ -1,4 +1,6 @@
-//! The feature gates of this release. What they switch is always as their default says.
+//! The feature gates of this release. What most of them switch is always as their default says.
+
+use std::collections::BTreeMap;
 
 /// On, and not to be changed.
 const LOCKED: &str = "APIServerTracing AggregatedDiscoveryRemoveBetaType AnonymousAuthConfigurableEndpoints \
@@ -87,6 +89,28 @@ const LOCKED_OFF: [&str; 3] = [
     "SeparateCacheWatchRPC",
 ];
 
+/// Those that switch something here.
+const SWITCHES: [&str; 12] = [
+    "CPUManagerPolicyAlphaOptions",
+    "CPUManagerPolicyBetaOptions",
+    "CustomCPUCFSQuotaPeriod",
+    "DisableCPUQuotaWithExclusiveCPUs",
+    "GracefulNodeShutdown",
+    "GracefulNodeShutdownBasedOnPodPriority",
+    "KubeletCrashLoopBackOffMax",
+    "PodReadyToStartContainersCondition",
+    "ReduceDefaultCrashLoopBackOffDecay",
+    "ResourceHealthStatus",
+    "RotateKubeletServerCertificate",
+    "TopologyManagerPolicyBetaOptions",
+];
+
+/// Whether a gate is on where these are set.
+pub(crate) fn enabled(set: &BTreeMap<String, bool>, name: &str) -> bool {
+    let own = || known(name).is_some_and(|(default, _)| default);
+    set.get(name).copied().unwrap_or_else(own)
+}
+
 /// The default of a gate, and whether it may be changed at all.
 fn known(name: &str) -> Option<(bool, bool)> {
     let named = |list: &str| list.split_ascii_whitespace().any(|one| one == name);
@@ -113,6 +137,7 @@ pub(crate) fn warning(name: &str, on: bool) -> Option<String> {
     match known(name) {
         None if matches!(name, "AllAlpha" | "AllBeta") && !on => None,
         None => Some(format!("unrecognized feature gate: {name}")),
+        Some(_) if SWITCHES.contains(&name) => None,
         Some((default, _)) if default != on => Some(format!(
             "featureGates.{name} has no effect here: it is {default}"
         )),

@@ -6,7 +6,7 @@ use meta::Quantity;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::GoDuration;
+use crate::{GoDuration, gates};
 
 /// What is in force; names are upstream's.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -15,6 +15,11 @@ pub struct Settings {
     pub enable_server: bool,
     #[serde(default)]
     pub static_pod_path: String,
+    #[serde(default, rename = "staticPodURL")]
+    pub static_pod_url: String,
+    #[serde(default, rename = "staticPodURLHeader")]
+    pub static_pod_url_header: BTreeMap<String, Vec<String>>,
+    pub http_check_frequency: GoDuration,
     #[serde(default)]
     pub container_runtime_endpoint: String,
     #[serde(default)]
@@ -62,6 +67,7 @@ pub struct Settings {
     pub(crate) system_cgroups: String,
     #[serde(default)]
     pub cgroup_root: String,
+    pub cgroup_driver: String,
     #[serde(rename = "cgroupsPerQOS")]
     pub(crate) cgroups_per_qos: bool,
     pub cpu_manager_policy: String,
@@ -70,6 +76,8 @@ pub struct Settings {
     pub memory_manager_policy: String,
     pub topology_manager_policy: String,
     pub topology_manager_scope: String,
+    #[serde(default)]
+    pub topology_manager_policy_options: BTreeMap<String, String>,
     pub(crate) hairpin_mode: String,
     pub max_pods: i32,
     #[serde(default, rename = "podCIDR")]
@@ -129,6 +137,8 @@ pub struct Settings {
     pub allowed_unsafe_sysctls: Vec<String>,
     #[serde(default, rename = "providerID")]
     pub provider_id: String,
+    pub enable_system_log_handler: bool,
+    pub enable_system_log_query: bool,
     pub shutdown_grace_period: GoDuration,
     pub shutdown_grace_period_critical_pods: GoDuration,
     #[serde(default)]
@@ -143,6 +153,13 @@ pub struct Settings {
     pub register_node: bool,
     #[serde(rename = "failCgroupV1")]
     pub fail_cgroup_v1: bool,
+}
+
+impl Settings {
+    /// Whether a feature gate is on.
+    pub fn gate(&self, name: &str) -> bool {
+        gates::enabled(&self.feature_gates, name)
+    }
 }
 
 /// Who is believed.

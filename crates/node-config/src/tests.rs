@@ -175,13 +175,13 @@ fn checks_are_upstreams() {
 
 #[test]
 fn what_changes_nothing_is_named() {
-    let text = "registryBurst: 3\ncgroupDriver: systemd\nsyncFrequency: 60s\n\
+    let text = "registryBurst: 3\nregistryPullQPS: 9\nsyncFrequency: 60s\n\
                 featureGates: {MemoryQoS: true, NoSuch: true, PodLevelResources: true}\n";
     assert_eq!(
         read(text).unwrap().warnings(),
         [
+            "registryPullQPS has no effect here",
             "registryBurst has no effect here",
-            "cgroupDriver has no effect here",
             "featureGates.MemoryQoS has no effect here: it is false",
             "unrecognized feature gate: NoSuch",
         ]
@@ -228,6 +228,8 @@ fn later_layers_win() {
         flag("eviction-hard", "nodefs.available<5%"),
         flag("serialize-image-pulls", "true"),
         flag("reserved-cpus", "0"),
+        flag("manifest-url", "http://pods.example/"),
+        flag("manifest-url-header", "X-A:1,X-B:x:y,X-A:2"),
     ];
     let config = Configuration::read(&all).unwrap();
     let settings = config.settings();
@@ -237,6 +239,13 @@ fn later_layers_win() {
     assert!(settings.serialize_image_pulls);
     assert_eq!(settings.max_parallel_image_pulls, None);
     assert_eq!(settings.reserved_system_cpus, "0");
+    assert_eq!(settings.static_pod_url, "http://pods.example/");
+    assert_eq!(settings.http_check_frequency.to_string(), "20s");
+    let headers = &settings.static_pod_url_header;
+    assert_eq!(
+        (&headers["X-A"], &headers["X-B"]),
+        (&vec!["1".into(), "2".into()], &vec!["x:y".into()])
+    );
     all.flags = vec![flag("max-pots", "50")];
     let error = Configuration::read(&all).unwrap_err().to_string();
     assert_eq!(

@@ -62,9 +62,11 @@ pub(crate) fn faults(tree: &Value, settings: &Settings) -> Vec<String> {
     taints(&mut faults, settings);
     topology(&mut faults, settings);
     shutdown(&mut faults, settings);
+    requirements(&mut faults, tree, settings);
     let back_off = settings.crash_loop_back_off.max_container_restart_period;
     faults.when(
-        !(1_000..=300_000).contains(&(back_off.nanos / 1_000_000)),
+        settings.gate("KubeletCrashLoopBackOffMax")
+            && !(1_000..=300_000).contains(&(back_off.nanos / 1_000_000)),
         || {
             let seconds = back_off.time().as_secs_f64();
             format!(
@@ -270,6 +272,45 @@ fn shutdown(faults: &mut Faults, settings: &Settings) {
          time"
             .into()
     });
+}
+
+/// Fields that must not be set where a gate is off.
+fn requirements(faults: &mut Faults, tree: &Value, settings: &Settings) {
+    let off = |name: &str| !settings.gate(name);
+    let period = settings.cpu_cfs_quota_period;
+    faults.when(
+        off("CustomCPUCFSQuotaPeriod") && period.nanos != 100_000_000,
+        || {
+            format!(
+                "cpuCFSQuotaPeriod (--cpu-cfs-quota-period) {{{period}}} requires feature gate \
+                 CustomCPUCFSQuotaPeriod"
+            )
+        },
+    );
+    let bootstrap = at(tree, "serverTLSBootstrap").and_then(Value::as_bool) == Some(true);
+    faults.when(off("RotateKubeletServerCertificate") && bootstrap, || {
+        "serverTLSBootstrap true requires feature gate RotateKubeletServerCertificate".into()
+    });
+    let whole = settings.shutdown_grace_period.nanos.max(0);
+    let critical = settings.shutdown_grace_period_critical_pods.nanos.max(0);
+    faults.when(off("GracefulNodeShutdown") && whole + critical > 0, || {
+        "specifying shutdownGracePeriod or shutdownGracePeriodCriticalPods requires feature gate \
+         GracefulNodeShutdown"
+            .into()
+    });
+    let listed = !settings.shutdown_grace_period_by_pod_priority.is_empty();
+    faults.when(
+        off("GracefulNodeShutdownBasedOnPodPriority") && listed,
+        || {
+            "Specifying shutdownGracePeriodByPodPriority requires feature gate \
+             GracefulNodeShutdownBasedOnPodPriority"
+                .into()
+        },
+    );
+    faults.when(
+        settings.enable_system_log_query && !settings.enable_system_log_handler,
+        || "enableSystemLogHandler is required for enableSystemLogQuery".into(),
+    );
 }
 
 fn enforcement(faults: &mut Faults, tree: &Value, settings: &Settings) {

@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::error::{Context, ImageError};
 use crate::manifest::{Descriptor, Manifest, Platform};
 use crate::reference::Reference;
-use crate::registry::{Client, Credentials, RegistryOptions};
+use crate::registry::{Client, Credentials, Endpoint, RegistryOptions};
 
 /// A download larger than this is refused.
 const DOWNLOAD_LIMIT: u64 = 64 << 30;
@@ -39,8 +39,8 @@ pub async fn login(
     };
     // A name as good as any: only the registry counts.
     let name: Reference = format!("{host}/login").parse()?;
-    let client = Client::new(options, credentials)?.with_scopes(Vec::new());
-    let url = client.top(&name);
+    let client = Client::new(options.own(&name.registry, credentials))?.with_scopes(Vec::new());
+    let url = client.top().to_owned();
     let denied = |why: String| ImageError::Denied(url.clone(), why);
     let response = client
         .request(&name, Method::GET, &url, &[], Bytes::new())
@@ -64,7 +64,18 @@ pub async fn look(
     name: &Reference,
     credentials: &Credentials,
 ) -> Result<Look, ImageError> {
-    let client = Client::new(options, credentials)?;
+    let mut last = None;
+    for endpoint in options.endpoints(name, credentials) {
+        match look_at(endpoint, name).await {
+            Ok(look) => return Ok(look),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| ImageError::NotFound(name.to_string())))
+}
+
+async fn look_at(endpoint: Endpoint, name: &Reference) -> Result<Look, ImageError> {
+    let client = Client::new(endpoint)?;
     let (media_type, bytes) = client.manifest(name, name.manifest_name()).await?;
     let manifest: Manifest = serde_json::from_slice(&bytes)
         .map_err(|error| ImageError::Corrupt(format!("manifest: {error}")))?;
@@ -88,6 +99,11 @@ pub async fn look(
     })
 }
 
+fn host_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split('/').next().unwrap_or_default()
+}
+
 /// Downloads a file; tells when it changed, as its server says.
 pub async fn download(
     options: &RegistryOptions,
@@ -95,7 +111,7 @@ pub async fn download(
     target: &Path,
 ) -> Result<Option<String>, ImageError> {
     use tokio::io::AsyncWriteExt;
-    let client = Client::new(options, &Credentials::default())?;
+    let client = Client::new(options.own(host_of(url), &Credentials::default()))?;
     let mut response = client.follow(url, "*/*", 0).await?;
     if !response.status().is_success() {
         let status = response.status();

@@ -27,6 +27,14 @@ pub enum ImageError {
     Conflict(String),
 }
 
+impl ImageError {
+    /// Whether another registry may have what this one had not, or had in a bad state.
+    pub(crate) fn is_of_registry(&self) -> bool {
+        use ImageError::{Corrupt, Denied, NotFound, Registry};
+        matches!(self, NotFound(_) | Corrupt(_) | Registry(_) | Denied(..))
+    }
+}
+
 /// Adds what was tried to an input or output error.
 pub(crate) trait Context<T> {
     fn context(self, what: &str) -> Result<T, ImageError>;

@@ -11,6 +11,7 @@ use crate::error::{Context, ImageError};
 use crate::manifest::{DOCUMENT_LIMIT, Descriptor, ImageConfig, LAYER_LIMIT};
 use crate::reference::Reference;
 use crate::store::{ImageRecord, LayerRecord, Store, move_tag, remove_any};
+use crate::unpack::Unpacked;
 use crate::{pipe, unpack};
 
 /// A compressed layer larger than this is refused.
@@ -130,7 +131,8 @@ impl Ingest {
         Ok(Layer(LayerRecord {
             diff_id: inner_digest,
             blob: Descriptor::new(media_type, digest, size),
-            unpacked,
+            unpacked: unpacked.bytes,
+            inodes: unpacked.inodes,
         }))
     }
 
@@ -199,6 +201,7 @@ impl Ingest {
                 repo_digests: Default::default(),
                 layers,
                 config,
+                pinned: false,
             };
             let record = images.entry(id.clone()).or_insert(fresh);
             if let Some(known_as) = known_as {
@@ -283,8 +286,8 @@ impl Drop for Ingest {
 }
 
 /// Unpacks a layer while it is read here: another thread decompresses it, a third one writes. Tells
-/// the digest of the archive inside and the bytes of its files.
-fn unpack_beside(reader: impl Read, tree: &Path) -> Result<(Digest, u64), ImageError> {
+/// the digest of the archive inside and what it became.
+fn unpack_beside(reader: impl Read, tree: &Path) -> Result<(Digest, Unpacked), ImageError> {
     let (raw_in, mut raw) = pipe::pipe();
     let (plain_in, plain) = pipe::pipe();
     let decompressing = move || {
@@ -326,11 +329,11 @@ const XZ_MEMORY_KIB: u32 = 256 << 10;
 pub fn unpack_archive(reader: impl Read, folder: &Path) -> Result<u64, ImageError> {
     let mut buffered = BufReader::with_capacity(BUFFER, reader);
     let mut plain = Tee::new(decompress(&mut buffered)?, None, UNPACKED_LIMIT);
-    let bytes = unpack::unpack(&mut plain, folder)?;
+    let unpacked = unpack::unpack(&mut plain, folder)?;
     plain
         .finish()
         .map_err(|error| unpack::damaged(error, "archive"))?;
-    Ok(bytes)
+    Ok(unpacked.bytes)
 }
 
 /// Looks at the first bytes, not at the media type: archives lie about it more often.

@@ -34,7 +34,7 @@ pub use manifest::{Descriptor, ImageConfig, Platform, RootFs, RunConfig};
 pub use pull::{Progress, Puller, Report};
 pub use push::{PushProgress, PushReport, push};
 pub use reference::Reference;
-pub use registry::{Credentials, RegistryOptions};
+pub use registry::{Auth, Credentials, Mirror, RegistryOptions, Server, Tls};
 pub use save::save;
 pub use store::{ImageRecord, LayerRecord, Store};
 pub use view::{View, forget_mount};

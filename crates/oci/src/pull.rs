@@ -16,7 +16,7 @@ use crate::error::{Context, ImageError};
 use crate::ingest::{Ingest, Layer};
 use crate::manifest::{Descriptor, ImageConfig, LAYER_LIMIT, Manifest, Platform};
 use crate::reference::Reference;
-use crate::registry::{Client, Credentials, RegistryOptions};
+use crate::registry::{Client, Credentials, Endpoint, RegistryOptions};
 use crate::store::{ImageRecord, Store};
 
 /// Layers fetched at a time.
@@ -69,8 +69,31 @@ impl Puller {
     ) -> Result<ImageRecord, ImageError> {
         let name: Reference = name.parse()?;
         let report = report.unwrap_or_else(|| Arc::new(|_| ()));
-        let client = Arc::new(Client::new(&self.options, credentials)?);
-        let (top, manifest_digest, bytes) = resolve(&client, &name).await?;
+        let mut endpoints = self.options.endpoints(&name, credentials).into_iter();
+        let mut next = endpoints.next();
+        loop {
+            let Some(endpoint) = next else {
+                return Err(ImageError::NotFound(name.to_string()));
+            };
+            next = endpoints.next();
+            let (said, report) = (endpoint.to_string(), Arc::clone(&report));
+            match self.pull_from(endpoint, &name, report).await {
+                Err(error) if next.is_some() && error.is_of_registry() => {
+                    tracing::warn!(%error, mirror = said, "image not pulled there, asking the next");
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn pull_from(
+        &self,
+        endpoint: Endpoint,
+        name: &Reference,
+        report: Report,
+    ) -> Result<ImageRecord, ImageError> {
+        let client = Arc::new(Client::new(endpoint)?);
+        let (top, manifest_digest, bytes) = resolve(&client, name).await?;
         let manifest: Manifest = from_json(&bytes, "manifest")?;
         let config = manifest
             .config
@@ -81,9 +104,9 @@ impl Puller {
                 manifest.layers.len()
             )));
         }
-        let config_bytes = document(&client, &name, &config).await?;
+        let config_bytes = document(&client, name, &config).await?;
         let parsed: ImageConfig = from_json(&config_bytes, "configuration")?;
-        check_platform(&name, &parsed)?;
+        check_platform(name, &parsed)?;
         if parsed.rootfs.diff_ids.len() != manifest.layers.len() {
             return Err(ImageError::Corrupt(
                 "manifest and configuration differ in their layers".to_owned(),
@@ -102,10 +125,11 @@ impl Puller {
             .into_iter()
             .zip(parsed.rootfs.diff_ids)
             .collect();
-        let layers = fetch_layers(&client, &name, &ingest, wanted, &report).await?;
+        let layers = fetch_layers(&client, name, &ingest, wanted, &report).await?;
         let ingest = Arc::into_inner(ingest)
             .ok_or_else(|| ImageError::Conflict("ingest still in use".to_owned()))?;
-        let commit = move || ingest.commit(&config_bytes, &manifest_digest, &top, layers, &[name]);
+        let names = [name.clone()];
+        let commit = move || ingest.commit(&config_bytes, &manifest_digest, &top, layers, &names);
         tokio::task::spawn_blocking(commit)
             .await
             .map_err(io::Error::other)

@@ -58,7 +58,7 @@ pub async fn push(
             .iter()
             .map(|other| format!("repository:{other}:pull")),
     );
-    let client = Client::new(options, credentials)?.with_scopes(scopes);
+    let client = Client::new(options.own(&name.registry, credentials))?.with_scopes(scopes);
     let pusher = Pusher {
         client,
         name,

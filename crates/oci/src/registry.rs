@@ -2,10 +2,10 @@
 //! the challenges and redirections registries answer with.
 
 mod challenge;
+mod options;
+mod tls;
 
-use std::collections::HashMap;
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,23 +14,20 @@ use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use serde::{Deserialize, Serialize};
+use rustls::pki_types::ServerName;
+use serde::Deserialize;
 
 use crate::error::ImageError;
 use crate::manifest::{DOCKER_INDEX, DOCKER_MANIFEST, DOCUMENT_LIMIT, OCI_INDEX, OCI_MANIFEST};
 use crate::reference::Reference;
 
+pub(crate) use options::Endpoint;
+pub use options::{Auth, Mirror, RegistryOptions, Server, Tls};
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// A registry that sends nothing for so long is given up.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const REDIRECT_LIMIT: usize = 8;
-/// Certificates this machine trusts beyond the built-in ones.
-const SYSTEM_CERTIFICATES: [&str; 2] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-];
 
 /// Credentials for one pull.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -43,40 +40,9 @@ pub struct Credentials {
     pub registry_token: String,
 }
 
-/// How registries are spoken to.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct RegistryOptions {
-    /// Registries (host and port) without TLS. This machine's own are so anyway.
-    pub insecure: Vec<String>,
-    /// Other addresses to ask instead, by registry: `docker.io` → `mirror.local:5000`.
-    pub mirrors: HashMap<String, String>,
-}
-
-impl RegistryOptions {
-    /// Reads them from a JSON file; no file is the default.
-    pub fn load(path: &Path) -> Result<RegistryOptions, ImageError> {
-        let fault = |error| ImageError::Io(path.display().to_string(), error);
-        match std::fs::read(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Ok(RegistryOptions::default())
-            }
-            Err(error) => Err(fault(error)),
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| fault(error.into())),
-        }
-    }
-
-    fn is_plain(&self, host: &str) -> bool {
-        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-        let local = name == "localhost" || name == "[::1]" || name.starts_with("127.");
-        local || self.insecure.iter().any(|known| known == host)
-    }
-}
-
 /// The client; one per pull, for it remembers tokens.
 pub(crate) struct Client {
-    options: RegistryOptions,
-    credentials: Credentials,
+    endpoint: Endpoint,
     tls: tokio_rustls::TlsConnector,
     /// What the registry wants to see in `Authorization`.
     authorization: Mutex<Option<String>>,
@@ -85,33 +51,13 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(
-        options: &RegistryOptions,
-        credentials: &Credentials,
-    ) -> Result<Client, ImageError> {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        let extra = std::env::var("SSL_CERT_FILE").into_iter();
-        for path in extra.chain(SYSTEM_CERTIFICATES.map(str::to_owned)) {
-            let Ok(certificates) = CertificateDer::pem_file_iter(path) else {
-                continue;
-            };
-            // A certificate we cannot read is one we do not trust.
-            roots.add_parsable_certificates(certificates.flatten());
-        }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| ImageError::Registry(format!("TLS: {error}")))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let token = &credentials.registry_token;
+    pub(crate) fn new(endpoint: Endpoint) -> Result<Client, ImageError> {
+        let token = &endpoint.credentials.registry_token;
         Ok(Client {
-            options: options.clone(),
-            credentials: credentials.clone(),
-            tls: Arc::new(config).into(),
             authorization: Mutex::new((!token.is_empty()).then(|| format!("Bearer {token}"))),
+            tls: tls::connector(&endpoint.tls)?,
             scopes: None,
+            endpoint,
         })
     }
 
@@ -139,7 +85,7 @@ impl Client {
                 request = request.header(name, *value);
             }
             // Uploads may go elsewhere, where the registry's tokens have no business.
-            let own = parse(url)?.authority() == parse(&self.top(name))?.authority();
+            let own = parse(url)?.authority() == parse(self.top())?.authority();
             if let Some(authorization) = self.lock().clone().filter(|_| own) {
                 request = request.header(AUTHORIZATION, authorization);
             }
@@ -185,24 +131,18 @@ impl Client {
         self.get(name, &url, "*/*", offset).await
     }
 
+    /// Where something of a repository is; a mirror is told whose it is.
     pub(crate) fn url(&self, name: &Reference, path: &str) -> String {
-        format!("{}{}/{path}", self.top(name), name.repository)
+        let (top, repository) = (self.top(), self.endpoint.repository(&name.repository));
+        match &self.endpoint.mirror_of {
+            Some(registry) => format!("{top}{repository}/{path}?ns={registry}"),
+            None => format!("{top}{repository}/{path}"),
+        }
     }
 
-    /// Where a name's registry begins.
-    pub(crate) fn top(&self, name: &Reference) -> String {
-        let mirror = self.options.mirrors.get(&name.registry);
-        let host = match (mirror, name.registry.as_str()) {
-            (Some(mirror), _) => mirror,
-            (None, "docker.io") => "registry-1.docker.io",
-            (None, host) => host,
-        };
-        let scheme = if self.options.is_plain(host) {
-            "http"
-        } else {
-            "https"
-        };
-        format!("{scheme}://{host}/v2/")
+    /// Where the API of the registry begins.
+    pub(crate) fn top(&self) -> &str {
+        &self.endpoint.top
     }
 
     async fn get(
@@ -423,23 +363,4 @@ fn resolve(base: &Uri, target: &str) -> Result<Uri, ImageError> {
         "{scheme}://{authority}/{}",
         target.trim_start_matches('/')
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_local_and_named_registries_are_plain() {
-        let options = RegistryOptions {
-            insecure: vec!["reg.lan:5000".to_owned()],
-            ..Default::default()
-        };
-        assert!(
-            options.is_plain("127.0.0.1:5000")
-                && options.is_plain("localhost")
-                && options.is_plain("reg.lan:5000")
-        );
-        assert!(!options.is_plain("reg.lan") && !options.is_plain("localhost.evil.org"));
-    }
 }

@@ -35,6 +35,9 @@ pub struct ImageRecord {
     /// Lowest first.
     pub layers: Vec<LayerRecord>,
     pub config: ImageConfig,
+    /// It stays when room is made: see [`Store::pin`].
+    #[serde(default)]
+    pub pinned: bool,
 }
 
 /// A layer of an image.
@@ -46,6 +49,9 @@ pub struct LayerRecord {
     pub blob: Descriptor,
     /// Bytes unpacked.
     pub unpacked: u64,
+    /// Files and folders unpacked; 0 where a former version unpacked it and did not count.
+    #[serde(default)]
+    pub inodes: u64,
 }
 
 impl ImageRecord {
@@ -115,6 +121,18 @@ impl Store {
                 .id
                 .clone();
             move_tag(images, &id, &tag);
+            Ok(())
+        })
+    }
+
+    /// Has an image stay, or not any more, when whoever collects unused ones makes room (CRI's
+    /// `pinned`). It can still be removed by name.
+    pub fn pin(&self, name: &str, pinned: bool) -> Result<(), ImageError> {
+        self.change(|images| {
+            let id = find(images, name).map(|record| record.id.clone());
+            let record = id.and_then(|id| images.get_mut(&id));
+            let record = record.ok_or_else(|| ImageError::NotFound(name.to_owned()))?;
+            record.pinned = pinned;
             Ok(())
         })
     }
@@ -219,16 +237,23 @@ impl Store {
 
     /// Bytes of all unpacked layers and of all content.
     pub fn disk_bytes(&self) -> Result<u64, ImageError> {
-        let mut bytes = 0;
+        Ok(self.disk_usage()?.0)
+    }
+
+    /// Bytes and inodes of all unpacked layers and of all content, as counted when they came.
+    pub fn disk_usage(&self) -> Result<(u64, u64), ImageError> {
+        let (mut bytes, mut inodes) = (0, 0);
         let mut seen = BTreeSet::new();
         for image in self.read()?.into_values() {
             for layer in image.layers {
                 if seen.insert(layer.diff_id.clone()) {
                     bytes += layer.unpacked + layer.blob.size;
+                    // And one of the archive as it came.
+                    inodes += layer.inodes + 1;
                 }
             }
         }
-        Ok(bytes)
+        Ok((bytes, inodes))
     }
 
     /// Starts to bring an image in.

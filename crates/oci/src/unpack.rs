@@ -26,13 +26,26 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
 
-/// Unpacks an archive into the empty folder `tree`; returns the bytes of its files.
-pub(crate) fn unpack(reader: impl Read, tree: &Path) -> Result<u64, ImageError> {
+/// What an archive became on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Unpacked {
+    /// Of its files.
+    pub(crate) bytes: u64,
+    /// Entries with an inode of their own: all but further names of a file.
+    pub(crate) inodes: u64,
+}
+
+/// Unpacks an archive into the empty folder `tree`.
+pub(crate) fn unpack(reader: impl Read, tree: &Path) -> Result<Unpacked, ImageError> {
     let mut unpacker = Unpacker {
         root: Root::open(tree).at(tree)?,
         last: None,
         folders: Vec::new(),
-        bytes: 0,
+        // The folder itself.
+        unpacked: Unpacked {
+            bytes: 0,
+            inodes: 1,
+        },
         buffer: vec![0; BUFFER].into_boxed_slice(),
     };
     // Without an entry of its own the top folder is what a root folder usually is.
@@ -58,7 +71,7 @@ pub(crate) fn unpack(reader: impl Read, tree: &Path) -> Result<u64, ImageError> 
         unpacker.entry(&mut entry)?;
     }
     unpacker.finish()?;
-    Ok(unpacker.bytes)
+    Ok(unpacker.unpacked)
 }
 
 /// What `tar` complains about is the archive's fault, unless the disk is at fault.
@@ -80,7 +93,7 @@ struct Unpacker {
     last: Option<(PathBuf, Rc<OwnedFd>)>,
     /// Times of folders, set when nothing is put into them any more.
     folders: Vec<(PathBuf, i64)>,
-    bytes: u64,
+    unpacked: Unpacked,
     /// What is between the archive and a file.
     buffer: Box<[u8]>,
 }
@@ -98,6 +111,9 @@ impl Unpacker {
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
         let parent = self.parent(&folder)?;
         if name.as_bytes().starts_with(WHITEOUT) {
+            if name.as_bytes() != OPAQUE {
+                self.unpacked.inodes += 1;
+            }
             return whiteout(&parent, &name).at(&path);
         }
         self.create(entry, kind, &path, &parent, &name)
@@ -149,7 +165,9 @@ impl Unpacker {
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse
         ) {
             let written = regular(entry, (parent, name), mode, &mut self.buffer);
-            self.bytes += written.map_err(|error| damaged(error, &path.display().to_string()))?;
+            self.unpacked.bytes +=
+                written.map_err(|error| damaged(error, &path.display().to_string()))?;
+            self.unpacked.inodes += 1;
             return Ok(());
         }
         let hidden = make_room(parent, name, kind.is_dir()).at(path)?;
@@ -198,6 +216,7 @@ impl Unpacker {
                 return Err(ImageError::Hostile(message));
             }
         }
+        self.unpacked.inodes += 1;
         attributes(entry, parent, name, kind, mode).at(path)
     }
 

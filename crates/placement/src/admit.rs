@@ -104,7 +104,11 @@ impl Placement {
     }
 
     fn decide(&self, hints: &[crate::hints::Hints]) -> Result<Hint, Refusal> {
-        let (best, admitted) = self.policy.decide(&self.nodes, hints);
+        let (best, admitted) = self.policy.decide(
+            &self.nodes,
+            self.prefer_closest.then_some(&self.machine),
+            hints,
+        );
         match admitted {
             true => Ok(best),
             false => Err(Refusal {

@@ -1,19 +1,22 @@
 //! The CPU manager: containers of guaranteed pods that ask for whole processors have them alone,
 //! everybody else shares the rest.
 
+mod spread;
 mod take;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::OpenError;
+use crate::checkpoint::{self, Checkpoint};
 use crate::cpu_set::CpuSet;
-use crate::hints::{Hint, Hints};
-use crate::machine::Machine;
+use crate::hints::{Hint, Hints, Policy};
+use crate::machine::{Cpu, Machine};
 use crate::numa::Mask;
 use crate::wish::{ContainerWish, PodWish, Role};
+use take::How;
 
 /// The file of assignments, in the kubelet's folder.
 const STATE: &str = "cpu_manager_state";
@@ -32,6 +35,42 @@ pub struct CpuConfig {
     pub strict_reservation: bool,
     /// `prefer-align-cpus-by-uncorecache`.
     pub align_by_cache: bool,
+    /// `align-by-socket`: processors on other nodes of the same socket are near enough.
+    pub align_by_socket: bool,
+    /// `distribute-cpus-across-numa`: where one node is not enough, several give the same.
+    pub across_nodes: bool,
+    /// `distribute-cpus-across-cores`: threads of different cores come first.
+    pub across_cores: bool,
+}
+
+impl CpuConfig {
+    fn how(&self, machine: &Machine) -> How {
+        let group = match self.full_cores_only {
+            true => machine.threads(),
+            false => 1,
+        };
+        How {
+            by_cache: self.align_by_cache,
+            across_cores: self.across_cores,
+            across_nodes: self.across_nodes.then_some(group),
+        }
+    }
+
+    /// Options that the machine, or the topology policy, does not bear.
+    fn fault(&self, machine: &Machine, policy: Policy) -> Option<&'static str> {
+        let more_sockets = machine.count(|cpu| cpu.socket) > machine.count(|cpu| cpu.node);
+        match self.exclusive && self.align_by_socket {
+            true if policy == Policy::SingleNumaNode => Some(
+                "Topolgy manager single-numa-node policy is incompatible with CPUManager \
+                 align-by-socket policy option",
+            ),
+            true if more_sockets => Some(
+                "Align by socket is not compatible with hardware where number of sockets are \
+                 more than number of NUMA",
+            ),
+            _ => None,
+        }
+    }
 }
 
 /// What is written down, with upstream's names.
@@ -42,6 +81,14 @@ struct File {
     default_cpu_set: String,
     #[serde(default)]
     entries: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+impl Checkpoint for File {
+    const WHO: &'static str = "";
+
+    fn policy(&self) -> &str {
+        &self.policy_name
+    }
 }
 
 /// Processors by pod and container.
@@ -69,11 +116,19 @@ impl Cpus {
     pub(crate) fn open(
         config: CpuConfig,
         machine: &Machine,
+        topology: Policy,
         folder: &Path,
     ) -> Result<Cpus, OpenError> {
         let path = folder.join(STATE);
+        if let Some(fault) = config.fault(machine, topology) {
+            return Err(OpenError::Options(fault));
+        }
         let policy = if config.exclusive { "static" } else { "none" };
-        let file = read(&path, policy)?;
+        let file = checkpoint::read(&path, policy);
+        let file = file.map_err(|what| OpenError::State {
+            path: path.clone(),
+            what,
+        })?;
         let mut cpus = Cpus {
             reserved: config.reserved.clone(),
             shared: CpuSet::default(),
@@ -89,7 +144,8 @@ impl Cpus {
             if cpus.config.reserved_count == 0 {
                 return Err(OpenError::NoReservation);
             }
-            let taken = take::take(machine, &all, cpus.config.reserved_count, false);
+            let how = cpus.config.how(machine);
+            let taken = take::take(machine, &all, cpus.config.reserved_count, how);
             cpus.reserved = taken.map_err(OpenError::Reservation)?;
         }
         if !cpus.reserved.without(&all).is_empty() {
@@ -178,10 +234,7 @@ impl Cpus {
                 .map(|(uid, all)| (uid.clone(), text(all)))
                 .collect(),
         };
-        let bytes = serde_json::to_vec(&file).unwrap_or_default();
-        if let Err(error) = base::files::write_atomic(&self.path, &bytes, 0o600) {
-            tracing::error!(%error, "assignments of processors are not written");
-        }
+        checkpoint::write(&self.path, &file);
     }
 
     /// Whole processors that a container has alone.
@@ -228,25 +281,31 @@ impl Cpus {
         self.check_cores(machine, count)?;
         let free = self.free().union(&self.reusable(pod));
         let mut taken = CpuSet::default();
-        let by_cache = self.config.align_by_cache;
+        let how = self.config.how(machine);
         if let Some(affinity) = affinity {
-            let near = machine
-                .cpus
-                .iter()
-                .filter(|(_, cpu)| affinity.contains(cpu.node));
-            let near: CpuSet = near.map(|(id, _)| *id).collect();
-            let near = near.common(&free);
+            let near = self.near(machine, affinity).common(&free);
             let from_near = count.min(near.len());
-            taken = take::take(machine, &near, from_near, by_cache).map_err(NoCpus::Other)?;
+            taken = take::take(machine, &near, from_near, how).map_err(NoCpus::Other)?;
         }
         let rest = free.without(&taken);
-        let rest = take::take(machine, &rest, count - taken.len(), by_cache);
+        let rest = take::take(machine, &rest, count - taken.len(), how);
         taken = taken.union(&rest.map_err(NoCpus::Other)?);
         self.shared = self.shared.without(&taken);
         let of_pod = self.assigned.entry(pod.uid.clone()).or_default();
         of_pod.insert(container.name.clone(), taken);
         self.save();
         Ok(())
+    }
+
+    /// The processors on some nodes, or on all nodes of their sockets.
+    fn near(&self, machine: &Machine, nodes: Mask) -> CpuSet {
+        let on = |cpu: &&Cpu| nodes.contains(cpu.node);
+        let sockets = machine.cpus.values().filter(on).map(|cpu| cpu.socket);
+        let sockets: BTreeSet<usize> = sockets.collect();
+        let near = machine.cpus.iter().filter(|(_, cpu)| {
+            on(cpu) || (self.config.align_by_socket && sockets.contains(&cpu.socket))
+        });
+        near.map(|(id, _)| *id).collect()
     }
 
     fn check_cores(&self, machine: &Machine, count: usize) -> Result<(), NoCpus> {
@@ -284,8 +343,8 @@ impl Cpus {
         }
         let list = match self.exclusive(&pod.uid, &container.name) {
             Some(held) if held.len() != count => Vec::new(),
-            Some(held) => hints(machine, &held, &CpuSet::default(), count),
-            None => hints(machine, &self.free(), &self.reusable(pod), count),
+            Some(held) => self.list(machine, &held, &CpuSet::default(), count),
+            None => self.list(machine, &self.free(), &self.reusable(pod), count),
         };
         Hints::from([("cpu".to_owned(), Some(list))])
     }
@@ -304,8 +363,8 @@ impl Cpus {
             .flat_map(BTreeMap::values);
         let held = held.fold(CpuSet::default(), |all, cpus| all.union(cpus));
         let list = match held.len() == count {
-            true => hints(machine, &held, &CpuSet::default(), count),
-            false => hints(
+            true => self.list(machine, &held, &CpuSet::default(), count),
+            false => self.list(
                 machine,
                 &self.free(),
                 &self.reusable(pod).union(&held),
@@ -363,55 +422,44 @@ impl Cpus {
             false => CpuSet::default(),
         }
     }
+
+    fn list(&self, machine: &Machine, free: &CpuSet, reusable: &CpuSet, count: usize) -> Vec<Hint> {
+        let nodes = machine.node_ids();
+        let on = |mask: Mask, id: usize| {
+            let cpu = machine.cpus.get(&id);
+            cpu.is_some_and(|cpu| mask.contains(cpu.node))
+        };
+        let mut least = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
+        let mut fitting = Vec::new();
+        for mask in Mask::combinations(&nodes) {
+            let there = machine.cpus.keys().filter(|id| on(mask, **id)).count();
+            if there >= count {
+                least = least.min(mask.len());
+            }
+            if !reusable.iter().all(|id| on(mask, id)) {
+                continue;
+            }
+            let all = free.union(reusable);
+            if all.iter().filter(|id| on(mask, *id)).count() >= count {
+                fitting.push(mask);
+            }
+        }
+        let by_socket = self.config.align_by_socket;
+        let hint = |mask: Mask| Hint {
+            affinity: Some(mask),
+            preferred: mask.len() == least || (by_socket && on_least_sockets(machine, mask, least)),
+        };
+        fitting.into_iter().map(hint).collect()
+    }
 }
 
-fn hints(machine: &Machine, free: &CpuSet, reusable: &CpuSet, count: usize) -> Vec<Hint> {
-    let nodes = machine.node_ids();
-    let on = |mask: Mask, id: usize| {
-        let cpu = machine.cpus.get(&id);
-        cpu.is_some_and(|cpu| mask.contains(cpu.node))
-    };
-    let mut least = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
-    let mut fitting = Vec::new();
-    for mask in Mask::combinations(&nodes) {
-        let there = machine.cpus.keys().filter(|id| on(mask, **id)).count();
-        if there >= count {
-            least = least.min(mask.len());
-        }
-        if !reusable.iter().all(|id| on(mask, id)) {
-            continue;
-        }
-        let all = free.union(reusable);
-        if all.iter().filter(|id| on(mask, *id)).count() >= count {
-            fitting.push(mask);
-        }
-    }
-    let hint = |mask: Mask| Hint {
-        affinity: Some(mask),
-        preferred: mask.len() == least,
-    };
-    fitting.into_iter().map(hint).collect()
-}
-
-/// The file, if there is one; it must be of this policy.
-fn read(path: &Path, policy: &str) -> Result<Option<File>, OpenError> {
-    let fault = |what: String| OpenError::State {
-        path: path.to_owned(),
-        what,
-    };
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(fault(error.to_string())),
-    };
-    let file: File = serde_json::from_slice(&bytes).map_err(|error| fault(error.to_string()))?;
-    if file.policy_name != policy {
-        return Err(fault(format!(
-            "configured policy {policy:?} differs from state checkpoint policy {:?}",
-            file.policy_name
-        )));
-    }
-    Ok(Some(file))
+/// Whether nodes lie on no more sockets than so many nodes must.
+fn on_least_sockets(machine: &Machine, mask: Mask, least: u32) -> bool {
+    let nodes_of_socket = machine.count(|cpu| cpu.node) / machine.count(|cpu| cpu.socket);
+    let here = machine.cpus.values().filter(|cpu| mask.contains(cpu.node));
+    let sockets: BTreeSet<usize> = here.map(|cpu| cpu.socket).collect();
+    let least = usize::try_from(least).unwrap_or(usize::MAX);
+    nodes_of_socket > 0 && sockets.len() == least.div_ceil(nodes_of_socket)
 }
 
 #[cfg(test)]

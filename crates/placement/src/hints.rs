@@ -1,8 +1,10 @@
 //! The topology manager's decision: each resource says on which NUMA nodes it could be given, and
 //! the policy picks nodes that suit all, or refuses.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
+use crate::machine::Machine;
 use crate::numa::Mask;
 
 /// Where something could be given.
@@ -47,8 +49,14 @@ impl Policy {
         })
     }
 
-    /// Picks the nodes, and says whether the pod may come. `nodes` are the machine's.
-    pub(crate) fn decide(self, nodes: &[usize], providers: &[Hints]) -> (Hint, bool) {
+    /// Picks the nodes, and says whether the pod may come. `nodes` are the machine's, whose
+    /// distances decide between as many of them where it is given.
+    pub(crate) fn decide(
+        self,
+        nodes: &[usize],
+        machine: Option<&Machine>,
+        providers: &[Hints],
+    ) -> (Hint, bool) {
         let everywhere = Mask::of(nodes.iter().copied());
         let mut lists = lists(providers);
         if self == Policy::SingleNumaNode {
@@ -58,7 +66,11 @@ impl Policy {
                 });
             }
         }
-        let mut best = merge(everywhere, &lists);
+        let mut best = merge(
+            everywhere,
+            machine.filter(|_| self != Policy::SingleNumaNode),
+            &lists,
+        );
         if self == Policy::SingleNumaNode && best.affinity == Some(everywhere) {
             best.affinity = None;
         }
@@ -94,7 +106,7 @@ fn lists(providers: &[Hints]) -> Vec<Vec<Hint>> {
 }
 
 /// The best of all combinations of one hint of each list.
-fn merge(everywhere: Mask, lists: &[Vec<Hint>]) -> Hint {
+fn merge(everywhere: Mask, machine: Option<&Machine>, lists: &[Vec<Hint>]) -> Hint {
     let narrowest = |list: &Vec<Hint>| {
         let affinities = list.iter().filter_map(|hint| hint.affinity);
         affinities.map(Mask::len).min()
@@ -107,7 +119,7 @@ fn merge(everywhere: Mask, lists: &[Vec<Hint>]) -> Hint {
         loop {
             let chosen = lists.iter().zip(&places).map(|(list, place)| list[*place]);
             let candidate = combine(everywhere, chosen);
-            best = better(best, candidate, fair);
+            best = better(best, candidate, fair, machine);
             if !advance(&mut places, lists) {
                 break;
             }
@@ -149,6 +161,7 @@ fn better(
     current: Option<(Mask, bool)>,
     candidate: (Mask, bool),
     fair: u32,
+    machine: Option<&Machine>,
 ) -> Option<(Mask, bool)> {
     let (mask, preferred) = candidate;
     if mask.is_empty() {
@@ -157,7 +170,7 @@ fn better(
     let Some((known, known_preferred)) = current else {
         return Some(candidate);
     };
-    let narrower = mask.is_narrower_than(known);
+    let narrower = fits_better(mask, known, machine);
     let wins = match (known_preferred, preferred) {
         (false, true) => true,
         (true, false) => false,
@@ -182,6 +195,17 @@ fn better(
     } else {
         (known, known_preferred)
     })
+}
+
+/// Whether nodes are fewer than others, or as many and nearer to each other, or of lower numbers.
+fn fits_better(mask: Mask, known: Mask, machine: Option<&Machine>) -> bool {
+    let nearer = machine.filter(|_| mask.len() == known.len() && mask != known);
+    let nearer = nearer.map(|machine| machine.distance(mask).total_cmp(&machine.distance(known)));
+    match nearer {
+        Some(Ordering::Less) => true,
+        Some(Ordering::Greater) => false,
+        Some(Ordering::Equal) | None => mask.is_narrower_than(known),
+    }
 }
 
 #[cfg(test)]
@@ -209,7 +233,7 @@ mod tests {
             Policy::Restricted,
             Policy::SingleNumaNode,
         ] {
-            let (best, admitted) = policy.decide(&[0, 1], &providers);
+            let (best, admitted) = policy.decide(&[0, 1], None, &providers);
             assert_eq!((best, admitted), (hint(&[1], true), true), "{policy:?}");
         }
     }
@@ -219,18 +243,18 @@ mod tests {
         let first = [hint(&[0], true), hint(&[0, 1], false)];
         let second = [hint(&[1], true), hint(&[0, 1], false)];
         let providers = [hints("cpu", &first), hints("gpu", &second)];
-        let (best, admitted) = Policy::BestEffort.decide(&[0, 1], &providers);
+        let (best, admitted) = Policy::BestEffort.decide(&[0, 1], None, &providers);
         assert_eq!((best, admitted), (hint(&[0], false), true));
-        assert!(!Policy::Restricted.decide(&[0, 1], &providers).1);
-        assert!(!Policy::SingleNumaNode.decide(&[0, 1], &providers).1);
+        assert!(!Policy::Restricted.decide(&[0, 1], None, &providers).1);
+        assert!(!Policy::SingleNumaNode.decide(&[0, 1], None, &providers).1);
     }
 
     #[test]
     fn what_fits_only_on_both_nodes_is_restricted_but_not_single() {
         let wide = [hint(&[0, 1], true)];
         let providers = [hints("cpu", &wide), Hints::new()];
-        assert!(Policy::Restricted.decide(&[0, 1], &providers).1);
-        let (best, admitted) = Policy::SingleNumaNode.decide(&[0, 1], &providers);
+        assert!(Policy::Restricted.decide(&[0, 1], None, &providers).1);
+        let (best, admitted) = Policy::SingleNumaNode.decide(&[0, 1], None, &providers);
         assert!(!admitted);
         assert_eq!(best.affinity, None);
     }
@@ -238,15 +262,45 @@ mod tests {
     #[test]
     fn no_preference_goes_anywhere_and_nowhere_is_refused() {
         let none = [Hints::from([("a".to_owned(), None)]), Hints::new()];
-        let (best, admitted) = Policy::SingleNumaNode.decide(&[0, 1], &none);
+        let (best, admitted) = Policy::SingleNumaNode.decide(&[0, 1], None, &none);
         assert_eq!(
             (best.affinity, best.preferred, admitted),
             (None, true, true)
         );
-        let (best, _) = Policy::Restricted.decide(&[0, 1], &none);
+        let (best, _) = Policy::Restricted.decide(&[0, 1], None, &none);
         assert_eq!(best, hint(&[0, 1], true));
         let nowhere = [hints("a", &[])];
-        assert!(Policy::BestEffort.decide(&[0, 1], &nowhere).1);
-        assert!(!Policy::Restricted.decide(&[0, 1], &nowhere).1);
+        assert!(Policy::BestEffort.decide(&[0, 1], None, &nowhere).1);
+        assert!(!Policy::Restricted.decide(&[0, 1], None, &nowhere).1);
+    }
+
+    #[test]
+    fn nodes_near_each_other_are_taken_where_that_is_asked_for() {
+        let mut machine = crate::machine::tests::machine(4, 1);
+        for (from, distances) in [
+            [10, 30, 12, 30],
+            [30, 10, 30, 30],
+            [12, 30, 10, 30],
+            [30; 4],
+        ]
+        .iter()
+        .enumerate()
+        {
+            let node = machine.nodes.get_mut(&from).unwrap();
+            node.distances = distances.iter().copied().enumerate().collect();
+        }
+        let pairs = [
+            hint(&[0, 1], true),
+            hint(&[0, 2], true),
+            hint(&[1, 3], true),
+        ];
+        let providers = [hints("cpu", &pairs)];
+        let best = |machine| {
+            Policy::BestEffort
+                .decide(&[0, 1, 2, 3], machine, &providers)
+                .0
+        };
+        assert_eq!(best(None), hint(&[0, 1], true));
+        assert_eq!(best(Some(&machine)), hint(&[0, 2], true));
     }
 }

@@ -11,6 +11,7 @@
 //! Knows nothing of Kubernetes' objects: a kubelet says what a pod asks for ([`PodWish`]).
 
 mod admit;
+mod checkpoint;
 mod cpu_set;
 mod cpus;
 mod devices;
@@ -46,6 +47,9 @@ use cpus::Cpus;
 use devices::{Devices, Reusable};
 use memory::Memory;
 
+/// The nodes of machines that have a topology policy, unless more are allowed.
+pub const NODES_MAX: usize = 8;
+
 /// How places are given.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -64,6 +68,10 @@ pub struct Config {
     pub policy: Policy,
     /// `topologyManagerScope`.
     pub scope: Scope,
+    /// `prefer-closest-numa-nodes`: of as many nodes, those nearest to each other.
+    pub prefer_closest: bool,
+    /// `max-allowable-numa-nodes`: machines with more have no policy but none.
+    pub nodes_max: usize,
 }
 
 impl Config {
@@ -79,6 +87,8 @@ impl Config {
             memory: MemoryConfig::default(),
             policy: Policy::None,
             scope: Scope::Container,
+            prefer_closest: false,
+            nodes_max: NODES_MAX,
         }
     }
 }
@@ -96,6 +106,10 @@ pub enum OpenError {
         "{what}, please drain this node and delete the CPU manager checkpoint file {path:?} before restarting Kubelet"
     )]
     State { path: PathBuf, what: String },
+    #[error("{0}")]
+    Options(&'static str),
+    #[error("unsupported on machines with more than {0} NUMA Nodes")]
+    Nodes(usize),
     #[error("{0}")]
     Memory(String),
     #[error(
@@ -130,6 +144,7 @@ pub struct Placement {
     machine: Machine,
     /// The machine's NUMA nodes.
     nodes: Vec<usize>,
+    prefer_closest: bool,
     cpus: Mutex<Cpus>,
     memory: Mutex<Memory>,
     /// Counts changes of the processors that containers share.
@@ -148,7 +163,11 @@ impl Placement {
         health: HealthListener,
         crew: &Crew,
     ) -> Result<Arc<Placement>, OpenError> {
-        let cpus = Cpus::open(config.cpus.clone(), &config.machine, &config.state)?;
+        if config.policy != Policy::None && config.machine.nodes.len() > config.nodes_max {
+            return Err(OpenError::Nodes(config.nodes_max));
+        }
+        let (machine, policy) = (&config.machine, config.policy);
+        let cpus = Cpus::open(config.cpus.clone(), machine, policy, &config.state)?;
         let memory = Memory::open(config.memory.clone(), &config.machine, &config.state)?;
         let changed = watch::Sender::new(0);
         let devices = Devices::open(
@@ -163,6 +182,7 @@ impl Placement {
             policy: config.policy,
             scope: config.scope,
             nodes: config.machine.node_ids(),
+            prefer_closest: config.prefer_closest,
             machine: config.machine.clone(),
             cpus: Mutex::new(cpus),
             memory: Mutex::new(memory),

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::cpu_set::CpuSet;
+use crate::numa::Mask;
 
 /// One processor as the scheduler of the kernel sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct Node {
     pub memory_bytes: i64,
     /// Bytes in huge pages by their size in KiB.
     pub huge_pages: BTreeMap<i64, i64>,
+    /// How far it is to each node of the machine, itself included, as the firmware says.
+    pub distances: BTreeMap<usize, u64>,
 }
 
 /// All of it.
@@ -48,7 +51,7 @@ impl Machine {
             let cpus = set(&format!("node/node{node}/cpulist")).unwrap_or_default();
             of_cpu.extend(cpus.iter().map(|cpu| (cpu, node)));
             let folder = system.join(format!("node/node{node}"));
-            machine.nodes.insert(node, read_node(&folder));
+            machine.nodes.insert(node, read_node(&folder, &nodes));
         }
         if machine.nodes.values().all(|node| node.memory_bytes == 0) {
             let first = machine.nodes.values_mut().next();
@@ -97,13 +100,26 @@ impl Machine {
         all.len().max(1)
     }
 
+    /// How far some nodes are from each other on average.
+    pub(crate) fn distance(&self, mask: Mask) -> f64 {
+        let pairs = mask.nodes().flat_map(|one| {
+            let node = self.nodes.get(&one);
+            mask.nodes()
+                .map(move |other| node.and_then(|node| node.distances.get(&other)).copied())
+        });
+        let sum: u64 = pairs.map(Option::unwrap_or_default).sum();
+        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+        let sum = sum as f64;
+        sum / f64::from(mask.len().max(1).pow(2))
+    }
+
     /// Processors of a core.
     pub(crate) fn threads(&self) -> usize {
         (self.cpus.len() / self.count(|cpu| cpu.core)).max(1)
     }
 }
 
-fn read_node(folder: &Path) -> Node {
+fn read_node(folder: &Path, nodes: &CpuSet) -> Node {
     let text = fs::read_to_string(folder.join("meminfo")).unwrap_or_default();
     // `Node 0 MemTotal:  16342048 kB`
     let total = text.lines().find_map(|line| line.split_once("MemTotal:"));
@@ -122,9 +138,14 @@ fn read_node(folder: &Path) -> Node {
         let count = fs::read_to_string(entry.path().join("nr_hugepages")).ok()?;
         Some((kib, count.trim().parse::<i64>().ok()? * kib * 1024))
     });
+    // `10 21`, in the order of the nodes.
+    let distances = fs::read_to_string(folder.join("distance")).unwrap_or_default();
+    let distances = distances.split_whitespace().map(str::parse);
+    let distances = nodes.iter().zip(distances.map_while(Result::ok));
     Node {
         memory_bytes: total.unwrap_or(0) * 1024,
         huge_pages: pages.collect(),
+        distances: distances.collect(),
     }
 }
 
@@ -150,6 +171,7 @@ pub(crate) mod tests {
         let node = Node {
             memory_bytes: 8 << 30,
             huge_pages: BTreeMap::from([(2048, 1 << 30)]),
+            distances: BTreeMap::new(),
         };
         Machine {
             cpus: (0..2 * all).map(cpu).collect(),
@@ -188,6 +210,7 @@ pub(crate) mod tests {
             "node/node0/meminfo",
             "Node 0 MemTotal:       1024 kB\nNode 0 MemFree: 1 kB\n",
         );
+        write("node/node0/distance", "10 21\n");
         write("node/node1/meminfo", "Node 1 MemTotal:       2048 kB\n");
         write("node/node1/hugepages/hugepages-2048kB/nr_hugepages", "3\n");
         let machine = Machine::read(folder.path(), 7);
@@ -203,6 +226,8 @@ pub(crate) mod tests {
             machine.nodes[&1].huge_pages,
             BTreeMap::from([(2048, 6 << 20)])
         );
+        let distances = BTreeMap::from([(0, 10), (1, 21)]);
+        assert_eq!(machine.nodes[&0].distances, distances);
         assert_eq!((machine.threads(), machine.count(|cpu| cpu.node)), (2, 2));
     }
 

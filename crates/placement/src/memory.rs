@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::OpenError;
+use crate::checkpoint::{self, Checkpoint};
 use crate::cpu_set::CpuSet;
 use crate::hints::{Hint, Hints};
 use crate::machine::Machine;
@@ -42,6 +43,14 @@ struct File {
     entries: Assignments,
 }
 
+impl Checkpoint for File {
+    const WHO: &'static str = "[memorymanager] ";
+
+    fn policy(&self) -> &str {
+        &self.policy_name
+    }
+}
+
 /// Blocks by pod and container.
 type Assignments = BTreeMap<String, BTreeMap<String, Vec<MemoryBlock>>>;
 
@@ -65,7 +74,11 @@ impl Memory {
     ) -> Result<Memory, OpenError> {
         let path = folder.join(STATE);
         let policy = if config.exclusive { "Static" } else { "None" };
-        let file = read(&path, policy)?;
+        let file = checkpoint::read(&path, policy);
+        let file = file.map_err(|what| OpenError::MemoryState {
+            path: path.clone(),
+            what,
+        })?;
         let mut memory = Memory {
             nodes: Nodes::default(),
             assigned: Assignments::new(),
@@ -159,10 +172,7 @@ impl Memory {
             machine_state: self.nodes.clone(),
             entries: self.assigned.clone(),
         };
-        let bytes = serde_json::to_vec(&file).unwrap_or_default();
-        if let Err(error) = base::files::write_atomic(&self.path, &bytes, 0o600) {
-            tracing::error!(%error, "assignments of memory are not written");
-        }
+        checkpoint::write(&self.path, &file);
     }
 
     /// What a container is to have for itself.
@@ -466,27 +476,6 @@ fn best(all: &[(Mask, bool)], counts: impl Fn(Mask) -> bool) -> Option<(Mask, bo
         };
         if better { one } else { best }
     })
-}
-
-/// The file, if there is one; it must be of this policy.
-fn read(path: &Path, policy: &str) -> Result<Option<File>, OpenError> {
-    let fault = |what: String| OpenError::MemoryState {
-        path: path.to_owned(),
-        what,
-    };
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(fault(error.to_string())),
-    };
-    let file: File = serde_json::from_slice(&bytes).map_err(|error| fault(error.to_string()))?;
-    if file.policy_name != policy {
-        return Err(fault(format!(
-            "[memorymanager] configured policy {policy:?} differs from state checkpoint policy {:?}",
-            file.policy_name
-        )));
-    }
-    Ok(Some(file))
 }
 
 #[cfg(test)]

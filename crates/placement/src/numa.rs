@@ -57,7 +57,7 @@ impl Mask {
     }
 
     /// Nodes that [`Mask::combinations`] combines.
-    pub const COMBINED_MAX: usize = 8;
+    pub const COMBINED_MAX: usize = 16;
 }
 
 #[cfg(test)]

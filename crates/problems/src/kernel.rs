@@ -10,6 +10,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
 use crate::monitor::{Finding, Monitor};
+use crate::oom::{self, Kills};
 
 /// The kernel's longest record.
 const RECORD_MAX: usize = 8192;
@@ -19,7 +20,12 @@ const NONBLOCK: i32 = 0o4000;
 const OVERWRITTEN: i32 = 32;
 
 /// Reads the log until nobody listens, or it ends.
-pub(crate) async fn follow(path: PathBuf, monitors: Vec<Monitor>, findings: mpsc::Sender<Finding>) {
+pub(crate) async fn follow(
+    path: PathBuf,
+    monitors: Vec<Monitor>,
+    mut kills: Option<Kills>,
+    findings: mpsc::Sender<Finding>,
+) {
     let log = match open(&path) {
         Ok(log) => log,
         Err(error) => return tracing::info!(%error, "the kernel's log is not watched"),
@@ -39,18 +45,22 @@ pub(crate) async fn follow(path: PathBuf, monitors: Vec<Monitor>, findings: mpsc
         let text = match length {
             Ok(0) => return,
             Ok(length) => String::from_utf8_lossy(&record[..length]),
-            Err(error) if error.raw_os_error() == Some(OVERWRITTEN) => continue,
+            Err(error) if error.raw_os_error() == Some(OVERWRITTEN) => {
+                if let Some(kills) = &mut kills {
+                    kills.lose();
+                }
+                continue;
+            }
             Err(error) => return tracing::warn!(%error, "the kernel's log is watched no more"),
         };
         for (at, line) in text.lines().filter_map(parse) {
-            for monitor in &monitors {
-                if !is_recent(at, monitor.lookback, started) {
-                    continue;
-                }
-                for finding in monitor.judge(line) {
-                    if findings.send(finding).await.is_err() {
-                        return;
-                    }
+            let recent = |lookback| is_recent(at, lookback, started);
+            let judging = monitors.iter().filter(|one| recent(one.lookback));
+            let judged = judging.flat_map(|monitor| monitor.judge(line));
+            let heard = kills.as_mut().filter(|_| recent(oom::LOOKBACK));
+            for finding in judged.chain(heard.and_then(|kills| kills.hear(line))) {
+                if findings.send(finding).await.is_err() {
+                    return;
                 }
             }
         }

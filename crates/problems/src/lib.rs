@@ -4,6 +4,7 @@
 mod checks;
 mod kernel;
 mod monitor;
+mod oom;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -18,6 +19,8 @@ pub struct Config {
     /// The kernel's log; one that cannot be read is not watched.
     pub kernel_log: PathBuf,
     pub monitors: Vec<Monitor>,
+    /// Kills for want of the machine's own memory are told as the event `SystemOOM`.
+    pub system_ooms: bool,
 }
 
 impl Default for Config {
@@ -25,6 +28,7 @@ impl Default for Config {
         Config {
             kernel_log: PathBuf::from("/dev/kmsg"),
             monitors: vec![Monitor::kernel()],
+            system_ooms: true,
         }
     }
 }
@@ -34,10 +38,12 @@ pub async fn watch(config: Config, findings: mpsc::Sender<Finding>) {
     let (of_kernel, of_checks): (Vec<_>, Vec<_>) =
         config.monitors.into_iter().partition(Monitor::is_of_kernel);
     let mut tasks = JoinSet::new();
-    if !of_kernel.is_empty() {
+    let kills = config.system_ooms.then(oom::Kills::default);
+    if !of_kernel.is_empty() || kills.is_some() {
         tasks.spawn(kernel::follow(
             config.kernel_log,
             of_kernel,
+            kills,
             findings.clone(),
         ));
     }

@@ -4,10 +4,16 @@
 //! are the truth, its socket carries orders and news.
 
 mod engine;
+mod hooks;
 mod protocol;
 mod spec;
 pub mod supervisor;
+mod time;
+mod units;
 
-pub use engine::{Config, Engine, Extras, OpenError, SandboxExtras, clean_up, open};
+pub use engine::{
+    Config, Engine, Extras, OpenError, SandboxExtras, cdi_kinds, clean_up, open, registries,
+};
+pub use hooks::{Hook, Hooks, Moment};
 pub use linux::cgroup::DeviceRule;
 pub use spec::{ExecOptions, LogRotation, Rlimit, Tmpfs};

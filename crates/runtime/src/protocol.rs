@@ -28,9 +28,16 @@ pub(crate) struct Request {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Call {
-    /// Makes and starts the container whose spec lies in the state folder.
+    /// Makes and starts the container whose spec lies in the state folder. With hooks to be run among
+    /// the node's processes it is answered before them, and a [`Call::Proceed`] has to follow.
     Start {
         container: String,
+    },
+    /// Lets a container go on that waits for its hooks, which the answer to its start told; with a
+    /// fault it ends instead. Answered when its program runs.
+    Proceed {
+        container: String,
+        fault: Option<String>,
     },
     /// Signals the first process, or with `everything` kills all in the container.
     Signal {
@@ -82,6 +89,9 @@ pub(crate) enum Message {
     Reply {
         id: u64,
         result: Result<(), Refusal>,
+        /// The node's id of the process that was started, if one was.
+        #[serde(default)]
+        pid: i32,
     },
     /// The node gave less than was asked; the container runs all the same.
     Warning {

@@ -31,6 +31,8 @@ pub(crate) mod file {
     /// In the folder of a container.
     pub(crate) const CONTAINER: &str = "container.json";
     pub(crate) const STATUS: &str = "status.json";
+    /// What hooks read of a container that has some.
+    pub(crate) const BUNDLE: &str = "config.json";
 }
 
 /// A sandbox, for its supervisor.
@@ -133,6 +135,9 @@ pub(crate) struct ContainerSpec {
     pub(crate) masked_paths: Vec<String>,
     pub(crate) readonly_paths: Vec<String>,
     pub(crate) cgroup: String,
+    /// It is there, and lets in what every container may use.
+    #[serde(default)]
+    pub(crate) has_cgroup: bool,
     pub(crate) limits: Limits,
     pub(crate) oom_score_adj: i64,
     pub(crate) capabilities: Capabilities,
@@ -162,6 +167,13 @@ pub(crate) struct ContainerSpec {
     pub(crate) shm_of: Option<i32>,
     #[serde(default)]
     pub(crate) device_rules: Vec<DeviceRule>,
+    #[serde(default)]
+    pub(crate) writable_cgroups: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hooks: Option<Box<crate::hooks::Plan>>,
+    /// A time namespace of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) time: Option<crate::time::Offsets>,
 }
 
 /// A file system in memory for one container.

@@ -3,6 +3,7 @@
 
 mod admission;
 mod node;
+mod service;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::access::AccessArgs;
 use crate::node_flags::NodeArgs;
 use crate::serving::time;
+pub(crate) use service::ServiceManager;
 
 pub(crate) const DEFAULT_DATA_DIR: &str = "/var/lib/sampan";
 const CLUSTER_DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
@@ -128,6 +130,10 @@ pub(crate) struct ServerArgs {
     /// Unix socket of its images [default: --container-runtime-endpoint]
     #[arg(long)]
     image_service_endpoint: Option<String>,
+    /// File that says how registries are spoken to, as k3s' registries.yaml does: mirrors, credentials,
+    /// certificates [default: <data-dir>/engine/registries.yaml if it exists]
+    #[arg(long)]
+    private_registry: Option<PathBuf>,
     /// Bridge that the pods of this node hang on
     #[arg(long)]
     bridge: Option<String>,
@@ -228,6 +234,7 @@ pub(crate) struct Config {
     pub cri_socket: Option<PathBuf>,
     pub container_runtime_endpoint: Option<PathBuf>,
     pub image_service_endpoint: Option<PathBuf>,
+    pub private_registry: Option<PathBuf>,
     pub bridge: String,
     pub tls_cert_file: Option<PathBuf>,
     pub tls_private_key_file: Option<PathBuf>,
@@ -319,6 +326,7 @@ impl ServerArgs {
                 .container_runtime_endpoint
                 .or(file.container_runtime_endpoint),
             image_service_endpoint: self.image_service_endpoint.or(file.image_service_endpoint),
+            private_registry: self.private_registry.or(file.private_registry),
             bridge: self.bridge.or(file.bridge),
             tls_cert_file: self.tls_cert_file.or(file.tls_cert_file),
             tls_private_key_file: self.tls_private_key_file.or(file.tls_private_key_file),
@@ -476,6 +484,7 @@ impl ServerArgs {
             cri_socket: self.cri_socket,
             container_runtime_endpoint,
             image_service_endpoint,
+            private_registry: self.private_registry,
             bridge: self.bridge.unwrap_or_else(|| "sampan0".into()),
             tls_cert_file: self.tls_cert_file,
             tls_private_key_file: self.tls_private_key_file,

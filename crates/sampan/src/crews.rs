@@ -8,7 +8,7 @@ use base::{Crew, Stop};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// What the kubelet may need beyond the time of the pods.
-const SLACK: Duration = Duration::from_secs(2);
+pub(crate) const SLACK: Duration = Duration::from_secs(2);
 /// How long systemd may take to say what it is about.
 const ASK_MAX: Duration = Duration::from_secs(3);
 

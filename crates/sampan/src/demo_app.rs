@@ -27,7 +27,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// What the application does.
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum DemoApp {
-    /// Answer on /, /healthz, /env and /echo
+    /// Answer on /, /healthz, /env, /cpus and /echo
     Serve {
         /// Address to listen on
         #[arg(long, default_value = "0.0.0.0:8080")]
@@ -138,6 +138,7 @@ async fn answer(
         (&Method::GET, "/") => (StatusCode::OK, greeting(peer).into()),
         (&Method::GET, "/healthz") => (StatusCode::OK, Bytes::from_static(b"ok\n")),
         (&Method::GET, "/env") => (StatusCode::OK, environment().into()),
+        (&Method::GET, "/cpus") => (StatusCode::OK, processors().into()),
         (&Method::POST | &Method::PUT, "/echo") => {
             match Limited::new(request.into_body(), ECHO_MAX).collect().await {
                 Ok(body) => (StatusCode::OK, body.to_bytes()),
@@ -168,6 +169,14 @@ fn greeting(peer: SocketAddr) -> String {
         "{greeting} from {pod}, version {version}, to {}\n",
         peer.ip()
     )
+}
+
+/// The processors it may run on, as the kernel writes them.
+fn processors() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut lines = status.lines();
+    let listed = lines.find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    format!("{}\n", listed.unwrap_or_default().trim())
 }
 
 fn environment() -> String {

@@ -9,10 +9,13 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use base::{Crew, Ipv4Cidr};
 use clap::Args;
+use node_api::CgroupDriver;
 use runtime::Engine;
 
+use crate::config::ServiceManager;
 use crate::crews::{Crews, Farewell};
 use crate::server::engine_config;
+use crate::service;
 
 /// Flags of `sampan engine`.
 #[derive(Args, Clone, Debug)]
@@ -35,6 +38,13 @@ pub(crate) struct EngineArgs {
     /// Addresses of all pods
     #[arg(long)]
     cluster_cidr: Option<Ipv4Cidr>,
+    /// File that says how registries are spoken to, as k3s' registries.yaml does: mirrors, credentials,
+    /// certificates [default: <data-dir>/engine/registries.yaml if it exists]
+    #[arg(long)]
+    private_registry: Option<PathBuf>,
+    /// What dockerd takes of the same name: native.cgroupdriver=cgroupfs or =systemd
+    #[arg(long = "exec-opt", value_name = "KEY=VALUE", value_parser = exec_option)]
+    exec_opts: Vec<CgroupDriver>,
     /// Bridge that the pods hang on
     #[arg(long)]
     bridge: Option<String>,
@@ -45,8 +55,9 @@ pub(crate) async fn run(args: EngineArgs) -> Result<()> {
     let crews = Crews::default();
     crews.stop_on_signals(Duration::ZERO, Farewell::default())?;
     let started = start(&args, &crews.work).await;
-    if started.is_err() {
-        crews.work.stop().raise();
+    match &started {
+        Ok(()) => service::ready(&ServiceManager::of_environment(), &crews),
+        Err(_) => crews.work.stop().raise(),
     }
     let ended = crews.finished().await;
     started?;
@@ -69,6 +80,8 @@ async fn start(args: &EngineArgs, crew: &Crew) -> Result<()> {
     let pods = network::open(network).await.context("pod network")?;
     let config = runtime::Config {
         foreign_cgroup_parents: true,
+        registries: args.private_registry.clone(),
+        cgroup_driver: args.exec_opts.last().copied().unwrap_or_default(),
         ..engine_config(&data_dir)
     };
     let switch = docker::Switch::new(pods);
@@ -89,6 +102,20 @@ async fn start(args: &EngineArgs, crew: &Crew) -> Result<()> {
         ..cri_config(&args.cri_socket, &data_dir)
     };
     serve(engine, config, crew).await
+}
+
+/// The one option of execution there is.
+fn exec_option(text: &str) -> Result<CgroupDriver, String> {
+    let driver = match text.split_once('=') {
+        Some(("native.cgroupdriver", driver)) => driver,
+        _ => {
+            return Err(format!(
+                "invalid exec-opt {text:?}: only native.cgroupdriver is known"
+            ));
+        }
+    };
+    CgroupDriver::parse(driver)
+        .ok_or_else(|| format!("native.cgroupdriver option {driver} is not supported"))
 }
 
 /// The usual arrangement for a socket.

@@ -40,6 +40,10 @@ enum Verb {
         /// Speak to the image's registry without TLS
         #[arg(long)]
         plain_http: bool,
+        /// Mirrors, credentials and certificates, as k3s' registries.yaml has them [default:
+        /// <data-dir>/engine/registries.yaml if it exists]
+        #[arg(long)]
+        private_registry: Option<PathBuf>,
     },
     /// Put the images of an archive (docker or OCI, also compressed) or OCI layout into the store
     Load {
@@ -57,6 +61,16 @@ enum Verb {
     },
     /// Give an image one more name
     Tag { source: String, target: String },
+    /// Keep images when room is made on a full disk, used or not
+    Pin {
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+    /// Let images go again when room is made
+    Unpin {
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
     /// Remove images
     #[command(visible_alias = "remove")]
     Rm {
@@ -86,7 +100,11 @@ pub(crate) async fn run(command: ImageCommand) -> Result<()> {
             image,
             creds,
             plain_http,
-        } => pull(&store, &folder, &image, creds.as_deref(), plain_http).await,
+            private_registry,
+        } => {
+            let options = runtime::registries(&engine_root(&folder), private_registry.as_deref())?;
+            pull(&store, options, &image, creds.as_deref(), plain_http).await
+        }
         Verb::Load { input } => {
             let images = match input {
                 Some(path) => oci::load(&store, &path)?,
@@ -107,6 +125,10 @@ pub(crate) async fn run(command: ImageCommand) -> Result<()> {
         }
         Verb::Save { images, output } => save(&store, &images, &output),
         Verb::Tag { source, target } => Ok(store.tag(&source, &target)?),
+        Verb::Pin { images } => (images.iter()).try_for_each(|image| Ok(store.pin(image, true)?)),
+        Verb::Unpin { images } => {
+            (images.iter()).try_for_each(|image| Ok(store.pin(image, false)?))
+        }
         Verb::Rm { images } => {
             for image in images {
                 let gone = store.remove(&image)?;
@@ -137,12 +159,11 @@ fn open(data_dir: &Path) -> Result<Store> {
 
 async fn pull(
     store: &Store,
-    data_dir: &Path,
+    mut options: RegistryOptions,
     image: &str,
     creds: Option<&str>,
     plain_http: bool,
 ) -> Result<()> {
-    let mut options = RegistryOptions::load(&engine_root(data_dir).join("registries.json"))?;
     if plain_http && let Some((registry, _)) = image.split_once('/') {
         options.insecure.push(registry.to_owned());
     }

@@ -23,6 +23,7 @@ mod node_settings;
 mod purge;
 mod reload;
 mod server;
+mod service;
 mod serving;
 mod tokens;
 

@@ -9,6 +9,7 @@ use node_api::PodNetwork;
 
 use crate::config::Config;
 use crate::engine;
+use crate::node_settings;
 use crate::server::engine_config;
 
 /// Our own pod network; `None` where the runtime brings its own.
@@ -33,6 +34,7 @@ pub(crate) async fn open(
         let endpoints = cri::Endpoints {
             runtime: runtime.clone(),
             images: config.image_service_endpoint.clone(),
+            cgroup_driver: node_settings::cgroup_driver(config.kubelet.settings())?,
         };
         let remote = cri::Remote::connect(endpoints, crew).await?;
         return Ok(kubelet::Parts {
@@ -41,7 +43,12 @@ pub(crate) async fn open(
         });
     }
     let pods = pods.context("no pod network")?;
-    let engine = runtime::open(engine_config(&config.data_dir), pods, crew)
+    let settings = runtime::Config {
+        registries: config.private_registry.clone(),
+        cgroup_driver: node_settings::cgroup_driver(config.kubelet.settings())?,
+        ..engine_config(&config.data_dir)
+    };
+    let engine = runtime::open(settings, pods, crew)
         .await
         .context("container engine")?;
     if let Some(socket) = &config.cri_socket {

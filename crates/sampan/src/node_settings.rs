@@ -3,21 +3,26 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use k8s_openapi::api::core::v1::Taint;
 use kubelet::{
-    CpuConfig, CpuSet, EvictionConfig, MemoryConfig, PlacementConfig, ShutdownConfig,
-    ShutdownPeriod, Threshold, TopologyPolicy, TopologyScope,
+    CpuConfig, CpuSet, EvictionConfig, Features, MemoryConfig, NODES_MAX, PlacementConfig,
+    ShutdownConfig, ShutdownPeriod, StaticPodUrl, SystemLogs, Threshold, TopologyPolicy,
+    TopologyScope,
 };
 use meta::Quantity;
+use node_api::CgroupDriver;
 use node_config::{GoDuration, Settings};
 
 /// Everything that can be wrong with the values, before anything is started.
 pub(crate) fn check(settings: &Settings) -> Result<()> {
     eviction(settings)?;
+    cgroup_driver(settings)?;
     placement(settings, Path::new("/"), Path::new("/"))?;
     cluster_dns(settings)?;
+    static_pod_url(settings)?;
     let text = &settings.container_log_max_size;
     Quantity::parse(text).with_context(|| format!("containerLogMaxSize {text:?}"))?;
     address(&settings.address, settings.port).context("address")?;
@@ -34,6 +39,7 @@ pub(crate) fn apply(settings: &Settings, root: &Path, config: &mut kubelet::Conf
     let seconds = |number: i32| std::time::Duration::from_secs(number.max(0).unsigned_abs().into());
     let manifests = &settings.static_pod_path;
     config.static_pod_path = (!manifests.is_empty()).then(|| manifests.into());
+    config.static_pod_url = static_pod_url(settings)?;
     config.log_dir = settings.pod_logs_dir.clone().into();
     config.cluster_dns = cluster_dns(settings)?;
     config.cluster_domain = settings.cluster_domain.clone();
@@ -61,10 +67,18 @@ pub(crate) fn apply(settings: &Settings, root: &Path, config: &mut kubelet::Conf
     };
     config.cpu_cfs_quota = settings.cpu_cfs_quota;
     config.cpu_period = settings.cpu_cfs_quota_period.nanos / 1_000;
-    config.restart_pause_max = settings
-        .crash_loop_back_off
-        .max_container_restart_period
-        .time();
+    config.system_logs = settings.enable_system_log_handler.then(|| SystemLogs {
+        query: settings.enable_system_log_query,
+        ..SystemLogs::default()
+    });
+    let (first, most) = restart_pauses(settings);
+    config.restart_pause_first = first;
+    config.restart_pause_max = most;
+    config.features = Features {
+        no_quota_with_exclusive_cpus: settings.gate("DisableCPUQuotaWithExclusiveCPUs"),
+        ready_to_start_condition: settings.gate("PodReadyToStartContainersCondition"),
+        resource_health: settings.gate("ResourceHealthStatus"),
+    };
     config.seccomp_default = settings.seccomp_default;
     config.pod_pids_limit = settings.pod_pids_limit.max(0);
     let size = Quantity::parse(&settings.container_log_max_size)?;
@@ -83,6 +97,16 @@ pub(crate) fn apply(settings: &Settings, root: &Path, config: &mut kubelet::Conf
         config.healthz = Some(bound);
     }
     Ok(())
+}
+
+fn static_pod_url(settings: &Settings) -> Result<Option<StaticPodUrl>> {
+    let url = settings.static_pod_url.as_str();
+    if url.is_empty() {
+        return Ok(None);
+    }
+    let interval = settings.http_check_frequency.time();
+    let made = StaticPodUrl::new(url, &settings.static_pod_url_header, interval);
+    made.map(Some).map_err(|why| anyhow!("staticPodURL: {why}"))
 }
 
 /// An address and a port.
@@ -110,6 +134,31 @@ pub(crate) fn check_machine(settings: &Settings) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The first and the longest wait before a container that keeps ending is started again.
+fn restart_pauses(settings: &Settings) -> (Duration, Duration) {
+    let (first, most) = match settings.gate("ReduceDefaultCrashLoopBackOffDecay") {
+        true => (1, 60),
+        false => (10, 300),
+    };
+    let most = match settings.gate("KubeletCrashLoopBackOffMax") {
+        true => settings
+            .crash_loop_back_off
+            .max_container_restart_period
+            .time(),
+        false => Duration::from_secs(most),
+    };
+    (Duration::from_secs(first).min(most), most)
+}
+
+/// Who makes pods' cgroups.
+pub(crate) fn cgroup_driver(settings: &Settings) -> Result<CgroupDriver> {
+    let name = &settings.cgroup_driver;
+    let driver = CgroupDriver::parse(name);
+    driver.with_context(|| {
+        format!("invalid value for cgroupDriver: {name:?}, must be cgroupfs or systemd")
+    })
 }
 
 fn max_pods(settings: &Settings) -> u32 {
@@ -187,6 +236,21 @@ fn placement(settings: &Settings, sockets: &Path, state: &Path) -> Result<Placem
         "pod" => TopologyScope::Pod,
         _ => TopologyScope::Container,
     };
+    for (name, value) in &settings.topology_manager_policy_options {
+        match name.as_str() {
+            "prefer-closest-numa-nodes" => config.prefer_closest = truth(name, value)?,
+            "max-allowable-numa-nodes" => {
+                let most = value.parse::<usize>();
+                config.nodes_max = most.with_context(|| {
+                    format!("unable to convert policy option to integer {name:?}")
+                })?;
+                if config.nodes_max < NODES_MAX {
+                    bail!("the minimum value of {name:?} should not be less than {NODES_MAX}");
+                }
+            }
+            other => bail!("unknown Topology Manager Policy option: {other:?}"),
+        }
+    }
     config.state = state.to_owned();
     config.cpus = cpus(settings)?;
     config.memory = memory(settings)?;
@@ -237,17 +301,63 @@ fn cpus(settings: &Settings) -> Result<CpuConfig> {
     let milli = reserved(settings)?.get("cpu").map_or(0, |cpu| cpu.milli());
     cpus.reserved_count = usize::try_from(milli)?.div_ceil(1_000);
     for (name, value) in &settings.cpu_manager_policy_options {
-        let value: bool = value
-            .parse()
-            .with_context(|| format!("bad value for option {name:?}"))?;
+        let level = match name.as_str() {
+            "align-by-socket" | "distribute-cpus-across-cores" => "Alpha",
+            "distribute-cpus-across-numa" => "Beta",
+            _ => "",
+        };
+        if !level.is_empty() && !settings.gate(&format!("CPUManagerPolicy{level}Options")) {
+            bail!(
+                "CPU Manager Policy {level}-level Options not enabled, but option {name:?} provided"
+            );
+        }
+        let value = truth(name, value)?;
         match name.as_str() {
+            "align-by-socket" => cpus.align_by_socket = value,
+            "distribute-cpus-across-cores" => cpus.across_cores = value,
+            "distribute-cpus-across-numa" => cpus.across_nodes = value,
             "full-pcpus-only" => cpus.full_cores_only = value,
             "strict-cpu-reservation" => cpus.strict_reservation = value,
             "prefer-align-cpus-by-uncorecache" => cpus.align_by_cache = value,
             other => bail!("unknown CPU Manager Policy option: {other:?}"),
         }
     }
+    for (one, other, both) in [
+        (
+            "full-pcpus-only",
+            "distribute-cpus-across-cores",
+            cpus.full_cores_only && cpus.across_cores,
+        ),
+        (
+            "distribute-cpus-across-numa",
+            "distribute-cpus-across-cores",
+            cpus.across_nodes && cpus.across_cores,
+        ),
+        (
+            "prefer-align-cpus-by-uncorecache",
+            "distribute-cpus-across-cores",
+            cpus.align_by_cache && cpus.across_cores,
+        ),
+        (
+            "prefer-align-cpus-by-uncorecache",
+            "distribute-cpus-across-numa",
+            cpus.align_by_cache && cpus.across_nodes,
+        ),
+    ] {
+        if both {
+            bail!("static policy options {one} and {other} can not be used at the same time");
+        }
+    }
     Ok(cpus)
+}
+
+/// A truth as Go reads it.
+fn truth(name: &str, value: &str) -> Result<bool> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => bail!("bad value for option {name:?}: {value:?}"),
+    }
 }
 
 fn reserved_cpus(settings: &Settings) -> Result<CpuSet> {
@@ -368,6 +478,22 @@ mod tests {
         .unwrap();
         assert!(config.cpus.exclusive && config.cpus.full_cores_only);
         assert_eq!(config.cpus.reserved_count, 2);
+        let config = read(&[
+            "feature-gates=CPUManagerPolicyAlphaOptions=true",
+            "cpu-manager-policy-options=align-by-socket=true,distribute-cpus-across-numa=1",
+            "topology-manager-policy-options=max-allowable-numa-nodes=12,prefer-closest-numa-nodes=true",
+        ])
+        .unwrap();
+        assert!(config.cpus.align_by_socket && config.cpus.across_nodes);
+        assert!(config.prefer_closest && config.nodes_max == 12);
+        let both =
+            "cpu-manager-policy-options=distribute-cpus-across-cores=true,full-pcpus-only=true";
+        let fault = read(&["feature-gates=CPUManagerPolicyAlphaOptions=true", both]).unwrap_err();
+        assert_eq!(
+            fault.to_string(),
+            "static policy options full-pcpus-only and distribute-cpus-across-cores can not be \
+             used at the same time"
+        );
         assert_eq!(read(&["reserved-cpus=0,2"]).unwrap().cpus.reserved.len(), 2);
         for bad in [
             "topology-manager-policy=best",
@@ -376,6 +502,8 @@ mod tests {
             "kube-reserved=cpu",
             "system-reserved=gpu=1",
             "cpu-manager-policy-options=align-by-socket=true",
+            "topology-manager-policy-options=max-allowable-numa-nodes=7",
+            "topology-manager-policy-options=nearest=true",
         ] {
             assert!(read(&[bad]).is_err(), "{bad}");
         }

@@ -13,15 +13,16 @@ use auth::tls::ServingCertificates;
 use auth::{Pki, TokenSigner};
 use base::Crew;
 use client::{Access, Client, Hub};
+use node_api::CgroupDriver;
 
 use crate::accounts::Accounts;
 use crate::certificates::{Certificates, in_memory, keep_fresh};
 use crate::cli::VERSION;
-use crate::config::{Config, Role};
+use crate::config::{Config, Role, ServiceManager};
 use crate::crews::{Crews, Farewell};
 use crate::files::text;
 use crate::guard::Delegated;
-use crate::{addons, identity, join, node_runtime, node_settings, reload};
+use crate::{addons, identity, join, node_runtime, node_settings, reload, service};
 
 /// Runs what the configuration says until SIGTERM or SIGINT.
 pub(crate) async fn run(config: Config) -> Result<()> {
@@ -33,9 +34,11 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         always: config.kubelet_arg.ends_with_sigterm(),
     };
     crews.stop_on_signals(config.access.serving.delay()?, farewell)?;
+    service::delay_shutdown(farewell.most, &crews);
     let started = start(&config, &crews).await;
-    if started.is_err() {
-        crews.work.stop().raise();
+    match &started {
+        Ok(()) => service::ready(&ServiceManager::of_environment(), &crews),
+        Err(_) => crews.work.stop().raise(),
     }
     let ended = crews.finished().await;
     started?;
@@ -227,7 +230,9 @@ async fn api_server_on(
     let foreign = authentication.foreign.clone();
     let trust = authentication.trust.clone().unwrap_or_default();
     let certificates = Certificates::new(config, Arc::clone(&pki), trust)?;
+    let metrics = metrics::Metrics::new();
     let settings = apiserver::Config {
+        delegates: vec![measured(&metrics)],
         authentication,
         authorization: config.access.authorization()?,
         signer: Some(Arc::clone(&signer)),
@@ -254,6 +259,10 @@ async fn api_server_on(
     let api = apiserver::build(settings, store, &crews.api)
         .await
         .context("API server")?;
+    metrics
+        .start(api.client(auth::Identity::loopback()), &crews.api)
+        .await
+        .context("metrics of nodes and pods")?;
     let tls = auth::tls::open_config(certificates.shown(), &config.access.serving.spoken()?)?;
     apiserver::listen(api.clone(), listeners, tls, crew).context("API server's listeners")?;
     let url = format!(
@@ -267,6 +276,17 @@ async fn api_server_on(
     certificates.follow(&api, crew, write)?;
     reload::follow(&config.access, &api, &signer, foreign, crew)?;
     Ok(Served { api, pki, signer })
+}
+
+/// `metrics.k8s.io`, as metrics-server is ranked.
+fn measured(metrics: &metrics::Metrics) -> apiserver::Delegate {
+    apiserver::Delegate {
+        group: metrics::GROUP.into(),
+        version: metrics::VERSION.into(),
+        priority: (100, 100),
+        resources: metrics.resources(),
+        service: metrics.service(),
+    }
 }
 
 /// What is encrypted in the store: what the file says, or secrets with a key of our own.
@@ -564,7 +584,8 @@ async fn start_kubelet(
     if let Some(folder) = &settings.static_pod_path {
         std::fs::create_dir_all(folder)?;
     }
-    if foreign {
+    settings.cgroup_driver = parts.runtime.cgroup_driver();
+    if foreign && settings.cgroup_driver == CgroupDriver::Cgroupfs {
         // Our own engine puts this below its own; here it is the machine's.
         let above = engine_config(&config.data_dir).cgroup_root;
         settings.cgroup_root = format!("{above}{}", settings.cgroup_root);

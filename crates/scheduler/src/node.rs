@@ -53,6 +53,12 @@ impl NodeView {
             .unwrap_or_default()
     }
 
+    /// What selectors look at.
+    pub fn place(&self) -> fit::Place<'_> {
+        let node = self.node.as_deref();
+        node.map(fit::Place::from).unwrap_or_default()
+    }
+
     /// One of the node's labels.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.node

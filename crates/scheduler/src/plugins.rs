@@ -1,6 +1,5 @@
 //! The scheduling rules, in the order in which they filter.
 
-pub mod affinity;
 pub mod balanced_allocation;
 pub mod image_locality;
 pub mod node_affinity;

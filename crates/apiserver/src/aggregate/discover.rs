@@ -182,7 +182,7 @@ fn entry(groups: &Value, group: &str, version: &str) -> Vec<Value> {
 }
 
 /// Resources of an `APIResourceList` as aggregated discovery shows them.
-fn resources(list: &Value, group: &str, version: &str) -> Vec<Value> {
+pub(super) fn resources(list: &Value, group: &str, version: &str) -> Vec<Value> {
     let kind = |own: &Value| {
         let or = |field: &str, otherwise: &str| match own[field].as_str() {
             Some(word) if !word.is_empty() => word.to_owned(),

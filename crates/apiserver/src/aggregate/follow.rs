@@ -143,7 +143,7 @@ impl Follower {
         for (name, (tree, managed)) in &wanted {
             match objects.get(name) {
                 None => writes.push((Method::POST, PATH.to_owned(), tree.clone())),
-                Some(own) if label(own) == *managed && !has_spec(own, tree) => {
+                Some(own) if is_kept(own, managed) && !has_spec(own, tree) => {
                     let mut own = own.clone();
                     own["spec"] = tree["spec"].clone();
                     writes.push((Method::PUT, format!("{PATH}/{name}"), own));
@@ -201,8 +201,17 @@ impl Follower {
             });
             wanted.insert(name, (tree, managed));
         }
+        for own in &self.core.aggregate.delegates {
+            let (name, tree) = own.api_service();
+            wanted.insert(name, (tree, ""));
+        }
         wanted
     }
+}
+
+/// Whether it stays as we made it; those of delegates are the users'.
+fn is_kept(own: &Value, managed: &str) -> bool {
+    !managed.is_empty() && label(own) == managed
 }
 
 fn label(tree: &Value) -> &str {

@@ -330,3 +330,55 @@ async fn own_groups_have_api_services() {
     assert_eq!(own["metadata"]["labels"][label], "true");
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn a_part_of_the_process_answers_until_a_service_does() {
+    let asked = |request: Request<Body>| async move {
+        let tree = json!({"path": request.uri().path(), "query": request.uri().query()});
+        Ok::<_, client::BoxError>(Response::new(full(tree.to_string())))
+    };
+    let delegate = apiserver::Delegate {
+        group: GROUP.into(),
+        version: "v1alpha1".into(),
+        priority: (100, 100),
+        resources: json!({"resources": [{"name": "flunders", "singularName": "flunder",
+            "namespaced": true, "kind": "Flunder", "verbs": ["get", "list"]}]}),
+        service: client::Transport::new(tower::service_fn(asked)),
+    };
+    let crew = base::Crew::new();
+    let store = store::memory(&crew).await.unwrap();
+    let cluster = Cluster::with(store, crew, |config| config.delegates = vec![delegate]).await;
+    let path = "/apis/wardle.example.com/v1alpha1/namespaces/default/flunders";
+    let answer = cluster.get(&format!("{path}?limit=1")).await.unwrap();
+    assert_eq!(answer, json!({"path": path, "query": "limit=1"}));
+    let stranger = cluster.server.client(auth::Identity::user("jane", &[]));
+    let refused = stranger.get_value(path).await.unwrap_err();
+    assert_eq!(refused.code, 403);
+    let groups = cluster.get("/apis").await.unwrap();
+    let named = |group: &Value| group["name"] == GROUP;
+    assert!(groups["groups"].as_array().unwrap().iter().any(named));
+    let group = cluster.get("/apis/wardle.example.com").await.unwrap();
+    assert_eq!(group["preferredVersion"]["version"], "v1alpha1");
+    let service = loop {
+        match cluster.get(&format!("{SERVICES}/{NAME}")).await {
+            Ok(service) => break service,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    assert_eq!(service["status"]["conditions"][0]["reason"], "Local");
+    let other = Other::start(&cluster).await;
+    let mut replaced = service;
+    replaced["spec"] = other.api_service(&cluster)["spec"].clone();
+    cluster
+        .put(&format!("{SERVICES}/{NAME}"), &replaced)
+        .await
+        .unwrap();
+    // Nobody is there yet: it is the user's, all the same.
+    loop {
+        match cluster.get(path).await {
+            Err(status) if status.code == 503 => break,
+            _ => tokio::task::yield_now().await,
+        }
+    }
+    cluster.stop().await;
+}

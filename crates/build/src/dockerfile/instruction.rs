@@ -15,6 +15,8 @@ pub struct Dockerfile {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stage {
     pub line: usize,
+    /// Where the instruction ends.
+    pub last: usize,
     /// The instruction as it is shown.
     pub source: String,
     pub base: String,
@@ -27,6 +29,8 @@ pub struct Stage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     pub line: usize,
+    /// Where it ends.
+    pub last: usize,
     /// The instruction as it is shown.
     pub source: String,
     pub instruction: Instruction,
@@ -101,6 +105,8 @@ pub enum MountKind {
     Cache,
     Tmpfs,
     Secret,
+    /// The client's agent of keys.
+    Ssh,
 }
 
 /// Who may use a cache at the same time.

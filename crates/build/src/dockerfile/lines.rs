@@ -13,6 +13,8 @@ const WITH_DOCUMENTS: [&str; 3] = ["ADD", "COPY", "RUN"];
 pub(super) struct Line {
     /// Where it begins, from 1.
     pub(super) number: usize,
+    /// Where it ends.
+    pub(super) last: usize,
     pub(super) text: String,
     pub(super) documents: Vec<Heredoc>,
 }
@@ -39,6 +41,7 @@ pub(super) fn split(text: &str) -> Result<(char, Vec<Line>), ParseError> {
         let documents = documents(&text, number, &raw, &mut at, escape)?;
         found.push(Line {
             number,
+            last: at,
             text,
             documents,
         });

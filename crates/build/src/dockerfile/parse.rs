@@ -98,6 +98,7 @@ fn from(line: &Line, rest: &str) -> Result<Stage, String> {
     }
     Ok(Stage {
         line: line.number,
+        last: line.last,
         source: shown("FROM", line),
         base: base.to_owned(),
         platform: flags::get(&flags, "platform"),
@@ -115,6 +116,7 @@ fn step(line: &Line, escape: char) -> Result<Step, String> {
     let (name, rest) = instruction_name(&line.text);
     Ok(Step {
         line: line.number,
+        last: line.last,
         source: shown(&name, line),
         instruction: instruction(&name, rest, &line.documents, escape)?,
     })

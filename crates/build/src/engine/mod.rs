@@ -12,10 +12,12 @@
 
 mod cache;
 mod files;
+mod follow;
 mod host;
 mod mounts;
 mod plan;
 mod say;
+mod solved;
 mod sources;
 mod stage;
 mod state;
@@ -33,8 +35,14 @@ use tokio::task::JoinSet;
 use crate::dockerfile::{Instruction, ParseError, Step, parse};
 
 pub use cache::Pruned;
+pub use follow::{Follower, News, StepId};
 pub use host::{Bind, Command, Fetched, Host, Ran, Wishes};
+pub use mounts::secret_id;
+pub use plan::context_key;
 pub use say::{Messages, Said, Say};
+pub use solved::Solved;
+
+use solved::Running;
 
 use state::State;
 
@@ -58,6 +66,16 @@ pub enum BuildError {
 }
 
 impl BuildError {
+    /// In BuildKit's words, where the classic builder has others.
+    pub fn plainly(&self) -> String {
+        match self {
+            BuildError::Command { command, code } => {
+                format!("process {command:?} did not complete successfully: exit code: {code}")
+            }
+            other => other.to_string(),
+        }
+    }
+
     pub(crate) fn other(message: impl ToString) -> BuildError {
         BuildError::Other(message.to_string())
     }
@@ -80,7 +98,24 @@ pub struct Request {
     /// Of `RUN` without a word of its own; empty is the host's default.
     pub network: String,
     pub secrets: BTreeMap<String, Vec<u8>>,
+    /// Sockets of agents of keys, by their ids.
+    pub agents: BTreeMap<String, PathBuf>,
+    /// What names mean instead of stages and images, by [`context_key`].
+    pub contexts: BTreeMap<String, Meaning>,
+    /// Stages that take nothing from the cache.
+    pub no_cache_stages: Vec<String>,
+    pub follower: Follower,
     pub wishes: Wishes,
+}
+
+/// What a name in `FROM` or `--from` stands for.
+#[derive(Clone, Debug)]
+pub enum Meaning {
+    /// Files, for `--from` only.
+    Folder(PathBuf),
+    Image(String),
+    /// The result of another build.
+    Made(Arc<Solved>),
 }
 
 /// What was built.
@@ -114,6 +149,8 @@ struct Work {
     /// Build arguments that somebody asked for.
     used: Mutex<BTreeSet<String>>,
     total: usize,
+    /// Stages of the whole file.
+    stages: usize,
     /// Goes with the build.
     folder: tempfile::TempDir,
     lease: String,
@@ -147,23 +184,38 @@ impl Builder {
 
     /// Builds one image. Dropping the future ends the build and all its containers.
     pub async fn build(self: &Arc<Self>, request: Request, say: &Say) -> Result<Built, BuildError> {
-        let folder = self.work_folder().map_err(BuildError::other)?;
-        let running = Running::begin(self);
-        let built = self.build_in(request, folder, say, &running.lease()).await;
-        if built.is_ok() {
-            // Its own results count as used just now.
-            self.shrink().await?;
-        }
-        built
+        let tags = request.tags.clone();
+        let solved = self.solve(request, say).await?;
+        let image = solved.image(tags).await?;
+        let unused = solved.unused.clone();
+        drop(solved);
+        // Its own results count as used just now.
+        self.shrink().await?;
+        Ok(Built { image, unused })
     }
 
-    async fn build_in(
+    /// Builds, but makes no image of the result. Dropping the future ends the build and all its
+    /// containers.
+    pub async fn solve(
+        self: &Arc<Self>,
+        request: Request,
+        say: &Say,
+    ) -> Result<Solved, BuildError> {
+        let folder = self.work_folder().map_err(BuildError::other)?;
+        let running = Running::begin(self);
+        let (state, unused) = self
+            .solve_in(request, folder, say, &running.lease())
+            .await?;
+        Ok(Solved::new(state, unused, running))
+    }
+
+    async fn solve_in(
         self: &Arc<Self>,
         request: Request,
         folder: tempfile::TempDir,
         say: &Say,
         lease: &str,
-    ) -> Result<Built, BuildError> {
+    ) -> Result<(Arc<State>, Vec<String>), BuildError> {
         let mut file = parse(&request.dockerfile)?;
         let mut plan = plan::Plan::of(&file, &request)?;
         if !request.labels.is_empty() {
@@ -175,6 +227,7 @@ impl Builder {
             let quote = |text: &String| format!("'{}'", text.replace('\'', "'\\''"));
             file.stages[plan.target].steps.push(Step {
                 line: 0,
+                last: 0,
                 source: format!("LABEL {}", words.join(" ")),
                 instruction: Instruction::Label(
                     pairs
@@ -197,22 +250,19 @@ impl Builder {
             epoch,
             used: Mutex::new(plan.used.clone()),
             total: plan.total,
+            stages: file.stages.len(),
             folder,
             lease: lease.to_owned(),
             request,
         });
         let state = self.run_stages(&work, file, &plan, say).await?;
-        let image = self.finish(&work, &state).await?;
         let used = work.used.lock();
         let unused = work.request.args.keys().filter(|name| {
             !used.contains(*name)
                 && !stage::PREDEFINED.contains(&name.as_str())
                 && *name != "SOURCE_DATE_EPOCH"
         });
-        Ok(Built {
-            image,
-            unused: unused.cloned().collect(),
-        })
+        Ok((state, unused.cloned().collect()))
     }
 
     /// Every stage is a task; what they say comes out in their order.
@@ -250,6 +300,7 @@ impl Builder {
                 first_step: place.first_step,
                 before,
                 say: own,
+                telling: Default::default(),
             };
             tasks.spawn(async move {
                 let state = Arc::new(task.run().await?);
@@ -285,45 +336,6 @@ impl Builder {
             .get(&plan.target)
             .and_then(|done| done.borrow().clone());
         target.ok_or(BuildError::GivenUp)
-    }
-
-    async fn finish(&self, work: &Arc<Work>, state: &State) -> Result<ImageRecord, BuildError> {
-        let (store, tags) = (self.store.clone(), work.request.tags.clone());
-        let (document, layers) = (state.document.clone(), state.layers.clone());
-        blocking(move || Ok(store.ingest()?.image(document, layers, &tags)?)).await
-    }
-}
-
-/// A build that runs, for those who clean up.
-struct Running<'a> {
-    builder: &'a Builder,
-    number: u64,
-}
-
-impl<'a> Running<'a> {
-    fn begin(builder: &'a Builder) -> Running<'a> {
-        let mut running = builder.running.lock();
-        let number = running.keys().next_back().map_or(0, |last| last + 1);
-        running.insert(number, SystemTime::now());
-        Running { builder, number }
-    }
-
-    /// The name under which the build keeps layers of base images.
-    fn lease(&self) -> String {
-        format!("front-build-{}-{}", std::process::id(), self.number)
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.builder.running.lock().remove(&self.number);
-        for lease in self.builder.store.leases().unwrap_or_default() {
-            if lease.starts_with(&format!("{}.", self.lease()))
-                && let Err(error) = self.builder.store.release(&lease)
-            {
-                tracing::warn!(%error, lease, "layers of a build are not released");
-            }
-        }
     }
 }
 

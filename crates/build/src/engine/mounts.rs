@@ -1,6 +1,6 @@
 //! `RUN --mount`: folders and files that a command has besides its image.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -18,6 +18,11 @@ use super::sources::{Tree, open_layers};
 use super::{BuildError, Builder, blocking};
 use crate::dockerfile::{Mount, MountKind, Sharing};
 use crate::ignore::Ignore;
+
+/// The agent of keys that needs no naming.
+const DEFAULT_AGENT: &str = "default";
+/// Where programs look for one.
+const AGENT: &str = "SSH_AUTH_SOCK=";
 
 /// Caches that are in use, by their ids.
 pub(super) type Caches = Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>;
@@ -38,6 +43,7 @@ impl Mounted {
         mount: &Mount,
         tree: Option<Tree>,
         secret: Option<&[u8]>,
+        agents: &BTreeMap<String, PathBuf>,
         folder: &Path,
     ) -> Result<(), BuildError> {
         match mount.kind {
@@ -50,6 +56,7 @@ impl Mounted {
                 Ok(())
             }
             MountKind::Secret => self.secret(mount, secret, folder),
+            MountKind::Ssh => self.agent(mount, agents),
             MountKind::Cache => self.cache(builder, mount, tree, folder).await,
             MountKind::Bind => {
                 let (mount, folder) = (mount.clone(), folder.to_owned());
@@ -99,6 +106,38 @@ impl Mounted {
         Ok(())
     }
 
+    /// A socket of the client's agent of keys.
+    fn agent(
+        &mut self,
+        mount: &Mount,
+        agents: &BTreeMap<String, PathBuf>,
+    ) -> Result<(), BuildError> {
+        let id = mount.id.as_deref().unwrap_or(DEFAULT_AGENT);
+        let Some(source) = agents.get(id) else {
+            return match mount.required {
+                true => Err(BuildError::Other(format!("unset ssh forward key {id}"))),
+                false => Ok(()),
+            };
+        };
+        let mode = fs::Permissions::from_mode(mount.mode.unwrap_or(0o600));
+        fs::set_permissions(source, mode)
+            .and_then(|()| chown(source, Some(mount.uid), Some(mount.gid)))
+            .map_err(BuildError::other)?;
+        let target = match mount.target.as_str() {
+            "" => format!("/run/buildkit/ssh_agent.{}", self.binds.len()),
+            target => target.to_owned(),
+        };
+        if !self.env.iter().any(|pair| pair.starts_with(AGENT)) {
+            self.env.push(format!("{AGENT}{target}"));
+        }
+        self.binds.push(Bind {
+            source: source.clone(),
+            target,
+            readonly: false,
+        });
+        Ok(())
+    }
+
     async fn cache(
         &mut self,
         builder: &Builder,
@@ -133,7 +172,7 @@ impl Mounted {
 }
 
 /// The name a secret is asked for by.
-pub(super) fn secret_id(mount: &Mount) -> String {
+pub fn secret_id(mount: &Mount) -> String {
     let last = mount.target.rsplit('/').next().unwrap_or_default();
     mount.id.clone().unwrap_or_else(|| last.to_owned())
 }

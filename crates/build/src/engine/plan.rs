@@ -13,6 +13,8 @@ pub(super) enum Base {
     Scratch,
     Stage(usize),
     Image(String),
+    /// Something the client names, by its key.
+    Context(String),
 }
 
 /// One stage's place in the build.
@@ -34,6 +36,8 @@ pub(super) struct Plan {
     pub(super) stages: BTreeMap<usize, Place>,
     pub(super) target: usize,
     pub(super) total: usize,
+    /// Names that mean something else than stages and images.
+    contexts: BTreeSet<String>,
 }
 
 impl Plan {
@@ -45,6 +49,7 @@ impl Plan {
             stages: BTreeMap::new(),
             target: 0,
             total: 0,
+            contexts: request.contexts.keys().cloned().collect(),
         };
         plan.read_globals(file, request)?;
         for (index, stage) in file.stages.iter().enumerate() {
@@ -124,8 +129,9 @@ impl Plan {
         if let Some(platform) = &stage.platform {
             check_platform(&self.expand(file, platform)?)?;
         }
-        let mut after = sources(stage, &self.names, index);
+        let mut after = sources(stage, &self.names, &self.contexts, index);
         let base = match self.names.get(&name.to_ascii_lowercase()) {
+            _ if self.contexts.contains(&context_key(&name)) => Base::Context(context_key(&name)),
             Some(other) if *other < index => Base::Stage(*other),
             _ if name == "scratch" => Base::Scratch,
             _ => Base::Image(name),
@@ -142,11 +148,17 @@ impl Plan {
 }
 
 /// Stages that a stage's steps take files of.
-fn sources(stage: &Stage, names: &BTreeMap<String, usize>, index: usize) -> BTreeSet<usize> {
+fn sources(
+    stage: &Stage,
+    names: &BTreeMap<String, usize>,
+    contexts: &BTreeSet<String>,
+    index: usize,
+) -> BTreeSet<usize> {
     let mut found = BTreeSet::new();
     let mut add = |from: &Option<String>| {
         let named = from
             .as_deref()
+            .filter(|from| !contexts.contains(&context_key(from)))
             .and_then(|from| stage_of(names, from, index));
         found.extend(named);
     };
@@ -158,6 +170,14 @@ fn sources(stage: &Stage, names: &BTreeMap<String, usize>, index: usize) -> BTre
         }
     }
     found
+}
+
+/// By what a name is looked up among those the client gave a meaning.
+pub fn context_key(name: &str) -> String {
+    let name = name.to_ascii_lowercase();
+    let name = name.strip_prefix("docker.io/").unwrap_or(&name);
+    let name = name.strip_prefix("library/").unwrap_or(name);
+    name.strip_suffix(":latest").unwrap_or(name).to_owned()
 }
 
 /// The earlier stage of this name or number.

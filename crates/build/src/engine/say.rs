@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::mpsc;
 
+use super::follow::{Follower, StepId};
+
 /// Bytes that may wait for a listener.
 const BACKLOG: usize = 4 << 20;
 
@@ -33,6 +35,8 @@ pub struct Say {
     sender: mpsc::UnboundedSender<Said>,
     waiting: Arc<AtomicUsize>,
     clipped: Arc<AtomicBool>,
+    /// Who hears the texts of one step instead.
+    tap: Option<(Follower, StepId)>,
 }
 
 /// Where they come out.
@@ -65,6 +69,7 @@ impl Say {
             sender,
             waiting,
             clipped,
+            tap: None,
         };
         (say, messages)
     }
@@ -79,8 +84,36 @@ impl Say {
         self.text(format!("{text}\n"));
     }
 
+    /// Says a line of the classic builder's, for which whoever follows steps has no use.
+    pub fn remark(&self, text: impl std::fmt::Display) {
+        if self.tap.is_none() {
+            self.line(text);
+        }
+    }
+
+    /// The same place, but texts go to who follows this step.
+    pub(super) fn tapped(&self, follower: &Follower, step: StepId) -> Say {
+        let mut say = self.clone();
+        say.tap = follower.follows().then(|| (follower.clone(), step));
+        say
+    }
+
+    /// Without anybody who follows a step.
+    pub(super) fn plain(&self) -> Say {
+        let mut say = self.clone();
+        say.tap = None;
+        say
+    }
+
     /// Passes a message on.
     pub fn pass(&self, said: Said) {
+        if let Some((follower, step)) = &self.tap {
+            let text = match said {
+                Said::Text(text) => text,
+                Said::Progress { id, status } => format!("{id}: {status}\n"),
+            };
+            return follower.says(*step, text);
+        }
         let length = said.length();
         if self.waiting.fetch_add(length, Ordering::Relaxed) + length > BACKLOG {
             self.waiting.fetch_sub(length, Ordering::Relaxed);

@@ -8,17 +8,21 @@ use oci::{ImageDocument, Kept};
 use tokio::sync::watch;
 
 use super::cache::Key;
-use super::plan::{Base, stage_of};
+use super::follow::{News, StepId};
+use super::plan::{Base, context_key, stage_of};
 use super::say::Say;
 use super::sources::Tree;
 use super::state::State;
-use super::{BuildError, Builder, Work, blocking};
+use super::{BuildError, Builder, Meaning, Work, blocking};
 use crate::dockerfile::{Instruction, Stage, Step, parse_one};
 use crate::expand::Expander;
 use crate::settings;
 
 mod copy;
 mod run;
+mod telling;
+
+use telling::Telling;
 
 /// Arguments that need no `ARG`, and are in no cache and no history without one.
 pub(super) const PREDEFINED: [&str; 10] = [
@@ -48,6 +52,7 @@ pub(super) struct Task {
     pub(super) first_step: usize,
     pub(super) before: Before,
     pub(super) say: Say,
+    pub(super) telling: Telling,
 }
 
 /// A stage under way.
@@ -77,7 +82,7 @@ impl Task {
             "Step {}/{} : {source}",
             self.first_step, work.total
         ));
-        let state = self.base(&done).await?;
+        let state = self.begin(&done).await?;
         if self.base != Base::Scratch {
             self.say.line(format!(" ---> {}", state.short_id()));
         }
@@ -97,7 +102,7 @@ impl Task {
                 .task
                 .say
                 .line(format!("Step {number}/{total} : {}", step.source));
-            worker.step(&step).await?;
+            worker.told(&step).await?;
             let id = worker.state.short_id();
             worker.task.say.line(format!(" ---> {id}"));
         }
@@ -112,6 +117,7 @@ impl Task {
                 None => Err(BuildError::GivenUp),
             },
             Base::Image(name) => self.image(name, self.work.request.pull).await,
+            Base::Context(key) => self.meant(key).await,
         }
     }
 
@@ -158,7 +164,7 @@ impl Worker {
         for trigger in &triggers {
             let step = parse_one(trigger)?;
             say.line(format!(" ---> Running {trigger}"));
-            self.step(&step).await?;
+            self.told(&step).await?;
         }
         Ok(())
     }
@@ -301,13 +307,14 @@ impl Worker {
 
     /// The result of the step, if it is known.
     async fn look(&self, key: &str) -> Result<Option<Kept>, BuildError> {
-        if self.task.work.request.no_cache {
+        if self.task.is_fresh() {
             return Ok(None);
         }
         let (store, key) = (self.task.builder.store.clone(), key.to_owned());
         let kept = blocking(move || Ok(store.kept(&key)?)).await?;
         if kept.is_some() {
-            self.task.say.line(" ---> Using cache");
+            self.task.telling.cached();
+            self.task.say.remark(" ---> Using cache");
         }
         Ok(kept)
     }
@@ -355,6 +362,14 @@ impl Worker {
         let Some(from) = from else {
             return Ok(Tree::Context(task.work.request.context.clone()));
         };
+        if let Some(meaning) = task.work.request.contexts.get(&context_key(from)) {
+            return match meaning {
+                Meaning::Folder(folder) => Ok(Tree::Context(folder.clone())),
+                _ => Ok(Tree::Layers(
+                    task.layers(&task.meant(&context_key(from)).await?),
+                )),
+            };
+        }
         if let Some(index) = stage_of(&task.names, from, task.index) {
             let state = self.done.get(&index).ok_or_else(|| {
                 BuildError::Other(format!("stage {from} is not part of this build"))

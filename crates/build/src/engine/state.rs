@@ -70,6 +70,7 @@ impl State {
                 },
                 ..ImageConfig::default()
             },
+            pinned: false,
         }
     }
 }

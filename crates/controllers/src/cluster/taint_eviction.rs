@@ -37,7 +37,7 @@ fn patience(taints: &[Taint], tolerations: &[Toleration]) -> Patience {
     let mut shortest = Patience::Forever;
     for taint in taints.iter().filter(|taint| executes(taint)) {
         // The first that fits counts, as in upstream.
-        let Some(toleration) = tolerations.iter().find(|one| tolerates(one, taint)) else {
+        let Some(toleration) = tolerations.iter().find(|one| fit::tolerates(one, taint)) else {
             return Patience::For(Duration::ZERO);
         };
         let Some(seconds) = toleration.toleration_seconds else {
@@ -54,22 +54,6 @@ fn patience(taints: &[Taint], tolerations: &[Toleration]) -> Patience {
 
 fn executes(taint: &Taint) -> bool {
     taint.effect == "NoExecute"
-}
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let (effect, key) = (text(&toleration.effect), text(&toleration.key));
-    if !effect.is_empty() && effect != taint.effect {
-        return false;
-    }
-    if !key.is_empty() && key != taint.key {
-        return false;
-    }
-    match toleration.operator.as_deref().unwrap_or_default() {
-        "" | "Equal" => text(&toleration.value) == text(&taint.value),
-        "Exists" => true,
-        _ => false,
-    }
 }
 
 fn taints_of(node: &Node) -> Vec<&Taint> {

@@ -4,9 +4,10 @@
 use std::io;
 
 use linux::cgroup::{Cgroup, Hierarchies, Limits};
-use node_api::{LinuxResources, RuntimeError};
+use node_api::{CgroupDriver, LinuxResources, RuntimeError};
 
 pub(super) struct Cgroups {
+    pub(super) driver: CgroupDriver,
     own: Hierarchies,
     /// With those in which runtimes alone make groups.
     all: Hierarchies,
@@ -17,8 +18,9 @@ fn fault(error: impl std::fmt::Display) -> RuntimeError {
 }
 
 impl Cgroups {
-    pub(super) fn of_this_machine() -> io::Result<Cgroups> {
+    pub(super) fn new(driver: CgroupDriver) -> io::Result<Cgroups> {
         Ok(Cgroups {
+            driver,
             own: Hierarchies::of_this_machine()?,
             all: Hierarchies::all_of_this_machine()?,
         })
@@ -30,9 +32,13 @@ impl Cgroups {
         path: &str,
         resources: &LinuxResources,
     ) -> Result<(), RuntimeError> {
-        let group = self.own.group(path).map_err(fault)?;
+        let path = self.place(path)?;
+        let group = self.own.group(&path).map_err(fault)?;
         let limits = limits(resources);
         blocking(move || {
+            if systemd::is_unit(&path) {
+                systemd::start_slice(&path, "sampan pod", &limits).map_err(io::Error::other)?;
+            }
             group.create()?;
             for controller in group.limit(&limits)? {
                 tracing::warn!(controller, "no such cgroup controller, pod limit not set");
@@ -44,8 +50,30 @@ impl Cgroups {
 
     /// Removes a pod's cgroup, unless another sandbox of the pod still lives in it.
     pub(super) async fn remove(&self, path: &str) -> Result<(), RuntimeError> {
-        let group: Cgroup = self.all.group(path).map_err(fault)?;
-        blocking(move || group.dissolve().map(drop)).await
+        let path = self.place(path)?;
+        let group: Cgroup = self.all.group(&path).map_err(fault)?;
+        blocking(move || {
+            if systemd::is_unit(&path) {
+                if group.processes_below().is_empty() {
+                    systemd::stop(&path).map_err(io::Error::other)?;
+                }
+                // What it does not manage is left.
+                return group.dissolve().map(drop);
+            }
+            group.dissolve().map(drop)
+        })
+        .await
+    }
+
+    /// Where a pod's cgroup is: a slice has its place by its name.
+    fn place(&self, parent: &str) -> Result<String, RuntimeError> {
+        match self.driver {
+            CgroupDriver::Cgroupfs => Ok(parent.to_owned()),
+            CgroupDriver::Systemd => {
+                let slice = systemd::slice_name(parent).map_err(fault)?;
+                systemd::expand(slice).map_err(fault)
+            }
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Backoff, Crew};
-use node_api::{ContainerStatus, Listeners, PodSandboxStatus, RuntimeError};
+use node_api::{CgroupDriver, ContainerStatus, Listeners, PodSandboxStatus, RuntimeError};
 use parking_lot::Mutex;
 
 use crate::wire;
@@ -36,6 +36,8 @@ pub struct Endpoints {
     pub runtime: PathBuf,
     /// Where images are another server's.
     pub images: Option<PathBuf>,
+    /// What to take for its driver where it does not say.
+    pub cgroup_driver: CgroupDriver,
 }
 
 /// Why a runtime is of no use.
@@ -43,8 +45,6 @@ pub struct Endpoints {
 pub enum ConnectError {
     #[error("container runtime at {0} does not answer: {1}")]
     Silent(PathBuf, RuntimeError),
-    #[error("container runtime at {0} wants its cgroups made by systemd, which is not supported")]
-    Systemd(PathBuf),
     #[error("cgroups")]
     Cgroups(#[source] std::io::Error),
 }
@@ -79,16 +79,19 @@ impl Remote {
         // Runtimes before this method make their cgroups themselves unless told otherwise.
         let config = link.call::<_, wire::RuntimeConfigResponse>(method!("RuntimeConfig"), ());
         let linux = config.await.ok().and_then(|config| config.linux);
-        if linux.is_some_and(|linux| linux.cgroup_driver() == wire::CgroupDriver::Systemd) {
-            return Err(ConnectError::Systemd(place));
-        }
+        let by_systemd =
+            linux.is_some_and(|linux| linux.cgroup_driver() == wire::CgroupDriver::Systemd);
+        let driver = match by_systemd {
+            true => CgroupDriver::Systemd,
+            false => endpoints.cgroup_driver,
+        };
         let remote = Arc::new(Remote {
             images: images.unwrap_or_else(|| link.clone()),
             link,
             name: version.runtime_name,
             version: version.runtime_version,
             listeners: Listeners::default(),
-            cgroups: Cgroups::of_this_machine().map_err(ConnectError::Cgroups)?,
+            cgroups: Cgroups::new(driver).map_err(ConnectError::Cgroups)?,
             known: Mutex::default(),
         });
         let (following, stop) = (events::follow(Arc::clone(&remote)), crew.stop());

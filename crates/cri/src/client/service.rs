@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use node_api::{
-    ContainerConfig, ContainerEvent, ContainerFigures, ContainerStats, ContainerStatus, Duplex,
-    ExecRequest, ExecResult, ExecSession, FilesystemUsage, LinuxResources, PodSandboxConfig,
-    PodSandboxStats, PodSandboxStatus, RuntimeError, RuntimeHandler, RuntimeService, RuntimeStatus,
+    CgroupDriver, ContainerConfig, ContainerEvent, ContainerFigures, ContainerStats,
+    ContainerStatus, Duplex, ExecRequest, ExecResult, ExecSession, FilesystemUsage, LinuxResources,
+    PodSandboxConfig, PodSandboxStats, PodSandboxStatus, RuntimeError, RuntimeHandler,
+    RuntimeService, RuntimeStatus,
 };
 use tokio::sync::mpsc;
 
@@ -130,6 +131,10 @@ impl Remote {
 impl RuntimeService for Remote {
     fn version(&self) -> (String, String) {
         (self.name.clone(), self.version.clone())
+    }
+
+    fn cgroup_driver(&self) -> CgroupDriver {
+        self.cgroups.driver
     }
 
     async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<String, RuntimeError> {

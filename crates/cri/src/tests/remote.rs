@@ -32,6 +32,7 @@ impl Wire {
         let endpoints = Endpoints {
             runtime: config.socket.clone(),
             images: None,
+            cgroup_driver: node_api::CgroupDriver::Cgroupfs,
         };
         serve(parts, config, &crew).await.unwrap();
         let remote = Remote::connect(endpoints, &crew).await.unwrap();

@@ -63,8 +63,12 @@ impl Host for EngineHost {
             .parse()
             .map_err(|error: oci::ImageError| error.to_string())?;
         let beyond = beyond(wishes);
-        let credentials = beyond.and_then(|beyond| beyond.credentials.get(&reference.registry));
-        let credentials = credentials.cloned().unwrap_or_default();
+        let known = beyond.and_then(|beyond| beyond.credentials.get(&reference.registry));
+        let credentials = match (known, beyond.and_then(|beyond| beyond.ask.as_ref())) {
+            (Some(known), _) => known.clone(),
+            (None, Some(ask)) => ask(reference.registry.clone()).await,
+            (None, None) => oci::Credentials::default(),
+        };
         say.line(format!(
             "{}: Pulling from {}",
             reference.manifest_name(),
@@ -182,14 +186,14 @@ async fn run(daemon: &Arc<Daemon>, command: Command, say: &Say) -> Result<Ran, F
         container: Some(Arc::clone(&container)),
     };
     let short = id.get(..12).unwrap_or_default();
-    say.line(format!(" ---> Running in {short}"));
+    say.remark(format!(" ---> Running in {short}"));
     let code = follow(daemon, &container, say).await?;
     // Its sandbox goes first: nobody writes any more.
     drop(container.disposal.lock().await);
     let mounts = container.record.read().mounts.clone();
     let mut ours = crate::containers::our_places();
     ours.extend(mounts.iter().map(|point| point.destination.clone().into()));
-    say.line(format!(" ---> Removed intermediate container {short}"));
+    say.remark(format!(" ---> Removed intermediate container {short}"));
     Ok(Ran {
         code,
         changes: Changes {

@@ -2,11 +2,14 @@
 
 mod cache;
 mod host;
+mod kit;
+mod kit_request;
 mod request;
+mod tail;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use build::{BuildError, Builder, Messages, Said, Say};
 use http::StatusCode;
@@ -19,12 +22,15 @@ use crate::daemon::Daemon;
 use crate::peer::Peer;
 
 pub(crate) use cache::{prune, usage};
+pub(crate) use kit::{calls, session};
 
 /// The builder, and builds that can be told to stop.
 pub(crate) struct Builds {
     builder: Arc<Builder>,
     host: Arc<host::EngineHost>,
     running: Mutex<HashMap<String, base::Stop>>,
+    /// BuildKit's protocol, from its first use on.
+    kit: OnceLock<Arc<buildkit::Service>>,
 }
 
 impl Builds {
@@ -35,6 +41,7 @@ impl Builds {
             builder: Arc::new(Builder::new(store, folder, host.clone())?),
             host,
             running: Mutex::default(),
+            kit: OnceLock::new(),
         })
     }
 
@@ -52,6 +59,9 @@ impl Builds {
 /// `POST /build`. Whatever goes wrong before the first step is an answer of its own; later faults
 /// are part of the stream.
 pub(crate) async fn build(call: Call) -> Answer {
+    if call.query.text("version") == "2" {
+        return kit::build(call);
+    }
     let daemon = Arc::clone(&call.daemon);
     let wish = request::Wish::read(&call)?;
     let peer = call.request.extensions().get::<Peer>().cloned();
@@ -62,14 +72,16 @@ pub(crate) async fn build(call: Call) -> Answer {
         None => None,
     };
     let reader = call.reader();
-    let receiving = move || match remote {
-        Some(file) => build::receive_file(&file.path(), &folder, &name),
-        None => build::receive(reader, &folder, &name),
+    let receiving = move || -> Result<String, Fault> {
+        let received = match remote {
+            Some(file) => build::receive_file(&file.path(), &folder, &name),
+            None => build::receive(tail::completed(reader)?, &folder, &name),
+        };
+        received.map_err(|error| Fault::bad(error.to_string()))
     };
     let text = tokio::task::spawn_blocking(receiving)
         .await
-        .map_err(Fault::internal)?
-        .map_err(|error| Fault::bad(error.to_string()))?;
+        .map_err(Fault::internal)??;
     build::dockerfile::parse(&text).map_err(|error| Fault::bad(error.to_string()))?;
     let (pieces, response) = answer::stream("application/json");
     tokio::spawn(async move {

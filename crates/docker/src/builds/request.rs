@@ -36,16 +36,13 @@ pub(super) struct Beyond {
     pub(super) host: HostConfig,
     /// By registry.
     pub(super) credentials: BTreeMap<String, Credentials>,
+    /// Who else may know some.
+    pub(super) ask: Option<buildkit::AskCredentials>,
 }
 
 impl Wish {
     pub(super) fn read(call: &Call) -> Result<Wish, Fault> {
         let query = &call.query;
-        if query.text("version") == "2" {
-            return Err(Fault::unable(
-                "BuildKit's protocol is not supported: use the classic one",
-            ));
-        }
         if query.flag("squash") {
             return Err(Fault::bad(
                 "squash is only supported with experimental mode",
@@ -88,6 +85,7 @@ impl Wish {
             beyond: Arc::new(Beyond {
                 host: host(call)?,
                 credentials: credentials(call)?,
+                ask: None,
             }),
         })
     }
@@ -103,8 +101,8 @@ impl Wish {
             no_cache: self.no_cache,
             pull: self.pull,
             network: self.network.clone(),
-            secrets: BTreeMap::new(),
             wishes: Some(self.beyond.clone()),
+            ..build::Request::default()
         }
     }
 }
@@ -123,7 +121,7 @@ fn remote(text: &str) -> Result<Option<String>, Fault> {
 }
 
 /// A parameter that is a document.
-fn json<T: DeserializeOwned + Default>(call: &Call, name: &str) -> Result<T, Fault> {
+pub(super) fn json<T: DeserializeOwned + Default>(call: &Call, name: &str) -> Result<T, Fault> {
     match call.query.text(name) {
         "" | "null" => Ok(T::default()),
         text => serde_json::from_str(text)

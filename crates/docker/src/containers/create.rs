@@ -89,7 +89,8 @@ impl Daemon {
         self.resolve_modes(&mut config, &mut host_config)?;
         complete(&mut config, &image, details, &id);
         check(&mut host_config)?;
-        let warnings = super::discarded::discard(&mut host_config);
+        let warnings = super::discarded::discard(&mut host_config, &self.able);
+        super::discarded::refuse(&host_config.limits, &self.able)?;
         let _naming = self.naming.lock().await;
         let plain = name.strip_prefix('/').unwrap_or(name);
         let name = match plain {
@@ -138,7 +139,7 @@ impl Daemon {
         if let Err(fault) = made {
             self.engine.release_image(&id)?;
             if folder.exists() {
-                std::fs::remove_dir_all(&folder)?;
+                crate::quotas::remove(&folder, translate::WRITABLE)?;
             }
             return Err(fault);
         }
@@ -154,9 +155,7 @@ impl Daemon {
         image: &ImageRecord,
         folder: &std::path::Path,
     ) -> Result<(), Fault> {
-        for name in ["upper", "work"] {
-            std::fs::create_dir_all(folder.join(translate::WRITABLE).join(name))?;
-        }
+        crate::quotas::make_writable(&folder.join(translate::WRITABLE), &record.host)?;
         translate::container(record, folder, folder)?;
         self.fill_volumes(record, image).await?;
         // The record comes last: without it the folder is an unfinished one.
@@ -301,16 +300,9 @@ fn check(host: &mut HostConfig) -> Result<(), Fault> {
             return Err(Fault::bad(message));
         }
     }
+    super::discarded::check(&host.limits)?;
+    crate::devices::wanted(host)?;
     crate::drivers::check(&mut host.log_config)?;
-    if host
-        .storage_opt
-        .as_ref()
-        .is_some_and(|options| !options.is_empty())
-    {
-        return Err(Fault::bad(
-            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
-        ));
-    }
     let policy = &host.restart_policy;
     let name = policy.name.as_str();
     if !["", "no", "always", "unless-stopped", "on-failure"].contains(&name) {

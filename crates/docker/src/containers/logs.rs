@@ -57,7 +57,11 @@ pub(crate) async fn logs(call: Call, name: &str) -> Answer {
         let message = "Bad parameters: you must choose at least one stream";
         return Err(Fault::bad(message));
     }
-    if crate::drivers::is_none(&container.record.read().host) {
+    let readable = {
+        let record = container.record.read();
+        !crate::drivers::is_none(&record.host) && crate::shipping::is_readable(&record.host)
+    };
+    if !readable {
         let message = "configured logging driver does not support reading";
         return Err(Fault::unable(message));
     }
@@ -84,7 +88,7 @@ pub(super) async fn replay(
     output: &mut Writer,
 ) -> io::Result<()> {
     let mut lines = Lines::new(container, wish.clone());
-    let mut files = Files::new(container.log_path());
+    let mut files = LogFiles::new(container.log_path());
     while files.next().await? {
         while let Some(file) = &mut files.open
             && let Some(piece) = lines.read(file).await?
@@ -107,7 +111,7 @@ async fn send(
         .then(|| Notice::of_folder(&container.folder))
         .transpose()?;
     let mut lines = Lines::new(container, wish);
-    let mut files = Files::new(container.log_path());
+    let mut files = LogFiles::new(container.log_path());
     loop {
         let over = {
             let progress = progress.borrow_and_update();
@@ -143,17 +147,25 @@ async fn send(
 }
 
 /// The files of a log in their order, however they are renamed while they are read.
-struct Files {
+pub(crate) struct LogFiles {
     path: PathBuf,
-    open: Option<File>,
+    /// Where to begin, when it is still there.
+    known: u64,
+    pub(crate) open: Option<File>,
     /// What is next, when the rest of the open one has been read.
     after: Option<File>,
 }
 
-impl Files {
-    fn new(path: PathBuf) -> Files {
-        Files {
+impl LogFiles {
+    fn new(path: PathBuf) -> LogFiles {
+        LogFiles::from(path, 0)
+    }
+
+    /// Begins with the file of this inode, or with the oldest.
+    pub(crate) fn from(path: PathBuf, known: u64) -> LogFiles {
+        LogFiles {
             path,
+            known,
             open: None,
             after: None,
         }
@@ -161,7 +173,7 @@ impl Files {
 
     /// Goes on to the file behind the open one, which was read to its end; false when there is
     /// nothing more. The first time it only looks: more may have come before the file was left.
-    async fn next(&mut self) -> io::Result<bool> {
+    pub(crate) async fn next(&mut self) -> io::Result<bool> {
         if let Some(after) = self.after.take() {
             self.open = Some(after);
             return Ok(true);
@@ -183,10 +195,14 @@ impl Files {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => break,
                 other => other?,
             };
-            if Some(file.metadata().await?.ino()) == current {
+            let inode = file.metadata().await?.ino();
+            if Some(inode) == current {
                 break;
             }
             younger = Some(file);
+            if self.open.is_none() && inode == self.known {
+                break;
+            }
         }
         let found = younger.is_some();
         match self.open {
@@ -324,7 +340,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_missed_where_files_are_rotated() {
-        async fn rest(files: &mut Files) -> String {
+        async fn rest(files: &mut LogFiles) -> String {
             let mut text = String::new();
             let open = files.open.as_mut().unwrap();
             open.read_to_string(&mut text).await.unwrap();
@@ -333,7 +349,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let older = |place: u32| folder.path().join(format!("log.{place}"));
-        let mut files = Files::new(path.clone());
+        let mut files = LogFiles::new(path.clone());
         std::fs::write(&path, "one ").unwrap();
         assert!(files.next().await.unwrap());
         assert_eq!(rest(&mut files).await, "one ");

@@ -28,10 +28,11 @@ pub(crate) use archive::{
 pub(crate) use attach::{attach, resize};
 pub(crate) use commit::commit;
 pub(crate) use create::{create, rename};
+pub(crate) use discarded::rare as rare_limits;
 pub(crate) use end::{kill, pause, stop, unpause, wait};
 pub(crate) use inspect::inspect;
 pub(crate) use list::list;
-pub(crate) use logs::logs;
+pub(crate) use logs::{LogFiles, logs};
 pub(crate) use remove::{prune, remove, until_moment};
 pub(crate) use share::other as other_container;
 pub(crate) use start::{restart, start, start_code};

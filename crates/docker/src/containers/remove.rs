@@ -145,7 +145,7 @@ impl Daemon {
 
     /// Removes the files of a container that no record names any more.
     pub(crate) fn discard(&self, container: &Container) {
-        let removed = match std::fs::remove_dir_all(&container.folder) {
+        let removed = match crate::quotas::remove(&container.folder, crate::translate::WRITABLE) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             other => other,
         };

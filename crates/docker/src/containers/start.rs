@@ -69,11 +69,13 @@ impl Daemon {
         // What is left of the last time holds its files and ports.
         let _rest = container.disposal.lock().await;
         self.volumes.starting.lock().insert(record.id.clone());
-        let started = match self.attach_volumes(&record).await {
-            Ok(()) => self.bring_up(container, &record).await,
-            Err(fault) => Err(fault),
+        let started = async {
+            self.attach_volumes(&record).await?;
+            let shipper = self.shipper(&record).await?;
+            let inside = self.bring_up(container, &record).await?;
+            Ok::<_, Fault>((inside, shipper))
         };
-        let (sandbox, inner, pid) = match started {
+        let ((sandbox, inner, pid), shipper) = match started.await {
             Ok(started) => started,
             Err(fault) => {
                 self.volumes.starting.lock().remove(&record.id);
@@ -110,6 +112,7 @@ impl Daemon {
             .send_modify(|progress| progress.up = true);
         self.events.container(&record, "start", &[]);
         self.watch_health(container);
+        self.ship(container, shipper);
         // Its end may have been told before anybody knew it as up.
         self.spawn_ended(record.id);
         Ok(())

@@ -128,7 +128,13 @@ async fn look(daemon: &Daemon, container: &Container) -> Result<Value, Fault> {
             "op": if io.write { "write" } else { "read" }, "value": io.bytes})
     };
     let bytes: Vec<Value> = figures.block_io.iter().map(entry).collect();
-    shown["blkio_stats"] = json!({"io_service_bytes_recursive": bytes});
+    let operations = |io: &node_api::BlockIo| {
+        json!({"major": io.major, "minor": io.minor,
+            "op": if io.write { "write" } else { "read" }, "value": io.operations})
+    };
+    let operations: Vec<Value> = figures.block_io.iter().map(operations).collect();
+    shown["blkio_stats"] = json!({"io_service_bytes_recursive": bytes,
+        "io_serviced_recursive": operations});
     let mut networks = Map::new();
     for interface in pod.interfaces {
         let (rx, tx) = (interface.receive, interface.transmit);

@@ -1,6 +1,5 @@
 //! `POST /containers/{id}/update`: other limits, another restart policy.
 
-use node_api::RuntimeService;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -22,8 +21,11 @@ pub(crate) async fn update(mut call: Call, name: &str) -> Answer {
     let wish: Wish = call.body().await?;
     let _change = container.change.lock().await;
     let record = container.snapshot();
+    super::discarded::check(&wish.limits)?;
+    super::discarded::refuse(&wish.limits, &call.daemon.able)?;
     let mut limits = record.host.limits.clone();
     merge(&mut limits, wish.limits);
+    let rare = super::discarded::rare(&limits)?;
     let swap = limits.memory_swap;
     if limits.memory > 0 && swap > 0 && swap < limits.memory {
         return Err(Fault::conflict(
@@ -34,7 +36,7 @@ pub(crate) async fn update(mut call: Call, name: &str) -> Answer {
         let resources = translate::resources(&limits, record.host.oom_score_adj);
         call.daemon
             .engine
-            .update_container_resources(&record.state.inner, resources)
+            .update_with(&record.state.inner, resources, rare)
             .await?;
     }
     let record = container.save(true, |record| {
@@ -57,6 +59,8 @@ fn merge(old: &mut Limits, new: Limits) {
         (&mut old.cpu_quota, new.cpu_quota),
         (&mut old.memory_reservation, new.memory_reservation),
         (&mut old.memory_swap, new.memory_swap),
+        (&mut old.rt_period, new.rt_period),
+        (&mut old.rt_runtime, new.rt_runtime),
     ];
     for (old, new) in numbers {
         if new != 0 {
@@ -69,6 +73,26 @@ fn merge(old: &mut Limits, new: Limits) {
     ];
     for (old, new) in texts {
         if !new.is_empty() {
+            *old = new;
+        }
+    }
+    if new.blkio_weight != 0 {
+        old.blkio_weight = new.blkio_weight;
+    }
+    if new.blkio_weight_device.is_some() {
+        old.blkio_weight_device = new.blkio_weight_device;
+    }
+    let rates = [
+        (&mut old.blkio_device_read_bps, new.blkio_device_read_bps),
+        (&mut old.blkio_device_write_bps, new.blkio_device_write_bps),
+        (&mut old.blkio_device_read_iops, new.blkio_device_read_iops),
+        (
+            &mut old.blkio_device_write_iops,
+            new.blkio_device_write_iops,
+        ),
+    ];
+    for (old, new) in rates {
+        if new.is_some() {
             *old = new;
         }
     }

@@ -4,6 +4,7 @@ mod auth;
 mod import;
 mod push;
 mod remove;
+mod search;
 mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ pub(crate) use auth::{Auth, BASE64, distribution, login};
 pub(crate) use import::{fetch, import};
 pub(crate) use push::push;
 pub(crate) use remove::{prune, remove};
+pub(crate) use search::search;
 pub(crate) use transfer::{load, own_platform, pull, save};
 
 /// A name as people write it: without the registry that needs no naming.

@@ -43,7 +43,7 @@ const FLAGS: [(&str, bool, MsFlags); 19] = [
 
 /// Refuses options that the driver does not have.
 pub(super) fn check(options: &Labels) -> Result<(), Fault> {
-    for (name, value) in options {
+    for name in options.keys() {
         if !KNOWN.contains(&name.as_str()) {
             return Err(Fault::bad(format!("invalid option: {name:?}")));
         }
@@ -52,11 +52,18 @@ pub(super) fn check(options: &Labels) -> Result<(), Fault> {
         if let Some(missing) = needs.iter().find(|need| !options.contains_key(**need)) {
             return Err(Fault::bad(format!("missing required option: {missing:?}")));
         }
-        if name == "size" && value != "0" {
-            return Err(Fault::bad("quota size requested but no quota support"));
-        }
     }
     Ok(())
+}
+
+/// How much may be in a volume whose folder will be in `folder`; `None` is without limit.
+pub(super) fn size(options: &Labels, folder: &Path) -> Result<Option<u64>, Fault> {
+    let size = options.get("size").map(|text| crate::quotas::bytes(text));
+    let size = size.transpose()?.filter(|size| *size > 0);
+    if size.is_some() && !linux::quota::is_supported(folder) {
+        return Err(Fault::bad("quota size requested but no quota support"));
+    }
+    Ok(size)
 }
 
 /// Mount options taken apart: flags, and what the file system reads itself.
@@ -174,13 +181,14 @@ mod tests {
         for (pairs, words) in [
             (&[("colour", "red")][..], "invalid option: \"colour\""),
             (&[("type", "nfs")], "missing required option: \"device\""),
-            (
-                &[("size", "10m")],
-                "quota size requested but no quota support",
-            ),
         ] {
             assert_eq!(check(&options(pairs)).unwrap_err().message, words);
         }
+        let memory = Path::new("/dev/shm");
+        let limited = options(&[("size", "10m")]);
+        let words = "quota size requested but no quota support";
+        assert_eq!(size(&limited, memory).unwrap_err().message, words);
+        assert_eq!(size(&options(&[("size", "0")]), memory).unwrap(), None);
     }
 
     #[test]

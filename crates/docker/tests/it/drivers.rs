@@ -366,8 +366,8 @@ fn logs_that_stay_small() {
     host.start("mute");
     host.wait("mute");
     assert_eq!(host.get("/containers/mute/logs?stdout=1").status, 501);
-    let log = json!({"Type": "syslog"});
+    let log = json!({"Type": "splunk"});
     let wish = json!({"Image": "busybox", "HostConfig": {"LogConfig": log}});
     let refused = host.post("/containers/create", &wish);
-    assert!(refused.text().contains("no log driver named 'syslog'"));
+    assert!(refused.text().contains("no log driver named 'splunk'"));
 }

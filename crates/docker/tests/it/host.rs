@@ -55,7 +55,7 @@ impl Host {
         host
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("docker.sock")
     }
 

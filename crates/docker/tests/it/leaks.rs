@@ -64,13 +64,20 @@ fn namespaces(host: &Host) -> usize {
     found.len()
 }
 
-/// Whether a supervisor waits for its pod.
+/// Whether a supervisor waits for its pod: it reads from a pipe of the engine.
 fn has_spare(host: &Host) -> bool {
-    let ours = format!("(sampan-spare) S {} ", host.pid());
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let mut stats =
-        processes.filter_map(|one| std::fs::read_to_string(one.path().join("stat")).ok());
-    stats.any(|stat| stat.contains(&ours))
+    let link = |path: std::path::PathBuf| std::fs::read_link(path).ok();
+    let pipes: Vec<_> = std::fs::read_dir(format!("/proc/{}/fd", host.pid()))
+        .unwrap()
+        .flatten()
+        .filter_map(|fd| link(fd.path()))
+        .collect();
+    let mut processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes.any(|one| {
+        let stat = std::fs::read_to_string(one.path().join("stat")).unwrap_or_default();
+        let waits = stat.contains(" (sampan-spare) S ");
+        waits && link(one.path().join("fd/0")).is_some_and(|pipe| pipes.contains(&pipe))
+    })
 }
 
 #[test]

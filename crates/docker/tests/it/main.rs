@@ -4,9 +4,12 @@
 mod builds;
 mod drivers;
 mod host;
+mod kit;
 mod leaks;
 mod life;
+mod limits;
 mod nets;
 mod registries;
 mod registry;
 mod share;
+mod ships;

@@ -87,7 +87,16 @@ fn who_may_log_in() {
     let words =
         format!("Get \"http://{server}/v2/\": unauthorized: incorrect username or password");
     assert_eq!(wrong.json()["message"], words);
-    assert_eq!(host.get("/images/search?term=x").status, 501);
+    let path = format!("/images/search?term={server}/box&limit=3");
+    let found = host.get(&path).json();
+    assert_eq!(
+        (&found[0]["name"], &found[0]["star_count"]),
+        (&json!("team/box"), &json!(7))
+    );
+    let starry = host.get(&format!("{path}&filters=%7B%22stars%22:%5B%229%22%5D%7D"));
+    assert_eq!(starry.json(), json!([]));
+    let gone = host.get("/images/search?term=127.0.0.1:1/box");
+    assert_eq!(gone.status, 500);
 }
 
 #[test]

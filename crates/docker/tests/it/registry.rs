@@ -107,6 +107,11 @@ impl Registry {
             let reply = Reply::new(200).body("text/plain", b"downloaded\n");
             return Some(reply.header("Last-Modified", "Tue, 14 Nov 2023 22:13:20 GMT"));
         }
+        if path == "/v1/search" {
+            let found =
+                br#"{"results":[{"name":"team/box","star_count":7,"description":"a box"}]}"#;
+            return Some(Reply::new(200).body("application/json", found));
+        }
         if path == "/context" {
             return Some(Reply::new(200).body("application/x-tar", &content.context));
         }

@@ -41,6 +41,18 @@ impl Host {
 }
 
 #[test]
+fn annotations_ask_for_a_time_namespace() {
+    let host = Host::new();
+    let wish = json!({"io.sampan.time-offset/boottime": "-2.5s"});
+    let said = host.said(
+        "cat /proc/self/timens_offsets",
+        with(json!({ "Annotations": wish })),
+    );
+    let boottime = said.lines().last().unwrap().split_whitespace();
+    assert!(boottime.eq(["boottime", "-3", "500000000"]), "{said}");
+}
+
+#[test]
 fn a_container_joins_the_namespaces_of_another() {
     let host = Host::new();
     let shareable = with(json!({"IpcMode": "shareable"}));

@@ -1,8 +1,6 @@
 //! What a pod asks of the node itself: its system, labels, name and taints. Pure.
 
-use k8s_openapi::api::core::v1::{
-    Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, Taint, Toleration,
-};
+use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::Rejection;
 use crate::pod::PodExt;
@@ -49,57 +47,7 @@ pub(super) fn system(pod: &Pod) -> Result<(), Rejection> {
 
 /// Whether `nodeSelector` and required node affinity name this node.
 pub(super) fn selected(pod: &Pod, node: &Node) -> bool {
-    let spec = pod.spec();
-    let mut wanted = spec.node_selector.iter().flatten();
-    let affinity = spec.affinity.as_ref();
-    let required = affinity
-        .and_then(|all| all.node_affinity.as_ref())
-        .and_then(|one| {
-            one.required_during_scheduling_ignored_during_execution
-                .as_ref()
-        });
-    wanted.all(|(key, value)| label(node, key) == Some(value))
-        && required.is_none_or(|selector| selects(selector, node))
-}
-
-fn label<'n>(node: &'n Node, key: &str) -> Option<&'n str> {
-    let labels = node.metadata.labels.as_ref()?;
-    labels.get(key).map(String::as_str)
-}
-
-fn selects(selector: &NodeSelector, node: &Node) -> bool {
-    let mut terms = selector.node_selector_terms.iter();
-    terms.any(|term| holds(term, node))
-}
-
-fn holds(term: &NodeSelectorTerm, node: &Node) -> bool {
-    let expressions = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    let by_label = |one: &NodeSelectorRequirement| fulfils(one, label(node, &one.key));
-    let by_field = |one: &NodeSelectorRequirement| {
-        one.key == "metadata.name" && fulfils(one, node.metadata.name.as_deref())
-    };
-    // A term without conditions holds nowhere.
-    !(expressions.is_empty() && fields.is_empty())
-        && expressions.iter().all(by_label)
-        && fields.iter().all(by_field)
-}
-
-fn fulfils(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let values = requirement.values.as_deref().unwrap_or_default();
-    let listed = value.is_some_and(|value| values.iter().any(|one| one == value));
-    let number = |text: &str| text.parse::<i64>().ok();
-    let bound = values.first().and_then(|text| number(text));
-    let numbers = value.and_then(number).zip(bound);
-    match requirement.operator.as_str() {
-        "In" => listed,
-        "NotIn" => !listed,
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => numbers.is_some_and(|(own, bound)| own > bound),
-        "Lt" => numbers.is_some_and(|(own, bound)| own < bound),
-        _ => false,
-    }
+    ::fit::allows(pod.spec(), node.into())
 }
 
 /// Taints that end running pods keep new ones out; static pods do not care.
@@ -111,27 +59,15 @@ pub(super) fn taints(pod: &Pod, node: &Node) -> Option<Rejection> {
         .spec
         .iter()
         .flat_map(|spec| spec.taints.iter().flatten());
-    let tolerations = pod.spec().tolerations.as_deref().unwrap_or_default();
     let mut ending = taints.filter(|taint| taint.effect == "NoExecute");
     ending
-        .any(|taint| !tolerations.iter().any(|one| tolerates(one, taint)))
+        .any(|taint| !::fit::tolerated(pod.spec(), taint))
         .then(|| {
             predicate(
                 "TaintToleration",
                 "node(s) had taints that the pod didn't tolerate",
             )
         })
-}
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let is_set = |text: &&str| !text.is_empty();
-    let effect = toleration.effect.as_deref().filter(is_set);
-    let key = toleration.key.as_deref().filter(is_set);
-    let value = |text: &Option<String>| text.clone().unwrap_or_default();
-    effect.is_none_or(|effect| effect == taint.effect)
-        && key.is_none_or(|key| key == taint.key)
-        && (toleration.operator.as_deref() == Some("Exists")
-            || key.is_some() && value(&toleration.value) == value(&taint.value))
 }
 
 #[cfg(test)]
@@ -150,48 +86,6 @@ mod tests {
                 {"key": "gone", "value": "x", "effect": "NoExecute"}]}
         }))
         .unwrap()
-    }
-
-    #[test]
-    fn pods_say_which_node_they_want() {
-        let terms = |terms: Value| {
-            json!({"containers": [], "affinity": {"nodeAffinity":
-                {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}})
-        };
-        let one = |key: &str, operator: &str, values: Value| json!({"key": key, "operator": operator, "values": values});
-        for (spec, expected) in [
-            (json!({"containers": []}), true),
-            (
-                json!({"containers": [], "nodeSelector": {"zone": "a"}}),
-                true,
-            ),
-            (
-                json!({"containers": [], "nodeSelector": {"zone": "b"}}),
-                false,
-            ),
-            (terms(json!([{}])), false),
-            (
-                terms(json!([{"matchExpressions": [one("size", "Gt", json!(["4"]))]}])),
-                true,
-            ),
-            (
-                terms(json!([{"matchExpressions": [one("size", "Lt", json!(["5"]))]}])),
-                false,
-            ),
-            (
-                terms(
-                    json!([{"matchExpressions": [one("rack", "Exists", json!([]))]},
-                {"matchFields": [one("metadata.name", "In", json!(["n1"]))]}]),
-                ),
-                true,
-            ),
-            (
-                terms(json!([{"matchFields": [one("metadata.name", "NotIn", json!(["n1"]))]}])),
-                false,
-            ),
-        ] {
-            assert_eq!(selected(&pod(spec.clone()), &node()), expected, "{spec}");
-        }
     }
 
     #[test]

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::Stop;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use meta::Quantity;
 use node_api::ContainerState;
+use tokio::time::Instant;
 
 use super::{
     Candidate, Observation, Observations, Pressure, Signal, Threshold, Usage, message, rank,
@@ -67,7 +67,7 @@ async fn wait_for_end(shared: &Shared, uid: &str) {
 async fn synchronize(shared: &Arc<Shared>, pressure: &mut Pressure) -> Option<String> {
     let config = &shared.config.eviction;
     let seen = observe(shared).await;
-    let crossed = pressure.note(config, &seen, Timestamp::now());
+    let crossed = pressure.note(config, &seen, Instant::now());
     let conditions = pressure.conditions();
     if *shared.pressure.borrow() != conditions {
         tracing::warn!(?conditions, "pressure on the node changed");
@@ -290,7 +290,7 @@ fn empty_dir(shared: &Shared, pod: &Pod, name: &str) -> PathBuf {
 }
 
 /// Walks folders.
-async fn measure(folders: Vec<PathBuf>) -> Usage {
+pub(crate) async fn measure(folders: Vec<PathBuf>) -> Usage {
     let walked = tokio::task::spawn_blocking(move || {
         let mut usage = Usage::default();
         for folder in folders {

@@ -4,18 +4,18 @@
 //! a restart of ours changes nothing.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, Pod};
 use node_api::{ContainerState, ContainerStatus};
 
 use super::{Action, Kill, Plan, Scene, is_alive};
 use crate::labels;
-use crate::pod::{PodExt, Role, instant};
+use crate::pod::{PodExt, Role};
 
 const ACTION: &str = "RestartAllContainers";
 /// The least time between two rounds: a pod that asks again at once must not keep the node busy.
-const PAUSE: SignedDuration = SignedDuration::from_secs(1);
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The first rule of a container that a code fulfils.
 pub(crate) fn rule(container: &Container, exit_code: i32) -> Option<&ContainerRestartRule> {
@@ -97,9 +97,8 @@ pub(super) fn clear(scene: &Scene<'_>, round: u32, plan: &mut Plan) -> bool {
         }
     }
     let asked = scene.containers.values().filter(|s| asks(scene.pod, s));
-    let asked = asked.map(|status| instant(status.finished_at)).max();
-    // A clock that was set back must not hold the pod up.
-    let wait = asked.filter(|at| *at <= scene.now && scene.now < *at + PAUSE);
+    let asked = asked.map(|status| scene.ended_at(status)).max();
+    let wait = asked.filter(|at| scene.now < *at + PAUSE);
     let begun = scene.containers.values().any(|status| of(status) == round);
     if let Some(at) = wait.filter(|_| !begun) {
         plan.wake(at + PAUSE);

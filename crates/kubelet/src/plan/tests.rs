@@ -1,5 +1,7 @@
 //! Plans for scenes, as text.
 
+use std::sync::LazyLock;
+
 use serde_json::json;
 
 use super::*;
@@ -11,15 +13,18 @@ struct Stage {
     busy: Busy,
     health: HashMap<String, Health>,
     backoffs: HashMap<String, CrashBackoff>,
-    not_before: HashMap<String, Timestamp>,
+    not_before: HashMap<String, Instant>,
+    ended: HashMap<String, Instant>,
     actuated: ByContainer,
     ending: Option<Ending>,
     volumes_ready: bool,
-    now: Timestamp,
+    now: Instant,
 }
 
-fn at(seconds: i64) -> Timestamp {
-    Timestamp::from_second(1_000_000 + seconds).unwrap()
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+fn at(seconds: u64) -> Instant {
+    *START + Duration::from_secs(seconds)
 }
 
 fn stage(spec: serde_json::Value) -> Stage {
@@ -32,6 +37,7 @@ fn stage(spec: serde_json::Value) -> Stage {
         health: HashMap::new(),
         backoffs: HashMap::new(),
         not_before: HashMap::new(),
+        ended: HashMap::new(),
         actuated: ByContainer::new(),
         ending: None,
         volumes_ready: true,
@@ -86,7 +92,7 @@ impl Stage {
             },
             created_at: i64::from(attempt) + 1,
             started_at: 1,
-            finished_at: i64::try_from(at(0).as_nanosecond()).unwrap(),
+            finished_at: 2,
             exit_code: code.unwrap_or(0),
             image_id: String::new(),
             reason: String::new(),
@@ -101,11 +107,14 @@ impl Stage {
             ..Health::default()
         };
         self.health.insert(id.clone(), started);
+        if code.is_some() {
+            self.ended.insert(id.clone(), at(0));
+        }
         self.containers.insert(id, status);
         self
     }
 
-    fn ending(mut self, seconds: i64) -> Stage {
+    fn ending(mut self, seconds: u64) -> Stage {
         self.ending = Some(Ending {
             deadline: at(seconds),
             verdict: None,
@@ -127,6 +136,7 @@ impl Stage {
             not_before: &self.not_before,
             actuated: &self.actuated,
             hold_until: None,
+            ended: &self.ended,
             now: self.now,
         })
     }
@@ -303,7 +313,8 @@ fn crashes_wait_longer_and_longer() {
         .container("a", 0, Some(1))
         .container("b", 0, None);
     let backoff = crashed.backoffs.entry("a".into()).or_default();
-    backoff.attempt(at(0), at(0), std::time::Duration::from_secs(300));
+    let limits = (Duration::from_secs(10), Duration::from_secs(300));
+    backoff.attempt(at(0), at(0), limits);
     let mut crashed = crashed.check("wait a 10s");
     assert_eq!(crashed.plan().wake_at, Some(at(10)));
     crashed.now = at(10);

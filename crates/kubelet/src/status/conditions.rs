@@ -50,6 +50,14 @@ impl ResizeCondition {
         }
     }
 
+    /// The node will never have it.
+    pub(crate) fn infeasible(generation: Option<i64>, message: String) -> ResizeCondition {
+        ResizeCondition {
+            reason: Some("Infeasible"),
+            ..ResizeCondition::deferred(generation, message)
+        }
+    }
+
     /// Granted, and under way.
     pub(crate) fn progress(generation: Option<i64>, fault: Option<String>) -> ResizeCondition {
         ResizeCondition {
@@ -85,12 +93,14 @@ pub(super) fn all(
         )
     });
     let mut conditions: Vec<_> = resizes.collect();
-    conditions.extend([
-        condition(
+    if inputs.ready_to_start {
+        conditions.push(condition(
             inputs,
             "PodReadyToStartContainers",
             (sandbox_ready, None, None),
-        ),
+        ));
+    }
+    conditions.extend([
         condition(inputs, "Initialized", initialized(inputs, phase, init)),
         condition(inputs, "Ready", ready(inputs, old, &containers_ready)),
         condition(inputs, "ContainersReady", containers_ready),

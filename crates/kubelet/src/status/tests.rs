@@ -77,6 +77,7 @@ impl Given {
             resizes: &self.resizes,
             ending: self.ending.as_ref(),
             host_ips: &["192.0.2.1".parse().unwrap()],
+            ready_to_start: true,
             now: Timestamp::from_second(100).unwrap(),
         });
         serde_json::to_value(status).unwrap()
@@ -194,7 +195,7 @@ fn readiness_needs_the_probe_and_the_gates() {
 fn a_pod_ended_from_outside_has_the_verdict() {
     let mut given = given().container("a", 0, Some(137));
     given.ending = Some(Ending {
-        deadline: Timestamp::from_second(1).unwrap(),
+        deadline: tokio::time::Instant::now(),
         verdict: Some(("DeadlineExceeded".into(), "too long".into())),
         message: None,
     });

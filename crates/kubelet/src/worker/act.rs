@@ -10,6 +10,7 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use meta::Status;
 use node_api::{ContainerState, RuntimeError};
 use tokio::task::JoinError;
+use tokio::time::Instant;
 use volumes::{Mounted, VolumeError};
 
 use super::resize::Resized;
@@ -19,7 +20,7 @@ use crate::hooks;
 use crate::images::StartError;
 use crate::inbox::StartOutcome;
 use crate::plan::{Action, Kill, Start};
-use crate::pod::{PodExt, instant};
+use crate::pod::PodExt;
 use crate::sandbox_config::sandbox_config;
 use crate::shared::Shared;
 use crate::start::StartJob;
@@ -73,9 +74,9 @@ impl Worker {
     }
 
     /// Brings mounted volumes up to date when something they show changed.
-    pub(super) fn refresh_volumes(&mut self, now: Timestamp) -> Option<Timestamp> {
+    pub(super) fn refresh_volumes(&mut self, now: Instant, time: Timestamp) -> Option<Instant> {
         let mounted = self.mounted.as_ref()?;
-        let due = mounted.refresh_at.filter(|at| *at <= now).is_some();
+        let due = mounted.refresh_at.filter(|at| *at <= time).is_some();
         let refresh_at = mounted.refresh_at;
         if !self.busy.volumes && (self.volumes_stale || due) {
             match self.hold_until.filter(|until| now < *until) {
@@ -83,7 +84,8 @@ impl Worker {
                 None => self.mount_volumes(),
             }
         }
-        refresh_at.filter(|at| *at > now)
+        let ahead = refresh_at.filter(|at| *at > time);
+        ahead.map(|at| self.shared.config.clock.look_for(at))
     }
 
     fn run_sandbox(&mut self, attempt: u32) {
@@ -100,7 +102,8 @@ impl Worker {
                 let message = format!("create {}: {error}", folder.display());
                 return Done::Sandbox(Err(RuntimeError::Internal(message)));
             }
-            if shared.placement.any_exclusive_cpus(pod.uid())
+            if shared.config.features.no_quota_with_exclusive_cpus
+                && shared.placement.any_exclusive_cpus(pod.uid())
                 && let Some(whole) = config.resources.as_mut()
             {
                 (whole.cpu_quota, whole.cpu_period) = (0, 0);
@@ -154,16 +157,18 @@ impl Worker {
             return;
         };
         self.jobs += 1;
-        let (now, limit) = (Timestamp::now(), self.shared.config.restart_pause_max);
+        let config = &self.shared.config;
+        let limits = (config.restart_pause_first, config.restart_pause_max);
+        let now = Instant::now();
         for start in &starts {
             let crashed = self.view.newest(&start.name);
             let crashed = crashed.filter(|c| c.state == ContainerState::Exited);
             if let Some(crashed) = crashed {
-                let failed_at = instant(crashed.finished_at);
+                let failed_at = self.view.ended.get(&crashed.id).copied().unwrap_or(now);
                 self.backoffs
                     .entry(start.name.clone())
                     .or_default()
-                    .attempt(failed_at, now, limit);
+                    .attempt(failed_at, now, limits);
             }
             self.busy.starting.insert(start.name.clone(), self.jobs);
         }

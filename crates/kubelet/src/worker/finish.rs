@@ -1,7 +1,9 @@
 //! What follows when an action is done, and the last steps of a pod.
 
-use jiff::{SignedDuration, Timestamp};
+use std::time::Duration;
+
 use tokio::task::JoinError;
+use tokio::time::Instant;
 
 use super::Worker;
 use super::act::{Done, joined};
@@ -9,7 +11,7 @@ use crate::events::Kind;
 use crate::pod::PodExt;
 
 /// Pause before a last step is tried again.
-const RETRY: SignedDuration = SignedDuration::from_secs(2);
+const RETRY: Duration = Duration::from_secs(2);
 
 impl Worker {
     /// Takes note of an action's end.
@@ -61,20 +63,20 @@ impl Worker {
             Done::Unmounted(Err(error)) => {
                 tracing::warn!(%error, pod = self.pod.display(), "volumes not unmounted");
                 self.last.unmounting = false;
-                self.last.retry_at = Some(Timestamp::now() + RETRY);
+                self.last.retry_at = Some(Instant::now() + RETRY);
             }
             Done::Deleted(Ok(())) => {}
             Done::Deleted(Err(status)) if status.is_not_found() || status.is_conflict() => {}
             Done::Deleted(Err(status)) => {
                 tracing::debug!(error = %status, pod = self.pod.display(), "pod not deleted");
                 self.last.deleting = false;
-                self.last.retry_at = Some(Timestamp::now() + RETRY);
+                self.last.retry_at = Some(Instant::now() + RETRY);
             }
             Done::Cleaned(Ok(())) => self.last.cleaned = true,
             Done::Cleaned(Err(error)) => {
                 tracing::warn!(error, pod = self.pod.display(), "pod not removed");
                 self.last.cleaning = false;
-                self.last.retry_at = Some(Timestamp::now() + RETRY);
+                self.last.retry_at = Some(Instant::now() + RETRY);
             }
         }
     }
@@ -124,12 +126,11 @@ impl Worker {
 
     fn hold_back(&mut self) {
         let delay = self.hold.next_delay();
-        let delay = SignedDuration::try_from(delay).unwrap_or(RETRY);
-        self.hold_until = Some(Timestamp::now() + delay);
+        self.hold_until = Some(Instant::now() + delay);
     }
 
     /// Nothing runs any more: volumes, then the object, then what is left on the node.
-    pub(super) fn finish_pod(&mut self, now: Timestamp) -> Option<Timestamp> {
+    pub(super) fn finish_pod(&mut self, now: Instant) -> Option<Instant> {
         if let Some(at) = self.last.retry_at.filter(|at| now < *at) {
             return Some(at);
         }

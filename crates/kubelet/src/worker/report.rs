@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use base::Backoff;
 use client::{Patch, WriteOptions};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus as ApiContainerStatus, Pod, PodStatus};
 use meta::{Reason, Status};
 use node_api::ContainerState;
+use tokio::time::Instant;
 
 use super::Worker;
 use super::act::Done;
@@ -20,7 +21,7 @@ use crate::pods::PodView;
 use crate::status::{StatusInputs, differs, patch, pod_status};
 
 /// How long a container that is started anew may be down before the API is told.
-const QUIET: SignedDuration = SignedDuration::from_secs(1);
+const QUIET: Duration = Duration::from_secs(1);
 
 /// What was reported, and what is to be.
 pub(super) struct Report {
@@ -29,7 +30,7 @@ pub(super) struct Report {
     /// As it is.
     current: PodStatus,
     in_flight: Option<PodStatus>,
-    retry_at: Option<Timestamp>,
+    retry_at: Option<Instant>,
     backoff: Backoff,
     /// The API's image of a static pod.
     mirror: Option<Arc<Pod>>,
@@ -88,9 +89,10 @@ impl Report {
 
 impl Worker {
     /// Works the status out and writes it if it changed.
-    pub(super) fn report_status(&mut self, now: Timestamp) -> Option<Timestamp> {
+    pub(super) fn report_status(&mut self, now: Instant, time: Timestamp) -> Option<Instant> {
         // Once the last containers are being removed there is nothing new to tell.
         if !self.last.unmounted {
+            let features = self.shared.config.features;
             self.report.current = pod_status(&StatusInputs {
                 pod: &self.pod,
                 runtime: &self.shared.runtime.version().0,
@@ -105,9 +107,12 @@ impl Worker {
                 resizes: &self.resizing.conditions(),
                 ending: self.ending.as_ref(),
                 host_ips: &self.shared.config.node_ips,
-                now,
+                ready_to_start: features.ready_to_start_condition,
+                now: time,
             });
-            places::show_devices(&self.shared.placement, &self.pod, &mut self.report.current);
+            if features.resource_health {
+                places::show_devices(&self.shared.placement, &self.pod, &mut self.report.current);
+            }
         }
         if let Some(at) = self.settles_at(now) {
             return Some(at);
@@ -117,7 +122,7 @@ impl Worker {
 
     /// Until when the API is not told of containers that are about to be back: they are down
     /// because we start them anew, and who asks a moment later sees them run.
-    fn settles_at(&mut self, now: Timestamp) -> Option<Timestamp> {
+    fn settles_at(&mut self, now: Instant) -> Option<Instant> {
         if self.ending.is_some() || self.replacing.is_empty() {
             return None;
         }
@@ -134,7 +139,7 @@ impl Worker {
         latest.filter(|until| now < *until)
     }
 
-    fn write_status(&mut self, now: Timestamp) -> Option<Timestamp> {
+    fn write_status(&mut self, now: Instant) -> Option<Instant> {
         let report = &mut self.report;
         if report.in_flight.is_some() || report.is_settled() || self.last.gone {
             return None;
@@ -182,8 +187,7 @@ impl Worker {
             Err(status) => {
                 tracing::debug!(error = %status, pod = self.pod.display(), "status not written");
                 let delay = report.backoff.next_delay();
-                let delay = SignedDuration::try_from(delay).unwrap_or(SignedDuration::from_secs(1));
-                report.retry_at = Some(Timestamp::now() + delay);
+                report.retry_at = Some(Instant::now() + delay);
             }
         }
     }

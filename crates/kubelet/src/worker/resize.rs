@@ -1,10 +1,12 @@
 //! Resizes the pod while it runs: takes wishes for other resources, sees
 //! whether the node has them, and brings containers there.
 
-use jiff::{SignedDuration, Timestamp};
+use std::sync::Arc;
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::Pod;
 use node_api::{LinuxResources, RuntimeService, SandboxState};
-use std::sync::Arc;
+use tokio::time::Instant;
 
 use super::Worker;
 use super::act::Done;
@@ -17,7 +19,7 @@ use crate::resources;
 use crate::status::ResizeCondition;
 
 /// Pause after the runtime refused other limits.
-const RETRY: SignedDuration = SignedDuration::from_secs(10);
+const RETRY: Duration = Duration::from_secs(10);
 
 /// Where the resize of a pod stands. The worker's pod is the one that was granted.
 #[derive(Debug, Default)]
@@ -31,7 +33,7 @@ pub(super) struct Resizing {
     pending: Option<ResizeCondition>,
     progress: Option<ResizeCondition>,
     busy: bool,
-    retry_at: Option<Timestamp>,
+    retry_at: Option<Instant>,
 }
 
 /// How an attempt ended.
@@ -100,6 +102,10 @@ impl Worker {
     fn wish(&mut self, pod: Arc<Pod>) {
         let shared = self.shared.clone();
         let generation = pod.metadata.generation;
+        if let Some(fault) = resize::infeasible(&pod, &self.pod, &shared.config) {
+            let pending = ResizeCondition::infeasible(generation, fault.clone());
+            return self.refuse(pod, pending, ("Infeasible", "ResizeInfeasible", &fault));
+        }
         let before = resources::requests(&self.pod);
         match shared
             .allocations
@@ -125,18 +131,28 @@ impl Worker {
                 let shortage = denial.shortages.first();
                 let shortage = shortage.map(ToString::to_string).unwrap_or_default();
                 let pending = ResizeCondition::deferred(generation, shortage.clone());
-                if self.resizing.pending.as_ref() != Some(&pending) {
-                    let message = resize::message("Pod resize Deferred", &pod, Some(&shortage));
-                    shared
-                        .recorder
-                        .pod(&pod, None, Kind::Warning, "ResizeDeferred", message);
-                }
                 shared.allocations.wait(pod.uid(), &pod);
-                self.resizing.pending = Some(pending);
-                self.pod = Arc::new(resize::with_resources_of(&pod, &self.pod));
-                self.resizing.wished = Some(pod);
+                self.refuse(pod, pending, ("Deferred", "ResizeDeferred", &shortage));
             }
         }
+    }
+
+    /// Goes on with the resources the pod has.
+    fn refuse(
+        &mut self,
+        wished: Arc<Pod>,
+        pending: ResizeCondition,
+        (verdict, reason, why): (&str, &str, &str),
+    ) {
+        if self.resizing.pending.as_ref() != Some(&pending) {
+            let what = format!("Pod resize {verdict}");
+            let message = resize::message(&what, &wished, Some(why));
+            let recorder = &self.shared.recorder;
+            recorder.pod(&wished, None, Kind::Warning, reason, message);
+        }
+        self.resizing.pending = Some(pending);
+        self.pod = Arc::new(resize::with_resources_of(&wished, &self.pod));
+        self.resizing.wished = Some(wished);
     }
 
     /// The pod needs nothing of the node any more.
@@ -152,7 +168,7 @@ impl Worker {
     }
 
     /// Brings containers to what the pod was granted.
-    pub(super) fn actuate(&mut self, now: Timestamp) -> Option<Timestamp> {
+    pub(super) fn actuate(&mut self, now: Instant) -> Option<Instant> {
         let busy = self.resizing.busy || !self.busy.starting.is_empty();
         if self.resizing.progress.is_none() || busy || self.ending.is_some() {
             return None;
@@ -217,7 +233,7 @@ impl Worker {
                 let recorder = &self.shared.recorder;
                 recorder.pod(&self.pod, None, Kind::Warning, "ResizeError", message);
                 resizing.progress = Some(ResizeCondition::progress(generation, Some(fault)));
-                resizing.retry_at = Some(Timestamp::now() + RETRY);
+                resizing.retry_at = Some(Instant::now() + RETRY);
             }
         }
     }

@@ -1,15 +1,16 @@
 //! What the runtime has of this pod, as far as the worker has heard.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use base::metrics::Counters;
 use node_api::{ContainerState, ContainerStatus, PodSandboxStatus, RuntimeError};
+use tokio::time::Instant;
 
 use super::Worker;
 use crate::labels;
 use crate::last_words;
 use crate::plan::{Health, newest_container, newest_sandbox};
-use crate::pod::{PodExt, Role};
+use crate::pod::{PodExt, Role, instant};
 use crate::probe::{Finding, ProbeContext, ProbeKind};
 
 static TERMINATED: Counters = Counters::new(
@@ -23,6 +24,9 @@ static TERMINATED: Counters = Counters::new(
 pub(super) struct View {
     pub(super) sandboxes: BTreeMap<String, PodSandboxStatus>,
     pub(super) containers: BTreeMap<String, ContainerStatus>,
+    /// When those that ended did, worked out when they were first seen so: the clock may be set
+    /// later.
+    pub(super) ended: HashMap<String, Instant>,
     /// Something changed since it was last shown.
     pub(super) changed: bool,
 }
@@ -102,6 +106,7 @@ impl Worker {
     fn drop_container(&mut self, id: &str) {
         self.view.changed = true;
         self.view.containers.remove(id);
+        self.view.ended.remove(id);
         self.forget(id);
         self.messages.remove(id);
     }
@@ -124,6 +129,9 @@ impl Worker {
             ContainerState::Running => self.note_running(&status),
             ContainerState::Exited => {
                 self.count_end(&status);
+                let clock = &self.shared.config.clock;
+                let ended = self.view.ended.entry(id.clone());
+                ended.or_insert_with(|| clock.happened(instant(status.finished_at)));
                 self.forget(&id);
                 if !self.messages.contains_key(&id)
                     && let Some(message) = last_words::read(&status)

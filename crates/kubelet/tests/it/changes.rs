@@ -267,6 +267,58 @@ async fn a_node_short_of_memory_lets_pods_go_and_takes_none() {
 }
 
 #[tokio::test]
+async fn whatever_a_node_is_short_of_it_makes_room() {
+    let counts_inodes = nix::sys::statvfs::statvfs("/tmp").unwrap().files() > 0
+        && nix::sys::statvfs::statvfs("/").unwrap().files() > 0;
+    let signals = [
+        ("nodefs.available", "ephemeral-storage", "DiskPressure"),
+        ("nodefs.inodesFree", "inodes", "DiskPressure"),
+        ("imagefs.available", "ephemeral-storage", "DiskPressure"),
+        ("imagefs.inodesFree", "inodes", "DiskPressure"),
+        ("pid.available", "pids", "PIDPressure"),
+        ("allocatableMemory.available", "memory", "MemoryPressure"),
+    ];
+    let of_inodes = |signal: &str| signal.ends_with("inodesFree");
+    // Some file systems make inodes as they need them.
+    let seen = signals.into_iter();
+    let seen = seen.filter(|(signal, ..)| counts_inodes || !of_inodes(signal));
+    let all = seen.map(|(signal, resource, pressure)| short_of(signal, resource, pressure));
+    futures::future::join_all(all).await;
+}
+
+async fn short_of(signal: &str, resource: &str, pressure: &'static str) {
+    let mut rig = Rig::new().await;
+    rig.runtime.add_image("nobodys");
+    rig.runtime.pin_image("pinned");
+    rig.create("web", json!({}));
+    rig.wait_phase("web", "Running").await;
+    let mut config = rig.config();
+    let reserved = meta::Quantity::from_bytes(1 << 30);
+    config.reserved.insert("memory".to_owned(), reserved);
+    // Nowhere is all of it free.
+    let threshold = format!("{signal}<100%");
+    config.eviction.thresholds = kubelet::Threshold::parse_all(&threshold).unwrap();
+    rig.restart_with(config).await;
+    let web = rig.wait_phase("web", "Failed").await;
+    assert_eq!(web["status"]["reason"], "Evicted", "{signal}");
+    let message = web["status"]["message"].as_str().unwrap();
+    let start = format!("The node was low on resource: {resource}. Threshold quantity: ");
+    assert!(message.starts_with(&start), "{signal}: {message}");
+    wait(pressure, || {
+        let node = rig.api.get(&format!("/api/v1/nodes/{NODE}")).unwrap();
+        (condition(&node, pressure) == "True").then_some(())
+    })
+    .await;
+    // Images that nobody uses went first, where that makes room.
+    let images = rig.runtime.image_names();
+    let freed = !images.contains(&"nobodys".to_owned());
+    assert_eq!(freed, pressure == "DiskPressure", "{signal}: {images:?}");
+    for kept in [IMAGE, "pinned"] {
+        assert!(images.contains(&kept.to_owned()), "{signal}: {images:?}");
+    }
+}
+
+#[tokio::test]
 async fn all_containers_start_anew_when_one_asks_for_it() {
     let rig = Rig::new().await;
     rig.runtime.set_ends("init", Some(0));

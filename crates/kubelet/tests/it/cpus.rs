@@ -127,3 +127,38 @@ async fn guaranteed_containers_have_memory_of_nodes() {
         600 << 20
     );
 }
+
+#[tokio::test]
+async fn a_guaranteed_container_keeps_its_processors() {
+    let mut rig = Rig::new().await;
+    let mut config = config(&rig);
+    config.features.no_quota_with_exclusive_cpus = false;
+    config.features.ready_to_start_condition = false;
+    rig.restart_with(config).await;
+    rig.create("own", guaranteed("own", 2));
+    let pod = rig.wait_phase("own", "Running").await;
+    assert_eq!(crate::rig::condition(&pod, "Ready"), "True");
+    let unsaid = crate::rig::condition(&pod, "PodReadyToStartContainers");
+    assert_eq!(unsaid, "absent");
+    let own = rig.runtime.running("own").unwrap();
+    let whole = rig.runtime.sandbox_of(&own).config.resources.unwrap();
+    assert_eq!(whole.cpu_quota, 200_000);
+    let mut pod = rig.pod("own");
+    pod["metadata"]["generation"] = 2.into();
+    pod["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "1", "memory": "64Mi"},
+        "requests": {"cpu": "1", "memory": "64Mi"}});
+    rig.api.put(&pod_path("own"), pod);
+    let pod = rig
+        .wait_pod("own", "stays", |pod| {
+            crate::rig::condition(pod, "PodResizePending") == "True"
+        })
+        .await;
+    let conditions = pod["status"]["conditions"].as_array().unwrap();
+    let pending = conditions.iter().find(|c| c["type"] == "PodResizePending");
+    let pending = pending.unwrap();
+    assert_eq!(pending["reason"], "Infeasible");
+    assert_eq!(
+        pending["message"],
+        "Resize is infeasible for Guaranteed Pods alongside CPU Manager policy \"static\""
+    );
+}

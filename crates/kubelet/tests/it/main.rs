@@ -5,11 +5,16 @@
 mod admission;
 mod api;
 mod changes;
+mod clock;
 mod cpus;
 mod devices;
+mod garbage;
+mod metrics;
 mod pods;
 mod problems;
 mod rig;
 mod runtime;
 mod server;
 mod shutdown;
+mod static_url;
+mod system_logs;

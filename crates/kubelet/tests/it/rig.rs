@@ -58,6 +58,8 @@ impl Rig {
         let mut config = Config::new(NODE, ip, root.join("kubelet"), root.join("logs"));
         // What this machine's kernel says is no part of any test.
         config.problems.monitors.clear();
+        config.problems.system_ooms = false;
+        config.clock = self.runtime.clock();
         config
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use node_api::*;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -24,15 +24,19 @@ struct State {
     ends: HashMap<String, i32>,
     pull_error: Option<String>,
     sandbox_error: Option<String>,
+    /// How far the machine's clock was set forward.
+    ahead: SignedDuration,
+}
+
+impl State {
+    fn now(&self) -> i64 {
+        i64::try_from((Timestamp::now() + self.ahead).as_nanosecond()).unwrap()
+    }
 }
 
 #[derive(Clone, Default)]
 pub(crate) struct FakeRuntime {
     state: Arc<Mutex<State>>,
-}
-
-fn now() -> i64 {
-    i64::try_from(Timestamp::now().as_nanosecond()).unwrap()
 }
 
 fn missing(id: &str) -> RuntimeError {
@@ -46,6 +50,19 @@ impl FakeRuntime {
         runtime
     }
 
+    /// An image that is not to be removed.
+    pub(crate) fn pin_image(&self, name: &str) {
+        self.add_image(name);
+        let mut state = self.state.lock();
+        let image = state.images.get_mut(name).unwrap();
+        image.pinned = true;
+    }
+
+    /// The names of all images, in their order.
+    pub(crate) fn image_names(&self) -> Vec<String> {
+        self.state.lock().images.keys().cloned().collect()
+    }
+
     pub(crate) fn add_image(&self, name: &str) {
         let image = Image {
             id: format!("sha256:{name}"),
@@ -55,6 +72,17 @@ impl FakeRuntime {
             ..Image::default()
         };
         self.state.lock().images.insert(name.into(), image);
+    }
+
+    /// Sets the machine's clock forward, or back.
+    pub(crate) fn step_clock(&self, hours: i64) {
+        self.state.lock().ahead += SignedDuration::from_hours(hours);
+    }
+
+    /// What the machine's clock says.
+    pub(crate) fn clock(&self) -> kubelet::Clock {
+        let runtime = self.clone();
+        kubelet::Clock::new(move || Timestamp::now() + runtime.state.lock().ahead)
     }
 
     pub(crate) fn calls(&self) -> Vec<String> {
@@ -126,10 +154,11 @@ impl FakeRuntime {
     /// Ends a running container from inside.
     pub(crate) fn end(&self, id: &str, code: i32) {
         let mut state = self.state.lock();
+        let now = state.now();
         let status = state.containers.get_mut(id).unwrap();
         status.state = ContainerState::Exited;
         status.exit_code = code;
-        status.finished_at = now();
+        status.finished_at = now;
         status.reason = if code == 0 { "Completed" } else { "Error" }.into();
         let status = status.clone();
         tell(&mut state, &status, ContainerEventKind::Stopped);
@@ -176,7 +205,7 @@ impl RuntimeService for FakeRuntime {
             },
             config,
             state: SandboxState::Ready,
-            created_at: now(),
+            created_at: state.now(),
         };
         state.sandboxes.insert(id.clone(), status);
         Ok(id)
@@ -226,7 +255,7 @@ impl RuntimeService for FakeRuntime {
             id: id.clone(),
             sandbox_id: sandbox_id.into(),
             state: ContainerState::Created,
-            created_at: now(),
+            created_at: state.now(),
             started_at: 0,
             finished_at: 0,
             exit_code: 0,
@@ -245,16 +274,18 @@ impl RuntimeService for FakeRuntime {
 
     async fn start_container(&self, id: &str) -> Result<(), RuntimeError> {
         let mut state = self.state.lock();
-        let name = state.containers[id].config.name.clone();
+        let status = state.containers.get(id).ok_or_else(|| missing(id))?;
+        let name = status.config.name.clone();
         state.calls.push(format!("start {name}"));
         let ends = state.ends.get(&name).copied();
+        let now = state.now();
         let status = state.containers.get_mut(id).unwrap();
         status.state = ContainerState::Running;
-        status.started_at = now();
+        status.started_at = now;
         status.pid = 4242;
         if let Some(code) = ends {
             status.state = ContainerState::Exited;
-            status.finished_at = now();
+            status.finished_at = now;
             status.exit_code = code;
         }
         let status = status.clone();
@@ -397,11 +428,29 @@ impl RuntimeService for FakeRuntime {
     }
 
     async fn list_container_stats(&self) -> Result<Vec<ContainerStats>, RuntimeError> {
-        Ok(Vec::new())
+        let state = self.state.lock();
+        let now = state.now();
+        let running = state.containers.values();
+        let running = running.filter(|one| one.state == ContainerState::Running);
+        let stats = |one: &ContainerStatus| ContainerStats {
+            id: one.id.clone(),
+            name: one.config.name.clone(),
+            pod_uid: one.config.labels["io.kubernetes.pod.uid"].clone(),
+            timestamp: now,
+            cpu_usage_core_nanos: 1_500_000_000,
+            memory_usage_bytes: 8_192,
+            memory_working_set_bytes: 4_096,
+            process_count: 2,
+            ..ContainerStats::default()
+        };
+        Ok(running.map(stats).collect())
     }
 
-    async fn container_figures(&self, id: &str) -> Result<ContainerFigures, RuntimeError> {
-        Err(missing(id))
+    async fn container_figures(&self, _: &str) -> Result<ContainerFigures, RuntimeError> {
+        Ok(ContainerFigures {
+            out_of_memory_kills: 3,
+            ..ContainerFigures::default()
+        })
     }
 
     async fn writable_layer(&self, id: &str) -> Result<FilesystemUsage, RuntimeError> {
@@ -409,7 +458,23 @@ impl RuntimeService for FakeRuntime {
     }
 
     async fn pod_sandbox_stats(&self, id: &str) -> Result<PodSandboxStats, RuntimeError> {
-        Err(missing(id))
+        let receive = TrafficStats {
+            bytes: 77,
+            ..TrafficStats::default()
+        };
+        Ok(PodSandboxStats {
+            total: ContainerStats {
+                id: id.to_owned(),
+                timestamp: self.state.lock().now(),
+                cpu_usage_core_nanos: 2_500_000_000,
+                ..ContainerStats::default()
+            },
+            interfaces: vec![InterfaceStats {
+                name: "eth0".into(),
+                receive,
+                ..InterfaceStats::default()
+            }],
+        })
     }
 
     async fn update_pod_sandbox_resources(
@@ -474,6 +539,10 @@ impl ImageService for FakeRuntime {
     }
 
     async fn image_fs_info(&self) -> Result<(FilesystemUsage, FilesystemUsage), RuntimeError> {
-        Ok(Default::default())
+        let images = FilesystemUsage {
+            mountpoint: "/".into(),
+            ..FilesystemUsage::default()
+        };
+        Ok((images, FilesystemUsage::default()))
     }
 }

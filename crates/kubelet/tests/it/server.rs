@@ -34,8 +34,8 @@ impl Guard for Doorman {
     }
 }
 
-struct Front {
-    rig: Rig,
+pub(crate) struct Front {
+    pub(crate) rig: Rig,
     address: std::net::SocketAddr,
     roots: rustls::RootCertStore,
     crew: base::Crew,
@@ -46,12 +46,14 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 }
 
 impl Front {
-    async fn new() -> Front {
+    pub(crate) async fn new() -> Front {
         Front::with(|_, _| {}).await
     }
 
     /// With other settings.
-    async fn with(change: impl FnOnce(&mut kubelet::Config, &mut ServerConfig)) -> Front {
+    pub(crate) async fn with(
+        change: impl FnOnce(&mut kubelet::Config, &mut ServerConfig),
+    ) -> Front {
         let rig = Rig::new().await;
         rig.crew.stop().raise();
         rig.crew.finished().await.unwrap();
@@ -99,7 +101,7 @@ impl Front {
         connector.connect(name, tcp).await.unwrap()
     }
 
-    async fn get(&self, path: &str) -> (u16, String) {
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
         self.get_as(path, Some("good")).await
     }
 
@@ -158,7 +160,7 @@ impl Front {
         session
     }
 
-    async fn finish(self) {
+    pub(crate) async fn finish(self) {
         self.crew.stop().raise();
         self.crew.finished().await.unwrap();
     }

@@ -136,7 +136,10 @@ impl Cgroup {
     }
 
     fn block_io_detail(&self, detail: &mut Detail) {
-        // Version 1's controller is none of those we use: only version 2 is asked.
+        if let Some(folder) = self.v1("blkio") {
+            detail.block_io = block_io_v1(&folder);
+            return;
+        }
         let text = self
             .v2()
             .and_then(|folder| fs::read_to_string(folder.join("io.stat")).ok());
@@ -163,6 +166,43 @@ impl Cgroup {
             }
         }
     }
+}
+
+/// Lines such as `8:0 Read 4096`, of bytes in one file and operations in another.
+fn block_io_v1(folder: &Path) -> Vec<BlockIo> {
+    let mut found: BTreeMap<(u64, u64, bool), (u64, u64)> = BTreeMap::new();
+    for (file, of_bytes) in [("io_service_bytes", true), ("io_serviced", false)] {
+        let path = folder.join(format!("blkio.throttle.{file}_recursive"));
+        let text = fs::read_to_string(path).unwrap_or_default();
+        for line in text.lines() {
+            let mut words = line.split(' ');
+            let device = words.next().and_then(|word| word.split_once(':'));
+            let (operation, count) = (words.next(), words.next().and_then(|c| c.parse().ok()));
+            let (Some((Ok(major), Ok(minor))), Some(count)) =
+                (device.map(|(a, b)| (a.parse(), b.parse())), count)
+            else {
+                continue;
+            };
+            let write = match operation {
+                Some("Read") => false,
+                Some("Write") => true,
+                _ => continue,
+            };
+            let entry = found.entry((major, minor, write)).or_default();
+            match of_bytes {
+                true => entry.0 = count,
+                false => entry.1 = count,
+            }
+        }
+    }
+    let one = |((major, minor, write), (bytes, operations))| BlockIo {
+        major,
+        minor,
+        write,
+        bytes,
+        operations,
+    };
+    found.into_iter().map(one).collect()
 }
 
 fn huge_page_sizes(folder: &Path, suffix: &str) -> Vec<String> {

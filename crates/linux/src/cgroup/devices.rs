@@ -1,9 +1,11 @@
 //! Which device nodes may be used in a control group.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::path::Path;
 
-use super::{Cgroup, write};
+use super::{Cgroup, explain, write};
 use crate::bpf::{DeviceUse, filter_devices};
 
 /// One rule of what is allowed.
@@ -108,10 +110,7 @@ impl Cgroup {
     pub fn allow_devices(&self, rules: &[DeviceRule]) -> io::Result<()> {
         if let Some(folder) = self.v1("devices") {
             write(&folder, "devices.deny", "a")?;
-            for rule in rules {
-                write(&folder, "devices.allow", &rule.line())?;
-            }
-            return Ok(());
+            return allow(&folder, rules.iter().map(DeviceRule::line));
         }
         let Some(group) = self.unified_handle()? else {
             return Err(io::ErrorKind::Unsupported.into());
@@ -119,6 +118,36 @@ impl Cgroup {
         let uses: Vec<DeviceUse> = rules.iter().map(DeviceRule::device_use).collect();
         filter_devices(group.as_fd(), &uses)
     }
+
+    /// Allows what `rules` name beside what is allowed already. Only with version 1's controller:
+    /// a program of version 2 is not added to.
+    pub fn allow_more_devices(&self, rules: &[DeviceRule]) -> io::Result<()> {
+        match (self.v1("devices"), rules) {
+            (_, []) => Ok(()),
+            (Some(folder), rules) => allow(&folder, rules.iter().map(DeviceRule::line)),
+            (None, _) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Allows every device again, of those the group above may use. Only with version 1's controller.
+    pub fn allow_all_devices(&self) -> io::Result<()> {
+        match self.v1("devices") {
+            Some(folder) => write(&folder, "devices.allow", "a"),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+/// Each line is a write of its own; to open the file costs more than a write.
+fn allow(folder: &Path, lines: impl Iterator<Item = String>) -> io::Result<()> {
+    let path = folder.join("devices.allow");
+    let file = File::options().write(true).open(&path);
+    let mut file = file.map_err(|error| explain(error, "open", &path))?;
+    for line in lines {
+        let written = file.write_all(line.as_bytes());
+        written.map_err(|error| explain(error, &format!("write {line:?} to"), &path))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use super::{Cgroup, write};
+use super::{Cgroup, RareLimits, write};
 
 /// What may be limited. Zero or an empty text means: leave as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -32,6 +32,15 @@ pub struct Limits {
     /// Nobody dies when memory runs out; who wants more waits. Version 1 only.
     #[serde(default)]
     pub oom_kill_disable: bool,
+    #[serde(default)]
+    pub rare: RareLimits,
+}
+
+impl Limits {
+    /// The shares in version 2's words.
+    pub fn cpu_weight(&self) -> i64 {
+        weight(self.cpu_shares)
+    }
 }
 
 impl Cgroup {
@@ -84,6 +93,7 @@ impl Cgroup {
             &|folder| huge_pages(folder, limits, "max"),
         )?;
         self.write_unified(&limits.unified)?;
+        missing.extend(self.limit_rarely(&limits.rare)?);
         Ok(missing)
     }
 }

@@ -19,6 +19,19 @@ pub struct Usage {
     pub swap_bytes: u64,
 }
 
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, other: Usage) {
+        self.cpu_nanos += other.cpu_nanos;
+        self.memory_bytes += other.memory_bytes;
+        self.working_set_bytes += other.working_set_bytes;
+        self.rss_bytes += other.rss_bytes;
+        self.processes += other.processes;
+        self.page_faults += other.page_faults;
+        self.major_page_faults += other.major_page_faults;
+        self.swap_bytes += other.swap_bytes;
+    }
+}
+
 impl Cgroup {
     /// Reads the figures.
     pub fn usage(&self) -> Usage {

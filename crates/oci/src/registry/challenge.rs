@@ -29,10 +29,10 @@ impl Client {
         let basic = || {
             let Credentials {
                 username, password, ..
-            } = &self.credentials;
+            } = &self.endpoint.credentials;
             format!("Basic {}", BASE64.encode(format!("{username}:{password}")))
         };
-        let anonymous = self.credentials.username.is_empty();
+        let anonymous = self.endpoint.credentials.username.is_empty();
         let authorization =
             if let Some(bearer) = challenges.iter().find_map(|c| without_scheme(c, "bearer")) {
                 let token = self
@@ -66,13 +66,16 @@ impl Client {
             .unwrap_or_default();
         let scopes = match &self.scopes {
             Some(scopes) => scopes.clone(),
-            None => vec![format!("repository:{}:pull", name.repository)],
+            None => {
+                let repository = self.endpoint.repository(&name.repository);
+                vec![format!("repository:{repository}:pull")]
+            }
         };
         let mut query: Vec<_> = scopes.into_iter().map(|scope| ("scope", scope)).collect();
         if let Some(service) = challenge.get("service") {
             query.push(("service", service.clone()));
         }
-        let identity = &self.credentials.identity_token;
+        let identity = &self.endpoint.credentials.identity_token;
         let request = if identity.is_empty() {
             let separator = if realm.contains('?') { '&' } else { '?' };
             let mut request = Request::get(format!("{realm}{separator}{}", form(&query)));

@@ -84,6 +84,41 @@ fn names_move_and_images_go_with_their_last_name() {
     assert!(store.list().unwrap().is_empty());
 }
 
+/// The inodes of a folder and of what is in it.
+fn inodes(folder: &std::path::Path, found: &mut std::collections::BTreeSet<u64>) {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::symlink_metadata(folder).unwrap();
+    found.insert(metadata.ino());
+    if metadata.is_dir() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            inodes(&entry.unwrap().path(), found);
+        }
+    }
+}
+
+#[test]
+fn inodes_are_counted_when_a_layer_comes() {
+    let (folder, store) = store();
+    let layer = tarball(&[
+        link(EntryType::Directory, "a/", ""),
+        file("a/one", "x"),
+        file("a/two", "x"),
+        link(EntryType::Link, "a/again", "a/one"),
+        link(EntryType::Symlink, "s", "a/one"),
+        link(EntryType::Fifo, "pipe", ""),
+        file("a/.wh.gone", ""),
+    ]);
+    let path = folder.path().join("a.tar");
+    std::fs::write(&path, docker_archive(&[layer], "a:b", None)).unwrap();
+    let image = &oci::load(&store, &path).unwrap()[0];
+    let mut found = std::collections::BTreeSet::new();
+    inodes(&store.layer_folder(&image.layers[0].diff_id), &mut found);
+    assert_eq!(image.layers[0].inodes, found.len() as u64, "{found:?}");
+    // Two names of one image are one image; its archive is a file more.
+    store.tag("a:b", "a:c").unwrap();
+    assert_eq!(store.disk_usage().unwrap().1, found.len() as u64 + 1);
+}
+
 #[test]
 fn layers_become_what_overlayfs_expects() {
     let (folder, store) = store();
@@ -168,4 +203,21 @@ fn layers_become_what_overlayfs_expects() {
     ];
     nix::mount::umount(&merged).unwrap();
     assert_eq!(seen, [false, true, false, true]);
+}
+
+#[test]
+fn an_image_stays_pinned_until_it_is_told_otherwise() {
+    let (folder, store) = store();
+    let image = small_image(&store, folder.path(), "demo/app:v1");
+    assert!(!image.pinned);
+    store.pin("demo/app:v1", true).unwrap();
+    // Also when it comes once more.
+    assert!(small_image(&store, folder.path(), "demo/app:v1").pinned);
+    assert!(store.get("demo/app:v1").unwrap().pinned);
+    store.pin(image.id.as_str(), false).unwrap();
+    assert!(!store.get("demo/app:v1").unwrap().pinned);
+    assert!(matches!(
+        store.pin("nobody/knows:it", true),
+        Err(ImageError::NotFound(_))
+    ));
 }

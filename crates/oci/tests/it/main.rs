@@ -4,4 +4,5 @@
 mod archives;
 mod hostile;
 mod make;
+mod mirrors;
 mod registry;

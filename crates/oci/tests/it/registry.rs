@@ -25,15 +25,17 @@ fn full(bytes: impl Into<Bytes>) -> Body {
 }
 
 #[derive(Default)]
-struct Registry {
+pub(crate) struct Registry {
     /// Path below `/v2/` → media type and bytes.
-    content: HashMap<String, (String, Vec<u8>)>,
-    requests: Mutex<Vec<String>>,
-    wants_token: bool,
+    pub(crate) content: HashMap<String, (String, Vec<u8>)>,
+    pub(crate) requests: Mutex<Vec<String>>,
+    pub(crate) wants_token: bool,
+    /// Nothing is known unless it is asked for on behalf of this registry.
+    pub(crate) mirror_of: Option<String>,
     /// Compressed blobs are cut after so many bytes unless a range is asked for.
-    cut: Option<usize>,
+    pub(crate) cut: Option<usize>,
     /// Compressed blobs stop after their first bytes, and who waits for the rest is told here.
-    hangs: Option<tokio::sync::mpsc::UnboundedSender<()>>,
+    pub(crate) hangs: Option<tokio::sync::mpsc::UnboundedSender<()>>,
 }
 
 impl Registry {
@@ -67,7 +69,11 @@ impl Registry {
                 .header("www-authenticate", challenge);
             return response.body(full("")).unwrap();
         }
-        let Some((media_type, bytes)) = self.content.get(path.trim_start_matches("/v2/")) else {
+        let meant = self.mirror_of.as_ref().is_none_or(|registry| {
+            request.uri().query() == Some(format!("ns={registry}").as_str())
+        });
+        let found = self.content.get(path.trim_start_matches("/v2/"));
+        let Some((media_type, bytes)) = found.filter(|_| meant) else {
             let body = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
             return Response::builder()
                 .status(StatusCode::NOT_FOUND)
@@ -116,23 +122,36 @@ impl Registry {
     }
 }
 
-async fn serve(registry: Registry) -> (Arc<Registry>, u16) {
+pub(crate) async fn serve(registry: Registry) -> (Arc<Registry>, u16) {
+    serve_by(registry, None).await
+}
+
+/// Serves, by TLS where a certificate is given.
+pub(crate) async fn serve_by(
+    registry: Registry,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+) -> (Arc<Registry>, u16) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let registry = Arc::new(registry);
     let shared = Arc::clone(&registry);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let registry = Arc::clone(&shared);
+            let (registry, tls) = (Arc::clone(&shared), tls.clone());
             tokio::spawn(async move {
                 let service = hyper::service::service_fn(move |request| {
                     let response = registry.answer(&request, port);
                     async move { Ok::<_, Infallible>(response) }
                 });
-                // A cut answer is an error on this side, as intended.
-                let _ = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
+                let server = hyper::server::conn::http1::Builder::new();
+                // A cut answer is an error on this side, as intended; so is a client without trust.
+                let _ = match tls {
+                    None => server.serve_connection(TokioIo::new(stream), service).await,
+                    Some(tls) => match tls.accept(stream).await {
+                        Ok(stream) => server.serve_connection(TokioIo::new(stream), service).await,
+                        Err(_) => Ok(()),
+                    },
+                };
             });
         }
     });
@@ -140,61 +159,67 @@ async fn serve(registry: Registry) -> (Arc<Registry>, u16) {
 }
 
 /// Content of `team/app:v1`: an index over two machines, a gzip layer and a zstd layer.
-fn content() -> Registry {
-    let mut content = HashMap::new();
-    let first = tarball(&[file("a", "one"), file("shared", "lower")]);
-    let second = tarball(&[file("b", "two")]);
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    gzip.write_all(&first).unwrap();
-    let gzip = gzip.finish().unwrap();
-    let zstd = zstd::encode_all(&second[..], 1).unwrap();
-    let config = serde_json::json!({
+pub(crate) fn content() -> Registry {
+    let mut registry = Registry::default();
+    registry.image("team/app", "two");
+    registry
+}
+
+impl Registry {
+    /// Adds a repository with one image, `v1`: an index over two machines, a gzip layer that all such
+    /// images share, and a zstd layer with a text of its own.
+    pub(crate) fn image(&mut self, repository: &str, text: &'static str) {
+        let content = &mut self.content;
+        let first = tarball(&[file("a", "one"), file("shared", "lower")]);
+        let second = tarball(&[file("b", text)]);
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&first).unwrap();
+        let gzip = gzip.finish().unwrap();
+        let zstd = zstd::encode_all(&second[..], 1).unwrap();
+        let config = serde_json::json!({
         "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }, "os": "linux",
         "config": {"Entrypoint": ["/a"]},
         "rootfs": {"type": "layers", "diff_ids": [Digest::of(&first), Digest::of(&second)]},
     })
     .to_string()
     .into_bytes();
-    let describe = |kind: &str, bytes: &[u8]| serde_json::json!({"mediaType": kind, "digest": Digest::of(bytes), "size": bytes.len()});
-    let manifest_type = "application/vnd.oci.image.manifest.v1+json";
-    let manifest = serde_json::json!({
-        "schemaVersion": 2, "mediaType": manifest_type,
-        "config": describe("application/vnd.oci.image.config.v1+json", &config),
-        "layers": [
-            describe("application/vnd.oci.image.layer.v1.tar+gzip", &gzip),
-            describe("application/vnd.oci.image.layer.v1.tar+zstd", &zstd),
-        ],
-    })
-    .to_string()
-    .into_bytes();
-    let mut own = describe(manifest_type, &manifest);
-    own["platform"] = serde_json::json!({"os": "linux", "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }});
-    let mut other = describe(manifest_type, b"for another machine");
-    other["platform"] = serde_json::json!({"os": "linux", "architecture": "s390x"});
-    let index_type = "application/vnd.oci.image.index.v1+json";
-    let index =
+        let describe = |kind: &str, bytes: &[u8]| serde_json::json!({"mediaType": kind, "digest": Digest::of(bytes), "size": bytes.len()});
+        let manifest_type = "application/vnd.oci.image.manifest.v1+json";
+        let manifest = serde_json::json!({
+            "schemaVersion": 2, "mediaType": manifest_type,
+            "config": describe("application/vnd.oci.image.config.v1+json", &config),
+            "layers": [
+                describe("application/vnd.oci.image.layer.v1.tar+gzip", &gzip),
+                describe("application/vnd.oci.image.layer.v1.tar+zstd", &zstd),
+            ],
+        })
+        .to_string()
+        .into_bytes();
+        let mut own = describe(manifest_type, &manifest);
+        own["platform"] = serde_json::json!({"os": "linux", "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }});
+        let mut other = describe(manifest_type, b"for another machine");
+        other["platform"] = serde_json::json!({"os": "linux", "architecture": "s390x"});
+        let index_type = "application/vnd.oci.image.index.v1+json";
+        let index =
         serde_json::json!({"schemaVersion": 2, "mediaType": index_type, "manifests": [other, own]})
             .to_string()
             .into_bytes();
-    for blob in [&config, &gzip, &zstd] {
-        let path = format!("team/app/blobs/{}", Digest::of(blob));
-        content.insert(path, ("application/octet-stream".to_owned(), blob.clone()));
-    }
-    content.insert(
-        format!("team/app/manifests/{}", Digest::of(&manifest)),
-        (manifest_type.to_owned(), manifest),
-    );
-    content.insert(
-        "team/app/manifests/v1".to_owned(),
-        (index_type.to_owned(), index),
-    );
-    Registry {
-        content,
-        ..Default::default()
+        for blob in [&config, &gzip, &zstd] {
+            let path = format!("{repository}/blobs/{}", Digest::of(blob));
+            content.insert(path, ("application/octet-stream".to_owned(), blob.clone()));
+        }
+        content.insert(
+            format!("{repository}/manifests/{}", Digest::of(&manifest)),
+            (manifest_type.to_owned(), manifest),
+        );
+        content.insert(
+            format!("{repository}/manifests/v1"),
+            (index_type.to_owned(), index),
+        );
     }
 }
 
-fn user() -> Credentials {
+pub(crate) fn user() -> Credentials {
     Credentials {
         username: "user".to_owned(),
         password: "secret".to_owned(),

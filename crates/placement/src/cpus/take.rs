@@ -6,18 +6,37 @@ use std::collections::BTreeSet;
 use crate::cpu_set::CpuSet;
 use crate::machine::{Cpu, Machine};
 
-type Key = fn(&Cpu) -> usize;
+pub(super) type Key = fn(&Cpu) -> usize;
 
-const NODE: Key = |cpu| cpu.node;
+pub(super) const NODE: Key = |cpu| cpu.node;
 const SOCKET: Key = |cpu| cpu.socket;
 const CORE: Key = |cpu| cpu.core;
 const CACHE: Key = |cpu| cpu.cache;
+
+/// What of the static policy's options decides which processors are taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct How {
+    /// `prefer-align-cpus-by-uncorecache`.
+    pub(crate) by_cache: bool,
+    /// `distribute-cpus-across-cores`: one thread of each core first.
+    pub(crate) across_cores: bool,
+    /// `distribute-cpus-across-numa`, in groups of so many processors.
+    pub(crate) across_nodes: Option<usize>,
+}
+
+#[derive(Clone, Copy)]
+enum Level {
+    Node,
+    Socket,
+}
 
 struct Taker<'m> {
     machine: &'m Machine,
     free: CpuSet,
     needed: usize,
     taken: CpuSet,
+    /// Nodes are larger than sockets.
+    nodes_first: bool,
     /// Nodes and sockets, the larger first.
     outer: Key,
     inner: Key,
@@ -28,7 +47,25 @@ pub(crate) fn take(
     machine: &Machine,
     free: &CpuSet,
     count: usize,
-    by_cache: bool,
+    how: How,
+) -> Result<CpuSet, String> {
+    match how.across_nodes {
+        Some(group) => super::spread::take(machine, free, count, group, how),
+        None => packed(machine, free, count, how),
+    }
+}
+
+/// The nodes of free processors, the least free first.
+pub(super) fn by_node(machine: &Machine, free: &CpuSet) -> Vec<usize> {
+    Taker::new(machine, free, 0).sorted(Level::Node)
+}
+
+/// Takes processors as near to each other as may be.
+pub(super) fn packed(
+    machine: &Machine,
+    free: &CpuSet,
+    count: usize,
+    how: How,
 ) -> Result<CpuSet, String> {
     if count > free.len() {
         return Err(format!(
@@ -36,26 +73,22 @@ pub(crate) fn take(
             free.len()
         ));
     }
-    let (outer, inner) = match machine.count(SOCKET) >= machine.count(NODE) {
-        true => (NODE, SOCKET),
-        false => (SOCKET, NODE),
-    };
-    let mut taker = Taker {
-        machine,
-        free: free.clone(),
-        needed: count,
-        taken: CpuSet::default(),
-        outer,
-        inner,
-    };
-    taker.take_whole(outer, taker.groups(outer, None));
-    taker.take_whole(inner, taker.nested());
-    if by_cache {
+    let mut taker = Taker::new(machine, free, count);
+    taker.take_whole(taker.outer, taker.groups(taker.outer, None));
+    taker.take_whole(taker.inner, taker.nested());
+    if how.by_cache {
         taker.take_caches();
     }
-    taker.take_whole(CORE, taker.cores());
-    for core in taker.cores() {
-        for cpu in taker.free_of(CORE, core).iter() {
+    let (key, groups) = match how.across_cores {
+        // By their numbers: first threads of cores come before second ones.
+        true => (SOCKET, taker.sorted(Level::Socket)),
+        false => {
+            taker.take_whole(CORE, taker.cores());
+            (CORE, taker.cores())
+        }
+    };
+    for group in groups {
+        for cpu in taker.free_of(key, group).iter() {
             if taker.needed > 0 {
                 taker.claim(&CpuSet::from_iter([cpu]));
             }
@@ -64,7 +97,32 @@ pub(crate) fn take(
     Ok(taker.taken)
 }
 
-impl Taker<'_> {
+impl<'m> Taker<'m> {
+    fn new(machine: &'m Machine, free: &CpuSet, needed: usize) -> Taker<'m> {
+        let nodes_first = machine.count(SOCKET) >= machine.count(NODE);
+        let (outer, inner) = match nodes_first {
+            true => (NODE, SOCKET),
+            false => (SOCKET, NODE),
+        };
+        Taker {
+            machine,
+            free: free.clone(),
+            needed,
+            taken: CpuSet::default(),
+            nodes_first,
+            outer,
+            inner,
+        }
+    }
+
+    /// All nodes, or all sockets, the least free first.
+    fn sorted(&self, level: Level) -> Vec<usize> {
+        match (level, self.nodes_first) {
+            (Level::Node, true) | (Level::Socket, false) => self.groups(self.outer, None),
+            _ => self.nested(),
+        }
+    }
+
     fn free_of(&self, key: Key, id: usize) -> CpuSet {
         self.machine.cpus_of(key, id).common(&self.free)
     }
@@ -119,11 +177,7 @@ impl Taker<'_> {
     }
 
     fn take_caches(&mut self) {
-        let nodes = match self.machine.count(SOCKET) >= self.machine.count(NODE) {
-            true => self.groups(NODE, None),
-            false => self.nested(),
-        };
-        let caches = self.within(nodes, NODE, CACHE);
+        let caches = self.within(self.sorted(Level::Node), NODE, CACHE);
         let usual = self.machine.cpus.len() / self.machine.count(CACHE);
         for cache in caches.clone() {
             if self.needed >= usual.max(1) {
@@ -163,7 +217,7 @@ mod tests {
 
     fn check(machine: &Machine, free: &str, count: usize, expected: &str) {
         let free = CpuSet::parse(free).unwrap();
-        let taken = take(machine, &free, count, false).unwrap();
+        let taken = take(machine, &free, count, How::default()).unwrap();
         assert_eq!(taken.to_string(), expected, "{count} of {free}");
     }
 
@@ -180,7 +234,7 @@ mod tests {
         check(&machine, "1-15", 2, "1,9");
         check(&machine, "1-15", 1, "8");
         assert_eq!(
-            take(&machine, &CpuSet::parse("1-2").unwrap(), 3, false).unwrap_err(),
+            take(&machine, &CpuSet::parse("1-2").unwrap(), 3, How::default()).unwrap_err(),
             "not enough cpus available to satisfy request: requested=3, available=2"
         );
     }
@@ -190,9 +244,32 @@ mod tests {
         // Caches of two cores each: 0-1 with 8-9, 2-3 with 10-11, …
         let machine = machine(2, 4);
         let free = CpuSet::parse("1-15").unwrap();
-        let of = |count, by_cache| take(&machine, &free, count, by_cache).unwrap().to_string();
+        let of = |count, by_cache| {
+            let how = How {
+                by_cache,
+                ..How::default()
+            };
+            take(&machine, &free, count, how).unwrap().to_string()
+        };
         assert_eq!(of(4, true), "2-3,10-11");
         assert_eq!(of(4, false), "1-2,9-10");
         assert_eq!(of(2, true), "2,10");
+    }
+
+    #[test]
+    fn threads_of_a_core_are_not_taken_together_where_that_is_asked_for() {
+        let machine = machine(2, 4);
+        let how = How {
+            across_cores: true,
+            ..How::default()
+        };
+        let of = |count| {
+            let all = machine.all();
+            take(&machine, &all, count, how).unwrap().to_string()
+        };
+        assert_eq!(of(3), "0-2");
+        assert_eq!(of(5), "0-3,8");
+        // A whole node is still one.
+        assert_eq!(of(9), "0-4,8-11");
     }
 }

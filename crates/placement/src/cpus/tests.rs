@@ -44,7 +44,7 @@ fn shown(cpus: &Cpus, uid: &str, container: &str) -> String {
 fn whole_processors_are_had_alone_also_by_the_next_process() {
     let folder = tempfile::tempdir().unwrap();
     let machine = machine(2, 4);
-    let mut cpus = Cpus::open(config(), &machine, folder.path()).unwrap();
+    let mut cpus = Cpus::open(config(), &machine, Policy::None, folder.path()).unwrap();
     give(&mut cpus, &pod("a", 2_000), None).unwrap();
     give(&mut cpus, &pod("b", 1_500), None).unwrap();
     let burstable = PodWish {
@@ -56,7 +56,7 @@ fn whole_processors_are_had_alone_also_by_the_next_process() {
     assert_eq!(shown(&cpus, "b", "main"), "0,2-8,10-15");
     assert_eq!(shown(&cpus, "c", "main"), "0,2-8,10-15");
     drop(cpus);
-    let mut cpus = Cpus::open(config(), &machine, folder.path()).unwrap();
+    let mut cpus = Cpus::open(config(), &machine, Policy::None, folder.path()).unwrap();
     assert_eq!(shown(&cpus, "a", "main"), "1,9");
     give(&mut cpus, &pod("d", 8_000), Some(Mask::of([1]))).unwrap();
     assert_eq!(shown(&cpus, "d", "main"), "4-7,12-15");
@@ -69,7 +69,8 @@ fn whole_processors_are_had_alone_also_by_the_next_process() {
     assert!(cpus.retain(|uid| uid != "d"));
     assert_eq!(shown(&cpus, "x", "y"), "0,2-8,10-15");
     // Another policy must not forget who has what.
-    let refused = Cpus::open(CpuConfig::default(), &machine, folder.path()).unwrap_err();
+    let refused =
+        Cpus::open(CpuConfig::default(), &machine, Policy::None, folder.path()).unwrap_err();
     assert!(
         refused
             .to_string()
@@ -77,13 +78,13 @@ fn whole_processors_are_had_alone_also_by_the_next_process() {
         "{refused}"
     );
     let smaller = super::super::machine::tests::machine(1, 4);
-    assert!(Cpus::open(config(), &smaller, folder.path()).is_err());
+    assert!(Cpus::open(config(), &smaller, Policy::None, folder.path()).is_err());
 }
 
 #[test]
 fn init_containers_leave_their_processors_to_the_others() {
     let folder = tempfile::tempdir().unwrap();
-    let mut cpus = Cpus::open(config(), &machine(2, 4), folder.path()).unwrap();
+    let mut cpus = Cpus::open(config(), &machine(2, 4), Policy::None, folder.path()).unwrap();
     let pod = PodWish {
         containers: vec![
             container("first", Role::Init, 4_000),
@@ -113,7 +114,7 @@ fn full_cores_only_refuses_halves() {
         strict_reservation: true,
         ..config()
     };
-    let mut cpus = Cpus::open(strict, &machine(2, 4), folder.path()).unwrap();
+    let mut cpus = Cpus::open(strict, &machine(2, 4), Policy::None, folder.path()).unwrap();
     assert_eq!(shown(&cpus, "a", "main"), "1-15");
     let refused = |cpus: &mut Cpus, count| match give(cpus, &pod("a", count), None) {
         Err(NoCpus::Alignment(text)) => text,
@@ -133,7 +134,7 @@ fn full_cores_only_refuses_halves() {
 fn hints_know_what_is_free() {
     let folder = tempfile::tempdir().unwrap();
     let machine = machine(2, 4);
-    let mut cpus = Cpus::open(config(), &machine, folder.path()).unwrap();
+    let mut cpus = Cpus::open(config(), &machine, Policy::None, folder.path()).unwrap();
     let of = |cpus: &Cpus, count: i64| {
         let pod = pod("a", count);
         let hints = cpus.hints(&machine, &pod, &pod.containers[0]);
@@ -153,4 +154,38 @@ fn hints_know_what_is_free() {
     give(&mut cpus, &pod("b", 8_000), Some(other)).unwrap();
     assert_eq!(of(&cpus, 4_000), [(one, true), (both, false)]);
     assert_eq!(of(&cpus, 15_000), []);
+}
+
+#[test]
+fn nodes_of_one_socket_are_near_enough_where_that_is_asked_for() {
+    // Two sockets of two nodes of four cores.
+    let mut whole = machine(4, 4);
+    for cpu in whole.cpus.values_mut() {
+        cpu.socket = cpu.node / 2;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let by_socket = CpuConfig {
+        align_by_socket: true,
+        ..config()
+    };
+    let open = |policy| Cpus::open(by_socket.clone(), &whole, policy, folder.path());
+    assert!(open(Policy::SingleNumaNode).is_err());
+    let mut cpus = open(Policy::Restricted).unwrap();
+    // Seven of node 0 are free: one comes from its neighbour.
+    let wish = pod("a", 8_000);
+    let hints = cpus.hints(&whole, &wish, &wish.containers[0]);
+    let preferred: Vec<Mask> = hints["cpu"]
+        .iter()
+        .flatten()
+        .filter(|hint| hint.preferred)
+        .filter_map(|hint| hint.affinity)
+        .collect();
+    let expected = [[1].as_slice(), &[2], &[3], &[0, 1], &[2, 3]];
+    let expected = expected.map(|nodes| Mask::of(nodes.iter().copied()));
+    assert_eq!(preferred, expected);
+    let near = Some(Mask::of([0]));
+    let given = cpus.allocate(&whole, &wish, &wish.containers[0], near);
+    given.unwrap();
+    let held = cpus.exclusive("a", "main").unwrap();
+    assert!(held.iter().all(|id| whole.cpus[&id].socket == 0), "{held}");
 }

@@ -43,9 +43,11 @@ impl Engine {
             state: Mutex::new(SandboxState::NotReady),
             network: Mutex::new(network.unwrap_or_default()),
             link: Mutex::default(),
+            first: Mutex::default(),
             change: Default::default(),
         });
         self.pods.write().insert(id.clone(), Arc::clone(&pod));
+        self.found_in_slice(&pod).await;
         self.adopt_containers(&pod)?;
         if folder.join(file::STOPPED).exists() {
             self.settle_containers(&pod);

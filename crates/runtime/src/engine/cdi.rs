@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use node_api::{ContainerConfig, Device, Mount, MountPropagation, RuntimeError};
 use serde::Deserialize;
 
+use crate::hooks::{Hook, Hooks, Moment};
+
 /// Where the files are; what is named later wins.
 const FOLDERS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 /// Bytes of one file.
@@ -36,7 +38,7 @@ struct Edits {
     env: Vec<String>,
     device_nodes: Vec<Node>,
     mounts: Vec<Bind>,
-    hooks: Vec<serde_json::Value>,
+    hooks: Vec<Hooked>,
     #[serde(rename = "additionalGids")]
     additional_gids: Vec<i64>,
 }
@@ -51,6 +53,18 @@ struct Node {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
+struct Hooked {
+    hook_name: Moment,
+    path: PathBuf,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    env: Vec<String>,
+    timeout: Option<u64>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Bind {
     host_path: PathBuf,
     container_path: PathBuf,
@@ -58,14 +72,22 @@ struct Bind {
     options: Vec<String>,
 }
 
-/// Gives a container what its devices bring along. Reads files.
-pub(super) fn inject(config: &mut ContainerConfig) -> Result<(), RuntimeError> {
+/// Gives a container what its devices bring along, but for their hooks, which are returned. Reads
+/// files.
+pub(super) fn inject(config: &mut ContainerConfig) -> Result<Hooks, RuntimeError> {
     inject_of(config, &FOLDERS.map(Path::new))
 }
 
-fn inject_of(config: &mut ContainerConfig, folders: &[&Path]) -> Result<(), RuntimeError> {
+/// Kinds of devices that this machine has files for, such as `vendor.com/class`.
+pub fn kinds() -> Vec<String> {
+    let specs = read(&FOLDERS.map(Path::new));
+    specs.into_iter().flatten().map(|spec| spec.kind).collect()
+}
+
+fn inject_of(config: &mut ContainerConfig, folders: &[&Path]) -> Result<Hooks, RuntimeError> {
+    let mut hooks = Hooks::default();
     if config.cdi_devices.is_empty() {
-        return Ok(());
+        return Ok(hooks);
     }
     let fault = |words: String| {
         let message = format!("CDI device injection failed: {words}");
@@ -94,14 +116,13 @@ fn inject_of(config: &mut ContainerConfig, folders: &[&Path]) -> Result<(), Runt
             unknown.join(", ")
         )));
     }
-    for edit in edits {
-        if !edit.hooks.is_empty() {
-            let names = config.cdi_devices.join(", ");
-            return Err(fault(format!("hooks of {names} are not supported")));
+    for mut edit in edits {
+        for hook in std::mem::take(&mut edit.hooks) {
+            hook.give(&mut hooks);
         }
         edit.apply(config);
     }
-    Ok(())
+    Ok(hooks)
 }
 
 /// The files by folder. One that cannot be read has no devices, as if it were not there.
@@ -122,12 +143,11 @@ fn parse(path: &Path) -> Option<Spec> {
     }
     let size = std::fs::metadata(path).ok()?.len();
     let text = (size <= FILE_BYTES_MAX).then(|| std::fs::read_to_string(path))?;
-    let read = text
+    let tree = text
         .map_err(|error| error.to_string())
-        .and_then(|text| match extension {
-            "json" => serde_json::from_str(&text).map_err(|error| error.to_string()),
-            _ => serde_saphyr::from_str(&text).map_err(|error| error.to_string()),
-        });
+        .and_then(|text| super::yaml(&text));
+    let read =
+        tree.and_then(|tree| serde_json::from_value(tree).map_err(|error| error.to_string()));
     match read {
         Ok(spec) => Some(spec),
         Err(error) => {
@@ -181,6 +201,18 @@ impl Edits {
     }
 }
 
+impl Hooked {
+    fn give(self, hooks: &mut Hooks) {
+        let hook = Hook {
+            path: self.path,
+            args: self.args,
+            env: self.env,
+            timeout: self.timeout,
+        };
+        hooks.add(self.hook_name, hook);
+    }
+}
+
 impl Bind {
     fn mount(self) -> Mount {
         let has = |word: &str| self.options.iter().any(|option| option == word);
@@ -210,16 +242,16 @@ mod tests {
         deviceNodes: [{path: /dev/card, hostPath: /dev/null, permissions: rw}]\n    \
         mounts: [{hostPath: /lib, containerPath: /card, options: [ro, bind]}]\n    \
         additionalGids: [0, 44]\n- name: hooked\n  containerEdits:\n    \
-        hooks: [{hookName: createContainer, path: /bin/true}]\n";
+        hooks: [{hookName: createContainer, path: /bin/true, args: [\"true\", now], timeout: 5}]\n";
 
-    fn with(devices: &[&str], folders: &[&Path]) -> Result<ContainerConfig, String> {
+    fn with(devices: &[&str], folders: &[&Path]) -> Result<(ContainerConfig, Hooks), String> {
         let mut config = ContainerConfig {
             cdi_devices: devices.iter().map(|name| (*name).to_owned()).collect(),
             envs: vec![("CARD".to_owned(), "none".to_owned())],
             ..ContainerConfig::default()
         };
-        inject_of(&mut config, folders).map_err(|fault| fault.to_string())?;
-        Ok(config)
+        let hooks = inject_of(&mut config, folders).map_err(|fault| fault.to_string())?;
+        Ok((config, hooks))
     }
 
     #[test]
@@ -228,7 +260,8 @@ mod tests {
         let folders = [usual.path(), newer.path()];
         std::fs::write(usual.path().join("cards.yaml"), CARDS).unwrap();
         std::fs::write(usual.path().join("broken.json"), "{").unwrap();
-        let config = with(&["vendor.com/card=one"], &folders).unwrap();
+        let (config, hooks) = with(&["vendor.com/card=one"], &folders).unwrap();
+        assert_eq!(hooks, Hooks::default());
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(config.envs, [pair("ALL", "1"), pair("CARD", "one")]);
         assert_eq!(config.devices[0].host_path, Path::new("/dev/null"));
@@ -239,12 +272,20 @@ mod tests {
         let expected =
             "CDI device injection failed: unresolvable CDI devices vendor.com/card=two, x";
         assert_eq!(fault, expected);
-        let hooked = with(&["vendor.com/card=hooked"], &folders).unwrap_err();
-        assert!(hooked.ends_with("are not supported"), "{hooked}");
+        let (_, hooks) = with(&["vendor.com/card=hooked"], &folders).unwrap();
+        let mut expected = Hooks::default();
+        let hook = Hook {
+            path: "/bin/true".into(),
+            args: ["true", "now"].map(str::to_owned).to_vec(),
+            timeout: Some(5),
+            ..Hook::default()
+        };
+        expected.add(Moment::CreateContainer, hook);
+        assert_eq!(hooks, expected);
         // The newer folder wins.
         let other = CARDS.replace("/dev/null", "/dev/zero");
         std::fs::write(newer.path().join("cards.yml"), &other).unwrap();
-        let config = with(&["vendor.com/card=one"], &folders).unwrap();
+        let (config, _) = with(&["vendor.com/card=one"], &folders).unwrap();
         assert_eq!(config.devices[0].host_path, Path::new("/dev/zero"));
         std::fs::write(newer.path().join("same.yml"), other).unwrap();
         assert!(with(&["vendor.com/card=one"], &folders).is_err());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use linux::cgroup::Limits;
+use linux::cgroup::{Limits, RareLimits};
 use node_api::{
     ContainerConfig, ContainerEventKind, ContainerState, LinuxResources, Mount, MountPropagation,
     RuntimeError, SandboxState,
@@ -13,11 +13,13 @@ use node_api::{
 
 use super::sandbox::{remove_folder, remove_recorded};
 use super::translate::{self, Places};
-use super::{ContainerRecord, Engine, Entry, blocking, fresh_id, internal};
+use super::{ContainerRecord, Engine, Entry, Pod, blocking, fresh_id, internal};
+use crate::hooks::Moment;
 use crate::protocol::{Call, Refusal};
 use crate::spec::{
     ContainerSpec, PidScope, Status, file, now_nanos, on_node, read_json, write_json,
 };
+use crate::units;
 
 const KILL: i32 = 9;
 /// A killed container that has not ended after this time is stuck in the kernel.
@@ -27,7 +29,7 @@ impl Engine {
     pub(super) async fn create(
         &self,
         sandbox_id: &str,
-        mut config: ContainerConfig,
+        config: ContainerConfig,
         extras: super::Extras,
     ) -> Result<String, RuntimeError> {
         let pod = self.pod(sandbox_id)?;
@@ -36,36 +38,39 @@ impl Engine {
                 "sandbox {sandbox_id} is not ready"
             )));
         }
+        let engine = self
+            .me
+            .upgrade()
+            .ok_or_else(|| internal("the engine is closing"))?;
+        blocking(move || engine.make(&pod, config, extras)).await
+    }
+
+    /// Writes down what a container will be. Blocks.
+    fn make(
+        &self,
+        pod: &Arc<Pod>,
+        mut config: ContainerConfig,
+        extras: super::Extras,
+    ) -> Result<String, RuntimeError> {
+        let mut hooks = extras.hooks;
         if !config.cdi_devices.is_empty() {
-            config = blocking(move || {
-                super::cdi::inject(&mut config)?;
-                Ok(config)
-            })
-            .await?;
+            hooks.extend(super::cdi::inject(&mut config)?);
         }
-        let id = fresh_id();
-        let (store, image_name) = (self.store.clone(), config.image.clone());
+        hooks.check().map_err(RuntimeError::InvalidArgument)?;
         warn_of_lost_propagation(&config);
         translate::check_container(&config, &pod.record.config)?;
-        let volumes: Vec<Mount> = config
-            .mounts
-            .iter()
+        let image = match extras.image {
+            Some(image) => image,
+            None => (self.store.get(&config.image)).map_err(super::images::explain)?,
+        };
+        let volumes: Result<Vec<_>, _> = (config.mounts.iter())
             .filter(|mount| mount.image.is_some())
-            .cloned()
+            .map(|mount| super::volumes::find(&self.store, mount))
             .collect();
-        let given = extras.image;
-        let (image, volumes) = blocking(move || {
-            let image = match given {
-                Some(image) => image,
-                None => store.get(&image_name).map_err(super::images::explain)?,
-            };
-            let volumes: Result<Vec<_>, _> = volumes
-                .iter()
-                .map(|mount| super::volumes::find(&store, mount))
-                .collect();
-            Ok((image, volumes?))
-        })
-        .await?;
+        let volumes = volumes?;
+        let first = pod.first.lock().take();
+        let has_cgroup = first.is_some();
+        let id = first.unwrap_or_else(fresh_id);
         let log = config.log_path.as_os_str();
         let log = (!log.is_empty()).then(|| pod.record.config.log_directory.join(log));
         let mapped = pod.record.config.namespaces.user.is_some();
@@ -82,46 +87,44 @@ impl Engine {
             shm_of: extras.shm_of,
             device_rules: extras.device_rules,
             log_rotation: extras.log_rotation,
-            ..translate::container(&id, &config, &pod, &image, places)?
+            has_cgroup,
+            writable_cgroups: extras.writable_cgroups,
+            ..translate::container(&id, &config, pod, &image, places)?
         };
         spec.user.groups = extras.groups;
         spec.limits.oom_kill_disable = extras.oom_kill_disable;
+        spec.limits.rare = extras.rare;
         if let Some(pid) = extras.pids_of {
             spec.pids = PidScope::Process(pid);
         }
         let record = ContainerRecord {
             id: id.clone(),
-            sandbox_id: sandbox_id.to_owned(),
+            sandbox_id: pod.record.id.clone(),
             created_at: now_nanos(),
             image_id: image.id.to_string(),
             log_path: log.unwrap_or_default(),
             cgroup: spec.cgroup.clone(),
             stop_signal: translate::stop_signal(&config, &image)?,
+            hooked: !hooks.is_empty(),
             config,
         };
         let folder = pod.container_folder(&id);
-        let store = self.store.clone();
-        let leased = extras.leased && volumes.is_empty();
-        let writing = (record.clone(), folder.clone());
-        blocking(move || {
-            let (record, folder) = writing;
+        if !(extras.leased && volumes.is_empty()) {
             let used: Vec<&oci::ImageRecord> = std::iter::once(&image)
                 .chain(volumes.iter().map(|(_, image)| image))
                 .collect();
-            if !leased {
-                store
-                    .lease(&record.id, &used)
-                    .map_err(super::images::explain)?;
-            }
-            make_writable(&spec).map_err(internal)?;
-            std::fs::create_dir_all(&folder).map_err(internal)?;
-            write_json(&folder.join(file::SPEC), &spec).map_err(internal)?;
-            write_json(&folder.join(file::CONTAINER), &record).map_err(internal)
-        })
-        .await?;
+            (self.store.lease(&id, &used)).map_err(super::images::explain)?;
+        }
+        make_writable(&spec).map_err(internal)?;
+        std::fs::create_dir_all(&folder).map_err(internal)?;
+        if record.hooked {
+            super::bundle::write(&mut spec, hooks, &folder, pod, &record)?;
+        }
+        write_json(&folder.join(file::SPEC), &spec).map_err(internal)?;
+        write_json(&folder.join(file::CONTAINER), &record).map_err(internal)?;
         let entry = Arc::new(Entry::new(record, folder, Status::created()));
         self.containers.write().insert(id.clone(), entry);
-        self.announce(sandbox_id, &id, ContainerEventKind::Created);
+        self.announce(&pod.record.id, &id, ContainerEventKind::Created);
         Ok(id)
     }
 
@@ -146,14 +149,16 @@ impl Engine {
         }
         let sandbox = entry.record.read().sandbox_id.clone();
         let link = self.link(&sandbox)?;
-        let result = link
-            .call(
-                Call::Start {
-                    container: id.to_owned(),
-                },
-                Vec::new(),
-            )
-            .await;
+        let hooks = entry.hooks()?;
+        let start = Call::Start {
+            container: id.to_owned(),
+        };
+        let mut result = link.call(start, Vec::new()).await;
+        if let (Some(hooks), Ok(answered)) = (&hooks, &result)
+            && hooks.waits()
+        {
+            result = super::hooked::create(&link, hooks, id, answered.pid).await;
+        }
         let path = entry.folder.join(file::STATUS);
         if let Err(refusal) = &result
             && *refusal != Refusal::Gone
@@ -163,16 +168,21 @@ impl Engine {
             let status = Status::created().exited(128, "StartError", &refusal.to_string());
             write_json(&path, &status).map_err(internal)?;
         }
-        // The file knows more than the answer: the container may have ended already.
-        if let Ok(status) = read_json::<Status>(&path) {
-            let state = status.state;
-            if entry.set_status(status) && result.is_err() && state == ContainerState::Exited {
+        self.refill_spares();
+        // Of a success the news have told before the answer. Of a failure the file knows more.
+        if result.is_err()
+            && let Ok(status) = read_json::<Status>(&path)
+        {
+            let is_end = status.state == ContainerState::Exited;
+            if entry.set_status(status) && is_end {
                 self.announce(&sandbox, id, ContainerEventKind::Stopped);
             }
         }
-        self.refill_spares();
         result?;
-        self.announce(&sandbox, id, ContainerEventKind::Started);
+        if let Some(hooks) = hooks {
+            let pid = entry.status.borrow().pid;
+            super::hooked::after(hooks, Moment::Poststart, id, pid).await?;
+        }
         Ok(())
     }
 
@@ -235,26 +245,51 @@ impl Engine {
                 .await,
             )?;
         }
-        let (group, store) = (self.group(&record.cgroup)?, self.store.clone());
-        let (folder, writable) = (entry.folder.clone(), self.writable(id));
-        blocking(move || {
-            group.remove().map_err(internal)?;
-            remove_folder(&writable).map_err(internal)?;
-            store.release(&record.id).map_err(internal)?;
-            remove_recorded(&folder, file::CONTAINER).map_err(internal)
-        })
-        .await?;
-        let sandbox = entry.record.read().sandbox_id.clone();
-        if self.containers.write().remove(id).is_some() {
-            self.announce(&sandbox, id, ContainerEventKind::Deleted);
+        let group = self.group(&record.cgroup)?;
+        let files = self.files(&entry, id);
+        blocking(move || units::remove(&record.cgroup, &group).map_err(internal)).await?;
+        entry.run_last_hooks().await?;
+        blocking(move || files.remove().map_err(internal)).await?;
+        self.forget(&record.sandbox_id, id);
+        Ok(())
+    }
+
+    /// Removes the ended containers of a sandbox that goes itself, and its cgroups with it.
+    pub(super) async fn remove_ended(&self, sandbox: &str) -> Result<(), RuntimeError> {
+        for entry in self.containers_of(sandbox) {
+            if entry.state() != ContainerState::Exited {
+                continue;
+            }
+            let _change = entry.change.lock().await;
+            let id = entry.record.read().id.clone();
+            let files = self.files(&entry, &id);
+            entry.run_last_hooks().await?;
+            blocking(move || files.remove().map_err(internal)).await?;
+            self.forget(sandbox, &id);
         }
         Ok(())
+    }
+
+    fn files(&self, entry: &Entry, id: &str) -> Files {
+        Files {
+            id: id.to_owned(),
+            folder: entry.folder.clone(),
+            writable: self.writable(id),
+            store: self.store.clone(),
+        }
+    }
+
+    fn forget(&self, sandbox: &str, id: &str) {
+        if self.containers.write().remove(id).is_some() {
+            self.announce(sandbox, id, ContainerEventKind::Deleted);
+        }
     }
 
     pub(super) async fn update(
         &self,
         id: &str,
         resources: LinuxResources,
+        rare: Option<RareLimits>,
     ) -> Result<(), RuntimeError> {
         let entry = self.entry(id)?;
         let _change = entry.change.lock().await;
@@ -264,19 +299,21 @@ impl Engine {
         }
         let mut record = entry.record.read().clone();
         let resources = merged(&record.config.resources, resources);
-        let limits = translate::container_limits(&resources);
+        let spec_path = entry.folder.join(file::SPEC);
+        let mut spec: ContainerSpec = read_json(&spec_path).map_err(internal)?;
+        let limits = Limits {
+            oom_kill_disable: spec.limits.oom_kill_disable,
+            rare: rare.unwrap_or(spec.limits.rare),
+            ..translate::container_limits(&resources)
+        };
         if entry.state() == ContainerState::Running {
             let group = self.group(&record.cgroup)?;
             let wanted = limits.clone();
-            blocking(move || group.limit(&wanted).map_err(internal)).await?;
+            let path = record.cgroup.clone();
+            blocking(move || units::limit(&path, &group, &wanted).map_err(internal)).await?;
         }
         record.config.resources = resources;
-        let spec_path = entry.folder.join(file::SPEC);
-        let mut spec: ContainerSpec = read_json(&spec_path).map_err(internal)?;
-        spec.limits = Limits {
-            oom_kill_disable: spec.limits.oom_kill_disable,
-            ..limits
-        };
+        spec.limits = limits;
         write_json(&spec_path, &spec).map_err(internal)?;
         write_json(&entry.folder.join(file::CONTAINER), &record).map_err(internal)?;
         *entry.record.write() = record;
@@ -305,6 +342,24 @@ impl Engine {
     /// Where a container's own writes are kept.
     pub(super) fn writable(&self, id: &str) -> PathBuf {
         self.config.root.join("containers").join(id)
+    }
+}
+
+/// What a container has on disk.
+struct Files {
+    id: String,
+    folder: PathBuf,
+    writable: PathBuf,
+    store: oci::Store,
+}
+
+impl Files {
+    fn remove(&self) -> std::io::Result<()> {
+        remove_folder(&self.writable)?;
+        self.store
+            .release(&self.id)
+            .map_err(std::io::Error::other)?;
+        remove_recorded(&self.folder, file::CONTAINER)
     }
 }
 

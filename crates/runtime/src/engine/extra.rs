@@ -3,12 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
-use linux::cgroup::DeviceRule;
+use linux::cgroup::{Abilities, DeviceRule, RareLimits};
 use node_api::{
-    ContainerConfig, ContainerState, ExecRequest, ExecSession, PodSandboxConfig, RuntimeError,
+    ContainerConfig, ContainerState, ExecRequest, ExecSession, LinuxResources, PodSandboxConfig,
+    RuntimeError,
 };
 
-use super::{Engine, blocking, internal};
+use super::{Engine, blocking, fresh_id, internal};
+use crate::hooks::Hooks;
 use crate::protocol::Call;
 use crate::spec::{ExecOptions, LogRotation, Rlimit, Tmpfs};
 
@@ -34,10 +36,15 @@ pub struct Extras {
     /// Devices it may use beyond those it has.
     pub device_rules: Vec<DeviceRule>,
     pub oom_kill_disable: bool,
+    pub rare: RareLimits,
     /// The supervisor itself keeps the log small, and not whoever reads it.
     pub log_rotation: Option<LogRotation>,
     /// The caller keeps the image's layers by a lease of its own, as long as there is the container.
     pub leased: bool,
+    /// It may make cgroups below its own.
+    pub writable_cgroups: bool,
+    /// Before those that its devices bring along.
+    pub hooks: Hooks,
 }
 
 /// What a sandbox may have beyond CRI's words.
@@ -70,13 +77,34 @@ impl Engine {
         self.create(sandbox_id, config, extras).await
     }
 
-    /// Runs a command that may differ in more than its words.
+    /// Runs a command that may differ in more than its words; the number is its process's id on the
+    /// node.
     pub async fn exec_with(
         &self,
         request: ExecRequest,
         options: ExecOptions,
-    ) -> Result<ExecSession, RuntimeError> {
-        self.open_exec(request, options).await
+    ) -> Result<(ExecSession, i32), RuntimeError> {
+        self.open_exec_known(request, options).await
+    }
+
+    /// Other limits for a container that may run; what is 0 or empty stays as it is.
+    pub async fn update_with(
+        &self,
+        id: &str,
+        resources: LinuxResources,
+        rare: RareLimits,
+    ) -> Result<(), RuntimeError> {
+        self.update(id, resources, Some(rare)).await
+    }
+
+    /// Which limits the cgroups of this machine have.
+    pub fn abilities(&self) -> Result<Abilities, RuntimeError> {
+        let path = format!("{}/{}", self.config.cgroup_root, fresh_id());
+        let group = self.group(&path)?;
+        group.create().map_err(internal)?;
+        let able = group.abilities();
+        group.remove().map_err(internal)?;
+        Ok(able)
     }
 
     /// As CRI's attach, but also before the container starts: then nothing of its output is missed.

@@ -38,7 +38,7 @@ fn image(record: ImageRecord) -> Image {
         } else {
             String::new()
         },
-        pinned: false,
+        pinned: record.pinned,
     }
 }
 
@@ -113,10 +113,11 @@ impl ImageService for Engine {
     async fn image_fs_info(&self) -> Result<(FilesystemUsage, FilesystemUsage), RuntimeError> {
         let store = self.store.clone();
         let images = blocking(move || {
+            let (used_bytes, inodes_used) = store.disk_usage().map_err(explain)?;
             Ok(FilesystemUsage {
                 mountpoint: store.layers_folder(),
-                used_bytes: store.disk_bytes().map_err(explain)?,
-                inodes_used: 0,
+                used_bytes,
+                inodes_used,
             })
         });
         let images = images.await?;

@@ -20,7 +20,15 @@ use crate::spec::{Status, file};
 /// Calls that may wait to be sent.
 const QUEUE: usize = 64;
 
-type Answer = Result<Vec<OwnedFd>, Refusal>;
+/// What came back.
+#[derive(Debug, Default)]
+pub(super) struct Answered {
+    pub(super) fds: Vec<OwnedFd>,
+    /// Of the process that was started, if one was.
+    pub(super) pid: i32,
+}
+
+type Answer = Result<Answered, Refusal>;
 
 struct Outgoing {
     call: Call,
@@ -166,9 +174,9 @@ impl Line {
         let open = matches!(self.channel.get_mut().fill(), Ok(true));
         loop {
             match self.channel.get_mut().next::<Message>() {
-                Ok(Some((Message::Reply { id, result }, fds))) => {
+                Ok(Some((Message::Reply { id, result, pid }, fds))) => {
                     if let Some(waiting) = self.waiting.remove(&id) {
-                        let _ = waiting.send(result.map(|()| fds));
+                        let _ = waiting.send(result.map(|()| Answered { fds, pid }));
                     }
                 }
                 Ok(Some((Message::Warning { container, text }, _))) => {

@@ -2,16 +2,20 @@
 //! CRI's words into specs, and asks supervisors to act.
 
 mod adopt;
+mod bundle;
 mod cdi;
 mod cleanup;
 mod container;
 mod events;
 mod extra;
+mod hooked;
 mod images;
 mod link;
+mod registries;
 mod sandbox;
 mod service;
 mod skeleton;
+mod slices;
 mod spare;
 mod stats;
 mod streams;
@@ -26,7 +30,7 @@ use std::sync::{Arc, Weak};
 
 use linux::cgroup::{Cgroup, Hierarchies};
 use node_api::{
-    ContainerConfig, ContainerState, ContainerStatus, PodNetwork, PodNetworkResult,
+    CgroupDriver, ContainerConfig, ContainerState, ContainerStatus, PodNetwork, PodNetworkResult,
     PodSandboxConfig, PodSandboxStatus, RuntimeError, SandboxState,
 };
 use parking_lot::{Mutex, RwLock};
@@ -36,8 +40,10 @@ use tokio::sync::{oneshot, watch};
 use crate::spec::{Status, file};
 use link::Link;
 
+pub use cdi::kinds as cdi_kinds;
 pub use cleanup::clean_up;
 pub use extra::{Extras, SandboxExtras};
+pub use registries::read as registries;
 
 /// Where the engine keeps what, and how it starts supervisors.
 #[derive(Clone, Debug)]
@@ -53,6 +59,10 @@ pub struct Config {
     /// Cgroups that sandboxes name as their parents are somebody else's: they are below the root of
     /// each hierarchy itself, and neither limited nor removed.
     pub foreign_cgroup_parents: bool,
+    /// What is said of registries; `registries.yaml` in the root folder where nothing is.
+    pub registries: Option<PathBuf>,
+    /// Who makes cgroups of sandboxes to come; those that are there know who made them.
+    pub cgroup_driver: CgroupDriver,
 }
 
 impl Config {
@@ -64,12 +74,11 @@ impl Config {
             cgroup_root: cgroup_root.to_owned(),
             supervisor_exe: PathBuf::from("/proc/self/exe"),
             foreign_cgroup_parents: false,
+            registries: None,
+            cgroup_driver: CgroupDriver::Cgroupfs,
         }
     }
 }
-
-/// File in the root folder that tells of registries without TLS and of mirrors.
-const REGISTRIES: &str = "registries.json";
 
 /// Why the engine does not open.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +87,8 @@ pub enum OpenError {
     Io(PathBuf, #[source] std::io::Error),
     #[error("container engine: image store: {0}")]
     Images(#[from] oci::ImageError),
+    #[error("{0}: {1}")]
+    Registries(PathBuf, String),
     #[error("container engine: {0}")]
     Host(String),
 }
@@ -100,6 +111,8 @@ struct Pod {
     state: Mutex<SandboxState>,
     network: Mutex<PodNetworkResult>,
     link: Mutex<Option<Arc<Link>>>,
+    /// The id of its first container, whose cgroup waits for it.
+    first: Mutex<Option<String>>,
     /// One change at a time.
     change: tokio::sync::Mutex<()>,
 }
@@ -115,6 +128,9 @@ struct ContainerRecord {
     log_path: PathBuf,
     cgroup: String,
     stop_signal: i32,
+    /// Its spec has hooks.
+    #[serde(default)]
+    hooked: bool,
 }
 
 /// A container.
@@ -136,6 +152,9 @@ pub struct Engine {
     /// The name of the lowest layer.
     skeleton: Option<String>,
     hierarchies: Hierarchies,
+    /// Where systemd's own root lies in them.
+    systemd_root: String,
+    slices: slices::Slices,
     spares: spare::Spares,
     /// Whether the last pod had its cgroups below our own, and the next one is expected there.
     places: AtomicBool,
@@ -147,6 +166,8 @@ pub struct Engine {
     listeners: node_api::Listeners,
     /// Warnings that were told already.
     warned: Mutex<BTreeSet<String>>,
+    /// What all containers wrote when it was last measured.
+    written: Mutex<Option<(std::time::Instant, node_api::FilesystemUsage)>>,
     /// Whose turn it is to pull an image, by name.
     pulls: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -163,9 +184,18 @@ pub async fn open(
     let containers = config.root.join("containers");
     std::fs::create_dir_all(&containers).map_err(|error| OpenError::Io(containers, error))?;
     let store = oci::Store::open(&config.root.join("images"))?;
-    let registries = oci::RegistryOptions::load(&config.root.join(REGISTRIES))?;
-    let hierarchies = Hierarchies::of_this_machine()
-        .map_err(|error| OpenError::Io("/proc/self/mountinfo".into(), error))?;
+    let registries = registries::read(&config.root, config.registries.as_deref())?;
+    let driver = config.cgroup_driver;
+    let systemd_root = match driver {
+        CgroupDriver::Cgroupfs => String::new(),
+        CgroupDriver::Systemd => slices::root()?,
+    };
+    let hierarchies = match driver {
+        CgroupDriver::Cgroupfs => Hierarchies::of_this_machine(),
+        CgroupDriver::Systemd => Hierarchies::with_systemd(),
+    };
+    let hierarchies =
+        hierarchies.map_err(|error| OpenError::Io("/proc/self/mountinfo".into(), error))?;
     if hierarchies.0.is_empty() {
         return Err(OpenError::Host("no cgroup hierarchy is mounted".to_owned()));
     }
@@ -182,12 +212,15 @@ pub async fn open(
         network,
         skeleton,
         hierarchies,
+        systemd_root,
+        slices: slices::Slices::default(),
         crew: crew.clone(),
         pods: RwLock::default(),
         containers: RwLock::default(),
         execs: Mutex::default(),
         listeners: node_api::Listeners::default(),
         warned: Mutex::default(),
+        written: Mutex::default(),
         pulls: Mutex::default(),
     });
     engine.adopt().await?;
@@ -301,6 +334,11 @@ fn make_private_folder(folder: &std::path::Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::create_dir_all(folder)?;
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
+}
+
+/// Reads YAML without its types: readers of typed YAML are large, and this way there is one.
+fn yaml(text: &str) -> Result<serde_json::Value, String> {
+    serde_saphyr::from_str(text).map_err(|error| error.to_string())
 }
 
 fn internal(error: impl Display) -> RuntimeError {

@@ -5,18 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use linux::cgroup::Cgroup;
+use linux::cgroup::{Cgroup, DeviceRule};
 use node_api::{
     ContainerEventKind, ContainerState, LinuxResources, NamespaceMode, PodNetworkConfig,
     PodNetworkResult, PodSandboxConfig, RuntimeError, SandboxState,
 };
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::link::{Link, News};
+use super::slices::limit_pod;
 use super::spare::{Place, Spare};
 use super::{Engine, Pod, SandboxExtras, SandboxRecord, blocking, fresh_id, internal, translate};
 use crate::protocol::Call;
 use crate::spec::{SandboxSpec, Status, file, now_nanos, read_json, write_json};
+use crate::units;
 
 /// A supervisor that does not end by itself within this time is killed.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,24 +29,57 @@ const WARNING_LIMIT: usize = 64;
 const INTERFACE: &str = "eth0";
 
 impl Engine {
+    /// Makes a sandbox. A caller who goes away meanwhile leaves none behind: what is half made is
+    /// finished by a task of its own, and taken down if nobody waits for it.
     pub(super) async fn run_sandbox(
         &self,
         config: PodSandboxConfig,
         extras: SandboxExtras,
     ) -> Result<String, RuntimeError> {
         translate::check_sandbox(&config)?;
+        if self.by_systemd() {
+            // A parent that is no slice is known before anything is made.
+            self.sandbox_cgroup(&config, "")?;
+        }
+        let gone = || RuntimeError::Unavailable("the container engine ends".to_owned());
+        let engine = self.me.upgrade().ok_or_else(gone)?;
+        let (done, told) = oneshot::channel();
+        let stop = self.crew.stop();
+        self.crew.spawn("sandbox", async move {
+            let up = tokio::select! {
+                up = engine.make_sandbox(config, extras) => up,
+                // As if we were killed: the next start finds what is left.
+                () = stop.raised() => return,
+            };
+            if let Err(Ok(id)) = done.send(up)
+                && let Err(error) = engine.remove_sandbox(&id).await
+            {
+                tracing::warn!(%error, sandbox = id, "sandbox that nobody waits for not removed");
+            }
+        });
+        told.await.map_err(|_| gone())?
+    }
+
+    async fn make_sandbox(
+        &self,
+        config: PodSandboxConfig,
+        extras: SandboxExtras,
+    ) -> Result<String, RuntimeError> {
         let mut spare = self.spares.take();
         let place = spare.as_mut().and_then(Spare::take_place);
-        let is_below_ours = config.cgroup_parent.is_empty();
+        let is_below_ours = config.cgroup_parent.is_empty() && !self.by_systemd();
         self.places.store(is_below_ours, Ordering::Relaxed);
         let (place, unused) = match is_below_ours {
             true => (place, None),
             false => (None, place),
         };
         let has_place = place.is_some();
-        let id = place.map_or_else(fresh_id, |place| place.id);
+        let (id, first) = match place {
+            Some(place) => (place.id, place.container),
+            None => (fresh_id(), None),
+        };
         let folder = self.config.state.join(&id);
-        let cgroup = format!("{}/{id}", self.pod_cgroup(&config));
+        let cgroup = self.sandbox_cgroup(&config, &id)?;
         let record = SandboxRecord {
             id: id.clone(),
             config,
@@ -56,6 +92,7 @@ impl Engine {
             state: Mutex::new(SandboxState::NotReady),
             network: Mutex::default(),
             link: Mutex::default(),
+            first: Mutex::new(first),
             change: Default::default(),
         });
         let _change = pod.change.lock().await;
@@ -82,28 +119,6 @@ impl Engine {
         }
     }
 
-    /// The pod's cgroup; the sandbox's own lies below it, for a pod may have an old sandbox
-    /// that ends while the new one lives.
-    fn pod_cgroup(&self, config: &PodSandboxConfig) -> String {
-        let parent = config.cgroup_parent.trim_matches('/');
-        let root = self.config.cgroup_root.trim_matches('/');
-        if parent.is_empty() {
-            return format!("/{root}");
-        }
-        if self.config.foreign_cgroup_parents {
-            return format!("/{parent}");
-        }
-        format!("/{root}/{parent}")
-    }
-
-    /// The same, where it is ours alone: to be limited, and removed with its last sandbox.
-    fn own_pod_cgroup(&self, config: &PodSandboxConfig) -> Result<Option<Cgroup>, RuntimeError> {
-        if config.cgroup_parent.is_empty() || self.config.foreign_cgroup_parents {
-            return Ok(None);
-        }
-        self.group(&self.pod_cgroup(config)).map(Some)
-    }
-
     pub(super) async fn update_sandbox(
         &self,
         id: &str,
@@ -111,7 +126,7 @@ impl Engine {
     ) -> Result<(), RuntimeError> {
         let pod = self.pod(id)?;
         match self.own_pod_cgroup(&pod.record.config)? {
-            Some(whole) => blocking(move || limit_pod(&whole, &resources)).await,
+            Some((path, whole)) => blocking(move || limit_pod(&path, &whole, &resources)).await,
             // Its owner has changed it already.
             None => Ok(()),
         }
@@ -124,6 +139,7 @@ impl Engine {
         spare: Option<Spare>,
         has_place: bool,
     ) -> Result<(), RuntimeError> {
+        self.enter_slice(pod).await?;
         self.prepare(pod, extras, has_place).await?;
         self.spares.start(spare, &pod.folder).await?;
         self.connect(pod).map_err(internal)?;
@@ -158,18 +174,38 @@ impl Engine {
             // First the folder, which tells of the rest at the next start.
             std::fs::create_dir_all(self.config.state.join(&id).join(file::CONTAINERS))?;
             let path = format!("/{}/{id}", self.config.cgroup_root.trim_matches('/'));
-            let cgroup = leaf(&self.hierarchies.group(&path)?, path);
+            let whole = self.hierarchies.group(&path)?;
+            let is_pure_unified = whole.is_pure_unified();
+            let cgroup = leaf(&whole, path.clone());
             self.hierarchies.group(&cgroup)?.create()?;
-            std::io::Result::Ok(cgroup)
+            // With version 2 it takes a program of its own to say which devices are let in.
+            let container = match is_pure_unified {
+                true => None,
+                false => Some(self.place_below(&path)?),
+            };
+            std::io::Result::Ok((cgroup, container))
         };
         match made() {
-            Ok(cgroup) => Some(Place { id, cgroup }),
+            Ok((cgroup, container)) => Some(Place {
+                id,
+                cgroup,
+                container,
+            }),
             Err(error) => {
                 tracing::warn!(%error, "no cgroups for the next pod");
                 self.discard(&id);
                 None
             }
         }
+    }
+
+    /// Makes the cgroups of a container of the pod at `path`, whose id is returned.
+    fn place_below(&self, path: &str) -> std::io::Result<String> {
+        let id = fresh_id();
+        let group = self.hierarchies.group(&format!("{path}/{id}"))?;
+        group.create()?;
+        group.allow_devices(&DeviceRule::container_default())?;
+        Ok(id)
     }
 
     /// Removes what was made of a sandbox below our own cgroup that is nobody's.
@@ -207,11 +243,15 @@ impl Engine {
             network_of: self.namespace_of(extras.network_of.as_deref(), "net")?,
             ipc_of: self.namespace_of(extras.ipc_of.as_deref(), "ipc")?,
         };
+        let is_unit = systemd::is_unit(&leaf);
         let (whole, leaf) = (self.own_pod_cgroup(config)?, self.group(&leaf)?);
         let pod = Arc::clone(pod);
         blocking(move || {
             if !has_place {
                 std::fs::create_dir_all(pod.folder.join(file::CONTAINERS)).map_err(internal)?;
+            }
+            // Units come into being with their first process.
+            if !has_place && !is_unit {
                 leaf.create().map_err(internal)?;
             }
             let write = |name: &str, text: String| {
@@ -226,7 +266,7 @@ impl Engine {
             write_json(&pod.folder.join(file::SPEC), &spec).map_err(internal)?;
             write_json(&pod.folder.join(file::SANDBOX), &pod.record).map_err(internal)?;
             match (&config.resources, whole) {
-                (Some(resources), Some(whole)) => limit_pod(&whole, resources),
+                (Some(resources), Some((path, whole))) => limit_pod(&path, &whole, resources),
                 _ => Ok(()),
             }
         })
@@ -277,8 +317,11 @@ impl Engine {
         match news {
             News::Warning(container, text) => self.warn_once(&container, text),
             News::Started(id, status) => {
-                if let Ok(entry) = self.entry(&id) {
-                    entry.set_status(status);
+                if let Ok(entry) = self.entry(&id)
+                    && entry.set_status(status)
+                {
+                    let sandbox = entry.record.read().sandbox_id.clone();
+                    self.announce(&sandbox, &id, ContainerEventKind::Started);
                 }
             }
             News::Exited(id, status) => {
@@ -322,9 +365,11 @@ impl Engine {
 
     /// Ends what a dead supervisor left, and records how its containers ended.
     pub(super) async fn bury(&self, pod: &Arc<Pod>) {
-        let group = self.group(&pod.record.cgroup);
-        let killed = match group {
-            Ok(group) => blocking(move || group.kill().map_err(internal)).await,
+        let killed = match self.groups_of(pod) {
+            Ok(groups) => {
+                let kill = move || groups.iter().try_for_each(|(_, group)| group.kill());
+                blocking(move || kill().map_err(internal)).await
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = killed {
@@ -400,11 +445,15 @@ impl Engine {
                 );
             }
         }
-        let group = self.group(&pod.record.cgroup)?;
-        let killing = group.clone();
-        blocking(move || match killing.dissolve() {
-            Ok(true) => Ok(()),
-            _ => killing.kill().map_err(internal),
+        let groups = self.groups_of(pod)?;
+        let (ending, shm) = (groups.clone(), pod.folder.join(file::SHM));
+        let gone = blocking(move || {
+            let mut gone = true;
+            for (path, group) in &ending {
+                gone &= units::end(path, group).map_err(internal)?;
+            }
+            linux::mount::unmount_if_mounted(&shm).map_err(internal)?;
+            Ok(gone)
         })
         .await?;
         self.settle_containers(pod);
@@ -412,10 +461,13 @@ impl Engine {
             self.network.del(&pod.record.id).await?;
             *pod.network.lock() = PodNetworkResult::default();
         }
-        let folder = pod.folder.clone();
+        if gone {
+            return Ok(());
+        }
         blocking(move || {
-            linux::mount::unmount_if_mounted(&folder.join(file::SHM)).map_err(internal)?;
-            group.remove().map_err(internal)
+            let mut groups = groups.iter();
+            let removed = groups.try_for_each(|(path, group)| units::remove(path, group));
+            removed.map_err(internal)
         })
         .await
     }
@@ -430,7 +482,11 @@ impl Engine {
         if self.pod(id).is_err() {
             return Ok(());
         }
-        self.stop_pod(&pod).await?;
+        // Files of those that have ended already go while the supervisor ends.
+        let (stopped, removed) =
+            tokio::join!(self.stop_pod(&pod), self.remove_ended(&pod.record.id));
+        stopped?;
+        removed?;
         for entry in self.containers_of(id) {
             let container = entry.record.read().id.clone();
             self.remove_entry(&container).await?;
@@ -442,12 +498,16 @@ impl Engine {
     }
 
     async fn remove_files(&self, pod: &Arc<Pod>) -> Result<(), RuntimeError> {
-        let (folder, group) = (pod.folder.clone(), self.group(&pod.record.cgroup)?);
+        let (folder, path) = (pod.folder.clone(), pod.record.cgroup.clone());
+        let group = self.group(&path)?;
         let whole = self.own_pod_cgroup(&pod.record.config)?;
+        self.leave_slice(pod).await?;
         blocking(move || {
             linux::mount::unmount_if_mounted(&folder.join(file::SHM)).map_err(internal)?;
-            group.remove().map_err(internal)?;
-            if let Some(whole) = whole {
+            units::remove(&path, &group).map_err(internal)?;
+            if let Some((path, whole)) = whole
+                && !systemd::is_unit(&path)
+            {
                 whole.remove_if_empty();
             }
             remove_recorded(&folder, file::SANDBOX).map_err(internal)
@@ -458,20 +518,10 @@ impl Engine {
 
 /// The supervisor's cgroup: version 2 has processes in leaves only, where it manages resources.
 fn leaf(whole: &Cgroup, path: String) -> String {
-    match whole.is_pure_unified() {
+    match whole.is_pure_unified() && !systemd::is_unit(&path) {
         true => path + "/supervisor",
         false => path,
     }
-}
-
-fn limit_pod(whole: &Cgroup, resources: &LinuxResources) -> Result<(), RuntimeError> {
-    let missing = whole
-        .limit(&translate::limits(resources))
-        .map_err(internal)?;
-    for controller in missing {
-        tracing::warn!(controller, "no such cgroup controller, pod limit not set");
-    }
-    Ok(())
 }
 
 fn network_config(pod: &Pod) -> Result<PodNetworkConfig, RuntimeError> {

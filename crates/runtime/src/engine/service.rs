@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use node_api::{
-    ContainerConfig, ContainerEvent, ContainerFigures, ContainerStats, ContainerStatus, Duplex,
-    ExecRequest, ExecResult, ExecSession, FilesystemUsage, LinuxResources, PodSandboxConfig,
-    PodSandboxStats, PodSandboxStatus, RuntimeError, RuntimeHandler, RuntimeService, RuntimeStatus,
+    CgroupDriver, ContainerConfig, ContainerEvent, ContainerFigures, ContainerStats,
+    ContainerStatus, Duplex, ExecRequest, ExecResult, ExecSession, FilesystemUsage, LinuxResources,
+    PodSandboxConfig, PodSandboxStats, PodSandboxStatus, RuntimeError, RuntimeHandler,
+    RuntimeService, RuntimeStatus,
 };
 use tokio::sync::mpsc;
 
@@ -16,6 +17,10 @@ use super::{Engine, translate};
 impl RuntimeService for Engine {
     fn version(&self) -> (String, String) {
         ("sampan".to_owned(), env!("CARGO_PKG_VERSION").to_owned())
+    }
+
+    fn cgroup_driver(&self) -> CgroupDriver {
+        self.config.cgroup_driver
     }
 
     async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<String, RuntimeError> {
@@ -78,7 +83,7 @@ impl RuntimeService for Engine {
         id: &str,
         resources: LinuxResources,
     ) -> Result<(), RuntimeError> {
-        self.update(id, resources).await
+        self.update(id, resources, None).await
     }
 
     async fn update_pod_sandbox_resources(

@@ -9,7 +9,7 @@ use std::process::Stdio;
 use node_api::RuntimeError;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::process::{ChildStdin, ChildStdout, Command};
 
 use crate::spec::file;
 use crate::supervisor::READY;
@@ -27,7 +27,6 @@ pub(super) struct Spares {
 
 /// A process that waits for a pod.
 pub(super) struct Spare {
-    child: Child,
     stdin: ChildStdin,
     stdout: ChildStdout,
     place: Option<Place>,
@@ -38,6 +37,8 @@ pub(super) struct Place {
     pub(super) id: String,
     /// The supervisor's.
     pub(super) cgroup: String,
+    /// The id of the first container, where it has cgroups too.
+    pub(super) container: Option<String>,
 }
 
 impl Spares {
@@ -101,9 +102,11 @@ impl Spares {
         let fault =
             |error| RuntimeError::Internal(format!("starting {}: {error}", self.program.display()));
         let mut child = command.spawn().map_err(fault)?;
-        match (child.stdin.take(), child.stdout.take()) {
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        // It makes way for the process that it leaves behind, sooner or later, and is only to be buried.
+        tokio::spawn(async move { child.wait().await });
+        match (stdin, stdout) {
             (Some(stdin), Some(stdout)) => Ok(Spare {
-                child,
                 stdin,
                 stdout,
                 place,
@@ -130,8 +133,6 @@ impl Spare {
             let mut stdout = self.stdout.take(WORDS_LIMIT);
             stdout.read_to_string(&mut words).await?;
         }
-        // What waited has made way for the supervisor, and is only to be buried.
-        tokio::spawn(async move { self.child.wait().await });
         Ok(words)
     }
 }

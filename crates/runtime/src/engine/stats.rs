@@ -1,6 +1,7 @@
 //! Figures of containers and pods.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use linux::cgroup::Usage;
 use node_api::{
@@ -10,10 +11,14 @@ use node_api::{
 
 use super::{Engine, Entry, Pod, blocking, internal};
 use crate::spec::{file, now_nanos};
+use crate::units;
 
 /// Folders within each other that are walked to measure what a container wrote; deeper ones are
 /// left out.
 const DEPTH_MAX: usize = 256;
+
+/// How long it counts what all containers wrote.
+const WRITTEN_FOR: Duration = Duration::from_secs(10);
 
 impl Engine {
     pub(super) fn stats_of(&self, id: &str) -> Result<ContainerStats, RuntimeError> {
@@ -43,14 +48,21 @@ impl Engine {
 
     pub(super) async fn pod_stats(&self, id: &str) -> Result<PodSandboxStats, RuntimeError> {
         let pod = self.pod(id)?;
-        let group = self.group(&pod.record.cgroup)?;
+        let mut groups = self.groups_of(&pod)?;
+        if groups.len() > 1 && !pod.record.config.cgroup_parent.is_empty() {
+            // Its slice knows of what has ended, too.
+            let slice = units::slice_of(&pod.record.cgroup).to_owned();
+            groups = vec![(slice.clone(), self.group(&slice)?)];
+        }
         blocking(move || {
+            let mut usage = Usage::default();
+            groups.iter().for_each(|(_, group)| usage += group.usage());
             Ok(PodSandboxStats {
                 total: ContainerStats {
                     id: pod.record.id.clone(),
                     name: pod.record.config.name.clone(),
                     pod_uid: pod.record.config.uid.clone(),
-                    ..stats(&group.usage())
+                    ..stats(&usage)
                 },
                 interfaces: interfaces(&pod),
             })
@@ -101,8 +113,20 @@ impl Engine {
         blocking(move || Ok(disk_usage(&folder, &folder.join("upper")))).await
     }
 
-    /// What all containers wrote.
+    /// What all containers wrote. Their files are walked, so the answer is good for a while.
     pub(super) async fn all_written(&self) -> Result<FilesystemUsage, RuntimeError> {
+        let known = self.written.lock().clone();
+        if let Some((at, usage)) = known
+            && at.elapsed() < WRITTEN_FOR
+        {
+            return Ok(usage);
+        }
+        let usage = self.walk_all().await?;
+        *self.written.lock() = Some((Instant::now(), usage.clone()));
+        Ok(usage)
+    }
+
+    async fn walk_all(&self) -> Result<FilesystemUsage, RuntimeError> {
         let folder = self.config.root.join("containers");
         blocking(move || {
             let mut total = FilesystemUsage {

@@ -98,6 +98,16 @@ impl Engine {
         Ok(session)
     }
 
+    /// As [`Engine::open_exec`], with the process's id on the node.
+    pub(super) async fn open_exec_known(
+        &self,
+        request: ExecRequest,
+        options: ExecOptions,
+    ) -> Result<(ExecSession, i32), RuntimeError> {
+        let (session, started) = self.begin_exec(request, options).await?;
+        Ok((session, started.pid))
+    }
+
     async fn begin_exec(
         &self,
         request: ExecRequest,
@@ -130,18 +140,20 @@ impl Engine {
         let (tty, stdin) = (exec.tty, exec.stdin);
         let id = exec.id.clone();
         let answered = link.call(Call::Exec { exec }, fds).await;
-        let fds = answered.inspect_err(|_| {
+        let answered = answered.inspect_err(|_| {
             self.execs.lock().remove(&id);
         })?;
+        let pid = answered.pid;
         let mut resize = None;
         if tty {
-            let master = fds
+            let master = answered
+                .fds
                 .into_iter()
                 .next()
                 .ok_or_else(|| internal("no terminal came back"))?;
             resize = Some(streams.terminal(master, stdin)?);
         }
-        Ok((streams.session(resize, exit), StartedExec { id, link }))
+        Ok((streams.session(resize, exit), StartedExec { id, link, pid }))
     }
 
     /// The exit code to come; who drops it ends the process.
@@ -242,7 +254,7 @@ impl Engine {
             SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
         ] {
-            let fds = link
+            let answered = link
                 .call(
                     Call::Socket {
                         ipv6: address.is_ipv6(),
@@ -250,7 +262,8 @@ impl Engine {
                     Vec::new(),
                 )
                 .await?;
-            let socket = fds
+            let socket = answered
+                .fds
                 .into_iter()
                 .next()
                 .ok_or_else(|| internal("no socket came back"))?;
@@ -271,6 +284,7 @@ impl Engine {
 struct StartedExec {
     id: String,
     link: Arc<Link>,
+    pid: i32,
 }
 
 impl StartedExec {

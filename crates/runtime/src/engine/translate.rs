@@ -44,6 +44,7 @@ pub(super) fn limits(resources: &LinuxResources) -> Limits {
         unified: resources.unified.clone(),
         die_together: false,
         oom_kill_disable: false,
+        rare: Default::default(),
     }
 }
 
@@ -143,7 +144,8 @@ pub(super) fn container(
         devices: config.devices.clone(),
         masked_paths: masked,
         readonly_paths: read_only,
-        cgroup: format!("{}/{id}", pod.record.cgroup),
+        cgroup: crate::units::container(&pod.record.cgroup, id),
+        has_cgroup: false,
         limits: container_limits(&config.resources),
         oom_score_adj: config.resources.oom_score_adj,
         capabilities,
@@ -161,6 +163,10 @@ pub(super) fn container(
         stdin_once: config.stdin_once,
         log_path: places.log,
         log_rotation: None,
+        writable_cgroups: false,
+        hooks: None,
+        time: crate::time::wished(&config.annotations, &pod.record.config.annotations)
+            .map_err(RuntimeError::InvalidArgument)?,
     })
 }
 

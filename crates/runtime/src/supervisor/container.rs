@@ -5,13 +5,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use linux::cgroup::MemoryWatch;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::unistd::Pid;
 use node_api::{ContainerState, ContainerUser};
 
-use crate::spec::{ContainerSpec, Status, file, write_json};
+use crate::spec::{ContainerSpec, PidScope, Status, file, write_json};
 use crate::supervisor::Token;
+use crate::supervisor::init::note::{self, FAULT_LIMIT};
 use crate::supervisor::launch::set_nonblocking;
 use crate::supervisor::log::{Log, Stream};
 
@@ -37,6 +39,10 @@ pub(super) struct Starting {
     pub(super) warnings: Vec<String>,
     /// The child was about to become the program.
     pub(super) ready: bool,
+    /// The child waits for our word.
+    pub(super) waits: bool,
+    /// Not yet passed on that it does.
+    pub(super) prepared: bool,
 }
 
 impl Starting {
@@ -50,6 +56,8 @@ impl Starting {
             user: None,
             warnings: Vec::new(),
             ready: false,
+            waits: false,
+            prepared: false,
         }
     }
 }
@@ -76,6 +84,10 @@ pub(super) struct Container {
     pub(super) pid: Pid,
     pub(super) pidfd: OwnedFd,
     pub(super) cgroup: String,
+    /// All its processes have died when its first one is seen dead: the kernel sees to it.
+    pub(super) ends_whole: bool,
+    /// Where systemd removes the cgroup as soon as it is empty.
+    pub(super) memory: Option<MemoryWatch>,
     pub(super) starting: Option<Starting>,
     pub(super) status: Status,
     pub(super) log: Log,
@@ -102,6 +114,8 @@ impl Container {
             pid,
             pidfd,
             cgroup: spec.cgroup.clone(),
+            ends_whole: spec.pids == PidScope::Own,
+            memory: None,
             starting: Some(starting),
             status: Status {
                 pid: pid.as_raw(),
@@ -141,6 +155,32 @@ impl Container {
             .as_ref()
             .filter(|_| self.tty)
             .map(AsFd::as_fd)
+    }
+
+    /// Has the child go on, or end by the fault; the caller hears how the start goes on.
+    pub(super) fn proceed(&mut self, fault: Option<&str>, client: u64, request: u64) -> Option<()> {
+        let starting = self.starting.as_mut()?;
+        (starting.client, starting.request) = (client, request);
+        if let (true, Some(notes)) = (starting.waits, &starting.notes) {
+            starting.waits = false;
+            let word = fault.unwrap_or_default().as_bytes();
+            let packet = [&[note::PREPARED], &word[..word.len().min(FAULT_LIMIT)]].concat();
+            // A child that is gone has its end seen.
+            let _ = linux::socket::send(notes.as_fd(), &packet, &[]);
+        }
+        Some(())
+    }
+
+    /// Ends a child that waits for a word of the client that is gone.
+    pub(super) fn give_up_waiting(&mut self, client: u64) {
+        let starting = self.starting.as_mut();
+        let waiting = starting.filter(|starting| starting.waits && starting.client == client);
+        if let Some(starting) = waiting {
+            starting.fault = Some("the server ended while hooks were run".to_owned());
+            if let Err(error) = linux::process::signal_pidfd(self.pidfd.as_fd(), 9) {
+                complain!("ending a container that waits: {error}");
+            }
+        }
     }
 
     pub(super) fn is_running(&self) -> bool {

@@ -20,9 +20,11 @@ use linux::terminal::{Terminal, open_terminal, take_control};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
 use node_api::{ContainerUser, SeccompProfile};
 
+use crate::hooks::{Moment, Plan};
 use crate::spec::{ContainerSpec, ExecSpec};
 use crate::supervisor::rootfs::{self, Outside};
 use crate::supervisor::{Step, user};
@@ -39,6 +41,11 @@ pub(crate) mod note {
     pub(crate) const FAULT: u8 = b'E';
     /// The next call is `execve`.
     pub(crate) const READY: u8 = b'R';
+    /// All is mounted, and hooks may be run; answered by the same kind, with a text where the child
+    /// is to end.
+    pub(crate) const PREPARED: u8 = b'H';
+    /// Bytes of a fault that somebody else found.
+    pub(crate) const FAULT_LIMIT: usize = 6 << 10;
 }
 
 /// Open files of a program; where a field is empty it gets `/dev/null`.
@@ -52,6 +59,9 @@ pub(crate) struct Stdio {
 /// Most open files a container may have unless the node allows fewer.
 const OPEN_FILES: u64 = 1 << 20;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The parent's word that the child's cgroup stands, where the child has to wait for it.
+pub(super) const GO: &[u8] = b"go";
 
 /// The child's side of a new container; does not return.
 pub(crate) fn run_container(
@@ -96,8 +106,17 @@ impl Child {
         stdio: Stdio,
     ) -> Result<Never, String> {
         self.begin(spec)?;
+        if systemd::is_unit(&spec.cgroup) {
+            self.wait_for_go().step("cgroup")?;
+        }
         let entrance = cgroup.entrance().step("cgroup")?;
+        if let Some(offsets) = &spec.time {
+            offsets.enter()?;
+        }
         let root = rootfs::build(spec, outside, &|message| self.warn(message))?;
+        if let Some(plan) = &spec.hooks {
+            self.hooks_before_pivot(spec, plan)?;
+        }
         pivot(root.as_fd()).step("pivot_root")?;
         if spec.readonly_rootfs {
             shape_mount(root.as_fd(), attribute::READ_ONLY, None, false).step("read-only root")?;
@@ -129,6 +148,7 @@ impl Child {
         cgroup.entrance().and_then(Entrance::enter).step("cgroup")?;
         let mut namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP;
         namespaces.set(CloneFlags::CLONE_NEWUSER, spec.user_namespace.is_some());
+        namespaces.set(linux::namespace::TIME, spec.time.is_some());
         linux::namespace::join(pidfd, namespaces).step("joining the container")?;
         if spec.user_namespace.is_some() {
             become_root_inside()?;
@@ -137,12 +157,20 @@ impl Child {
         self.run(spec, &exec.args, exec.tty)
     }
 
+    fn wait_for_go(&self) -> io::Result<()> {
+        let mut word = [0; 8];
+        match linux::socket::receive(self.sync.as_fd(), &mut word, &mut Vec::new())? {
+            0 => Err(io::ErrorKind::BrokenPipe.into()),
+            _ => Ok(()),
+        }
+    }
+
     fn begin(&self, spec: &ContainerSpec) -> Result<(), String> {
         // While we are still this binary, nobody inside shall reach it through /proc/<pid>/exe.
         prctl::set_dumpable(false).step("dumpable")?;
         prctl::set_pdeathsig(Signal::SIGKILL).step("death signal")?;
         nix::unistd::setsid().step("new session")?;
-        nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+        nix::sys::stat::umask(Mode::empty());
         if let Err(error) =
             std::fs::write("/proc/self/oom_score_adj", spec.oom_score_adj.to_string())
         {
@@ -152,6 +180,29 @@ impl Child {
             ));
         }
         Ok(())
+    }
+
+    /// Hooks of the creation: first those among the node's processes, which others run for us.
+    fn hooks_before_pivot(&self, spec: &ContainerSpec, plan: &Plan) -> Result<(), String> {
+        if plan.waits() {
+            self.tell(note::PREPARED, "");
+            let mut packet = [0; 1 + note::FAULT_LIMIT];
+            let length = linux::socket::receive(self.sync.as_fd(), &mut packet, &mut Vec::new())
+                .step("waiting for hooks")?;
+            match packet.get(1..length) {
+                None => return Err("the supervisor is gone".to_owned()),
+                Some([]) => {}
+                Some(fault) => return Err(String::from_utf8_lossy(fault).into_owned()),
+            }
+        }
+        // Hooks are to inherit no descriptors, and what programs expect of the rest.
+        close_on_exec_from(3).step("closing files")?;
+        reset_signals().step("signals")?;
+        let usual = Mode::from_bits_truncate(0o022);
+        let ours = nix::sys::stat::umask(usual);
+        let done = plan.run(Moment::CreateContainer, &spec.id, own_pid());
+        nix::sys::stat::umask(ours);
+        done
     }
 
     /// Puts standard streams in place; a terminal is made inside and its master sent out.
@@ -228,7 +279,7 @@ impl Child {
         }
         // A change of user resets it.
         prctl::set_pdeathsig(Signal::SIGKILL).step("death signal")?;
-        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+        nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
         let path = find_program(args, &env)?;
         let program = text(&path)?;
         let argv = args
@@ -243,6 +294,9 @@ impl Child {
         reset_signals().step("signals")?;
         if spec.no_new_privs {
             prctl::set_no_new_privs().step("no_new_privs")?;
+        }
+        if let Some(plan) = &spec.hooks {
+            plan.run(Moment::StartContainer, &spec.id, own_pid())?;
         }
         // If the parent died before the death signal was set, nobody is there to read this.
         linux::socket::send(self.sync.as_fd(), &[note::READY], &[])
@@ -273,6 +327,10 @@ impl Child {
         }
         exit_now(128)
     }
+}
+
+fn own_pid() -> i32 {
+    nix::unistd::getpid().as_raw()
 }
 
 fn place(stdin: &OwnedFd, stdout: &OwnedFd, stderr: &OwnedFd) -> io::Result<()> {

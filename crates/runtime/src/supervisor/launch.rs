@@ -16,10 +16,11 @@ use nix::unistd::Pid;
 use crate::protocol::Refusal;
 use crate::spec::{ContainerSpec, ExecSpec, PidScope, file, read_json};
 use crate::supervisor::container::{Container, Exec, Starting};
-use crate::supervisor::init::{self, Stdio};
+use crate::supervisor::init::{self, GO, Stdio};
 use crate::supervisor::log::Log;
 use crate::supervisor::rootfs::Outside;
 use crate::supervisor::{Step, Supervisor};
+use crate::units;
 
 /// The supervisor's own log starts anew beyond this.
 const LOG_LIMIT: u64 = 256 << 10;
@@ -66,6 +67,10 @@ impl Supervisor {
             launched.inspect_err(|_| self.remove_cgroup(&spec.cgroup))?;
         let starting = Starting::new(notes, client, request);
         let mut container = Container::new(&spec, folder, pid, pidfd, starting, log);
+        if systemd::is_unit(&spec.cgroup) {
+            let group = self.hierarchies.group(&spec.cgroup);
+            container.memory = group.ok().map(|group| group.watch_memory());
+        }
         container.set_streams(ends.stdin, ends.stdout, ends.stderr);
         for (stdin, outputs) in early {
             if let Err(error) = container.attach(stdin, outputs) {
@@ -83,7 +88,10 @@ impl Supervisor {
     ) -> Result<(Pid, OwnedFd, OwnedFd, Log, Ends), String> {
         let log = Log::open(spec.log_path.clone(), spec.log_rotation).step("log file")?;
         let cgroup = self.hierarchies.group(&spec.cgroup).step("cgroup")?;
-        prepare_cgroup(&cgroup, spec)?;
+        let is_unit = systemd::is_unit(&spec.cgroup);
+        if !is_unit {
+            prepare_cgroup(&cgroup, spec)?;
+        }
         let (ours, theirs) = notes_pair().step("notes")?;
         let (ends, stdio) = streams(spec).step("streams")?;
         let outside = Outside {
@@ -99,7 +107,10 @@ impl Supervisor {
         let mut flags = CloneFlags::CLONE_NEWNS;
         let pids = self.pids_of(spec)?;
         flags.set(CloneFlags::CLONE_NEWPID, matches!(pids, PidsOf::New));
-        let unified = cgroup.unified_handle().step("cgroup")?;
+        let unified = match is_unit {
+            true => None,
+            false => cgroup.unified_handle().step("cgroup")?,
+        };
         match self
             .fork(flags, &pids, unified.as_ref().map(AsFd::as_fd))
             .step("fork")?
@@ -108,7 +119,13 @@ impl Supervisor {
                 drop((ours, ends));
                 init::run_container(spec, &outside, &cgroup, theirs, stdio)
             }
-            Forked::Parent { pid, pidfd } => Ok((pid, pidfd, ours, log, ends)),
+            Forked::Parent { pid, pidfd } => {
+                if is_unit {
+                    let placed = place_in_unit(&cgroup, spec, pid, ours.as_fd());
+                    placed.inspect_err(|_| self.give_up(pid, pidfd.as_fd()))?;
+                }
+                Ok((pid, pidfd, ours, log, ends))
+            }
         }
     }
 
@@ -130,6 +147,7 @@ impl Supervisor {
         let mut spec: ContainerSpec = read_json(&folder.join(file::SPEC))
             .step(file::SPEC)
             .map_err(Refusal::Failed)?;
+        spec.hooks = None;
         exec.options.apply(&mut spec);
         let mut fds = fds.into_iter();
         let mut take = |wanted: bool| if wanted { fds.next() } else { None };
@@ -256,11 +274,20 @@ impl Supervisor {
         }
     }
 
+    /// Ends a child that has not begun.
+    fn give_up(&self, pid: Pid, pidfd: BorrowedFd<'_>) {
+        let ended = linux::process::signal_pidfd(pidfd, 9)
+            .and_then(|()| Ok(nix::sys::wait::waitpid(pid, None)?));
+        if let Err(error) = ended {
+            complain!("process {pid} not ended: {error}");
+        }
+    }
+
     pub(super) fn remove_cgroup(&self, path: &str) {
         let removed = self
             .hierarchies
             .group(path)
-            .and_then(|group| group.remove());
+            .and_then(|group| units::remove(path, &group));
         if let Err(error) = removed {
             complain!("{error}");
         }
@@ -293,15 +320,37 @@ fn shared_memory_of(pid: i32) -> io::Result<Detached> {
     }
 }
 
+/// Has systemd make the scope of a child, which waits for our word meanwhile.
+fn place_in_unit(
+    cgroup: &Cgroup,
+    spec: &ContainerSpec,
+    pid: Pid,
+    notes: BorrowedFd<'_>,
+) -> Result<(), String> {
+    units::start(&spec.cgroup, cgroup, pid, &spec.limits).step("cgroup")?;
+    prepare_cgroup(cgroup, spec)?;
+    // Who has died meanwhile will be found.
+    let _ = linux::socket::send(notes, GO, &[]);
+    Ok(())
+}
+
 fn prepare_cgroup(cgroup: &Cgroup, spec: &ContainerSpec) -> Result<(), String> {
-    cgroup.create().step("cgroup")?;
+    if !spec.has_cgroup {
+        cgroup.create().step("cgroup")?;
+    }
     for controller in cgroup.limit(&spec.limits).step("cgroup")? {
         complain!("{}: no {controller} controller, limit not set", spec.id);
     }
     if spec.privileged {
-        return Ok(());
+        return match spec.has_cgroup {
+            true => cgroup.allow_all_devices().step("devices"),
+            false => Ok(()),
+        };
     }
-    let mut rules = DeviceRule::container_default();
+    let mut rules = match spec.has_cgroup {
+        true => Vec::new(),
+        false => DeviceRule::container_default(),
+    };
     for device in &spec.devices {
         let found = stat(&device.host_path).step(&device.host_path.display().to_string())?;
         let block = found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFBLK.bits();
@@ -314,7 +363,11 @@ fn prepare_cgroup(cgroup: &Cgroup, spec: &ContainerSpec) -> Result<(), String> {
     }
     rules.extend(spec.device_rules.iter().cloned());
     // A node without the means is no reason to run nothing on it.
-    if let Err(error) = cgroup.allow_devices(&rules) {
+    let allowed = match spec.has_cgroup {
+        true => cgroup.allow_more_devices(&rules),
+        false => cgroup.allow_devices(&rules),
+    };
+    if let Err(error) = allowed {
         complain!("{}: device access not filtered: {error}", spec.id);
     }
     Ok(())
@@ -357,7 +410,7 @@ fn streams(spec: &ContainerSpec) -> io::Result<(Ends, Stdio)> {
     Ok((ends, stdio))
 }
 
-pub(super) fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
+pub(crate) fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
     use nix::fcntl::{F_GETFL, F_SETFL, OFlag, fcntl};
     let flags = OFlag::from_bits_truncate(fcntl(fd, F_GETFL)?);
     fcntl(fd, F_SETFL(flags | OFlag::O_NONBLOCK))?;

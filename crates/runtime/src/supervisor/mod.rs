@@ -41,6 +41,7 @@ use nix::unistd::Pid;
 use crate::protocol::Channel;
 use crate::spec::SandboxSpec;
 use container::{Container, Exec};
+pub(crate) use launch::set_nonblocking;
 
 /// How long nothing happens, in milliseconds, before memory is given back.
 const QUIET: u16 = 2000;
@@ -244,9 +245,13 @@ impl Supervisor {
         }
     }
 
-    /// An exec without its caller has nobody to answer to.
+    /// An exec without its caller has nobody to answer to, a container that waits for its caller's
+    /// word nobody to hear it from.
     fn lose_client(&mut self, id: u64) {
         self.clients.remove(&id);
+        for container in self.containers.values_mut() {
+            container.give_up_waiting(id);
+        }
         for exec in self.execs.values().filter(|exec| exec.client == id) {
             if let Err(error) = linux::process::signal_pidfd(exec.pidfd.as_fd(), 9) {
                 complain!("ending an exec: {error}");

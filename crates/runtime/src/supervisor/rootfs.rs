@@ -208,6 +208,7 @@ fn standard_mounts(
         attach(root, top, tmpfs(quiet, b"755", b"64k"))?;
     }
     for (name, tree) in cgroups {
+        let guard = if spec.writable_cgroups { 0 } else { guard };
         tree.shape(quiet | guard, Some(Propagation::Private), false)
             .step("cgroup mount")?;
         attach(

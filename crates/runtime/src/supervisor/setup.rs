@@ -144,7 +144,7 @@ fn namespaces(spec: &SandboxSpec, holder: Option<&Pause>, made: CloneFlags) -> R
         Some(_) => {}
         None => nix::sched::unshare(flags.difference(made)).step("namespaces")?,
     }
-    if flags.contains(CloneFlags::CLONE_NEWNET) {
+    if flags.difference(made).contains(CloneFlags::CLONE_NEWNET) {
         linux::loopback::bring_up().step("loopback interface")?;
     }
     for (path, flag) in [

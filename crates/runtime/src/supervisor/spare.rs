@@ -7,13 +7,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use linux::CloneFlags;
-use linux::cgroup::{Entrance, Hierarchies};
+use linux::cgroup::{Entrance, Hierarchies, Limits};
 use linux::mount::{Detached, Filesystem, attribute};
 use linux::process::{Forked, clone_process, exit_now};
 use nix::sys::prctl;
+use nix::unistd::Pid;
 
 use crate::spec::{SandboxSpec, file, read_json};
 use crate::supervisor::{Step, setup};
+use crate::units;
 
 /// A path is shorter.
 const PATH_LIMIT: u64 = 4096;
@@ -30,7 +32,7 @@ pub(super) struct Room {
     made: Vec<(CloneFlags, OwnedFd)>,
     /// The pod's shared memory, attached nowhere.
     shm: Option<Detached>,
-    /// The version 1 cgroups this process is in.
+    /// The cgroup this process is in already.
     cgroup: Option<String>,
 }
 
@@ -43,24 +45,26 @@ pub(super) struct Taken {
 
 impl Room {
     /// Whatever cannot be made is left for the pod's own start, which says why.
-    fn make(hierarchies: &Hierarchies, cgroup: Option<&str>) -> Room {
+    fn make(cgroup: Option<String>) -> Room {
         let mut made = Vec::new();
         for (flag, name) in NAMESPACES {
-            if let Ok(before) = linux::namespace::own(name)
-                && nix::sched::unshare(flag).is_ok()
-            {
-                made.push((flag, before));
+            let Ok(before) = linux::namespace::own(name) else {
+                continue;
+            };
+            if nix::sched::unshare(flag).is_err() {
+                continue;
             }
+            if flag == CloneFlags::CLONE_NEWNET && linux::loopback::bring_up().is_err() {
+                // The pod's own start says why.
+                let _ = nix::sched::setns(before, flag);
+                continue;
+            }
+            made.push((flag, before));
         }
-        let shm = shared_memory().ok().filter(is_copied_detached);
-        let enter = |path: &&str| {
-            let entrance = hierarchies.group(path).and_then(|group| group.entrance());
-            entrance.and_then(Entrance::enter).is_ok()
-        };
         Room {
             made,
-            shm,
-            cgroup: cgroup.filter(enter).map(str::to_owned),
+            shm: shared_memory().ok().filter(is_copied_detached),
+            cgroup,
         }
     }
 
@@ -102,11 +106,45 @@ pub(super) fn run(expected: Option<&str>) -> Result<(), String> {
     }
     let _ = prctl::set_name(c"sampan-spare");
     let hierarchies = Hierarchies::of_this_machine().step("cgroups")?;
-    let room = Room::make(&hierarchies, expected);
+    let cgroup = match expected {
+        Some(path) => match move_to(&hierarchies, path) {
+            Moved::Behind => return Ok(()),
+            Moved::There => Some(path.to_owned()),
+            Moved::Nowhere => None,
+        },
+        None => None,
+    };
+    let room = Room::make(cgroup);
     match folder().step("standard input")? {
         None => Ok(()),
         Some(folder) => start(&folder, hierarchies, room),
     }
+}
+
+/// Where a process finds itself after it tried to go to a cgroup.
+enum Moved {
+    There,
+    /// It could not go there.
+    Nowhere,
+    /// Another process went instead, and is the one that waits from now on.
+    Behind,
+}
+
+/// A process is born in its version 2 cgroup, for to move one there stops all of the machine.
+fn move_to(hierarchies: &Hierarchies, path: &str) -> Moved {
+    let into = || -> io::Result<Moved> {
+        let group = hierarchies.group(path)?;
+        let (entrance, unified) = (group.entrance()?, group.unified_handle()?);
+        let born_in = unified.as_ref().map(AsFd::as_fd);
+        match clone_process(CloneFlags::empty(), born_in)? {
+            Forked::Parent { .. } => Ok(Moved::Behind),
+            Forked::Child => Ok(match entrance.enter() {
+                Ok(()) => Moved::There,
+                Err(_) => Moved::Nowhere,
+            }),
+        }
+    };
+    into().unwrap_or(Moved::Nowhere)
 }
 
 fn folder() -> io::Result<Option<PathBuf>> {
@@ -118,8 +156,12 @@ fn folder() -> io::Result<Option<PathBuf>> {
 
 fn start(folder: &Path, hierarchies: Hierarchies, room: Room) -> Result<(), String> {
     let spec: SandboxSpec = read_json(&folder.join(file::SPEC)).step(file::SPEC)?;
+    let is_unit = systemd::is_unit(&spec.cgroup);
+    let hierarchies = match is_unit {
+        true => units::hierarchies(&spec.cgroup).step("cgroups")?,
+        false => hierarchies,
+    };
     let cgroup = hierarchies.group(&spec.cgroup).step("cgroup")?;
-    let unified = cgroup.unified_handle().step("cgroup")?;
     let wanted = match spec.user {
         // They are to be made inside of the user namespace.
         Some(_) => CloneFlags::empty(),
@@ -127,16 +169,20 @@ fn start(folder: &Path, hierarchies: Hierarchies, room: Room) -> Result<(), Stri
     };
     let has_entered = room.cgroup.as_deref() == Some(&spec.cgroup);
     let taken = room.take(wanted, spec.own_ipc)?;
-    let born_in = unified.as_ref().map(AsFd::as_fd);
-    if let Forked::Parent { .. } = clone_process(CloneFlags::empty(), born_in).step("fork")? {
-        return Ok(());
+    let mut entered = Ok(());
+    if is_unit {
+        entered = units::start(&spec.cgroup, &cgroup, Pid::this(), &Limits::default())
+            .and_then(|()| cgroup.entrance().and_then(Entrance::enter))
+            .step("cgroup");
+    } else if !has_entered {
+        let unified = cgroup.unified_handle().step("cgroup")?;
+        let born_in = unified.as_ref().map(AsFd::as_fd);
+        if let Forked::Parent { .. } = clone_process(CloneFlags::empty(), born_in).step("fork")? {
+            return Ok(());
+        }
+        entered = cgroup.entrance().and_then(Entrance::enter).step("cgroup");
     }
-    drop(unified);
     let tell = io::stdout().as_fd().try_clone_to_owned();
-    let entered = match has_entered {
-        true => Ok(()),
-        false => cgroup.entrance().and_then(Entrance::enter).step("cgroup"),
-    };
     let made = entered.and_then(|()| setup::supervisor(folder, spec, hierarchies, taken));
     let code = match made {
         Ok(mut supervisor) => {

@@ -17,6 +17,9 @@ use crate::supervisor::{Step, Supervisor};
 
 /// Exit code of a container whose program could not be started.
 const START_FAILED: i32 = 128;
+/// Exit code of a process that SIGKILL ended.
+const KILLED: i32 = 128 + SIGKILL;
+const SIGKILL: i32 = 9;
 
 /// An answer that is known at once, or one that comes later.
 enum Answer {
@@ -71,6 +74,13 @@ impl Supervisor {
             }
             Call::Exec { exec } => {
                 self.start_exec(&exec, fds, client, request.id)?;
+                return Ok(Answer::Later);
+            }
+            Call::Proceed { container, fault } => {
+                let known = self.container(&container)?;
+                let went_on = known.proceed(fault.as_deref(), client, request.id);
+                let ended = || Refusal::Start(known.status.message.clone());
+                went_on.ok_or_else(ended)?;
                 return Ok(Answer::Later);
             }
             Call::Quit => {
@@ -144,6 +154,10 @@ impl Supervisor {
             return Ok(());
         }
         let cgroup = container.cgroup.clone();
+        if signal == SIGKILL {
+            // Then there is nothing to find out.
+            container.memory = None;
+        }
         match linux::process::signal_pidfd(container.pidfd.as_fd(), signal) {
             Err(error) if error.raw_os_error() != Some(Errno::ESRCH as i32) => {
                 return Err(Refusal::Failed(format!("signal {signal}: {error}")));
@@ -154,6 +168,16 @@ impl Supervisor {
             self.kill_group(&cgroup);
         }
         Ok(())
+    }
+
+    /// Removes a cgroup, and whoever is left in it.
+    fn clear_cgroup(&self, path: &str) {
+        let group = self.hierarchies.group(path);
+        let is_unit = systemd::is_unit(path);
+        if is_unit || !group.is_ok_and(|group| matches!(group.dissolve(), Ok(true))) {
+            self.kill_group(path);
+            self.remove_cgroup(path);
+        }
     }
 
     fn kill_group(&self, path: &str) {
@@ -182,7 +206,13 @@ impl Supervisor {
             complain!("terminal of {id}: {error}");
         }
         if !closed {
+            let waits = std::mem::take(&mut starting.prepared);
+            let (client, id, pid) = (starting.client, starting.request, container.pid.as_raw());
             container.starting = Some(starting);
+            if waits {
+                let result = Ok(());
+                self.reply_with(client, Message::Reply { id, result, pid }, Vec::new());
+            }
             return;
         }
         if starting.ready && starting.fault.is_none() {
@@ -214,6 +244,7 @@ impl Supervisor {
             return;
         };
         let closed = read_notes(id, &mut starting);
+        let pid = self.execs.get(id).map_or(0, |exec| exec.pid.as_raw());
         if !closed {
             if let Some(exec) = self.execs.get_mut(id) {
                 exec.starting = Some(starting);
@@ -229,10 +260,14 @@ impl Supervisor {
                 })))
             }
         };
-        self.reply(
-            starting.client,
-            starting.request,
+        let reply = Message::Reply {
+            id: starting.request,
             result,
+            pid,
+        };
+        self.reply_with(
+            starting.client,
+            reply,
             starting.terminal.into_iter().collect(),
         );
     }
@@ -278,15 +313,21 @@ impl Supervisor {
         let Some(container) = self.containers.get_mut(id) else {
             return;
         };
-        let cgroup = container.cgroup.clone();
+        let (cgroup, ends_whole) = (container.cgroup.clone(), container.ends_whole);
         let starting = container.starting.take();
         let group = self.hierarchies.group(&cgroup);
-        let memory_kills = group
-            .as_ref()
-            .map_or(0, |group| group.out_of_memory_kills());
+        let memory_kills = match &container.memory {
+            Some(watch) => u64::from(watch.has_killed(exit_code == KILLED)),
+            None => group
+                .as_ref()
+                .map_or(0, |group| group.out_of_memory_kills()),
+        };
         // Whatever shares its cgroup goes with it, before the pipes are read to their end.
-        let empty = group.is_ok_and(|group| group.dissolve().is_ok_and(|gone| gone));
-        if !empty {
+        let is_unit = systemd::is_unit(&cgroup);
+        let is_gone = !ends_whole
+            && !is_unit
+            && group.is_ok_and(|group| matches!(group.dissolve(), Ok(true)));
+        if !ends_whole && !is_gone {
             self.kill_group(&cgroup);
         }
         let Some(container) = self.containers.get_mut(id) else {
@@ -317,14 +358,20 @@ impl Supervisor {
             container: id.to_owned(),
             status,
         });
-        if !empty {
-            self.remove_cgroup(&cgroup);
+        if !is_gone {
+            // Nobody waits for that.
+            self.settle();
+            self.clear_cgroup(&cgroup);
         }
     }
 
     fn reply(&mut self, client: u64, id: u64, result: Result<(), Refusal>, fds: Vec<OwnedFd>) {
+        self.reply_with(client, Message::Reply { id, result, pid: 0 }, fds);
+    }
+
+    fn reply_with(&mut self, client: u64, message: Message, fds: Vec<OwnedFd>) {
         if let Some(client) = self.clients.get_mut(&client)
-            && let Err(error) = client.queue(&Message::Reply { id, result }, fds)
+            && let Err(error) = client.queue(&message, fds)
         {
             complain!("reply: {error}");
         }
@@ -415,6 +462,7 @@ fn read_notes(id: &str, starting: &mut Starting) -> bool {
             note::USER => starting.user = serde_json::from_str(&text).ok(),
             note::FAULT => starting.fault = Some(text),
             note::READY => starting.ready = true,
+            note::PREPARED => (starting.prepared, starting.waits) = (true, true),
             other => complain!("{id}: unknown note {other}"),
         }
     }

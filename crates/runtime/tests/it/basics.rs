@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use node_api::{
-    ContainerConfig, ContainerState, Mount, RuntimeError, RuntimeService, SandboxState,
+    ContainerConfig, ContainerEventKind, ContainerState, Mount, RuntimeError, RuntimeService,
+    SandboxState,
 };
 
 use crate::host::{Host, log_of};
@@ -306,5 +307,35 @@ async fn a_threaded_program_in_the_tightest_place() {
     let (status, log) = host.run_config(config).await;
     assert_eq!(status.exit_code, 0, "{log}");
     assert!(log.contains("1 passed"), "{log}");
+    host.close().await;
+}
+
+/// However soon the one comes after the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_that_ends_at_once_is_announced_to_start_and_then_to_end() {
+    let host = Host::new().await;
+    let pod = host.pod().await;
+    let mut events = host.engine().events();
+    for _ in 0..40 {
+        let id = host.start(&pod, host.shell("exit 0")).await;
+        let mut told = Vec::new();
+        while told.last() != Some(&ContainerEventKind::Stopped) {
+            let next = tokio::time::timeout(Duration::from_secs(20), events.recv());
+            let event = next.await.expect("the end is announced").unwrap();
+            assert_eq!(event.container_id, id);
+            told.push(event.kind);
+        }
+        assert_eq!(
+            told,
+            [
+                ContainerEventKind::Created,
+                ContainerEventKind::Started,
+                ContainerEventKind::Stopped
+            ]
+        );
+        host.engine().remove_container(&id).await.unwrap();
+        let event = events.recv().await.unwrap();
+        assert_eq!(event.kind, ContainerEventKind::Deleted);
+    }
     host.close().await;
 }

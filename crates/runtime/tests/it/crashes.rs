@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use node_api::{ContainerState, RuntimeService};
 
 use crate::host::Host;
@@ -62,6 +64,78 @@ async fn ten_deaths_at_any_moment() {
             );
         }
     }
+    host.close().await;
+}
+
+/// Processes of the machine that have this word among their arguments.
+fn running(word: &str) -> Vec<Pid> {
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let numbered = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let has = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0)
+            .any(|one| one == word.as_bytes())
+    };
+    numbered.filter(has).map(Pid::from_raw).collect()
+}
+
+/// The supervisors of all pods there are.
+fn supervisors(host: &Host) -> Vec<Pid> {
+    let pods = std::fs::read_dir(host.config().state).unwrap().flatten();
+    let pids = pods.filter_map(|pod| std::fs::read_to_string(pod.path().join("pid")).ok());
+    pids.filter_map(|text| Some(Pid::from_raw(text.trim().parse().ok()?)))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_killed_leaves_no_orphan() {
+    let mut host = Host::new().await;
+    // A number that no other process knows.
+    let word = (10_000_000 + std::process::id()).to_string();
+    let mut killed = 0;
+    for round in 0..8 {
+        let engine = Arc::clone(host.engine());
+        let script = format!("sleep {word} & sleep {word} & sleep {word}");
+        let (pod, container) = (host.pod_config(), host.shell(&script));
+        let work = tokio::spawn(async move {
+            for number in 0..20 {
+                let mut pod = pod.clone();
+                pod.uid = format!("round-{round}-{number}");
+                pod.cgroup_parent = format!("/kubepods/pod-{round}-{number}");
+                // Whatever fails here has lost its supervisor or its first process just now.
+                let Ok(pod) = engine.run_pod_sandbox(pod).await else {
+                    continue;
+                };
+                if let Ok(id) = engine.create_container(&pod, container.clone()).await {
+                    let _ = engine.start_container(&id).await;
+                }
+            }
+        });
+        tokio::time::sleep(moment(250)).await;
+        let mut victims = running(&word);
+        victims.extend(supervisors(&host));
+        for (number, pid) in victims.into_iter().enumerate() {
+            // One of three, others in each round.
+            if (number + round) % 3 == 0 && kill(pid, Signal::SIGKILL).is_ok() {
+                killed += 1;
+            }
+        }
+        work.abort();
+        let _ = work.await;
+        if round % 2 == 1 {
+            host.lose_engine().await;
+            host.open().await;
+        }
+    }
+    assert!(killed > 0, "nobody was killed");
+    for pod in host.engine().list_pod_sandboxes().await.unwrap() {
+        host.engine().remove_pod_sandbox(&pod.id).await.unwrap();
+    }
+    assert_eq!(running(&word), [], "processes without a container");
+    assert_eq!(supervisors(&host), [], "supervisors without a pod");
+    let groups = linux::cgroup::Hierarchies::of_this_machine().unwrap();
+    let path = format!("{}/kubepods", host.cgroup_root);
+    assert_eq!(groups.group(&path).unwrap().processes(), []);
     host.close().await;
 }
 

@@ -105,8 +105,12 @@ impl Host {
     }
 
     pub(crate) async fn open(&mut self) {
+        self.reopen_with(Host::config).await;
+    }
+
+    pub(crate) async fn reopen_with(&mut self, config: impl Fn(&Host) -> runtime::Config) {
         self.crew = base::Crew::new();
-        let engine = runtime::open(self.config(), Arc::new(NoNetwork), &self.crew)
+        let engine = runtime::open(config(self), Arc::new(NoNetwork), &self.crew)
             .await
             .unwrap();
         self.engine = Some(engine);

@@ -2,13 +2,18 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod basics;
+mod clocks;
 mod comeback;
 mod crashes;
 mod faults;
+mod hooks;
 mod host;
 mod limits;
+#[path = "../../../systemd/tests/machine/mod.rs"]
+mod machine;
 mod sharing;
 mod spare;
 mod speed;
 mod streams;
+mod systemd;
 mod users;

@@ -1,6 +1,7 @@
 //! The supervisor that waits for the next pod.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -11,14 +12,23 @@ use crate::host::Host;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Supervisors that wait for a pod of this process: ours, and those of tests beside.
+/// Supervisors that wait for a pod of this process: ours, and those of tests beside. They read from a
+/// pipe of ours.
 fn waiting() -> Vec<Pid> {
-    let ours = format!("(sampan-spare) S {} ", std::process::id());
+    let pipes: BTreeSet<PathBuf> = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .flatten()
+        .filter_map(|fd| std::fs::read_link(fd.path()).ok())
+        .collect();
+    let is_spare = |path: &Path| {
+        let stat = std::fs::read_to_string(path.join("stat")).unwrap_or_default();
+        stat.contains(" (sampan-spare) S ")
+            && std::fs::read_link(path.join("fd/0")).is_ok_and(|pipe| pipes.contains(&pipe))
+    };
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let stats = processes.filter_map(|one| std::fs::read_to_string(one.path().join("stat")).ok());
-    let found = stats.filter(|stat| stat.contains(&ours));
-    found
-        .map(|stat| Pid::from_raw(stat.split(' ').next().unwrap().parse().unwrap()))
+    processes
+        .filter(|one| is_spare(&one.path()))
+        .map(|one| Pid::from_raw(one.file_name().to_str().unwrap().parse().unwrap()))
         .collect()
 }
 
@@ -131,6 +141,15 @@ async fn the_next_pod_takes_the_cgroups_that_wait_for_it() {
     })
     .await;
     assert!(waiting.remove(&fourth));
+    // All is made when somebody is there.
+    let path = format!("{}/{}", host.cgroup_root, waiting.first().unwrap());
+    let all = linux::cgroup::Hierarchies::of_this_machine().unwrap();
+    let place = all.group(&path).unwrap();
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while place.processes().is_empty() {
+        assert!(std::time::Instant::now() < deadline, "nobody in {path}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     host.lose_engine().await;
     host.open().await;
     let kept = groups_of(&host);

@@ -77,6 +77,54 @@ fn kill_nine_at_ten_moments_loses_nothing() {
     );
 }
 
+/// A reboot leaves what is on disks, and neither processes nor what the engine knew of them.
+#[test]
+fn pods_come_back_after_a_reboot() {
+    let mut cluster = Cluster::start();
+    cluster.make_image(IMAGE);
+    let steady = pod("steady", "[demo-app, serve]", "").replace("Never", "Always");
+    with(&cluster).ok_with("apply -f -", &steady);
+    with(&cluster).ok("wait --for=condition=Ready pod/steady --timeout=60s");
+    let told = |cluster: &Cluster, path: &str| {
+        with(cluster).ok(&format!("get pod steady -o 'jsonpath={{{path}}}'"))
+    };
+    let id = ".status.containerStatuses[0].containerID";
+    let (uid, before) = (told(&cluster, ".metadata.uid"), told(&cluster, id));
+    cluster.kill();
+    let state = state_of(&uid);
+    for sandbox in std::fs::read_dir(&state).unwrap().flatten() {
+        let Ok(pid) = std::fs::read_to_string(sandbox.path().join("pid")) else {
+            continue;
+        };
+        let pid = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
+        // Its containers die with it.
+        nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).unwrap();
+    }
+    std::fs::remove_dir_all(&state).unwrap();
+    cluster.boot();
+    let kubectl = with(&cluster);
+    kubectl.until(
+        "get pod steady -o jsonpath={.status.containerStatuses[0].restartCount}",
+        "1",
+    );
+    kubectl.ok("wait --for=condition=Ready pod/steady --timeout=60s");
+    assert_eq!(told(&cluster, ".metadata.uid"), uid);
+    assert_ne!(told(&cluster, id), before);
+    assert!(kubectl.ok("logs steady").contains("listening on"));
+}
+
+/// Where the engine that runs a pod keeps what it knows of running ones: clusters beside have theirs.
+fn state_of(uid: &str) -> std::path::PathBuf {
+    let states = std::fs::read_dir("/run/sampan").unwrap().flatten();
+    let holds = |state: &std::path::PathBuf| {
+        let sandboxes = std::fs::read_dir(state).into_iter().flatten().flatten();
+        let records = sandboxes.map(|one| std::fs::read_to_string(one.path().join("sandbox.json")));
+        records.flatten().any(|record| record.contains(uid))
+    };
+    let mut states = states.map(|state| state.path());
+    states.find(holds).expect("a sandbox of the pod")
+}
+
 #[test]
 fn an_exit_while_no_server_runs_keeps_its_code() {
     let mut cluster = Cluster::start();

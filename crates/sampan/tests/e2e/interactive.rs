@@ -44,6 +44,8 @@ fn users_work_by_hand() {
     copy_files(&new);
     use_a_terminal(&old);
     use_a_terminal(&new);
+    attach_and_debug(&old, "look-old");
+    attach_and_debug(&new, "look-new");
     revise(&new);
     disrupt(&old);
     define_ships(&new);
@@ -293,6 +295,41 @@ fn use_a_terminal(kubectl: &Kubectl<'_>) {
         "typed\n",
     );
     assert_has(&piped, &["typed", "ends", "deleted"]);
+}
+
+fn attach_and_debug(kubectl: &Kubectl<'_>, name: &str) {
+    let script = "echo asks; read word; echo got $word";
+    kubectl.ok(&format!(
+        "run asker --image={IMAGE} --restart=Never --stdin --attach=false -- sh -c '{script}'"
+    ));
+    kubectl.ok("wait --for=condition=Ready pod/asker --timeout=60s");
+    let heard = kubectl.ok_with("attach -i asker", "a-word\n");
+    assert_has(&heard, &["got a-word"]);
+    kubectl.ok("wait --for=jsonpath={.status.phase}=Succeeded pod/asker --timeout=60s");
+    let refused = kubectl.fails("attach asker", "");
+    assert_has(&refused, &["cannot attach a container in a completed pod"]);
+    // A container that joins a pod which runs, sees its processes and is not started again.
+    let probe = "cat /proc/1/cmdline; echo; echo looked";
+    kubectl.ok(&format!(
+        "debug asker --copy-to=second --container=main --image={IMAGE} -- echo copied"
+    ));
+    kubectl.until("logs second -c main", "copied");
+    kubectl.ok("delete pod asker second --grace-period=1");
+    kubectl.ok(&format!(
+        "debug hold --image={IMAGE} --container={name} --target=main -- sh -c '{probe}'"
+    ));
+    kubectl.until(&format!("logs hold -c {name}"), "looked");
+    let seen = kubectl.ok(&format!("logs hold -c {name}"));
+    assert_has(&seen, &["sleep"]);
+    let told = kubectl.ok(&format!(
+        "debug node/node-1 --image={IMAGE} -- sh -c 'test -d /host/proc && echo node'"
+    ));
+    assert_has(&told, &["Creating debugging pod"]);
+    let pod = told
+        .split_whitespace()
+        .find(|word| word.starts_with("node-debugger-"));
+    kubectl.until(&format!("logs {}", pod.unwrap()), "node");
+    kubectl.ok(&format!("delete pod {}", pod.unwrap()));
 }
 
 fn revise(kubectl: &Kubectl<'_>) {

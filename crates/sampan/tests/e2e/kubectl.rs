@@ -384,6 +384,7 @@ fn use_pods(kubectl: &Kubectl<'_>, old: &[PathBuf]) {
     }
     assert!(kubectl.ok("events --for pod/boat").contains("Started"));
     assert!(kubectl.ok("get events").contains("Scheduled"));
+    crate::top::measure(kubectl);
     kubectl.ok("delete pod boat --grace-period=1 --wait=true");
 
     kubectl.ok("run lost --image=localhost:1/nothing:v1 --restart=Never");

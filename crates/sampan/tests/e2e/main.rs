@@ -11,8 +11,14 @@ mod extras;
 mod faults;
 mod interactive;
 mod kubectl;
+#[allow(dead_code, reason = "other tests use other layouts")]
+#[path = "../../../systemd/tests/machine/mod.rs"]
+mod machine;
+mod matrix;
 #[path = "../../../docker/tests/it/registry.rs"]
 mod registry;
 mod roles;
+mod systemd;
+mod top;
 mod tour;
 mod wire;

@@ -9,21 +9,39 @@ use crate::kubectl::{IMAGE, kubectls};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_sampan");
 
-/// The text of all `sh` blocks of a page, in order.
-fn shell_blocks(page: &str) -> String {
-    let (mut text, mut inside) = (String::new(), false);
-    for line in page.lines() {
-        match (inside, line.trim_end()) {
-            (false, "```sh") => inside = true,
+/// What a reader does.
+enum Step {
+    /// Types this into a shell.
+    Shell(String),
+    /// Stops the server, and starts it with these arguments.
+    Server(Vec<String>),
+}
+
+/// The `sh` blocks of a page, in order; those marked `sh server` start a server.
+fn steps(page: &str) -> Vec<Step> {
+    let mut steps = vec![Step::Shell(String::new())];
+    let (mut inside, mut server) = (false, false);
+    for line in page.lines().map(str::trim_end) {
+        match (inside, line) {
+            (false, "```sh") => (inside, server) = (true, false),
+            (false, "```sh server") => (inside, server) = (true, true),
             (true, "```") => inside = false,
+            (true, line) if server => {
+                let words = line.split_whitespace().map(str::to_owned);
+                // After `sampan server`.
+                steps.push(Step::Server(words.skip(2).collect()));
+                steps.push(Step::Shell(String::new()));
+            }
             (true, line) => {
-                text.push_str(line);
-                text.push('\n');
+                if let Some(Step::Shell(text)) = steps.last_mut() {
+                    text.push_str(line);
+                    text.push('\n');
+                }
             }
             (false, _) => {}
         }
     }
-    text
+    steps
 }
 
 fn chapters() -> Vec<PathBuf> {
@@ -47,7 +65,7 @@ fn chapters() -> Vec<PathBuf> {
 
 #[test]
 fn every_chapter_does_what_it_says() {
-    let cluster = Cluster::start();
+    let mut cluster = Cluster::start();
     cluster.make_image(IMAGE);
     // A folder with `kubectl` and `sampan` under these very names.
     let bin = cluster.folder.path().join("bin");
@@ -68,20 +86,48 @@ fn every_chapter_does_what_it_says() {
         "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
     );
     for page in chapters() {
-        let blocks = shell_blocks(&std::fs::read_to_string(&page).unwrap());
-        assert!(!blocks.is_empty(), "{} has no commands", page.display());
-        let script = format!(
-            "export PATH={path}\ncd {}\nset -xeuo pipefail\n{blocks}",
-            cluster.folder.path().display(),
-        );
-        let output = cluster.run(Path::new("/bin/bash"), &["-c", &script], "");
+        let steps = steps(&std::fs::read_to_string(&page).unwrap());
+        let typed = |step: &Step| matches!(step, Step::Shell(text) if !text.is_empty());
         assert!(
-            output.status.success(),
-            "{}\n{}\n{}\nserver:\n{}",
-            page.display(),
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr),
-            cluster.log()
+            steps.iter().any(typed),
+            "{} has no commands",
+            page.display()
         );
+        for step in steps {
+            match step {
+                Step::Shell(text) => type_in(&cluster, &path, &page, &text),
+                Step::Server(arguments) => restart(&mut cluster, &page, &arguments),
+            }
+        }
     }
+}
+
+fn type_in(cluster: &Cluster, path: &str, page: &Path, text: &str) {
+    let script = format!(
+        "export PATH={path}\ncd {}\nset -xeuo pipefail\n{text}",
+        cluster.folder.path().display(),
+    );
+    let output = cluster.run(Path::new("/bin/bash"), &["-c", &script], "");
+    assert!(
+        output.status.success(),
+        "{}\n{}\n{}\nserver:\n{}",
+        page.display(),
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+        cluster.log()
+    );
+}
+
+/// Files that are named lie where the reader is.
+fn restart(cluster: &mut Cluster, page: &Path, arguments: &[String]) {
+    let folder = cluster.folder.path().to_owned();
+    let arguments = arguments.iter().map(|word| match folder.join(word) {
+        file if file.is_file() => file.display().to_string(),
+        _ => word.clone(),
+    });
+    let arguments: Vec<String> = arguments.collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (_, well) = cluster.terminate();
+    assert!(well, "{}\n{}", page.display(), cluster.log());
+    cluster.boot_with(&words);
 }

@@ -1,6 +1,5 @@
 //! `nodeSelector` and node affinity.
 
-use super::affinity::{selects, term_holds};
 use crate::cycle::{Cycle, Plugin, Verdict, spread_scores};
 use crate::node::NodeView;
 use crate::queue::Event;
@@ -21,19 +20,7 @@ impl Plugin for NodeAffinity {
         let Some(spec) = &cycle.pod.spec else {
             return Verdict::Fits;
         };
-        let wanted = spec.node_selector.iter().flatten();
-        let affinity = spec
-            .affinity
-            .as_ref()
-            .and_then(|all| all.node_affinity.as_ref());
-        let required = affinity.and_then(|one| {
-            one.required_during_scheduling_ignored_during_execution
-                .as_ref()
-        });
-        let labelled = wanted
-            .into_iter()
-            .all(|(key, value)| node.label(key) == Some(value));
-        if labelled && required.is_none_or(|selector| selects(selector, node)) {
+        if fit::allows(spec, node.place()) {
             return Verdict::Fits;
         }
         Verdict::Never("node(s) didn't match Pod's node affinity/selector".into())
@@ -53,7 +40,7 @@ impl Plugin for NodeAffinity {
             .as_ref()?;
         let holding = preferred
             .iter()
-            .filter(|one| term_holds(&one.preference, node));
+            .filter(|one| fit::holds(&one.preference, node.place()));
         Some(holding.map(|one| i64::from(one.weight)).sum())
     }
 

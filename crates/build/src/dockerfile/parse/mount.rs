@@ -17,6 +17,7 @@ pub(super) fn parse(text: &str) -> Result<Mount, String> {
             "cache" => MountKind::Cache,
             "tmpfs" => MountKind::Tmpfs,
             "secret" => MountKind::Secret,
+            "ssh" => MountKind::Ssh,
             other => return Err(format!("unsupported mount type {other:?}")),
         };
     }
@@ -24,7 +25,7 @@ pub(super) fn parse(text: &str) -> Result<Mount, String> {
     for (name, value) in fields {
         field(&mut mount, name, value)?;
     }
-    if mount.target.is_empty() && mount.kind != MountKind::Secret {
+    if mount.target.is_empty() && !matches!(mount.kind, MountKind::Secret | MountKind::Ssh) {
         return Err("missing mount target".to_owned());
     }
     if mount.kind == MountKind::Secret && mount.id.is_none() && mount.target.is_empty() {

@@ -95,7 +95,14 @@ impl Worker {
             let secret = work.request.secrets.get(&secret_id(&mount));
             let secret = secret.map(Vec::as_slice);
             mounted
-                .add(&self.task.builder, &mount, tree, secret, &folder)
+                .add(
+                    &self.task.builder,
+                    &mount,
+                    tree,
+                    secret,
+                    &work.request.agents,
+                    &folder,
+                )
                 .await?;
         }
         if let (Command::Shell(text), [document]) = (&run.command, run.documents.as_slice())

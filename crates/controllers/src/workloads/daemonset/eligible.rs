@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{
     Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod,
-    PodSpec, PodTemplateSpec, Taint, Toleration,
+    PodSpec, PodTemplateSpec, Toleration,
 };
 
 use crate::pods;
@@ -41,90 +41,19 @@ pub(crate) fn judge(spec: &PodSpec, node: &Node) -> Verdict {
     {
         return refused;
     }
-    let labels = node.metadata.labels.as_ref();
-    let label = |key: &str| {
-        labels
-            .and_then(|labels| labels.get(key))
-            .map(String::as_str)
-    };
-    let mut selector = spec.node_selector.iter().flatten();
-    if !selector.all(|(key, value)| label(key) == Some(value)) || !fits_affinity(spec, node) {
+    if !fit::allows(spec, node.into()) {
         return refused;
     }
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref());
-    let tolerations = spec.tolerations.as_deref().unwrap_or_default();
-    let tolerated = |taint: &&Taint| tolerations.iter().any(|one| tolerates(one, taint));
     let untolerated: Vec<_> = taints
         .unwrap_or_default()
         .iter()
         .filter(|taint| taint.effect == "NoSchedule" || taint.effect == "NoExecute")
-        .filter(|taint| !tolerated(taint))
+        .filter(|taint| !fit::tolerated(spec, taint))
         .collect();
     Verdict {
         should_run: untolerated.is_empty(),
         may_stay: untolerated.iter().all(|taint| taint.effect != "NoExecute"),
-    }
-}
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let is_set = |text: &&str| !text.is_empty();
-    let effect = toleration.effect.as_deref().filter(is_set);
-    let key = toleration.key.as_deref().filter(is_set);
-    let value = |text: &Option<String>| text.clone().unwrap_or_default();
-    effect.is_none_or(|effect| effect == taint.effect)
-        && key.is_none_or(|key| key == taint.key)
-        && (toleration.operator.as_deref() == Some("Exists")
-            || key.is_some() && value(&toleration.value) == value(&taint.value))
-}
-
-fn required(spec: &PodSpec) -> Option<&NodeSelector> {
-    let affinity = spec.affinity.as_ref()?.node_affinity.as_ref()?;
-    affinity
-        .required_during_scheduling_ignored_during_execution
-        .as_ref()
-}
-
-fn fits_affinity(spec: &PodSpec, node: &Node) -> bool {
-    required(spec).is_none_or(|selector| {
-        let terms = &selector.node_selector_terms;
-        terms.iter().any(|term| fits_term(term, node))
-    })
-}
-
-fn fits_term(term: &NodeSelectorTerm, node: &Node) -> bool {
-    let labels = node.metadata.labels.as_ref();
-    let expressions = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    if expressions.is_empty() && fields.is_empty() {
-        return false;
-    }
-    let label = |key: &str| {
-        labels
-            .and_then(|labels| labels.get(key))
-            .map(String::as_str)
-    };
-    let by_label = |one: &NodeSelectorRequirement| fits(one, label(&one.key));
-    let by_field = |one: &NodeSelectorRequirement| {
-        one.key == "metadata.name" && fits(one, node.metadata.name.as_deref())
-    };
-    expressions.iter().all(by_label) && fields.iter().all(by_field)
-}
-
-fn fits(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let values = requirement.values.as_deref().unwrap_or_default();
-    let is_listed = |value: &str| values.iter().any(|one| one == value);
-    let compared = || {
-        let bound: i64 = values.first()?.parse().ok()?;
-        Some(value?.parse::<i64>().ok()?.cmp(&bound))
-    };
-    match requirement.operator.as_str() {
-        "In" => value.is_some_and(is_listed),
-        "NotIn" => !value.is_some_and(is_listed),
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => compared().is_some_and(std::cmp::Ordering::is_gt),
-        "Lt" => compared().is_some_and(std::cmp::Ordering::is_lt),
-        _ => false,
     }
 }
 
@@ -189,7 +118,7 @@ pub(crate) fn node_of(pod: &Pod) -> Option<&str> {
     if let Some(name) = spec.node_name.as_deref().filter(|name| !name.is_empty()) {
         return Some(name);
     }
-    let terms = required(spec)?.node_selector_terms.iter();
+    let terms = fit::required(spec)?.node_selector_terms.iter();
     let mut fields = terms.flat_map(|term| term.match_fields.iter().flatten());
     let by_name = fields.find(|field| field.key == "metadata.name" && field.operator == "In")?;
     match by_name.values.as_deref()? {
