@@ -84,6 +84,11 @@ pub struct Config {
     pub lease_interval: Duration,
     /// Parallel image pulls of this node.
     pub image_pulls_max: usize,
+    /// Who is asked for credentials of images.
+    pub credential_providers: Option<crate::CredentialProviders>,
+    /// Which images that are there a pod must have the credentials for; `None`: none, and nobody
+    /// notes who pulled them.
+    pub image_verification: Option<crate::ImageVerification>,
     /// Parent of all pods' cgroups, such as `/kubepods`.
     pub cgroup_root: String,
     /// How the runtime wants pods' cgroups to be named.
@@ -224,6 +229,8 @@ impl Config {
             lease_duration: Duration::from_secs(40),
             lease_interval: Duration::from_secs(10),
             image_pulls_max: 4,
+            credential_providers: None,
+            image_verification: Some(crate::ImageVerification::NeverPreloaded),
             cgroup_root: "/kubepods".into(),
             cgroup_driver: node_api::CgroupDriver::Cgroupfs,
             cpu_cfs_quota: true,

@@ -58,6 +58,20 @@ async fn collect(
     shared: &Shared,
     to_free: i64,
     last_used: &mut HashMap<String, Instant>,
+    ages: (Duration, Duration),
+) -> Result<(), node_api::RuntimeError> {
+    let freed = free(shared, to_free, last_used, ages).await;
+    // Others may have removed some, too.
+    let since = shared.config.clock.now();
+    let left = shared.images.list_images().await?;
+    shared.puller.forget_gone(&left, since);
+    freed
+}
+
+async fn free(
+    shared: &Shared,
+    to_free: i64,
+    last_used: &mut HashMap<String, Instant>,
     (age_min, age_max): (Duration, Duration),
 ) -> Result<(), node_api::RuntimeError> {
     let images = shared.images.list_images().await?;

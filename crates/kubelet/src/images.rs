@@ -1,23 +1,36 @@
 //! Sees to it that a container's image is on the node: pull policies, pull
-//! secrets, bounded parallelism, back-off.
+//! secrets, credential providers, bounded parallelism, back-off.
 
 mod credentials;
+mod keyring;
+mod providers;
+mod records;
 mod reference;
+mod verification;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::Client;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
-use node_api::{AuthConfig, Image, ImageService, RuntimeError};
+use node_api::{Image, ImageService, RuntimeError};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::Instant;
-use volumes::Sources;
+use volumes::{Sources, Volumes};
 
 use crate::backoff::CrashBackoff;
+use crate::config::Config;
 use crate::events::{Kind, Recorder};
 use crate::pod::PodExt;
+use keyring::{Credentials, Keyring};
+pub use providers::CredentialProviders;
+use providers::Providers;
+pub(crate) use records::folders;
+use records::{Access, Records};
+pub use verification::ImageVerification;
 
 /// Why a container could not be started: reason and message of its waiting state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +52,12 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(10), Duration::from_s
 pub(crate) struct Puller {
     images: Arc<dyn ImageService>,
     sources: Sources,
+    providers: Providers,
+    /// `None`: an image that is there is everybody's.
+    verification: Option<ImageVerification>,
+    records: Records,
+    /// What an earlier kubelet left of its pulls has been seen to.
+    adopted: OnceCell<()>,
     recorder: Recorder,
     slots: Semaphore,
     failures: Mutex<HashMap<(String, String), Failure>>,
@@ -53,15 +72,22 @@ struct Failure {
 impl Puller {
     pub(crate) fn new(
         images: Arc<dyn ImageService>,
+        volumes: &Volumes,
+        client: Client,
         sources: Sources,
         recorder: Recorder,
-        pulls_max: usize,
+        config: &Config,
     ) -> Puller {
+        let providers = config.credential_providers.as_ref();
         Puller {
             images,
+            providers: Providers::new(providers, client, volumes.clone()),
+            verification: config.image_verification.clone(),
+            records: Records::new(&config.root_dir, config.clock.clone()),
+            adopted: OnceCell::new(),
             sources,
             recorder,
-            slots: Semaphore::new(pulls_max.max(1)),
+            slots: Semaphore::new(config.image_pulls_max.max(1)),
             failures: Mutex::default(),
         }
     }
@@ -93,10 +119,15 @@ impl Puller {
                 warn("InspectFailed", &message);
                 self.refused(pod, name, "ImageInspectError", message)
             })?;
-            if let Some(present) = present {
-                let message = format!(
-                    "Container image {wanted:?} already present on machine and can be accessed by the pod"
-                );
+            // Who may not use it is not to learn that it is there.
+            if let Some(present) = present
+                && self.may_use(pod, wanted, &image, &present.id).await
+            {
+                let may = match self.verification {
+                    Some(_) => " and can be accessed by the pod",
+                    None => "",
+                };
+                let message = format!("Container image {wanted:?} already present on machine{may}");
                 self.recorder
                     .pod(pod, Some(name), Kind::Normal, "Pulled", message);
                 return Ok(present);
@@ -139,7 +170,7 @@ impl Puller {
             .pod(pod, Some(name), Kind::Normal, "Pulling", message);
         let permit = self.slots.acquire().await;
         let pulling = Instant::now();
-        let pulled = self.pull_with_secrets(pod, image).await;
+        let pulled = self.pull_and_note(pod, wanted, image).await;
         drop(permit);
         match pulled {
             Ok(found) => {
@@ -215,11 +246,50 @@ impl Puller {
         }
     }
 
-    async fn pull_with_secrets(&self, pod: &Pod, image: &str) -> Result<Image, RuntimeError> {
+    /// Pulls, and notes who may use the image from now on.
+    async fn pull_and_note(
+        &self,
+        pod: &Pod,
+        wanted: &str,
+        image: &str,
+    ) -> Result<Image, RuntimeError> {
+        let credentials = self.credentials(pod, image).await;
+        if self.verification.is_none() {
+            return Ok(self.pull_with(image, credentials).await?.0);
+        }
+        self.adopt().await;
+        let pull = self.records.begin(wanted).map_err(|error| {
+            RuntimeError::Internal(format!(
+                "Failed to record image pull intent for container image {wanted:?}: {error}"
+            ))
+        })?;
+        match self.pull_with(image, credentials).await {
+            Ok((found, used)) => {
+                pull.succeeded(&found.id, Access::by(used.as_ref()));
+                Ok(found)
+            }
+            Err(fault) => {
+                pull.over();
+                Err(fault)
+            }
+        }
+    }
+
+    /// Tries credentials in turn, or none where there are none; tells which were right.
+    async fn pull_with(
+        &self,
+        image: &str,
+        credentials: Vec<Credentials>,
+    ) -> Result<(Image, Option<Credentials>), RuntimeError> {
+        let mut ways: Vec<_> = credentials.into_iter().map(Some).collect();
+        if ways.is_empty() {
+            ways.push(None);
+        }
         let mut fault = None;
-        for auth in self.credentials(pod, image).await {
+        for way in ways {
+            let auth = way.as_ref().map(|way| way.auth.clone());
             match self.images.pull_image(image, auth).await {
-                Ok(id) => return self.found(image, &id).await,
+                Ok(id) => return Ok((self.found(image, &id).await?, way)),
                 Err(error) => fault = Some(error),
             }
         }
@@ -237,20 +307,66 @@ impl Puller {
         )))
     }
 
-    /// The credentials to try in turn; nobody's when no secret names the registry.
-    async fn credentials(&self, pod: &Pod, image: &str) -> Vec<Option<AuthConfig>> {
-        let mut found = Vec::new();
+    /// Whether a pod may use an image that is there without pulling it.
+    async fn may_use(&self, pod: &Pod, wanted: &str, image: &str, id: &str) -> bool {
+        let Some(verification) = &self.verification else {
+            return true;
+        };
+        self.adopt().await;
+        let known = self.records.find(wanted, id).inspect_err(|error| {
+            tracing::error!(%error, image = wanted, "record of an image not read");
+        });
+        let by_kubelet = known.as_ref().is_ok_and(|known| known.by_kubelet);
+        if !verification.is_asked_for(wanted, by_kubelet || known.is_err()) {
+            return true;
+        }
+        let Ok(Some(access)) = known.map(|known| known.access) else {
+            return false;
+        };
+        if access.is_open() || access.is_closed() {
+            return access.is_open();
+        }
+        let (may, learnt) = access.admits(&self.credentials(pod, image).await);
+        if let Some(learnt) = learnt
+            && let Err(error) = self.records.note(wanted, id, Some(learnt))
+        {
+            tracing::error!(%error, image = wanted, "record of an image not written");
+        }
+        may
+    }
+
+    /// Sees to what an earlier kubelet left of its pulls, once.
+    async fn adopt(&self) {
+        let adopt = || async {
+            match self.images.list_images().await {
+                Ok(images) => self.records.adopt(&images),
+                Err(error) => tracing::error!(%error, "pulls of before are not looked at"),
+            }
+        };
+        self.adopted.get_or_init(adopt).await;
+    }
+
+    /// Forgets who pulled images that are gone; `images` are those that were there at `since`.
+    pub(crate) fn forget_gone(&self, images: &[Image], since: Timestamp) {
+        if self.verification.is_some() {
+            self.records.prune(images, since);
+        }
+    }
+
+    /// The credentials to try in turn, those of pull secrets first; none where nobody knows any.
+    async fn credentials(&self, pod: &Pod, image: &str) -> Vec<Credentials> {
+        let mut of_secrets = Keyring::default();
         for reference in pod.spec().image_pull_secrets.iter().flatten() {
             match self.sources.secret(pod.namespace(), &reference.name).await {
-                Ok(Some(secret)) => found.extend(credentials::of_secret(&secret, image)),
+                Ok(Some(secret)) => credentials::add_secret(&secret, &mut of_secrets),
                 Ok(None) => tracing::debug!(secret = reference.name, "pull secret not found"),
                 Err(error) => tracing::debug!(%error, secret = reference.name, "pull secret"),
             }
         }
-        match found.is_empty() {
-            true => vec![None],
-            false => found.into_iter().map(Some).collect(),
-        }
+        let repository = reference::repository(image);
+        let mut found = of_secrets.lookup(&repository);
+        found.extend(self.providers.lookup(pod, &repository).await);
+        found
     }
 }
 

@@ -46,6 +46,7 @@ mod web;
 mod worker;
 
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -59,6 +60,7 @@ use volumes::{Sources, Volumes};
 pub use clock::Clock;
 pub use config::{Config, Features, Guard, GuardRequest, Parts, Refusal, ServerConfig, SystemLogs};
 pub use eviction::{Amount, EvictionConfig, Signal, Threshold, ThresholdError};
+pub use images::{CredentialProviders, ImageVerification};
 pub use placement::{
     Config as PlacementConfig, CpuConfig, CpuSet, Machine as MachineTopology, MemoryConfig,
     NODES_MAX, Policy as TopologyPolicy, Scope as TopologyScope,
@@ -90,6 +92,8 @@ pub enum Error {
     },
     #[error(transparent)]
     Placement(#[from] placement::OpenError),
+    #[error("failed to register CRI auth plugins: {0}")]
+    CredentialProviders(String),
 }
 
 /// Starts a kubelet and returns at once; its tasks live in `crew` until that is told to stop.
@@ -102,6 +106,17 @@ pub async fn run(client: Client, parts: Parts, config: Config, crew: &Crew) -> R
             path: folder,
             source,
         })?;
+    }
+    for folder in images::folders(&config.root_dir) {
+        let mut private = std::fs::DirBuilder::new();
+        let made = private.recursive(true).mode(0o700).create(&folder);
+        made.map_err(|source| Error::Folder {
+            path: folder,
+            source,
+        })?;
+    }
+    if let Some(providers) = &config.credential_providers {
+        providers.check().map_err(Error::CredentialProviders)?;
     }
     let listener = match &config.server {
         Some(server) => Some(listen(server.address).await?),
@@ -246,17 +261,20 @@ fn share(
         Arc::new(move |uid: &str| told.tell(uid, |news| news.sources = true)),
     );
     let placement = places::open(&config, &pods, crew)?;
+    let volumes = Volumes::new(&config.root_dir, client.clone(), sources.clone());
     let puller = Puller::new(
         parts.images.clone(),
+        &volumes,
+        client.clone(),
         sources.clone(),
         recorder.clone(),
-        config.image_pulls_max,
+        &config,
     );
     Ok(Arc::new(Shared {
         runtime: parts.runtime,
         images: parts.images,
         puller,
-        volumes: Volumes::new(&config.root_dir, client.clone(), sources.clone()),
+        volumes,
         sources,
         recorder,
         services: hub.informer::<Service>(),

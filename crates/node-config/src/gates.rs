@@ -90,7 +90,7 @@ const LOCKED_OFF: [&str; 3] = [
 ];
 
 /// Those that switch something here.
-const SWITCHES: [&str; 12] = [
+const SWITCHES: [&str; 14] = [
     "CPUManagerPolicyAlphaOptions",
     "CPUManagerPolicyBetaOptions",
     "CustomCPUCFSQuotaPeriod",
@@ -98,6 +98,8 @@ const SWITCHES: [&str; 12] = [
     "GracefulNodeShutdown",
     "GracefulNodeShutdownBasedOnPodPriority",
     "KubeletCrashLoopBackOffMax",
+    "KubeletEnsureSecretPulledImages",
+    "KubeletServiceAccountTokenForCredentialProviders",
     "PodReadyToStartContainersCondition",
     "ReduceDefaultCrashLoopBackOffDecay",
     "ResourceHealthStatus",

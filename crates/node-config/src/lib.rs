@@ -4,6 +4,8 @@
 mod duration;
 mod flags;
 mod gates;
+mod places;
+mod providers;
 mod read;
 mod settings;
 mod table;
@@ -15,6 +17,8 @@ use serde_json::{Map, Value};
 
 pub use duration::GoDuration;
 pub use flags::is_flag;
+pub use places::ImagePlace;
+pub use providers::{CredentialProvider, TokenAttributes};
 pub use settings::{MemoryReservation, Settings, ShutdownPeriod, Taint};
 pub use table::{Effect, FIELDS, Row};
 
@@ -22,6 +26,8 @@ pub use table::{Effect, FIELDS, Row};
 pub const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 /// Its kind.
 pub const KIND: &str = "KubeletConfiguration";
+/// The kind of files that name credential providers.
+pub const KIND_PROVIDERS: &str = "CredentialProviderConfig";
 
 /// Why there is no configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

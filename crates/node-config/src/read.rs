@@ -91,7 +91,7 @@ pub(crate) fn dropin(text: &str) -> Result<Value, String> {
     }
 }
 
-fn parse(text: &str) -> Result<Value, String> {
+pub(crate) fn parse(text: &str) -> Result<Value, String> {
     let tree: Result<Value, _> = serde_saphyr::from_str(text);
     let tree = tree.map_err(|fault| match fault.without_snippet() {
         serde_saphyr::Error::DuplicateMappingKey { key, location } => format!(

@@ -41,6 +41,9 @@ pub struct Settings {
     pub server_tls_bootstrap: bool,
     pub authentication: Authentication,
     pub authorization: Authorization,
+    pub image_pull_credentials_verification_policy: String,
+    #[serde(default)]
+    pub preloaded_images_verification_allowlist: Vec<String>,
     #[serde(rename = "eventRecordQPS")]
     pub(crate) event_record_qps: i32,
     pub(crate) event_burst: i32,

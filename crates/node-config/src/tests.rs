@@ -155,6 +155,23 @@ fn checks_are_upstreams() {
             "CrashLoopBackOff.MaxContainerRestartPeriod (got: 0.5 seconds) must be set between 1s \
              and 300s",
         ),
+        (
+            "imagePullCredentialsVerificationPolicy: Sometimes",
+            "option \"Sometimes\" specified for imagePullCredentialsVerificationPolicy. Valid \
+             options are \"NeverVerify\", \"NeverVerifyPreloadedImages\", \
+             \"NeverVerifyAllowlistedImages\" or \"AlwaysVerify\"",
+        ),
+        (
+            "preloadedImagesVerificationAllowlist: [quay.io/*]",
+            "can't set `preloadedImagesVerificationAllowlist` if \
+             `imagePullCredentialsVertificationPolicy` is not \"NeverVerifyAllowlistedImages\"",
+        ),
+        (
+            "featureGates: {KubeletEnsureSecretPulledImages: false}\n\
+             imagePullCredentialsVerificationPolicy: AlwaysVerify",
+            "`imagePullCredentialsVerificationPolicy` must not be set if \
+             KubeletEnsureSecretPulledImages feature gate is not enabled",
+        ),
         ("readOnlyPort: 10255", "readOnlyPort 10255 is not supported"),
         (
             "tracing: {samplingRatePerMillion: 1}",
@@ -162,6 +179,27 @@ fn checks_are_upstreams() {
         ),
     ] {
         assert_eq!(fault(text), format!("{INVALID}{why}"));
+    }
+    let listed = |pattern: &str| {
+        format!(
+            "imagePullCredentialsVerificationPolicy: NeverVerifyAllowlistedImages\n\
+             preloadedImagesVerificationAllowlist: [{pattern:?}]"
+        )
+    };
+    for (pattern, why) in [
+        (" quay.io/a", "leading/trailing spaces are not allowed"),
+        ("", "the supplied pattern is too short"),
+        ("quay.io/*/a", "not a valid wildcard pattern"),
+        ("quay.io*", "not a valid wildcard pattern"),
+        ("/*", "at least registry hostname is required"),
+        ("quay.io/a:1", "neither tag nor digest is accepted"),
+        ("quay.io/A", "failed to parse as an image name"),
+    ] {
+        let fault = fault(&listed(pattern));
+        assert!(fault.contains(why), "{fault}");
+    }
+    for pattern in ["quay.io:5000/a/b", "nginx", "quay.io/*"] {
+        assert!(read(&listed(pattern)).is_ok(), "{pattern}");
     }
     let two = fault("maxPods: -1\npodsPerCore: -1");
     assert!(

@@ -59,6 +59,7 @@ pub(crate) fn faults(tree: &Value, settings: &Settings) -> Vec<String> {
     }
     numbers(&mut faults, settings);
     images(&mut faults, settings);
+    image_verification(&mut faults, settings);
     taints(&mut faults, settings);
     topology(&mut faults, settings);
     shutdown(&mut faults, settings);
@@ -213,6 +214,91 @@ fn images(faults: &mut Faults, settings: &Settings) {
     faults.when(settings.run_once, || {
         "runOnce (--runOnce) true, Runonce mode has been deprecated and should not be set".into()
     });
+}
+
+/// Whose images pods may use without having pulled them.
+fn image_verification(faults: &mut Faults, settings: &Settings) {
+    const GATE: &str = "KubeletEnsureSecretPulledImages";
+    let policy = settings.image_pull_credentials_verification_policy.as_str();
+    let list = &settings.preloaded_images_verification_allowlist;
+    if !settings.gate(GATE) {
+        let without =
+            |name: &str| format!("`{name}` must not be set if {GATE} feature gate is not enabled");
+        faults.when(policy != "NeverVerifyPreloadedImages", || {
+            without("imagePullCredentialsVerificationPolicy")
+        });
+        faults.when(!list.is_empty(), || {
+            without("preloadedImagesVerificationAllowlist")
+        });
+        return;
+    }
+    let listed = "NeverVerifyAllowlistedImages";
+    let known = [
+        "NeverVerify",
+        "NeverVerifyPreloadedImages",
+        listed,
+        "AlwaysVerify",
+    ];
+    faults.option("imagePullCredentialsVerificationPolicy", policy, &known);
+    if !list.is_empty() && policy != listed {
+        faults.when(true, || {
+            format!(
+                "can't set `preloadedImagesVerificationAllowlist` if \
+                 `imagePullCredentialsVertificationPolicy` is not {listed:?}"
+            )
+        });
+        return;
+    }
+    if let Some(why) = list.iter().find_map(|pattern| pattern_fault(pattern)) {
+        faults.when(true, || {
+            format!("invalid image pattern in `preloadedImagesVerificationAllowlist`: {why}")
+        });
+    }
+}
+
+/// What is wrong with the name of an image, or with a folder of such that ends with `/*`.
+fn pattern_fault(pattern: &str) -> Option<String> {
+    if pattern != pattern.trim() {
+        return Some(format!(
+            "leading/trailing spaces are not allowed: {pattern}"
+        ));
+    }
+    let folder = pattern
+        .strip_suffix('*')
+        .filter(|folder| folder.ends_with('/'));
+    let name = folder.unwrap_or(pattern);
+    if name.is_empty() {
+        return Some(format!("the supplied pattern is too short: {pattern}"));
+    }
+    if name.contains('*') {
+        return Some(format!(
+            "not a valid wildcard pattern, only patterns ending with '/*' are allowed: {pattern}"
+        ));
+    }
+    if folder.is_some() {
+        return (name == "/").then(|| "at least registry hostname is required".into());
+    }
+    let last = name.rsplit('/').next().unwrap_or_default();
+    if last.contains([':', '@']) {
+        return Some(format!(
+            "neither tag nor digest is accepted in an image reference: {pattern}"
+        ));
+    }
+    let word = |part: &str, extra: &[char]| {
+        let plain = |sign: char| sign.is_ascii_alphanumeric();
+        part.starts_with(plain)
+            && part.ends_with(plain)
+            && part
+                .chars()
+                .all(|sign| plain(sign) || extra.contains(&sign))
+    };
+    let lower = |part: &str| !part.contains(|sign: char| sign.is_ascii_uppercase());
+    let mut parts = name.split('/').enumerate();
+    let is_name = parts.all(|(at, part)| match at {
+        0 if name.contains('/') => word(part, &['.', '-', '_', ':']),
+        _ => word(part, &['.', '-', '_']) && lower(part),
+    });
+    (!is_name).then(|| "failed to parse as an image name: invalid reference format".into())
 }
 
 fn taints(faults: &mut Faults, settings: &Settings) {

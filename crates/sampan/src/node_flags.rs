@@ -1,11 +1,13 @@
 //! Flags of the kubelet, given as `--kubelet-arg name=value`: upstream's names for fields of the
 //! KubeletConfiguration, and a few of our own.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
-use kubelet::{ProblemConfig, ProblemMonitor};
+use kubelet::{CredentialProviders, ProblemConfig, ProblemMonitor};
+use node_config::{CredentialProvider, Source};
 use serde::{Deserialize, Serialize};
 
 /// The flags.
@@ -29,6 +31,13 @@ pub(crate) struct NodeArgs {
     /// Takes every SIGTERM for the machine's end, where no systemd says which one it is
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     shutdown_on_sigterm: Option<bool>,
+    /// File or folder (*.json, *.yaml, *.yml) of CredentialProviderConfig: programs that know
+    /// credentials of registries
+    #[arg(long)]
+    image_credential_provider_config: Option<PathBuf>,
+    /// Folder of these programs
+    #[arg(long)]
+    image_credential_provider_bin_dir: Option<PathBuf>,
     /// Those that stand for a field of the KubeletConfiguration.
     #[arg(skip)]
     #[serde(skip)]
@@ -84,9 +93,60 @@ impl NodeArgs {
         Ok(config)
     }
 
+    /// Who is asked for credentials of images; reads the files it names. `tokens` says whether they may
+    /// be told tokens of service accounts.
+    pub(crate) fn credential_providers(&self, tokens: bool) -> Result<Option<CredentialProviders>> {
+        let config = self.image_credential_provider_config.as_deref();
+        let folder = self.image_credential_provider_bin_dir.clone();
+        if config.is_none() && folder.is_none() {
+            return Ok(None);
+        }
+        let config = config.context(
+            "credential provider config path is empty: set image-credential-provider-config",
+        )?;
+        let read = |path: PathBuf| {
+            let text = std::fs::read_to_string(&path);
+            let text = text.with_context(|| format!("unable to read file {path:?}"))?;
+            Ok(Source { path, text })
+        };
+        let files: Result<Vec<Source>> = files_of(config)?.into_iter().map(read).collect();
+        let providers = CredentialProvider::read(&files?, tokens).map_err(anyhow::Error::msg)?;
+        Ok(Some(CredentialProviders {
+            folder: folder.context(
+                "plugin binary directory is not named: set image-credential-provider-bin-dir",
+            )?,
+            providers,
+        }))
+    }
+
     /// Whether every SIGTERM is the machine's end.
     pub(crate) fn ends_with_sigterm(&self) -> bool {
         self.shutdown_on_sigterm == Some(true)
+    }
+}
+
+/// A file itself, or the files of a folder in their order.
+fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
+    let found = std::fs::metadata(path);
+    if !found
+        .with_context(|| format!("unable to access path {path:?}"))?
+        .is_dir()
+    {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    let entries = std::fs::read_dir(path);
+    for entry in entries.with_context(|| format!("unable to read directory {path:?}"))? {
+        let file = entry?.path();
+        let ending = file.extension().and_then(OsStr::to_str);
+        if matches!(ending, Some("json" | "yaml" | "yml")) && !file.is_dir() {
+            files.push(file);
+        }
+    }
+    files.sort();
+    match files.is_empty() {
+        true => bail!("no configuration files found in directory {path:?}"),
+        false => Ok(files),
     }
 }
 
@@ -104,5 +164,42 @@ mod tests {
         let fields: Vec<_> = fields.map(|(n, v)| (n.as_str(), v.as_str())).collect();
         assert_eq!(fields[0], ("max-pods", "5"));
         assert!(NodeArgs::of_words(&["no-such-flag=1".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn providers_are_read_from_a_folder_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |words: &[String]| {
+            let args = NodeArgs::of_words(words)?;
+            args.credential_providers(true)
+        };
+        let path = folder.path();
+        let config = format!("image-credential-provider-config={}", path.display());
+        let programs = "image-credential-provider-bin-dir=/bin".to_owned();
+        let both = [config, programs.clone()];
+        assert_eq!(read(&[]).unwrap(), None);
+        let fault = read(&[programs]).unwrap_err().to_string();
+        assert!(
+            fault.starts_with("credential provider config path is empty"),
+            "{fault}"
+        );
+        let fault = read(&both).unwrap_err().to_string();
+        assert!(
+            fault.starts_with("no configuration files found in directory"),
+            "{fault}"
+        );
+        for (file, name) in [("b.yml", "second"), ("a.json", "first"), ("c.txt", "third")] {
+            let text = format!(
+                r#"{{"apiVersion": "kubelet.config.k8s.io/v1", "kind": "CredentialProviderConfig",
+                "providers": [{{"name": "{name}", "matchImages": ["a.io"],
+                "defaultCacheDuration": "0s",
+                "apiVersion": "credentialprovider.kubelet.k8s.io/v1"}}]}}"#
+            );
+            std::fs::write(path.join(file), text).unwrap();
+        }
+        let all = read(&both).unwrap().unwrap();
+        let names: Vec<_> = all.providers.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(names, ["first", "second"]);
+        assert_eq!(all.folder, Path::new("/bin"));
     }
 }

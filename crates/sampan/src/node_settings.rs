@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use k8s_openapi::api::core::v1::Taint;
 use kubelet::{
-    CpuConfig, CpuSet, EvictionConfig, Features, MemoryConfig, NODES_MAX, PlacementConfig,
-    ShutdownConfig, ShutdownPeriod, StaticPodUrl, SystemLogs, Threshold, TopologyPolicy,
-    TopologyScope,
+    CpuConfig, CpuSet, EvictionConfig, Features, ImageVerification, MemoryConfig, NODES_MAX,
+    PlacementConfig, ShutdownConfig, ShutdownPeriod, StaticPodUrl, SystemLogs, Threshold,
+    TopologyPolicy, TopologyScope,
 };
 use meta::Quantity;
 use node_api::CgroupDriver;
@@ -60,6 +60,7 @@ pub(crate) fn apply(settings: &Settings, root: &Path, config: &mut kubelet::Conf
         Some(most) => usize::try_from(most)?,
         None => usize::MAX >> 4,
     };
+    config.image_verification = image_verification(settings);
     let root_of_cgroups = settings.cgroup_root.trim_matches('/');
     config.cgroup_root = match root_of_cgroups {
         "" => "/kubepods".into(),
@@ -97,6 +98,20 @@ pub(crate) fn apply(settings: &Settings, root: &Path, config: &mut kubelet::Conf
         config.healthz = Some(bound);
     }
     Ok(())
+}
+
+/// Which images that are there pods must have the credentials for.
+fn image_verification(settings: &Settings) -> Option<ImageVerification> {
+    let policy = settings.image_pull_credentials_verification_policy.as_str();
+    let on = settings.gate("KubeletEnsureSecretPulledImages");
+    on.then(|| match policy {
+        "NeverVerify" => ImageVerification::Never,
+        "NeverVerifyAllowlistedImages" => {
+            ImageVerification::NeverListed(settings.preloaded_images_verification_allowlist.clone())
+        }
+        "AlwaysVerify" => ImageVerification::Always,
+        _ => ImageVerification::NeverPreloaded,
+    })
 }
 
 fn static_pod_url(settings: &Settings) -> Result<Option<StaticPodUrl>> {
@@ -449,6 +464,36 @@ mod tests {
         assert!(read(&["shutdown-grace-period-critical-pods=10s"]).is_err());
         assert!(read(&[both[0], list[0]]).is_err());
         assert!(read(&["shutdown-grace-period-by-pod-priority=x=1s"]).is_err());
+    }
+
+    #[test]
+    fn images_are_verified_as_told() {
+        let read = |text: &str| {
+            let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+            let file = node_config::Source {
+                path: "/kubelet.yaml".into(),
+                text: format!("{head}{text}"),
+            };
+            let layers = Layers {
+                file: Some(file),
+                ..Layers::default()
+            };
+            image_verification(Configuration::read(&layers).unwrap().settings())
+        };
+        assert_eq!(read(""), Some(ImageVerification::NeverPreloaded));
+        assert_eq!(
+            read("featureGates: {KubeletEnsureSecretPulledImages: false}"),
+            None
+        );
+        let policy = |name: &str| read(&format!("imagePullCredentialsVerificationPolicy: {name}"));
+        assert_eq!(policy("AlwaysVerify"), Some(ImageVerification::Always));
+        assert_eq!(policy("NeverVerify"), Some(ImageVerification::Never));
+        let listed =
+            policy("NeverVerifyAllowlistedImages\npreloadedImagesVerificationAllowlist: [a]");
+        assert_eq!(
+            listed,
+            Some(ImageVerification::NeverListed(vec!["a".into()]))
+        );
     }
 
     #[test]

@@ -591,6 +591,8 @@ async fn start_kubelet(
         settings.cgroup_root = format!("{above}{}", settings.cgroup_root);
     }
     settings.problems = config.kubelet_arg.problems()?;
+    let tokens = told.gate("KubeletServiceAccountTokenForCredentialProviders");
+    settings.credential_providers = config.kubelet_arg.credential_providers(tokens)?;
     settings.shutdown = shutdown_config(config, crews);
     settings.shown = config.kubelet.shown().clone();
     settings.shown["address"] = address.into();

@@ -26,6 +26,8 @@ pub(crate) struct TokenWish {
     uid: String,
     audience: Option<String>,
     seconds: i64,
+    /// The very account, where it is known.
+    account_uid: Option<String>,
 }
 
 /// A token and when to ask for its successor.
@@ -43,6 +45,18 @@ pub(crate) struct Tokens {
 }
 
 impl TokenWish {
+    /// A token for somebody who speaks for the pod to a third party.
+    pub(crate) fn for_audience(pod: &Pod, audience: &str, account_uid: &str) -> TokenWish {
+        let source = ServiceAccountTokenProjection {
+            audience: Some(audience.to_owned()),
+            ..ServiceAccountTokenProjection::default()
+        };
+        TokenWish {
+            account_uid: Some(account_uid.to_owned()),
+            ..TokenWish::of(pod, &source)
+        }
+    }
+
     pub(crate) fn of(pod: &Pod, source: &ServiceAccountTokenProjection) -> TokenWish {
         let metadata = &pod.metadata;
         let account = pod
@@ -63,6 +77,7 @@ impl TokenWish {
             seconds: source
                 .expiration_seconds
                 .unwrap_or(EXPIRATION_SECONDS_DEFAULT),
+            account_uid: None,
         }
     }
 }
@@ -114,6 +129,9 @@ impl Tokens {
         });
         if let Some(audience) = &wish.audience {
             body["spec"]["audiences"] = json!([audience]);
+        }
+        if let Some(uid) = &wish.account_uid {
+            body["metadata"] = json!({"uid": uid});
         }
         let accounts = self.client.namespaced::<ServiceAccount>(&wish.namespace);
         let answer = accounts

@@ -15,7 +15,7 @@ use crate::payload::{MODE_DEFAULT, Payload, mode_or};
 use crate::projected::Context;
 use crate::sources::Sources;
 use crate::subpath::Subpaths;
-use crate::tokens::Tokens;
+use crate::tokens::{TokenWish, Tokens};
 use crate::{VolumeError, atomic, config_map, downward_api, empty_dir, host_path, mounts};
 use crate::{projected, secret};
 
@@ -57,6 +57,18 @@ impl Volumes {
     /// A pod's folder.
     pub fn pod_dir(&self, uid: &str) -> PathBuf {
         self.pods_dir.join(uid)
+    }
+
+    /// A token of the pod's service account for an audience, kept until it is soon to expire. The
+    /// account must be the one with this uid.
+    pub async fn account_token(
+        &self,
+        pod: &Pod,
+        audience: &str,
+        account_uid: &str,
+    ) -> Result<String, VolumeError> {
+        let wish = TokenWish::for_audience(pod, audience, account_uid);
+        Ok(self.tokens.get(&wish).await?.text)
     }
 
     /// The place of bound subPaths of a pod.

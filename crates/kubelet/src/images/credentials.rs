@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use node_api::AuthConfig;
 use serde::Deserialize;
 
-use super::reference::registry;
+use super::keyring::{Coordinates, Credentials, Keyring, Owner};
 
 #[derive(Deserialize)]
 struct DockerConfig {
@@ -27,8 +27,8 @@ struct Entry {
     registrytoken: String,
 }
 
-/// The credentials of a secret that fit an image, the most specific first.
-pub(super) fn of_secret(secret: &Secret, image: &str) -> Vec<AuthConfig> {
+/// Adds the credentials of a secret.
+pub(super) fn add_secret(secret: &Secret, keyring: &mut Keyring) {
     let bytes = |key: &str| secret.data.as_ref().and_then(|data| data.get(key));
     let auths: BTreeMap<String, Entry> = if let Some(text) = bytes(".dockerconfigjson") {
         let config: Result<DockerConfig, _> = serde_json::from_slice(&text.0);
@@ -38,42 +38,16 @@ pub(super) fn of_secret(secret: &Secret, image: &str) -> Vec<AuthConfig> {
     } else {
         BTreeMap::new()
     };
-    let mut fitting: Vec<(usize, AuthConfig)> = auths
-        .into_iter()
-        .filter_map(|(server, entry)| Some((fit(&server, image)?, auth_of(entry))))
-        .collect();
-    fitting.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
-    fitting.into_iter().map(|(_, auth)| auth).collect()
-}
-
-/// How much of an image's name an entry names; `None` when it is another registry's.
-fn fit(server: &str, image: &str) -> Option<usize> {
-    let bare = server
-        .strip_prefix("https://")
-        .or_else(|| server.strip_prefix("http://"));
-    let bare = bare.unwrap_or(server).trim_end_matches('/');
-    let (host, path) = bare.split_once('/').unwrap_or((bare, ""));
-    let path = match path {
-        // Where Docker keeps its own hub.
-        "v1" | "v2" => "",
-        path => path,
-    };
-    let host = match host {
-        "index.docker.io" | "registry-1.docker.io" => "docker.io",
-        host => host,
-    };
-    let wanted = registry(image);
-    let same = match host.strip_prefix("*.") {
-        Some(suffix) => wanted
-            .split_once('.')
-            .is_some_and(|(_, rest)| rest == suffix),
-        None => host == wanted,
-    };
-    let below = match image.strip_prefix(wanted) {
-        Some(rest) => rest.trim_start_matches('/'),
-        None => image,
-    };
-    (same && below.starts_with(path)).then_some(bare.len())
+    let metadata = &secret.metadata;
+    let owner = Owner::Secret(Coordinates {
+        namespace: metadata.namespace.clone().unwrap_or_default(),
+        name: metadata.name.clone().unwrap_or_default(),
+        uid: metadata.uid.clone().unwrap_or_default(),
+    });
+    for (server, entry) in auths {
+        let (auth, owner) = (auth_of(entry), owner.clone());
+        keyring.add(&server, Credentials { auth, owner });
+    }
 }
 
 fn auth_of(entry: Entry) -> AuthConfig {
@@ -96,26 +70,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fitting_entry_wins() {
+    fn secrets_name_users_plainly_or_encoded() {
         let text = serde_json::json!({"auths": {
             "https://index.docker.io/v1/": {"auth": STANDARD.encode("hub:pw")},
             "quay.io": {"username": "q", "password": "p"},
-            "quay.io/team": {"username": "t", "password": "p"},
         }});
-        let secret = Secret {
-            data: Some(BTreeMap::from([(
-                ".dockerconfigjson".to_owned(),
-                k8s_openapi::ByteString(text.to_string().into_bytes()),
-            )])),
+        let data = k8s_openapi::ByteString(text.to_string().into_bytes());
+        let mut secret = Secret {
+            data: Some(BTreeMap::from([(".dockerconfigjson".to_owned(), data)])),
             ..Secret::default()
         };
-        let users = |image: &str| -> Vec<String> {
-            let all = of_secret(&secret, image);
-            all.into_iter().map(|auth| auth.username).collect()
+        secret.metadata.uid = Some("u".into());
+        let mut keyring = Keyring::default();
+        add_secret(&secret, &mut keyring);
+        let hub = keyring.lookup("docker.io/library/nginx");
+        assert_eq!(
+            (hub[0].auth.username.as_str(), hub[0].auth.password.as_str()),
+            ("hub", "pw")
+        );
+        let Owner::Secret(of) = &hub[0].owner else {
+            panic!("{hub:?}");
         };
-        assert_eq!(users("nginx"), ["hub"]);
-        assert_eq!(users("quay.io/team/x:1"), ["t", "q"]);
-        assert_eq!(users("quay.io/other"), ["q"]);
-        assert!(users("ghcr.io/x").is_empty());
+        assert_eq!(of.uid, "u");
+        assert_eq!(keyring.lookup("quay.io/x")[0].auth.username, "q");
     }
 }

@@ -32,11 +32,40 @@ pub(super) fn with_default_tag(image: &str) -> Result<String, String> {
     }
 }
 
-/// The registry of an image; `docker.io` when it names none.
-pub(super) fn registry(image: &str) -> &str {
-    match image.split_once('/') {
-        Some((first, _)) if is_host(first) => first,
-        _ => "docker.io",
+/// The whole name of an image's repository, as registries and credentials know it:
+/// `docker.io/library/nginx` of `nginx:1.2`.
+pub(super) fn repository(image: &str) -> String {
+    let name = without_tag(image);
+    let (host, path) = match name.split_once('/') {
+        Some((host, path)) if is_host(host) => (host, path),
+        _ => ("docker.io", name),
+    };
+    let host = match host {
+        "index.docker.io" => "docker.io",
+        host => host,
+    };
+    match host == "docker.io" && !path.contains('/') {
+        true => format!("{host}/library/{path}"),
+        false => format!("{host}/{path}"),
+    }
+}
+
+/// The whole name of an image, with its tag and digest.
+pub(super) fn whole(image: &str) -> String {
+    let name = without_tag(image);
+    match &image[name.len()..] {
+        "" => format!("{}:latest", repository(name)),
+        rest => format!("{}{rest}", repository(name)),
+    }
+}
+
+/// The image without its tag and digest.
+pub(super) fn without_tag(image: &str) -> &str {
+    let name = image.split('@').next().unwrap_or_default();
+    let after_slash = name.rfind('/').map_or(0, |at| at + 1);
+    match name[after_slash..].find(':') {
+        Some(at) => &name[..after_slash + at],
+        None => name,
     }
 }
 
@@ -80,8 +109,19 @@ mod tests {
         ] {
             assert_eq!(with_default_tag(image).ok().as_deref(), expected, "{image}");
         }
-        assert_eq!(registry("nginx"), "docker.io");
-        assert_eq!(registry("quay.io/a/b"), "quay.io");
-        assert_eq!(registry("library/b"), "docker.io");
+        for (image, whole) in [
+            ("nginx", "docker.io/library/nginx"),
+            ("team/app:1", "docker.io/team/app"),
+            ("index.docker.io/nginx", "docker.io/library/nginx"),
+            ("quay.io/a/b", "quay.io/a/b"),
+            ("localhost:5000/x:1", "localhost:5000/x"),
+            (digest.as_str(), "docker.io/a/b"),
+        ] {
+            assert_eq!(repository(image), whole);
+        }
+        assert_eq!(
+            without_tag("localhost:5000/x:1@sha256:0"),
+            "localhost:5000/x"
+        );
     }
 }

@@ -18,6 +18,7 @@ struct State {
     version: u64,
     /// By path: `/api/v1/namespaces/default/pods/web`.
     objects: BTreeMap<String, Value>,
+    token_requests: Vec<Value>,
 }
 
 #[derive(Clone)]
@@ -56,6 +57,11 @@ impl FakeApi {
 
     pub(crate) fn get(&self, path: &str) -> Option<Value> {
         self.state.lock().objects.get(path).cloned()
+    }
+
+    /// The tokens that were asked for.
+    pub(crate) fn token_requests(&self) -> Vec<Value> {
+        self.state.lock().token_requests.clone()
     }
 
     /// The messages of all events with a reason.
@@ -198,6 +204,7 @@ impl FakeApi {
     fn create(&self, path: &str, mut tree: Value) -> Response<Body> {
         if path.ends_with("/token") {
             let status = json!({"token": "a-token", "expirationTimestamp": "2099-01-01T00:00:00Z"});
+            self.state.lock().token_requests.push(tree.clone());
             tree["status"] = status;
             return answer(201, &tree);
         }

@@ -23,6 +23,10 @@ struct State {
     /// Containers (by name) that end by themselves at once with this code.
     ends: HashMap<String, i32>,
     pull_error: Option<String>,
+    /// Each image asked for, and as whom: `image user:password`, or `image -`.
+    pulls: Vec<String>,
+    /// Who may pull images whose names begin so: `user:password`.
+    logins: HashMap<String, String>,
     sandbox_error: Option<String>,
     /// How far the machine's clock was set forward.
     ahead: SignedDuration,
@@ -61,6 +65,11 @@ impl FakeRuntime {
     /// The names of all images, in their order.
     pub(crate) fn image_names(&self) -> Vec<String> {
         self.state.lock().images.keys().cloned().collect()
+    }
+
+    /// Removes an image.
+    pub(crate) fn drop_image(&self, name: &str) {
+        self.state.lock().images.remove(name);
     }
 
     pub(crate) fn add_image(&self, name: &str) {
@@ -115,6 +124,17 @@ impl FakeRuntime {
 
     pub(crate) fn set_pull_error(&self, error: Option<&str>) {
         self.state.lock().pull_error = error.map(str::to_owned);
+    }
+
+    /// Images whose names begin so can be pulled by `user:password` only.
+    pub(crate) fn set_login(&self, prefix: &str, login: &str) {
+        let mut state = self.state.lock();
+        state.logins.insert(prefix.into(), login.into());
+    }
+
+    /// The images asked for, each with `user:password` or `-`.
+    pub(crate) fn pulls(&self) -> Vec<String> {
+        self.state.lock().pulls.clone()
     }
 
     pub(crate) fn set_sandbox_error(&self, error: Option<&str>) {
@@ -516,10 +536,26 @@ impl ImageService for FakeRuntime {
         Ok(found.cloned())
     }
 
-    async fn pull_image(&self, image: &str, _: Option<AuthConfig>) -> Result<String, RuntimeError> {
-        self.state.lock().calls.push(format!("pull {image}"));
-        if let Some(error) = self.state.lock().pull_error.clone() {
-            return Err(RuntimeError::Unavailable(error));
+    async fn pull_image(
+        &self,
+        image: &str,
+        auth: Option<AuthConfig>,
+    ) -> Result<String, RuntimeError> {
+        let who = auth.map(|auth| format!("{}:{}", auth.username, auth.password));
+        let who = who.unwrap_or("-".into());
+        {
+            let mut state = self.state.lock();
+            state.calls.push(format!("pull {image}"));
+            state.pulls.push(format!("{image} {who}"));
+            if let Some(error) = state.pull_error.clone() {
+                return Err(RuntimeError::Unavailable(error));
+            }
+            let mut logins = state.logins.iter();
+            if logins.any(|(prefix, login)| image.starts_with(prefix) && *login != who) {
+                return Err(RuntimeError::Unavailable(format!(
+                    "{who} may not pull {image}"
+                )));
+            }
         }
         self.add_image(image);
         Ok(format!("sha256:{image}"))
