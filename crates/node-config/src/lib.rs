@@ -124,10 +124,16 @@ impl Configuration {
             flags::apply(&mut asked, name, value).map_err(Error::Flag)?;
         }
         let mut tree = layers.own.clone();
-        if at(&asked, "serializeImagePulls").is_some()
-            && let Some(own) = tree.as_object_mut()
-        {
-            own.remove("maxParallelImagePulls");
+        // What is asked for stands as a whole.
+        for (asked_for, with_it) in [
+            ("serializeImagePulls", "maxParallelImagePulls"),
+            ("evictionHard", "evictionHard"),
+        ] {
+            if at(&asked, asked_for).is_some()
+                && let Some(own) = tree.as_object_mut()
+            {
+                own.remove(with_it);
+            }
         }
         let own = tree.clone();
         let usual = read::complete(tree.clone(), &own).map_err(Error::Invalid)?;

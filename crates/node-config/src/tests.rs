@@ -231,7 +231,11 @@ fn later_layers_win() {
     let mut all =
         layers("maxPods: 20\npodsPerCore: 5\nstaticPodPath: pods\nclusterDNS: [10.0.0.1]\n");
     all.own = json!({"serializeImagePulls": false, "maxParallelImagePulls": 4, "port": 10251,
-        "containerRuntimeEndpoint": ""});
+        "containerRuntimeEndpoint": "", "evictionHard": {"imagefs.available": "5%"}});
+    assert_eq!(
+        Configuration::read(&all).unwrap().settings().eviction_hard["imagefs.available"],
+        "5%"
+    );
     let dropin = |name: &str, text: &str| Source {
         path: name.into(),
         text: format!("{HEAD}{text}"),

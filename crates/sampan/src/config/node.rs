@@ -69,6 +69,14 @@ fn own(data_dir: &Path) -> Value {
         "failCgroupV1": false,
         "healthzPort": 0,
         "oomScoreAdj": 0,
+        // A developer's disk is often fuller than a server's.
+        "evictionHard": {
+            "memory.available": "100Mi",
+            "nodefs.available": "5%",
+            "nodefs.inodesFree": "5%",
+            "imagefs.available": "5%",
+            "imagefs.inodesFree": "5%",
+        },
     })
 }
 

@@ -8,6 +8,13 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_sampan");
+/// How full this machine's disk is says nothing about the cluster.
+pub(crate) const ON_ANY_DISK: [&str; 4] = [
+    "--kubelet-arg",
+    "image-gc-high-threshold=100",
+    "--kubelet-arg",
+    "eviction-hard=memory.available<1Mi",
+];
 /// Longest wait for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -122,6 +129,7 @@ impl Cluster {
             .arg("--data-dir")
             .arg(self.folder.path())
             .args(["--node-name", "node-1"])
+            .args(ON_ANY_DISK)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())

@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::process::{Child, Stdio};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, ON_ANY_DISK};
 use crate::kubectl::{IMAGE, Kubectl, kubectls};
 
 /// Processes that are ended, by their pids, when the test ends.
@@ -36,6 +36,11 @@ pub(crate) fn start(cluster: &Cluster, parts: &mut Parts, role: &str, more: &[St
             "--node-ip",
             "10.244.0.1",
         ])
+        .args(if role == "kubelet" {
+            &ON_ANY_DISK[..]
+        } else {
+            &[]
+        })
         .args(more)
         .env_remove("KUBECONFIG")
         .stdin(Stdio::null())

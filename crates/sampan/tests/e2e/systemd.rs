@@ -1,15 +1,12 @@
 //! The documented service under a real systemd, which makes the cgroups of pods and of docker's
 //! containers, too.
 
+use crate::cluster::ON_ANY_DISK;
 use crate::kubectl::{IMAGE, kubectls};
 use crate::machine::{Layout, Machine, missing};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_sampan");
 const UNIT: &str = include_str!("../../../../docs/sampan.service");
-
-/// How full the disk is does not matter here.
-const FULL_DISK: &str = "--kubelet-arg image-gc-high-threshold=100 \
-    --kubelet-arg eviction-hard=memory.available<1Mi";
 
 /// A pod with limits, and what is to be found of it.
 const PODS: &str = r#"
@@ -111,7 +108,8 @@ fn pods_are_units_of_the_service_that_the_docs_show() {
         return;
     };
     let folder = machine.folder.path().display().to_string();
-    let own = format!("{BINARY} server --data-dir {folder}/data --node-name node-1 {FULL_DISK}");
+    let flags = ON_ANY_DISK.join(" ");
+    let own = format!("{BINARY} server --data-dir {folder}/data --node-name node-1 {flags}");
     let unit = UNIT.replace(start, &own).replace(
         "[Service]\n",
         &format!("[Service]\nStandardError=file:{folder}/output\n"),
