@@ -31,10 +31,21 @@ pub enum ListenError {
 /// Listens on a unix socket that only this user and group reach. One that somebody answers on stays;
 /// one that is left over gives way.
 pub async fn unix(path: &Path) -> Result<UnixListener, ListenError> {
-    if UnixStream::connect(path).await.is_ok() {
+    if let Ok(stream) = UnixStream::connect(path).await
+        && listens(&stream)
+    {
         return Err(ListenError::InUse(path.to_owned()));
     }
     replace(path).map_err(|error| ListenError::Io(path.to_owned(), error))
+}
+
+/// Whether the process lives that listens at the other end. When it was killed while it started a
+/// child, the child holds its socket until it becomes another program, and nobody answers.
+fn listens(stream: &UnixStream) -> bool {
+    let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
+    // A process of a namespace beside ours has no number here.
+    let named = pid.filter(|pid| *pid > 0);
+    named.is_none_or(|pid| Path::new("/proc").join(pid.to_string()).exists())
 }
 
 /// The same where whoever answered before is known to be gone, or to give way.
@@ -120,6 +131,47 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+
+    const LISTENS: &str = "LISTENER_TEST_SOCKET";
+
+    /// Run as a process of its own: listens, leaves the socket to a child, and is gone.
+    #[test]
+    #[expect(clippy::zombie_processes, reason = "the child outlives this process")]
+    fn dies_with_a_child_at_its_start() {
+        let Some(path) = std::env::var_os(LISTENS) else {
+            return;
+        };
+        let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
+        let child = std::process::Command::new("sleep")
+            .arg("1000")
+            .stdin(std::os::fd::OwnedFd::from(listener))
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        println!("child={}=", child.id());
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_only_a_child_still_holds_gives_way() {
+        let path = std::env::temp_dir().join(format!("left-{}.sock", std::process::id()));
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture"])
+            .arg("listener::tests::dies_with_a_child_at_its_start")
+            .env(LISTENS, &path)
+            .output()
+            .unwrap();
+        let words = String::from_utf8(output.stdout).unwrap();
+        let child = words.split('=').nth(1).unwrap_or_else(|| panic!("{words}"));
+        UnixStream::connect(&path).await.unwrap();
+        let taken = unix(&path).await;
+        let killed = std::process::Command::new("kill").arg(child).status();
+        assert!(killed.unwrap().success());
+        let mine = taken.unwrap();
+        assert!(matches!(unix(&path).await, Err(ListenError::InUse(_))));
+        drop(mine);
+        std::fs::remove_file(path).unwrap();
+    }
 
     #[tokio::test]
     async fn connections_wait_for_their_turn_and_end_with_the_process() {

@@ -174,8 +174,9 @@ impl Cgroup {
             let has_cpuset = hierarchy.controllers.iter().any(|name| name == "cpuset");
             return create_below(&folder, &folder.join(&self.path), has_cpuset);
         }
-        if available(&folder).trim().is_empty() {
-            // Version 1 has all controllers: there is nothing to hand down.
+        // Beside version 1 its groups hold processes at every level, and a group that hands
+        // a controller down, such as one that version 1 has not taken, lets none in.
+        if !self.is_pure_unified() || available(&folder).trim().is_empty() {
             return create_below(&folder, &folder.join(&self.path), false);
         }
         for part in self.path.split('/') {

@@ -1,6 +1,7 @@
 //! The engine with docker's front and nothing else, for tests: `docker-engine <folder> <socket>
-//! <cgroup root>`.
+//! <cgroup root>`. It writes a line when it serves, and ends with its standard input.
 
+use std::io::{Read, Write};
 use std::path::PathBuf;
 
 fn main() {
@@ -50,12 +51,13 @@ async fn serve(folder: PathBuf, socket: PathBuf, cgroup: &str) -> Result<(), Str
     docker::serve(engine, switch, config, &crew)
         .await
         .map_err(|error| words(&error))?;
+    let told = std::io::stdout().write_all(b"serving\n");
+    told.map_err(|error| words(&error))?;
     let stop = crew.stop();
-    tokio::spawn(async move {
-        let mut signal = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        signal.recv().await;
+    std::thread::spawn(move || {
+        // Nothing comes but the end.
+        let _ = std::io::stdin().read(&mut [0]);
         stop.raise();
-        Ok::<(), std::io::Error>(())
     });
     crew.finished().await.map_err(|error| words(&error))
 }

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -75,22 +75,22 @@ impl Host {
 
     pub(crate) fn boot(&mut self) {
         let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
-        let engine = Command::new("unshare")
+        let mut engine = Command::new("unshare")
             .args(["--net", "--mount", "--propagation", "private"])
             .arg(env!("CARGO_BIN_EXE_docker-engine"))
             .arg(self.folder.path())
             .arg(self.socket())
             .arg(self.cgroup())
-            .stdin(Stdio::null())
+            // It ends with this process, should that come to no orderly end.
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
             .unwrap();
+        let mut line = [0; 8];
+        let told = engine.stdout.as_mut().unwrap().read_exact(&mut line);
         self.engine = Some(engine);
-        let begun = Instant::now();
-        while UnixStream::connect(self.socket()).is_err() {
-            assert!(begun.elapsed() < PATIENCE, "no engine: {}", self.log());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        assert!(told.is_ok(), "no engine: {}", self.log());
     }
 
     fn log(&self) -> String {
@@ -240,7 +240,8 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        if self.engine.is_some() {
+        // What a failed test leaves goes with its cgroups: its engine may not answer any more.
+        if self.engine.is_some() && !std::thread::panicking() {
             for container in self
                 .get("/containers/json?all=1")
                 .json()
@@ -249,6 +250,8 @@ impl Drop for Host {
             {
                 self.remove(container["Id"].as_str().unwrap());
             }
+        }
+        if self.engine.is_some() {
             self.kill();
         }
         let config = runtime::Config::below(self.folder.path(), &self.cgroup());

@@ -93,6 +93,21 @@ fn version_2_parents_hand_controllers_down() {
 }
 
 #[test]
+fn version_2_hands_nothing_down_beside_version_1() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(second.path().join("cgroup.controllers"), "hugetlb").unwrap();
+    let hierarchy = |folder: &tempfile::TempDir, unified| Hierarchy {
+        controllers: Vec::new(),
+        folder: folder.path().into(),
+        unified,
+    };
+    let all = Hierarchies(vec![hierarchy(&first, false), hierarchy(&second, true)]);
+    all.group("/pods/x").unwrap().create().unwrap();
+    assert!(second.path().join("pods/x").is_dir());
+    assert!(!second.path().join("cgroup.subtree_control").exists());
+}
+
+#[test]
 fn what_is_empty_dissolves_and_what_is_not_stays() {
     let all = Hierarchies::of_this_machine().unwrap();
     let top = format!("/sampan-test-dissolve-{}", std::process::id());
