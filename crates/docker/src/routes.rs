@@ -96,6 +96,8 @@ async fn of_containers(method: &Method, path: &[&str], call: Call) -> Answer {
         ["create"] if post => containers::create(call).await,
         ["prune"] if post => containers::prune(call).await,
         [id] if method == Method::DELETE => containers::remove(call, id).await,
+        // A link, by the name of who uses it and what that calls it.
+        [_, _] if method == Method::DELETE => containers::remove(call, &path.join("/")).await,
         [id, "archive"] if get => containers::get_archive(call, id).await,
         [id, "archive"] if method == Method::HEAD => containers::head_archive(call, id).await,
         [id, "archive"] if method == Method::PUT => containers::put_archive(call, id).await,

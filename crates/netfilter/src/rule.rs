@@ -56,6 +56,10 @@ pub enum Load {
     Protocol,
     IcmpType,
     Mark,
+    /// What is known of the packet's connection, as one bit.
+    ConnectionState,
+    /// Bits on the connection itself.
+    ConnectionStatus,
     InputInterface,
     OutputInterface,
     /// The kind of address (local, broadcast, …) the routing table sees.
@@ -73,6 +77,10 @@ const ADDRESS_TYPE_LOCAL: u32 = 2;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 const META_MARK: u32 = 3;
+/// Bits of [`Load::ConnectionState`]: packets of a connection that is there, or that has to do with one.
+const ESTABLISHED_OR_RELATED: u32 = 1 << 1 | 1 << 2;
+/// `IPS_DST_NAT`: a rule has given it another destination.
+const HAS_OTHER_DESTINATION: u32 = 1 << 5;
 /// Longest interface name, with NUL.
 const INTERFACE_NAME: usize = 16;
 
@@ -116,7 +124,15 @@ impl Rule {
                 w.number(3, flags);
             })
         };
+        let connection = |rule: Rule, key: u32| {
+            rule.step("ct", |w| {
+                w.number(1, to.code());
+                w.number(2, key);
+            })
+        };
         match what {
+            Load::ConnectionState => connection(self, 0),
+            Load::ConnectionStatus => connection(self, 2),
             Load::SourceAddress => payload(self, NETWORK_HEADER, 12, 4),
             Load::DestinationAddress => payload(self, NETWORK_HEADER, 16, 4),
             Load::SourceAddress6 => payload(self, NETWORK_HEADER, 8, 16),
@@ -235,6 +251,28 @@ impl Rule {
             .compare(Register(0), true, &bit.to_ne_bytes())
     }
 
+    /// Goes on only for packets that belong to a connection which was let through, or answer to it.
+    pub fn belongs_to_connection(self) -> Rule {
+        self.any_bit(Load::ConnectionState, ESTABLISHED_OR_RELATED)
+    }
+
+    /// Goes on only if a rule has sent the connection elsewhere than its client meant.
+    pub fn is_redirected(self) -> Rule {
+        self.any_bit(Load::ConnectionStatus, HAS_OTHER_DESTINATION)
+    }
+
+    fn any_bit(self, what: Load, bits: u32) -> Rule {
+        self.load(what, Register(0))
+            .bits(Register(0), bits.to_ne_bytes(), [0; 4])
+            .compare(Register(0), false, &[0; 4])
+    }
+
+    /// Goes on only for packets of this protocol.
+    pub fn protocol(self, number: u8) -> Rule {
+        self.load(Load::Protocol, Register(0))
+            .compare(Register(0), true, &[number])
+    }
+
     /// Sets a bit of the packet's mark.
     pub fn set_mark(self, bit: u32) -> Rule {
         self.write_mark(!bit, bit)
@@ -323,10 +361,7 @@ impl Rule {
     /// Resets a TCP connection; goes on if it is none.
     pub fn reset(self) -> Rule {
         const TCP: u8 = 6;
-        let scratch = Register(0);
-        let rule = self.load(Load::Protocol, scratch);
-        rule.compare(scratch, true, &[TCP])
-            .step("reject", |w| w.number(1, 1))
+        self.protocol(TCP).step("reject", |w| w.number(1, 1))
     }
 
     /// Decides.

@@ -105,18 +105,17 @@ pub(crate) async fn delete(handle: &Handle, name: &str) -> Result<(), Error> {
     }
 }
 
-/// Creates the bridge, with the gateway's address, unless it is there.
+/// Creates the bridge, with the hardware address that goes with the gateway's, unless it is there.
 pub(crate) async fn ensure_bridge(
     handle: &Handle,
     name: &str,
-    gateway: Ipv4Addr,
-    prefix: u8,
+    gateway: IpAddr,
     mtu: Option<u32>,
 ) -> Result<u32, Error> {
     // With an address of its own the bridge does not take on those of its
     // ports, so pods never see the gateway's change.
     let message = LinkBridge::new(name)
-        .address(hardware_address(gateway))
+        .address(hardware_address(gateway).to_vec())
         .up();
     let message = match mtu {
         Some(mtu) => message.mtu(mtu),
@@ -132,15 +131,18 @@ pub(crate) async fn ensure_bridge(
     let up = LinkUnspec::new_with_index(index).up().build();
     let result = handle.link().set(up).execute().await;
     result.map_err(Error::link(format!("bring {name} up")))?;
-    add_address(handle, index, IpAddr::V4(gateway), prefix).await?;
     Ok(index)
 }
 
-/// The hardware address that goes with an IPv4 address: whoever gets the
+/// The hardware address that goes with an address: whoever gets the
 /// address next has the same, so no neighbour's memory of it is ever stale.
-pub(crate) fn hardware_address(address: Ipv4Addr) -> Vec<u8> {
-    let [a, b, c, d] = address.octets();
-    vec![0x0a, 0x58, a, b, c, d]
+pub(crate) fn hardware_address(address: IpAddr) -> [u8; 6] {
+    let [a, b, c, d] = match address {
+        IpAddr::V4(address) => address.octets(),
+        // The end of it is what differs among neighbours.
+        IpAddr::V6(address) => (address.to_bits() as u32).to_be_bytes(),
+    };
+    [0x0a, 0x58, a, b, c, d]
 }
 
 /// One pair of interfaces, from the node's bridge into a pod.
@@ -148,21 +150,17 @@ pub(crate) struct Pair<'a> {
     pub(crate) host_interface: &'a str,
     pub(crate) interface: &'a str,
     pub(crate) netns: RawFd,
-    pub(crate) address: Ipv4Addr,
+    /// The far end's address.
+    pub(crate) hardware: [u8; 6],
     pub(crate) bridge: u32,
     pub(crate) mtu: Option<u32>,
-    /// Instead of the one that goes with the address.
-    pub(crate) hardware: Option<[u8; 6]>,
 }
 
 /// Creates a pair, its far end straight in the pod's namespace.
 pub(crate) async fn create_pair(handle: &Handle, pair: &Pair<'_>) -> Result<(), Error> {
     let mut far = LinkMessageBuilder::<LinkUnspec>::new()
         .name(pair.interface)
-        .address(match pair.hardware {
-            Some(hardware) => hardware.to_vec(),
-            None => hardware_address(pair.address),
-        })
+        .address(pair.hardware.to_vec())
         .setns_by_fd(pair.netns);
     let mut near = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
         .name(pair.host_interface)

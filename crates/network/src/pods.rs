@@ -68,10 +68,9 @@ impl Pods {
             host_interface: &allocation.host_interface,
             interface: &allocation.interface,
             netns: netns.as_raw_fd(),
-            address: allocation.address,
+            hardware: links::hardware_address(IpAddr::V4(allocation.address)),
             bridge: self.bridge,
             mtu: self.config.mtu,
-            hardware: None,
         };
         let gateway = self.config.gateway();
         let work = |pod: rtnetlink::Handle| async move {
@@ -136,9 +135,10 @@ impl PodNetwork for Pods {
 
 /// Bridge and routes.
 async fn prepare(handle: rtnetlink::Handle, config: &Config) -> Result<u32, Error> {
-    let gateway = config.gateway();
-    let prefix = config.pod_cidr.prefix();
-    let bridge = links::ensure_bridge(&handle, &config.bridge, gateway, prefix, config.mtu).await?;
+    let (gateway, prefix) = (config.gateway(), config.pod_cidr.prefix());
+    let address = IpAddr::V4(gateway);
+    let bridge = links::ensure_bridge(&handle, &config.bridge, address, config.mtu).await?;
+    links::add_address(&handle, bridge, address, prefix).await?;
     links::route_services(&handle, config.service_cidr, bridge, gateway).await?;
     // The node's own range has the bridge's longer prefix.
     if config.cluster_cidr.prefix() < prefix {

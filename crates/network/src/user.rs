@@ -26,20 +26,35 @@ pub struct Segment {
     /// Of the interface: a bridge, or the parent of the containers' interfaces.
     pub interface: String,
     pub driver: Driver,
-    pub subnet: Ipv4Cidr,
-    /// Without it, nothing leads out.
-    pub gateway: Option<Ipv4Addr>,
-    pub v6: Option<Subnet6>,
+    /// At least one of both.
+    pub v4: Option<Subnet<Ipv4Cidr, Ipv4Addr>>,
+    pub v6: Option<Subnet<Ipv6Cidr, Ipv6Addr>>,
     /// Nothing leaves it.
     pub internal: bool,
     pub mtu: Option<u32>,
 }
 
-/// The IPv6 half of a network.
+/// The half of a network that is of one address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Subnet6 {
-    pub subnet: Ipv6Cidr,
-    pub gateway: Option<Ipv6Addr>,
+pub struct Subnet<N, A> {
+    pub subnet: N,
+    /// Without it, nothing leads out.
+    pub gateway: Option<A>,
+    /// Whether a bridge has no address in it: another is the gateway, or nobody.
+    pub bare: bool,
+    pub reach: Reach,
+}
+
+/// What others than its own containers and this machine reach in a bridge's network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// Ports that are published, by an address of the machine.
+    #[default]
+    Published,
+    /// The same, and by the containers' own addresses everything.
+    Everything,
+    /// Ports that are published, by the containers' own addresses, which are theirs outside, too.
+    Routed,
 }
 
 /// What a network is made of.
@@ -98,13 +113,14 @@ impl Segment {
 
     /// Whether it can be the way to everything else.
     pub fn leads_out(&self) -> bool {
-        self.gateway.is_some() || self.routes_by_device()
+        let gateway = |half: Subnet<_, _>| half.gateway.is_some() || self.routes_by_device();
+        self.v4.is_some_and(gateway)
     }
 
     /// The same for IPv6.
     pub fn leads_out6(&self) -> bool {
-        let gateway = self.v6.is_some_and(|v6| v6.gateway.is_some());
-        gateway || (self.v6.is_some() && self.routes_by_device())
+        let gateway = |half: Subnet<_, _>| half.gateway.is_some() || self.routes_by_device();
+        self.v6.is_some_and(gateway)
     }
 
     /// Whether the default route needs no gateway.
@@ -120,12 +136,11 @@ pub struct Endpoint<'a> {
     pub interface: &'a str,
     /// The machine's end, where it has one.
     pub host_interface: &'a str,
-    pub address: Ipv4Addr,
+    pub address: Option<Ipv4Addr>,
     pub address6: Option<Ipv6Addr>,
     /// More addresses, with the bits of their networks.
     pub others: &'a [(IpAddr, u8)],
-    /// Without it the interface has a hardware address that goes with its address.
-    pub hardware: Option<[u8; 6]>,
+    pub hardware: [u8; 6],
     /// Whether everything else is reached by this network's gateway.
     pub default_route: bool,
     /// The same for IPv6.
@@ -139,6 +154,7 @@ pub struct Published {
     pub protocol: u8,
     /// `None` is every address of the machine of the same family as `address`.
     pub host_address: Option<IpAddr>,
+    /// 0 for none: the container's own port is reached, where its network is routed.
     pub host_port: u16,
     pub address: IpAddr,
     pub port: u16,
@@ -177,9 +193,15 @@ impl UserNetworks {
         if !segment.is_bridge() {
             return Ok(());
         }
-        sysctl::set("ip_forward", "1")?;
-        sysctl::set(&format!("conf/{}/route_localnet", segment.interface), "1")?;
+        if segment.v4.is_some() {
+            sysctl::set("ip_forward", "1")?;
+            sysctl::set(&format!("conf/{}/route_localnet", segment.interface), "1")?;
+        }
         match segment.v6 {
+            // Not even an address that the kernel gives it.
+            Some(half) if half.bare => {
+                sysctl::set6(&format!("conf/{}/disable_ipv6", segment.interface), "1")
+            }
             Some(_) => sysctl::set6("conf/all/forwarding", "1"),
             None => Ok(()),
         }
@@ -235,6 +257,11 @@ impl UserNetworks {
         }
         Ok(())
     }
+}
+
+/// The hardware address that an endpoint has by its address, if nobody wishes for another.
+pub fn hardware_address(address: IpAddr) -> [u8; 6] {
+    crate::links::hardware_address(address)
 }
 
 /// A socket inside another network namespace.

@@ -75,9 +75,8 @@ fn host_config(record: &Record) -> Value {
         shown["LogConfig"] = json!({"Type": "json-file", "Config": {}});
     }
     let links = record.host.links.iter().flatten().map(|link| {
-        let (name, alias) = link.split_once(':').unwrap_or((link, link));
-        let (name, alias) = (name.trim_start_matches('/'), alias.rsplit('/').next());
-        format!("/{name}:/{}/{}", record.name, alias.unwrap_or_default())
+        let (name, alias) = super::share::parts(link);
+        format!("/{}:/{}/{alias}", name.trim_start_matches('/'), record.name)
     });
     if record.host.links.is_some() {
         shown["Links"] = links.collect();

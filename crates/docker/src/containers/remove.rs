@@ -15,11 +15,12 @@ const KILL: i32 = 9;
 /// `DELETE /containers/{id}`.
 pub(crate) async fn remove(call: Call, name: &str) -> Answer {
     let daemon = &call.daemon;
+    if call.query.flag("link") {
+        daemon.remove_link(name)?;
+        return answer::done();
+    }
     let container = daemon.find(name)?;
     let record = container.snapshot();
-    if call.query.flag("link") {
-        return Err(Fault::unable("links are not supported"));
-    }
     let up = record.state.is_up() || record.state.status == Status::Restarting;
     if up && !call.query.flag("force") {
         let what = match record.state.status {

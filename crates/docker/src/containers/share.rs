@@ -127,9 +127,7 @@ impl Daemon {
             .values()
             .flat_map(|one| one.links.iter().flatten());
         for link in record.host.links.iter().flatten().chain(of_networks) {
-            let (name, alias) = link.split_once(':').unwrap_or((link, link));
-            // As shown by inspect an alias has the name of who uses it in front.
-            let alias = alias.rsplit('/').next().unwrap_or(alias);
+            let (name, alias) = parts(link);
             let target = self.find(name).map_err(|fault| {
                 Fault::bad(format!("could not get container for {name}: {fault}"))
             })?;
@@ -141,6 +139,43 @@ impl Daemon {
             }
         }
         Ok(linked)
+    }
+
+    /// Takes a link away that is named as `CONTAINER/ALIAS`. What programs were told at their start
+    /// stays.
+    pub(super) fn remove_link(&self, name: &str) -> Result<(), Fault> {
+        let path = name.trim_start_matches('/');
+        let Some((owner, alias)) = path.rsplit_once('/') else {
+            self.find(path)?;
+            return Err(Fault::internal(
+                "Conflict, cannot remove the default link name of the container",
+            ));
+        };
+        let missing = || Fault::missing(format!("No such container: {name}"));
+        let owner = self.find(owner).map_err(|_| missing())?;
+        let is_meant = |link: &String| parts(link).1 == alias;
+        if !owner
+            .record
+            .read()
+            .host
+            .links
+            .iter()
+            .flatten()
+            .any(is_meant)
+        {
+            return Err(missing());
+        }
+        let record = owner.save(true, |record| {
+            if let Some(links) = &mut record.host.links {
+                links.retain(|link| !is_meant(link));
+            }
+        })?;
+        if record.state.is_up()
+            && let Err(fault) = self.write_files(&owner)
+        {
+            tracing::debug!(%fault, id = record.id, "a link's address stays in /etc/hosts");
+        }
+        Ok(())
     }
 
     /// Refuses links to nobody.
@@ -207,6 +242,13 @@ impl Daemon {
         }
         Ok(env)
     }
+}
+
+/// Whom a link leads to, and what that is called. As shown by inspect an alias has the name of who
+/// uses it in front.
+pub(super) fn parts(link: &str) -> (&str, &str) {
+    let (name, alias) = link.split_once(':').unwrap_or((link, link));
+    (name, alias.rsplit('/').next().unwrap_or(alias))
 }
 
 /// The address of a container that is up, on a network that both are on.

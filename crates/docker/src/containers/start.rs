@@ -199,7 +199,7 @@ impl Daemon {
     }
 
     /// The files of `/etc` that docker looks after.
-    fn write_files(&self, container: &Container) -> Result<(), Fault> {
+    pub(super) fn write_files(&self, container: &Container) -> Result<(), Fault> {
         let (record, folder) = (container.snapshot(), &container.folder);
         let addresses: Vec<(String, String)> = record
             .networks

@@ -13,6 +13,21 @@ use crate::daemon::Daemon;
 use crate::record::Record;
 use crate::wire::Endpoint;
 
+/// What a container gets in a network: one of each family that the network has.
+pub(super) struct Addresses {
+    pub(super) four: Option<Ipv4Addr>,
+    pub(super) six: Option<Ipv6Addr>,
+}
+
+impl Addresses {
+    /// The hardware address that goes with them.
+    pub(super) fn hardware(&self) -> [u8; 6] {
+        let six = || self.six.map(IpAddr::V6);
+        let address = self.four.map(IpAddr::V4).or_else(six);
+        network::user::hardware_address(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
+    }
+}
+
 /// Addresses that an endpoint has; and those that it will want again.
 fn taken_by(endpoint: &Endpoint, has: &mut BTreeSet<IpAddr>, wants: &mut BTreeSet<IpAddr>) {
     for text in [&endpoint.ip_address, &endpoint.global_ipv6_address] {
@@ -66,37 +81,35 @@ impl Daemon {
         network: &Network,
         segment: &Segment,
         endpoint: &Endpoint,
-    ) -> Result<(Ipv4Addr, Option<Ipv6Addr>), Fault> {
+    ) -> Result<Addresses, Fault> {
         let (taken, avoided) = self.taken(record, network);
-        let four = match endpoint.wanted_address() {
-            Some(wish) => {
-                take(IpAddr::V4(wish), segment.subnet.contains(wish), &taken)?;
-                wish
+        let four = match (endpoint.wanted_address(), segment.v4) {
+            (Some(wish), half) => {
+                let within = half.is_some_and(|half| half.subnet.contains(wish));
+                take(IpAddr::V4(wish), within, &taken)?;
+                Some(wish)
             }
-            None => {
-                let range = network.ip_range.parse().unwrap_or(segment.subnet);
-                let found = free(segment.subnet, range, &avoided);
-                found.ok_or_else(|| exhausted("IPv4", network))?
+            (None, Some(half)) => {
+                let range = network.ip_range.parse().unwrap_or(half.subnet);
+                let found = free(half.subnet, range, &avoided);
+                Some(found.ok_or_else(|| exhausted("IPv4", network))?)
             }
+            (None, None) => None,
         };
-        let Some(v6) = segment.v6 else {
-            return match endpoint.wanted_address6() {
-                Some(wish) => take(IpAddr::V6(wish), false, &taken).map(|()| (four, None)),
-                None => Ok((four, None)),
-            };
-        };
-        let six = match endpoint.wanted_address6() {
-            Some(wish) => {
-                take(IpAddr::V6(wish), v6.subnet.contains(wish), &taken)?;
-                wish
+        let six = match (endpoint.wanted_address6(), segment.v6) {
+            (Some(wish), half) => {
+                let within = half.is_some_and(|half| half.subnet.contains(wish));
+                take(IpAddr::V6(wish), within, &taken)?;
+                Some(wish)
             }
-            None => {
-                let range = network.ip_range6.parse().unwrap_or(v6.subnet);
-                let found = free6(v6.subnet, range, &avoided);
-                found.ok_or_else(|| exhausted("IPv6", network))?
+            (None, Some(half)) => {
+                let range = network.ip_range6.parse().unwrap_or(half.subnet);
+                let found = free6(half.subnet, range, &avoided);
+                Some(found.ok_or_else(|| exhausted("IPv6", network))?)
             }
+            (None, None) => None,
         };
-        Ok((four, Some(six)))
+        Ok(Addresses { four, six })
     }
 }
 

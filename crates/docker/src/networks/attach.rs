@@ -1,13 +1,13 @@
 //! Containers on networks: addresses, interfaces, rules.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use network::user::{Endpoint as Place, Segment};
 
 use super::Network;
+use super::addresses::Addresses;
 use crate::answer::Fault;
 use crate::daemon::{Container, Daemon};
 use crate::record::Record;
@@ -18,8 +18,8 @@ const INTERFACE_NAME: &str = "com.docker.network.endpoint.ifname";
 
 /// Whether it has an address on a bridge, which the rules then speak of.
 fn has_place(record: &Record) -> bool {
-    let addresses = record.networks.values();
-    addresses.into_iter().any(|one| !one.ip_address.is_empty())
+    let mut endpoints = record.networks.values();
+    endpoints.any(|one| !one.ip_address.is_empty() || !one.global_ipv6_address.is_empty())
 }
 
 /// Where a container joins a network.
@@ -44,23 +44,21 @@ fn interface(network: &Network, endpoint: &Endpoint, place: usize) -> Result<Str
 }
 
 /// What an endpoint shows while its container is up.
-fn fill(endpoint: &mut Endpoint, segment: &Segment, four: Ipv4Addr, six: Option<Ipv6Addr>) {
-    let [a, b, c, d] = four.octets();
-    let wanted = endpoint.wanted_hardware_address().ok().flatten();
-    let hardware = wanted.unwrap_or([0x0a, 0x58, a, b, c, d]);
+fn fill(endpoint: &mut Endpoint, segment: &Segment, own: &Addresses, hardware: [u8; 6]) {
     endpoint.mac_address = hardware.map(|byte| format!("{byte:02x}")).join(":");
-    let gateway = |open: bool, text: Option<String>| match open {
-        true => text.unwrap_or_default(),
-        false => String::new(),
+    let gateway = |text: Option<String>| match segment.internal {
+        true => String::new(),
+        false => text.unwrap_or_default(),
     };
-    let open = !segment.internal;
-    endpoint.ip_address = four.to_string();
-    endpoint.ip_prefix_len = segment.subnet.prefix();
-    endpoint.gateway = gateway(open, segment.gateway.map(|one| one.to_string()));
-    if let (Some(six), Some(v6)) = (six, segment.v6) {
+    if let Some((four, half)) = own.four.zip(segment.v4) {
+        endpoint.ip_address = four.to_string();
+        endpoint.ip_prefix_len = half.subnet.prefix();
+        endpoint.gateway = gateway(half.gateway.map(|one| one.to_string()));
+    }
+    if let Some((six, half)) = own.six.zip(segment.v6) {
         endpoint.global_ipv6_address = six.to_string();
-        endpoint.global_ipv6_prefix_len = v6.subnet.prefix();
-        endpoint.ipv6_gateway = gateway(open, v6.gateway.map(|one| one.to_string()));
+        endpoint.global_ipv6_prefix_len = half.subnet.prefix();
+        endpoint.ipv6_gateway = gateway(half.gateway.map(|one| one.to_string()));
     }
 }
 
@@ -120,19 +118,22 @@ impl Daemon {
         let links = &self.networks.links;
         let known = record.networks.get(&network.name);
         let mut endpoint = known.cloned().unwrap_or_default();
-        let (address, address6) = self.choose_addresses(record, network, segment, &endpoint)?;
+        let own = self.choose_addresses(record, network, segment, &endpoint)?;
         links.ensure(segment).await.map_err(Fault::internal)?;
         let interface = interface(network, &endpoint, spot.place)?;
         let near = network::user::host_interface(&record.id, spot.place);
         links.remove(&near).await.map_err(Fault::internal)?;
-        let hardware = endpoint.wanted_hardware_address()?;
+        let hardware = match endpoint.wanted_hardware_address()? {
+            Some(hardware) => hardware,
+            None => own.hardware(),
+        };
         let place = Place {
             hardware,
             netns: spot.netns,
             interface: &interface,
             host_interface: &near,
-            address,
-            address6,
+            address: own.four,
+            address6: own.six,
             others: &endpoint.link_local_addresses()?,
             default_route: spot.route,
             default_route6: spot.route6,
@@ -141,7 +142,7 @@ impl Daemon {
         attached.map_err(Fault::internal)?;
         endpoint.network_id = network.id.clone();
         endpoint.endpoint_id = crate::names::fresh_id();
-        fill(&mut endpoint, segment, address, address6);
+        fill(&mut endpoint, segment, &own, hardware);
         if !segment.has_pairs() {
             endpoint.inner_interface = interface;
         }

@@ -67,6 +67,11 @@ impl Network {
     pub(crate) fn is_built_in(&self) -> bool {
         BUILT_IN.contains(&self.name.as_str())
     }
+
+    /// What is no network of ours has what the machine has.
+    fn has_ipv4(&self) -> bool {
+        !self.subnet.is_empty() || self.subnet6.is_empty()
+    }
 }
 
 /// All networks; each is a file.

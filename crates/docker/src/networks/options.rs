@@ -1,8 +1,9 @@
 //! Options of networks, and what a network is to the machine.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::str::FromStr;
 
-use network::user::{Driver, IpFlag, IpMode, MacMode, Segment, Subnet6};
+use network::user::{Driver, IpFlag, IpMode, MacMode, Reach, Segment, Subnet};
 
 use super::Network;
 use crate::answer::Fault;
@@ -26,13 +27,60 @@ const PEERS_MAX: usize = 64;
 /// Docker's own overlays begin here.
 const VNI_FIRST: u32 = 4096;
 
-/// Whether a gateway is chosen when nobody names one.
-pub(super) fn has_gateway(network: &Network) -> bool {
-    match network.driver.as_str() {
-        "bridge" => true,
-        "ipvlan" => !matches!(option(network, "ipvlan_mode"), "" | "l2"),
-        _ => false,
+/// How one family of a bridge's network meets others.
+#[derive(Clone, Copy, Default)]
+struct Gateway {
+    reach: Reach,
+    /// The bridge has no address there.
+    bare: bool,
+    /// Nobody is the gateway, if nobody is named.
+    none: bool,
+}
+
+/// Whether a gateway is chosen when nobody names one, for each family.
+pub(super) fn has_gateway(network: &Network) -> Result<[bool; 2], Fault> {
+    Ok(match network.driver.as_str() {
+        "bridge" => gateways(network)?.map(|own| !own.none),
+        "ipvlan" => [!matches!(option(network, "ipvlan_mode"), "" | "l2"); 2],
+        _ => [false; 2],
+    })
+}
+
+/// The gateway modes of both families.
+fn gateways(network: &Network) -> Result<[Gateway; 2], Fault> {
+    let isolated = Gateway {
+        bare: true,
+        none: true,
+        ..Gateway::default()
+    };
+    let mode = |name: &str| {
+        let reach = match option(network, name) {
+            "" | "nat" => Reach::Published,
+            "nat-unprotected" => Reach::Everything,
+            "routed" => Reach::Routed,
+            "isolated" if !network.internal => {
+                return Err(Fault::internal(
+                    "gateway mode 'isolated' can only be used for an internal network",
+                ));
+            }
+            "isolated" => return Ok(isolated),
+            other => {
+                return Err(Fault::bad(format!(
+                    "failed to parse {name} value: {other} (unknown gateway mode {other})"
+                )));
+            }
+        };
+        Ok(Gateway {
+            reach,
+            ..Gateway::default()
+        })
+    };
+    let mut four = mode(GATEWAY_MODES[0])?;
+    if truth(network, INHIBIT, false)? {
+        four.bare = true;
+        four.none |= network.internal;
     }
+    Ok([four, mode(GATEWAY_MODES[1])?])
 }
 
 fn option<'a>(network: &'a Network, name: &str) -> &'a str {
@@ -72,43 +120,23 @@ impl Network {
                 _ => return Err(Fault::bad(format!("invalid MTU: {text:?}"))),
             },
         };
-        let parsed = |what: &str, text: &str| Fault::internal(format!("{what} {text:?}"));
-        let subnet = self.subnet.parse();
-        let subnet = subnet.map_err(|_| parsed("subnet", &self.subnet))?;
-        let v6 = match self.subnet6.as_str() {
-            "" => None,
-            subnet => Some(Subnet6 {
-                subnet: subnet.parse().map_err(|_| parsed("subnet", subnet))?,
-                gateway: self.gateway6.parse().ok(),
-            }),
+        let [four, six] = match self.driver.as_str() {
+            "bridge" => gateways(self)?,
+            _ => Default::default(),
         };
         self.container_prefix()?;
         self.host_binding()?;
         Ok(Some(Segment {
             interface: self.interface.clone(),
             driver,
-            subnet,
-            gateway: self.gateway.parse().ok(),
-            v6,
+            v4: half(&self.subnet, &self.gateway, four)?,
+            v6: half(&self.subnet6, &self.gateway6, six)?,
             internal: self.internal,
             mtu,
         }))
     }
 
     fn bridge_driver(&self) -> Result<Driver, Fault> {
-        for name in GATEWAY_MODES {
-            if !["", "nat"].contains(&option(self, name)) {
-                return Err(Fault::unable(format!(
-                    "{name}={} is not supported by this engine",
-                    option(self, name)
-                )));
-            }
-        }
-        if truth(self, INHIBIT, false)? {
-            return Err(Fault::unable(format!(
-                "{INHIBIT} is not supported by this engine"
-            )));
-        }
         Ok(Driver::Bridge {
             icc: truth(self, ICC, true)?,
             masquerade: truth(self, MASQUERADE, true)?,
@@ -174,6 +202,24 @@ impl Network {
                 .map_err(|_| Fault::bad(format!("failed to parse {HOST_BINDING} value: {text:?}"))),
         }
     }
+}
+
+/// One family of a network, if it has that.
+fn half<N: FromStr, A: FromStr>(
+    subnet: &str,
+    gateway: &str,
+    how: Gateway,
+) -> Result<Option<Subnet<N, A>>, Fault> {
+    if subnet.is_empty() {
+        return Ok(None);
+    }
+    let wrong = |_| Fault::internal(format!("subnet {subnet:?}"));
+    Ok(Some(Subnet {
+        subnet: subnet.parse().map_err(wrong)?,
+        gateway: gateway.parse().ok(),
+        bare: how.bare,
+        reach: how.reach,
+    }))
 }
 
 fn mac_mode(mode: &str) -> Result<MacMode, Fault> {
@@ -259,11 +305,33 @@ mod tests {
     }
 
     #[test]
+    fn gateways_of_both_families() {
+        let mut wish = network(
+            "bridge",
+            &[(GATEWAY_MODES[0], "routed"), (GATEWAY_MODES[1], "isolated")],
+        );
+        wish.subnet6 = "fd00::/64".to_owned();
+        let fault = wish.segment().unwrap_err().message;
+        assert!(fault.ends_with("can only be used for an internal network"));
+        wish.internal = true;
+        assert_eq!(has_gateway(&wish).unwrap(), [true, false]);
+        let segment = wish.segment().unwrap().unwrap();
+        let (four, six) = (segment.v4.unwrap(), segment.v6.unwrap());
+        assert_eq!((four.reach, four.bare), (Reach::Routed, false));
+        assert_eq!((six.reach, six.bare), (Reach::Published, true));
+        let wish = network("bridge", &[(INHIBIT, "1")]);
+        assert_eq!(has_gateway(&wish).unwrap(), [true, true]);
+        assert!(wish.segment().unwrap().unwrap().v4.unwrap().bare);
+    }
+
+    #[test]
     fn what_is_no_option_is_refused() {
         for (kind, name, value) in [
             ("bridge", ICC, "perhaps"),
             ("bridge", MTU, "60"),
-            ("bridge", GATEWAY_MODES[0], "routed"),
+            ("bridge", GATEWAY_MODES[0], "isolated"),
+            ("bridge", GATEWAY_MODES[1], "open"),
+            ("bridge", INHIBIT, "never"),
             ("bridge", HOST_BINDING, "nowhere"),
             ("bridge", PREFIX, "a/b"),
             ("macvlan", "macvlan_mode", "loud"),

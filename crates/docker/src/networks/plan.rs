@@ -178,8 +178,13 @@ impl Networks {
             }
             other => return Err(Fault::missing(format!("plugin {other:?} not found"))),
         };
-        if wish.enable_ipv4 == Some(false) {
-            return Err(Fault::unable("networks without IPv4 are not supported"));
+        let enable_ipv4 = wish.enable_ipv4.unwrap_or(true);
+        if !enable_ipv4 && driver == "overlay" {
+            let message = "IPv4 cannot be disabled in a Swarm scoped network";
+            return Err(Fault::bad(message));
+        }
+        if !enable_ipv4 && !wish.enable_ipv6 {
+            return Err(Fault::bad("IPv4 or IPv6 must be enabled"));
         }
         if self.known.lock().len() >= NETWORKS_MAX {
             return Err(Fault::conflict(format!(
@@ -202,18 +207,13 @@ impl Networks {
             id: id.clone(),
             ..Network::default()
         };
-        let half = pools.four.unwrap_or_default();
-        let subnet = self.subnet(&half.subnet).await?;
-        let has_gateway = options::has_gateway(&network);
-        network.subnet = subnet.to_string();
-        network.gateway = match half.gateway.is_empty() && has_gateway {
-            true => first(subnet).to_string(),
-            false => half.gateway,
-        };
-        network.ip_range = half.ip_range;
-        network.aux = half.aux;
+        let [gateway, gateway6] = options::has_gateway(&network)?;
+        if enable_ipv4 {
+            let half = pools.four.unwrap_or_default();
+            self.plan_ipv4(&mut network, half, gateway).await?;
+        }
         if wish.enable_ipv6 {
-            self.plan_ipv6(&mut network, pools.six.unwrap_or_default(), has_gateway)?;
+            self.plan_ipv6(&mut network, pools.six.unwrap_or_default(), gateway6)?;
         }
         self.plan_interface(&mut network).await?;
         // Whatever is wrong with the options is told now.
@@ -235,6 +235,23 @@ impl Networks {
             true => Err(Fault::bad(format!("subnet {subnet} is too small"))),
             false => Ok(subnet),
         }
+    }
+
+    async fn plan_ipv4(
+        &self,
+        network: &mut Network,
+        half: Half,
+        gateway: bool,
+    ) -> Result<(), Fault> {
+        let subnet = self.subnet(&half.subnet).await?;
+        network.subnet = subnet.to_string();
+        network.gateway = match half.gateway.is_empty() && gateway {
+            true => first(subnet).to_string(),
+            false => half.gateway,
+        };
+        network.ip_range = half.ip_range;
+        network.aux = half.aux;
+        Ok(())
     }
 
     fn plan_ipv6(&self, network: &mut Network, half: Half, gateway: bool) -> Result<(), Fault> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
-use network::user::Published;
+use network::user::{Published, Reach};
 
 use crate::answer::Fault;
 use crate::daemon::Daemon;
@@ -56,9 +56,17 @@ impl Daemon {
             return Ok(wishes);
         }
         let main = self.networks.named(record.network_mode());
-        let usual = match main {
-            Some(network) => network.host_binding()?,
-            None => None,
+        let (usual, segment) = match main {
+            Some(network) => (network.host_binding()?, network.segment()?),
+            None => (None, None),
+        };
+        let routed = |host: &IpAddr| {
+            let segment = segment.as_ref();
+            let reach = match host {
+                IpAddr::V4(_) => segment.and_then(|own| own.v4).map(|half| half.reach),
+                IpAddr::V6(_) => segment.and_then(|own| own.v6).map(|half| half.reach),
+            };
+            reach == Some(Reach::Routed)
         };
         for (port, bindings) in &record.host.port_bindings {
             let (number, protocol) = port_and_protocol(port)?;
@@ -87,11 +95,31 @@ impl Daemon {
             let mut found = Vec::new();
             for binding in bindings {
                 let hosts = own.hosts(address(&binding.host_ip)?, usual)?;
-                found.extend(choose(record, (&port, &binding), &hosts, &mut taken)?);
+                let (open, hosts): (Vec<_>, Vec<_>) = hosts.into_iter().partition(routed);
+                found.extend(open.into_iter().map(without_host_port));
+                if !hosts.is_empty() {
+                    found.extend(choose(record, (&port, &binding), &hosts, &mut taken)?);
+                }
             }
             ports.insert(port, found);
         }
         Ok(ports)
+    }
+}
+
+/// Of a routed network: the container's own port is open, the machine gives it none.
+fn without_host_port(host: IpAddr) -> PortBinding {
+    PortBinding {
+        host_ip: any_of(host).to_string(),
+        host_port: String::new(),
+    }
+}
+
+/// All addresses of the same family.
+fn any_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     }
 }
 
@@ -181,9 +209,13 @@ impl Own {
         let any4 = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let any6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
         Ok(match (wish, usual) {
+            // Whoever has no such address is not published there.
+            (None, Some(_)) | (Some(IpAddr::V4(_)), _) if self.four.is_none() => Vec::new(),
             (None, Some(usual)) => vec![IpAddr::V4(usual)],
-            (None, None) if self.six.is_some() => vec![any4, any6],
-            (None, None) => vec![any4],
+            (None, None) => {
+                let four = self.four.map(|_| any4);
+                four.into_iter().chain(self.six.map(|_| any6)).collect()
+            }
             (Some(IpAddr::V6(_)), _) if self.six.is_none() => {
                 // Clients that name both families mean "everywhere".
                 return match wish == Some(any6) {
@@ -208,9 +240,11 @@ pub(super) fn published(record: &Record) -> Vec<Published> {
         };
         for binding in bindings {
             let host = address(&binding.host_ip).ok().flatten();
-            let Ok(host_port) = binding.host_port.parse() else {
-                continue;
+            let host_port = match binding.host_port.as_str() {
+                "" => Ok(0),
+                text => text.parse(),
             };
+            let Ok(host_port) = host_port else { continue };
             let target = match host {
                 Some(IpAddr::V6(_)) => own.six.map(IpAddr::V6),
                 _ => own.four.map(IpAddr::V4),
@@ -264,5 +298,17 @@ mod tests {
         assert_eq!(text(&one, "", None).unwrap(), ["0.0.0.0"]);
         assert_eq!(text(&one, "::", None).unwrap(), ["0.0.0.0"]);
         assert!(text(&one, "fd00::9", None).is_err());
+        let six = Own {
+            four: None,
+            six: both.six,
+        };
+        assert_eq!(text(&six, "", None).unwrap(), ["::"]);
+        assert_eq!(text(&six, "0.0.0.0", None).unwrap(), [""; 0]);
+        assert_eq!(text(&six, "", usual).unwrap(), [""; 0]);
+        let open = without_host_port("192.0.2.1".parse().unwrap());
+        assert_eq!(
+            (open.host_ip.as_str(), open.host_port.as_str()),
+            ("0.0.0.0", "")
+        );
     }
 }

@@ -96,7 +96,7 @@ fn show(daemon: &Daemon, network: &Network, with_users: bool) -> Value {
     }
     json!({
         "Name": network.name, "Id": network.id, "Created": moment(network.created),
-        "Scope": "local", "Driver": network.driver, "EnableIPv4": true,
+        "Scope": "local", "Driver": network.driver, "EnableIPv4": network.has_ipv4(),
         "EnableIPv6": network.enable_ipv6,
         "IPAM": {"Driver": "default", "Options": null, "Config": pools(network)},
         "Internal": network.internal, "Attachable": network.attachable, "Ingress": false,

@@ -148,6 +148,21 @@ impl World {
             .unwrap()
     }
 
+    /// The page of a server, if it is reached: between two answers nobody listens for a moment.
+    fn page(&self, address: &str, port: &str) -> Option<String> {
+        let ask = format!("{} nc -w 1 {address} {port}", crate::host::BUSYBOX);
+        let output = crate::host::nsenter(self.0.id())
+            .args(["sh", "-c"])
+            .arg(format!(
+                "for i in 1 2 3; do {ask} && exit; sleep 0.2; done; exit 1"
+            ))
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        output.status.success().then_some(text)
+    }
+
     fn busybox(&self, command: &str) -> String {
         let output = self.spawn(command).wait_with_output().unwrap();
         assert!(output.status.success(), "{command}");
@@ -209,6 +224,152 @@ fn options_of_bridges() {
         let (code, text) = refusal(&host, &wish);
         assert_eq!(code, status, "{text}");
         assert!(text.contains(words), "{text}");
+    }
+}
+
+const MODE: &str = "com.docker.network.bridge.gateway_mode_ipv4";
+const MODE6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
+
+#[test]
+fn gateways_say_who_is_reached_and_how() {
+    let host = Host::new();
+    let world = World::beside(&host);
+    crate::host::ip(world.0.id(), "route add 10.0.0.0/8 via 192.0.2.1");
+    crate::host::ip(world.0.id(), "-6 route add fd00:93::/64 via fd00:99::1");
+    let both = format!("(while true; do echo side | nc -l -p 81; done) & {SERVE}");
+    for (number, mode) in [(91, "nat"), (92, "nat-unprotected"), (93, "routed")] {
+        make(
+            &host,
+            &json!({
+                "Name": mode, "EnableIPv6": true, "Options": {MODE: mode, MODE6: mode},
+                "IPAM": {"Config": [
+                    {"Subnet": format!("10.{number}.0.0/24")},
+                    {"Subnet": format!("fd00:{number}::/64")},
+                ]},
+            }),
+        );
+        let ports = json!({"PortBindings": {"80/tcp": [{"HostPort": format!("80{number}")}]}});
+        host.create(mode, &both, on(mode, ports));
+        host.start(mode);
+        exec(&host, mode, LISTENS);
+        exec(&host, mode, &LISTENS.replace(":80", ":81"));
+    }
+    let page = |address: &str, port: &str| world.page(address, port).unwrap_or_default();
+    // By an address of the machine, by the container's own, and there what is not published.
+    let seen = |number: u8| {
+        let own = format!("10.{number}.0.2");
+        let outer = page("192.0.2.1", &format!("80{number}"));
+        [outer, page(&own, "80"), page(&own, "81")]
+    };
+    assert_eq!(seen(91), ["page\n", "", ""]);
+    assert_eq!(seen(92), ["page\n", "page\n", "side\n"]);
+    assert_eq!(seen(93), ["", "page\n", ""]);
+    assert_eq!(page("fd00:93::2", "80"), "page\n");
+    assert_eq!(page("fd00:93::2", "81"), "");
+    world.busybox("ping -c 1 -W 4 10.93.0.2");
+    let shown = host.inspect("routed")["NetworkSettings"]["Ports"]["80/tcp"].clone();
+    let open = json!([{"HostIp": "0.0.0.0", "HostPort": ""}, {"HostIp": "::", "HostPort": ""}]);
+    assert_eq!(shown, open);
+    // Neighbours reach what is published, as everybody does.
+    let knock = |address: &str, port: &str| {
+        let words = self::page(address).replace(" 80 ", &format!(" {port} "));
+        exec(&host, "nat", &words).1
+    };
+    assert_eq!(knock("192.0.2.1", "8092"), "page\n");
+    assert_eq!(knock("10.93.0.2", "80"), "page\n");
+    let (code, _) = exec(&host, "routed", "nc -w 1 10.91.0.2 80");
+    assert_ne!(code, 0);
+    // Whom the world sees: the machine, or the container itself.
+    for (name, expected) in [("nat", "192.0.2.1:"), ("routed", "10.93.0.2:")] {
+        let serve = world.spawn("nc -l -p 82 -e /bin/busybox netstat -tn");
+        let knock = self::page("192.0.2.2").replace(" 80 ", " 82 </etc/hostname ");
+        let (_, words) = exec(&host, name, &knock);
+        assert!(words.contains(expected), "{name}: {words}");
+        assert!(serve.wait_with_output().unwrap().status.success());
+    }
+}
+
+#[test]
+fn bridges_without_addresses_and_networks_without_ipv4() {
+    let host = Host::new();
+    let bridge = |name: &str| json!({"com.docker.network.bridge.name": name});
+    let with = |mut options: Value, more: [(&str, &str); 2]| {
+        for (name, value) in more {
+            options[name] = json!(value);
+        }
+        options
+    };
+    let shown = make(
+        &host,
+        &json!({
+            "Name": "alone", "Internal": true, "EnableIPv6": true,
+            "Options": with(bridge("alone0"), [(MODE, "isolated"), (MODE6, "isolated")]),
+        }),
+    );
+    for pool in shown["IPAM"]["Config"].as_array().unwrap() {
+        assert_eq!(pool.get("Gateway"), None, "{pool}");
+    }
+    assert_eq!(host.ip("addr show dev alone0").matches("inet").count(), 0);
+    let inhibit = "com.docker.network.bridge.inhibit_ipv4";
+    make(
+        &host,
+        &json!({
+            "Name": "other", "Options": with(bridge("other0"), [(inhibit, "1"), (MODE, "nat")]),
+            "IPAM": {"Config": [{"Subnet": "10.95.0.0/24", "Gateway": "10.95.0.9"}]},
+        }),
+    );
+    assert_eq!(host.ip("-4 addr show dev other0"), "");
+    host.create("led", "sleep 1000", on("other", Value::Null));
+    host.start("led");
+    assert_eq!(endpoint(&host, "led", "other")["Gateway"], "10.95.0.9");
+
+    let shown = make(
+        &host,
+        &json!({
+            "Name": "six", "EnableIPv4": false, "EnableIPv6": true,
+            "IPAM": {"Config": [{"Subnet": "fd00:94::/64"}]},
+        }),
+    );
+    assert_eq!(shown["EnableIPv4"], false);
+    assert_eq!(shown["IPAM"]["Config"].as_array().unwrap().len(), 1);
+    let ports = json!({"PortBindings": {"80/tcp": [{"HostPort": "8094"}]}});
+    host.create("web", SERVE, on("six", ports));
+    host.create("near", "sleep 1000", on("six", Value::Null));
+    host.start("web");
+    host.start("near");
+    exec(&host, "web", LISTENS);
+    let web = endpoint(&host, "web", "six");
+    assert_eq!(web["IPAddress"], "");
+    assert_eq!(web["GlobalIPv6Address"], "fd00:94::2");
+    assert_eq!(
+        exec(&host, "near", "busybox ip -4 addr show dev eth0").1,
+        ""
+    );
+    let got = exec(&host, "near", &page("web"));
+    assert_eq!(got, (0, "page\n".to_owned()));
+    let shown = host.inspect("web")["NetworkSettings"]["Ports"]["80/tcp"].clone();
+    assert_eq!(shown, json!([{"HostIp": "::", "HostPort": "8094"}]));
+
+    for (wish, status, words) in [
+        (
+            json!({"Name": "a", "Options": {MODE: "isolated"}}),
+            500,
+            "gateway mode 'isolated' can only be used for an internal network",
+        ),
+        (
+            json!({"Name": "a", "Options": {MODE6: "open"}}),
+            400,
+            "gateway_mode_ipv6 value: open (unknown gateway mode open)",
+        ),
+        (
+            json!({"Name": "a", "EnableIPv4": false}),
+            400,
+            "IPv4 or IPv6 must be enabled",
+        ),
+    ] {
+        let (code, text) = refusal(&host, &wish);
+        assert_eq!(code, status, "{text}");
+        assert!(text.ends_with(words), "{text}");
     }
 }
 

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::host::Host;
+use crate::nets::exec;
 
 fn with(host: Value) -> Value {
     let mut all = json!({"NetworkMode": "none"});
@@ -128,6 +129,29 @@ fn links_tell_addresses_and_settings() {
     );
     let nobody = with(json!({"NetworkMode": "bridge", "Links": ["/nobody:site"]}));
     assert_eq!(host.refused(nobody).0, 400);
+}
+
+#[test]
+fn a_link_is_taken_away_by_its_name() {
+    let host = Host::new();
+    host.create("web", "sleep 1000", with(json!({"NetworkMode": "bridge"})));
+    let linked = json!({"NetworkMode": "bridge", "Links": ["/web:site", "/web:other"]});
+    host.create("user", "sleep 1000", with(linked));
+    host.start("web");
+    host.start("user");
+    let known = || exec(&host, "user", "grep -o 'site\\|other' /etc/hosts").1;
+    assert_eq!(known(), "site\nother\n");
+    let remove = |name: &str| {
+        let path = format!("/containers/{name}?link=1");
+        host.send("DELETE", &path, "", b"").status
+    };
+    assert_eq!(remove("user"), 500, "that is its own name");
+    assert_eq!((remove("nobody"), remove("user/nobody")), (404, 404));
+    assert_eq!(remove("user/site"), 204);
+    assert_eq!(known(), "other\n");
+    let links = &host.inspect("user")["HostConfig"]["Links"];
+    assert_eq!(*links, json!(["/web:/user/other"]));
+    assert_eq!(remove("user/site"), 404);
 }
 
 #[test]

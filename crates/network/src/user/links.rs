@@ -10,8 +10,8 @@ use rtnetlink::packet_core::{
 use rtnetlink::packet_route::link::{InfoBridgePort, IpVlanFlags, IpVlanMode, MacVlanMode};
 use rtnetlink::packet_route::{RouteNetlinkMessage, link::LinkMessage, neighbour::NeighbourFlags};
 use rtnetlink::{
-    Handle, LinkBridge, LinkBridgePort, LinkDummy, LinkIpVlan, LinkMacVlan, LinkUnspec, LinkVlan,
-    LinkVxlan, RouteMessageBuilder,
+    Handle, LinkBridge, LinkBridgePort, LinkDummy, LinkIpVlan, LinkMacVlan, LinkMessageBuilder,
+    LinkUnspec, LinkVlan, LinkVxlan, RouteMessageBuilder,
 };
 
 use super::{BRIDGE, Driver, Endpoint, IpFlag, IpMode, MacMode, Segment};
@@ -32,17 +32,35 @@ pub(super) fn tunnel(id: &str) -> String {
 pub(super) async fn ensure(handle: &Handle, segment: &Segment) -> Result<(), Error> {
     match &segment.driver {
         Driver::Bridge { .. } => {
-            let (name, prefix) = (&segment.interface, segment.subnet.prefix());
-            let gateway = segment.gateway.unwrap_or(segment.subnet.address());
-            let index = links::ensure_bridge(handle, name, gateway, prefix, segment.mtu).await?;
-            if let Some((v6, gateway)) = segment.v6.and_then(|v6| Some((v6, v6.gateway?))) {
-                links::add_address(handle, index, IpAddr::V6(gateway), v6.subnet.prefix()).await?;
+            let addresses = bridge_addresses(segment);
+            // Without an address in the network it has what is nobody else's there.
+            let first = addresses.first().map(|(address, _)| *address);
+            let first = first
+                .or_else(|| Some(IpAddr::V4(segment.v4?.subnet.address())))
+                .or_else(|| Some(IpAddr::V6(segment.v6?.subnet.address())));
+            let first = first.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+            let name = &segment.interface;
+            let index = links::ensure_bridge(handle, name, first, segment.mtu).await?;
+            for (address, prefix) in addresses {
+                links::add_address(handle, index, address, prefix).await?;
             }
             Ok(())
         }
         Driver::Overlay { vni, peers } => ensure_overlay(handle, segment, *vni, peers).await,
         Driver::MacVlan(_) | Driver::IpVlan(..) => ensure_parent(handle, &segment.interface).await,
     }
+}
+
+/// The machine's own addresses in a bridge's network: its containers' gateways.
+fn bridge_addresses(segment: &Segment) -> Vec<(IpAddr, u8)> {
+    let four = segment.v4.filter(|half| !half.bare).map(|half| {
+        // Whoever names no gateway can still be reached by the machine.
+        let address = half.gateway.unwrap_or(half.subnet.address());
+        (IpAddr::V4(address), half.subnet.prefix())
+    });
+    let six = segment.v6.filter(|half| !half.bare);
+    let six = six.and_then(|half| Some((IpAddr::V6(half.gateway?), half.subnet.prefix())));
+    four.into_iter().chain(six).collect()
 }
 
 /// A parent that is not there may be made: `eth0.10` is VLAN 10 of `eth0`, `dm-…` leads nowhere.
@@ -129,8 +147,7 @@ pub(super) struct Place {
     host_interface: String,
     interface: String,
     netns: RawFd,
-    address: Ipv4Addr,
-    hardware: Option<[u8; 6]>,
+    hardware: [u8; 6],
     mtu: Option<u32>,
 }
 
@@ -143,7 +160,6 @@ impl Place {
             host_interface: endpoint.host_interface.to_owned(),
             interface: endpoint.interface.to_owned(),
             netns,
-            address: endpoint.address,
             hardware: endpoint.hardware,
             mtu: segment.mtu.or(usual),
         }
@@ -158,45 +174,35 @@ pub(super) async fn create(handle: &Handle, place: &Place) -> Result<(), Error> 
         netns: "/proc/self/ns/net".into(),
     })?;
     let name = place.interface.as_str();
-    let hardware = match place.hardware {
-        Some(hardware) => hardware.to_vec(),
-        None => links::hardware_address(place.address),
-    };
     let message = match &place.driver {
         Driver::Bridge { .. } | Driver::Overlay { .. } => {
             return create_pair(handle, place, parent).await;
         }
         // It shares its parent's hardware address, or takes it over.
-        Driver::MacVlan(MacMode::Passthru) => {
-            let link = LinkMacVlan::new(name, parent, MacVlanMode::Passthrough);
-            let link = link.setns_by_fd(place.netns);
-            place
-                .mtu
-                .into_iter()
-                .fold(link, |link, mtu| link.mtu(mtu))
-                .build()
-        }
+        Driver::MacVlan(MacMode::Passthru) => inside(
+            LinkMacVlan::new(name, parent, MacVlanMode::Passthrough),
+            place,
+        ),
         Driver::MacVlan(mode) => {
-            let link = LinkMacVlan::new(name, parent, mac_mode(*mode)).address(hardware);
-            let link = link.setns_by_fd(place.netns);
-            place
-                .mtu
-                .into_iter()
-                .fold(link, |link, mtu| link.mtu(mtu))
-                .build()
+            let link = LinkMacVlan::new(name, parent, mac_mode(*mode));
+            inside(link.address(place.hardware.to_vec()), place)
         }
         Driver::IpVlan(mode, flag) => {
-            let link = LinkIpVlan::new(name, parent, ip_mode(*mode)).flag(ip_flag(*flag));
-            let link = link.setns_by_fd(place.netns);
-            place
-                .mtu
-                .into_iter()
-                .fold(link, |link, mtu| link.mtu(mtu))
-                .build()
+            let link = LinkIpVlan::new(name, parent, ip_mode(*mode));
+            inside(link.flag(ip_flag(*flag)), place)
         }
     };
     let result = handle.link().add(message).execute().await;
     result.map_err(Error::link(format!("create {name} of {}", place.parent)))
+}
+
+/// An interface that is to be in the container's namespace.
+fn inside<T>(link: LinkMessageBuilder<T>, place: &Place) -> LinkMessage {
+    let link = link.setns_by_fd(place.netns);
+    match place.mtu {
+        Some(mtu) => link.mtu(mtu).build(),
+        None => link.build(),
+    }
 }
 
 async fn create_pair(handle: &Handle, place: &Place, bridge: u32) -> Result<(), Error> {
@@ -204,10 +210,9 @@ async fn create_pair(handle: &Handle, place: &Place, bridge: u32) -> Result<(), 
         host_interface: &place.host_interface,
         interface: &place.interface,
         netns: place.netns,
-        address: place.address,
+        hardware: place.hardware,
         bridge,
         mtu: place.mtu,
-        hardware: place.hardware,
     };
     links::create_pair(handle, &pair).await?;
     if !matches!(place.driver, Driver::Bridge { icc: false, .. }) {
@@ -256,20 +261,21 @@ pub(super) struct Inside {
 
 impl Inside {
     pub(super) fn new(segment: &Segment, endpoint: &Endpoint<'_>) -> Inside {
-        let mut addresses = vec![(IpAddr::V4(endpoint.address), segment.subnet.prefix())];
-        if let (Some(address), Some(v6)) = (endpoint.address6, segment.v6) {
-            addresses.push((IpAddr::V6(address), v6.subnet.prefix()));
-        }
-        addresses.extend(endpoint.others);
+        let four = endpoint.address.zip(segment.v4);
+        let six = endpoint.address6.zip(segment.v6);
+        let four = four.map(|(address, half)| (IpAddr::V4(address), half.subnet.prefix()));
+        let six = six.map(|(address, half)| (IpAddr::V6(address), half.subnet.prefix()));
+        let addresses = four.into_iter().chain(six);
         let by_device = segment.routes_by_device();
-        let gateway6 = segment.v6.and_then(|v6| v6.gateway);
-        let four = endpoint.default_route && (by_device || segment.gateway.is_some());
-        let six = endpoint.default_route6 && (by_device || gateway6.is_some());
+        let gateway = segment.v4.and_then(|half| half.gateway);
+        let gateway6 = segment.v6.and_then(|half| half.gateway);
+        let wanted = endpoint.default_route && segment.leads_out();
+        let wanted6 = endpoint.default_route6 && segment.leads_out6();
         Inside {
             interface: endpoint.interface.to_owned(),
-            addresses,
-            route: four.then_some(segment.gateway.filter(|_| !by_device)),
-            route6: six.then_some(gateway6.filter(|_| !by_device)),
+            addresses: addresses.chain(endpoint.others.iter().copied()).collect(),
+            route: wanted.then_some(gateway.filter(|_| !by_device)),
+            route6: wanted6.then_some(gateway6.filter(|_| !by_device)),
         }
     }
 }

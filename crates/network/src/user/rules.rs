@@ -8,13 +8,17 @@ use netfilter::{
     Verdict, priority,
 };
 
-use super::{Driver, Published, Segment};
+use super::{Driver, Published, Reach, Segment};
 use crate::Error;
 
 const TABLE: &str = "sampan-docker";
 const PORTS: &str = "host-ports";
 const ADDRESS_PORTS: &str = "host-address-ports";
 const HAIRPIN: &str = "hairpin";
+/// Ports of containers that are reached by the containers' own addresses.
+const OPEN: &str = "open-ports";
+const ICMP: u8 = 1;
+const ICMP6: u8 = 58;
 const LOOPBACK: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 0, 0, 0), 8);
 
 /// Replaces the IPv4 table.
@@ -29,7 +33,8 @@ pub(super) fn put(
         IpAddr::V4(address) => Some(address),
         IpAddr::V6(_) => None,
     };
-    let addresses: BTreeSet<Ipv4Addr> = ports.iter().filter_map(four).collect();
+    let mapped = ports.iter().filter(|port| port.host_port != 0);
+    let addresses: BTreeSet<Ipv4Addr> = mapped.filter_map(four).collect();
     for address in addresses {
         let own = Value::new().address(address).address(address);
         elements.push((HAIRPIN, Element::Key(own)));
@@ -40,7 +45,7 @@ pub(super) fn put(
             batch.add_elements(set, [element]);
         }
     };
-    let sets = [PORTS, ADDRESS_PORTS, HAIRPIN];
+    let sets = [PORTS, ADDRESS_PORTS, HAIRPIN, OPEN];
     Ok(socket.put_table(TABLE, &sets, add_frame, content)?)
 }
 
@@ -62,6 +67,7 @@ fn add_frame(batch: &mut Batch) {
     let key = [Ipv4Address, Protocol, Port];
     batch.add_set(&SetSpec::map(ADDRESS_PORTS, &key, &endpoint));
     batch.add_set(&SetSpec::set(HAIRPIN, &[Ipv4Address, Ipv4Address]));
+    batch.add_set(&SetSpec::set(OPEN, &[Ipv4Address, Protocol, Port]));
     add_chains(batch);
 }
 
@@ -105,14 +111,17 @@ fn add_rules(batch: &mut Batch, bridges: &[&Segment]) {
     let pair = [Load::SourceAddress, Load::DestinationAddress];
     let hairpin = Rule::new().load_key(&pair, first).is_in(HAIRPIN, first);
     batch.add_rule("postrouting", &hairpin.masquerade());
-    add_passage(batch, bridges);
+    let open = Rule::new().load_key(&key, first).is_in(OPEN, first);
+    add_passage(batch, bridges, &[open], |bridge| {
+        Some((bridge.v4?.reach, ICMP))
+    });
     for bridge in bridges {
         let through = |side| Rule::new().interface(side, &bridge.interface);
         let from_loopback =
             through(Load::OutputInterface).address(Load::SourceAddress, true, LOOPBACK);
         batch.add_rule("postrouting", &from_loopback.masquerade());
-        if masquerades(bridge) {
-            let net = (bridge.subnet.address(), bridge.subnet.prefix());
+        if let Some(half) = bridge.v4.filter(|half| masquerades(bridge, half.reach)) {
+            let net = (half.subnet.address(), half.subnet.prefix());
             let leaving = Rule::new().address(Load::SourceAddress, true, net);
             let leaving = leaving.address(Load::DestinationAddress, false, net);
             batch.add_rule("postrouting", &leaving.masquerade());
@@ -125,22 +134,30 @@ fn add_rules(batch: &mut Batch, bridges: &[&Segment]) {
     }
 }
 
-fn masquerades(bridge: &Segment) -> bool {
-    let wanted = |driver: &Driver| {
-        matches!(
-            driver,
-            Driver::Bridge {
-                masquerade: true,
-                ..
-            }
-        )
+/// Whether what leaves gets an address of the machine.
+fn masquerades(bridge: &Segment, reach: Reach) -> bool {
+    let Driver::Bridge { masquerade, .. } = bridge.driver else {
+        return false;
     };
-    !bridge.internal && wanted(&bridge.driver)
+    masquerade && !bridge.internal && reach != Reach::Routed
 }
 
-/// What passes between networks and the rest; the same in both families.
-fn add_passage(batch: &mut Batch, bridges: &[&Segment]) {
-    batch.add_chain("other-network", None);
+/// What passes between networks and the rest, in one of both families: `reach` tells how a network
+/// is reached, and the number of the protocol that tells of faults; `open` finds ports that are
+/// reached by their own addresses.
+fn add_passage(
+    batch: &mut Batch,
+    bridges: &[&Segment],
+    open: &[Rule],
+    reach: impl Fn(&Segment) -> Option<(Reach, u8)>,
+) {
+    batch.add_chain("open", None);
+    for rule in open {
+        batch.add_rule("open", &rule.clone().verdict(Verdict::Accept));
+    }
+    batch.add_rule("open", &Rule::new().verdict(Verdict::Drop));
+    let known = Rule::new().belongs_to_connection();
+    batch.add_rule("forward", &known.verdict(Verdict::Accept));
     let (came, goes) = (Load::InputInterface, Load::OutputInterface);
     for bridge in bridges {
         let through = |side| Rule::new().interface(side, &bridge.interface);
@@ -153,24 +170,37 @@ fn add_passage(batch: &mut Batch, bridges: &[&Segment]) {
         if bridge.internal {
             batch.add_rule("forward", &through(came).verdict(Verdict::Drop));
             batch.add_rule("forward", &through(goes).verdict(Verdict::Drop));
+            continue;
         }
-        batch.add_rule("other-network", &through(goes).verdict(Verdict::Drop));
-    }
-    // Behind all that stays within its network.
-    for bridge in bridges {
-        let leaving = Rule::new().interface(came, &bridge.interface);
-        let other = leaving.verdict(Verdict::Jump("other-network".to_owned()));
-        batch.add_rule("forward", &other);
+        match reach(bridge) {
+            Some((Reach::Published, _)) => {
+                let published = through(goes).is_redirected();
+                batch.add_rule("forward", &published.verdict(Verdict::Accept));
+                batch.add_rule("forward", &through(goes).verdict(Verdict::Drop));
+            }
+            Some((Reach::Routed, faults)) => {
+                let faults = through(goes).protocol(faults);
+                batch.add_rule("forward", &faults.verdict(Verdict::Accept));
+                let open = Verdict::Jump("open".to_owned());
+                batch.add_rule("forward", &through(goes).verdict(open));
+            }
+            Some((Reach::Everything, _)) | None => {}
+        }
     }
 }
 
 fn add_rules6(batch: &mut Batch, bridges: &[&Segment], ports: &[Published]) {
     batch.add_chain("host-ports", None);
     let mut hairpins = BTreeSet::new();
+    let mut open = Vec::new();
     for port in ports {
-        if let IpAddr::V6(address) = port.address {
-            batch.add_rule("host-ports", &port6(port, address));
-            hairpins.insert(address);
+        match port.address {
+            IpAddr::V6(address) if port.host_port == 0 => open.push(open6(port, address)),
+            IpAddr::V6(address) => {
+                batch.add_rule("host-ports", &port6(port, address));
+                hairpins.insert(address);
+            }
+            IpAddr::V4(_) => {}
         }
     }
     batch.add_rule("prerouting", &jump("host-ports"));
@@ -181,14 +211,25 @@ fn add_rules6(batch: &mut Batch, bridges: &[&Segment], ports: &[Published]) {
         let rule = rule.address6(Load::DestinationAddress6, true, own);
         batch.add_rule("postrouting", &rule.masquerade());
     }
-    add_passage(batch, bridges);
-    for bridge in bridges.iter().filter(|bridge| masquerades(bridge)) {
-        let Some(v6) = bridge.v6 else { continue };
-        let net = (v6.subnet.address(), v6.subnet.prefix());
+    add_passage(batch, bridges, &open, |bridge| {
+        Some((bridge.v6?.reach, ICMP6))
+    });
+    for bridge in bridges {
+        let half = bridge.v6.filter(|half| masquerades(bridge, half.reach));
+        let Some(half) = half else { continue };
+        let net = (half.subnet.address(), half.subnet.prefix());
         let leaving = Rule::new().address6(Load::SourceAddress6, true, net);
         let leaving = leaving.address6(Load::DestinationAddress6, false, net);
         batch.add_rule("postrouting", &leaving.masquerade());
     }
+}
+
+/// Finds what goes to a port of a container.
+fn open6(port: &Published, address: Ipv6Addr) -> Rule {
+    let rule = Rule::new().address6(Load::DestinationAddress6, true, (address, 128));
+    let rule = rule.protocol(port.protocol);
+    let rule = rule.load(Load::DestinationPort, Register(0));
+    rule.compare(Register(0), true, &port.port.to_be_bytes())
 }
 
 /// Leads a port of the machine to a container.
@@ -200,8 +241,7 @@ fn port6(port: &Published, address: Ipv6Addr) -> Rule {
         }
         _ => Rule::new().to_this_machine(),
     };
-    rule.load(Load::Protocol, scratch)
-        .compare(scratch, true, &[port.protocol])
+    rule.protocol(port.protocol)
         .load(Load::DestinationPort, scratch)
         .compare(scratch, true, &port.host_port.to_be_bytes())
         .constant(&address.octets(), to)
@@ -213,6 +253,10 @@ fn element(port: &Published) -> Option<(&'static str, Element)> {
     let IpAddr::V4(address) = port.address else {
         return None;
     };
+    if port.host_port == 0 {
+        let key = Value::new().address(address).protocol(port.protocol);
+        return Some((OPEN, Element::Key(key.port(port.port))));
+    }
     let data = Value::new().address(address).port(port.port);
     let (set, key) = match port.host_address {
         None => (PORTS, Value::new()),
