@@ -117,6 +117,8 @@ impl Cluster {
 
     /// Starts the server with more arguments.
     pub(crate) fn boot_with(&mut self, arguments: &[&str]) {
+        // Flags would win over what a file says.
+        let configured = arguments.contains(&"--kubelet-config");
         let log = OpenOptions::new()
             .create(true)
             .append(true)
@@ -129,7 +131,7 @@ impl Cluster {
             .arg("--data-dir")
             .arg(self.folder.path())
             .args(["--node-name", "node-1"])
-            .args(ON_ANY_DISK)
+            .args(if configured { &[] } else { &ON_ANY_DISK[..] })
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
