@@ -12,6 +12,7 @@ use meta::Quantity;
 use node_api::{ImageService, RuntimeService};
 
 use crate::clock::Clock;
+use crate::dead_containers::DeadContainers;
 use crate::eviction::EvictionConfig;
 use crate::shutdown::ShutdownConfig;
 
@@ -53,6 +54,8 @@ pub struct Config {
     pub root_dir: PathBuf,
     /// Like `/var/log/pods`.
     pub log_dir: PathBuf,
+    /// Where links to the logs of containers are, like `/var/log/containers`; `None`: there are none.
+    pub log_links: Option<PathBuf>,
     /// Folder of static pods' manifests; watched.
     pub static_pod_path: Option<PathBuf>,
     /// Where a server describes more of them.
@@ -117,6 +120,10 @@ pub struct Config {
     pub image_age_min: Duration,
     /// And at most so long; zero: as long as there is room.
     pub image_age_max: Duration,
+    /// Which ended containers stay.
+    pub dead_containers: DeadContainers,
+    /// Whether room on the disk is counted, pod by pod.
+    pub local_storage_isolation: bool,
     /// When pods have to go because the node runs out of something.
     pub eviction: EvictionConfig,
     /// Which devices, processors and memory containers have for themselves.
@@ -131,6 +138,8 @@ pub struct Config {
     pub system_logs: Option<SystemLogs>,
     /// Where `/healthz` is served without TLS; `None`: nowhere.
     pub healthz: Option<SocketAddr>,
+    /// Where numbers and pods are served to everybody, without TLS; `None`: nowhere.
+    pub read_only: Option<SocketAddr>,
     /// What `/configz` shows.
     pub shown: serde_json::Value,
     pub features: Features,
@@ -210,6 +219,7 @@ impl Config {
             node_ips: vec![node_ip],
             placement: placement::Config::below(&root_dir),
             root_dir,
+            log_links: Some(log_dir.with_file_name("containers")),
             log_dir,
             static_pod_path: None,
             static_pod_url: None,
@@ -247,12 +257,15 @@ impl Config {
             image_gc_low_percent: 80,
             image_age_min: Duration::from_secs(120),
             image_age_max: Duration::ZERO,
+            dead_containers: DeadContainers::default(),
+            local_storage_isolation: true,
             eviction: EvictionConfig::default(),
             problems: problems::Config::default(),
             shutdown: ShutdownConfig::default(),
             server: None,
             system_logs: Some(SystemLogs::default()),
             healthz: None,
+            read_only: None,
             shown: serde_json::Value::Null,
             features: Features::default(),
             clock: Clock::default(),

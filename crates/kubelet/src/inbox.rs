@@ -57,6 +57,8 @@ pub(crate) struct News {
     pub(crate) evicted: Option<Eviction>,
     /// The pod has so many seconds to end, for the machine goes down.
     pub(crate) shutdown: Option<i64>,
+    /// Ended containers (by id) of which the node has too many.
+    pub(crate) surplus: HashSet<String>,
     pub(crate) findings: HashMap<(String, ProbeKind), Finding>,
     pub(crate) outcomes: Vec<StartOutcome>,
 }

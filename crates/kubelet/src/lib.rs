@@ -8,6 +8,7 @@ mod clock;
 mod config;
 mod container_config;
 mod cpu_pool;
+mod dead_containers;
 mod env;
 mod env_file;
 mod events;
@@ -18,6 +19,7 @@ mod images;
 mod inbox;
 mod labels;
 mod last_words;
+mod log_links;
 mod logs;
 mod machine;
 mod measures;
@@ -59,6 +61,7 @@ use volumes::{Sources, Volumes};
 
 pub use clock::Clock;
 pub use config::{Config, Features, Guard, GuardRequest, Parts, Refusal, ServerConfig, SystemLogs};
+pub use dead_containers::DeadContainers;
 pub use eviction::{Amount, EvictionConfig, Signal, Threshold, ThresholdError};
 pub use images::{CredentialProviders, ImageVerification};
 pub use placement::{
@@ -100,7 +103,9 @@ pub enum Error {
 /// Stopping disturbs no container, and the next start takes them over. The API need not be
 /// there yet: static pods run without it, and everything else begins when it answers.
 pub async fn run(client: Client, parts: Parts, config: Config, crew: &Crew) -> Result<(), Error> {
-    for folder in [config.root_dir.join("pods"), config.log_dir.clone()] {
+    let links = config.log_links.clone();
+    let folders = [config.root_dir.join("pods"), config.log_dir.clone()];
+    for folder in folders.into_iter().chain(links) {
         let made = std::fs::create_dir_all(&folder);
         made.map_err(|source| Error::Folder {
             path: folder,
@@ -123,6 +128,10 @@ pub async fn run(client: Client, parts: Parts, config: Config, crew: &Crew) -> R
         None => None,
     };
     let healthz = match config.healthz {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let read_only = match config.read_only {
         Some(address) => Some(listen(address).await?),
         None => None,
     };
@@ -166,6 +175,14 @@ pub async fn run(client: Client, parts: Parts, config: Config, crew: &Crew) -> R
     if let Some(listener) = healthz {
         let serving = server::serve_healthz(listener, stop.clone());
         spawn_until_stop(crew, "healthz", serving);
+    }
+    if let Some(listener) = read_only {
+        let serving = server::serve_read_only(shared.clone(), listener, stop.clone());
+        spawn_until_stop(crew, "read-only server", serving);
+    }
+    if let Some(most) = shared.config.dead_containers.in_all_max {
+        let keeping = dead_containers::keep_few(shared.clone(), most, stop.clone());
+        spawn_until_stop(crew, "ended containers", keeping);
     }
     spawn_until_stop(
         crew,

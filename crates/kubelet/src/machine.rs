@@ -58,6 +58,9 @@ impl Machine {
                 Quantity::from_units(i64::from(config.max_pods)),
             ),
         ]);
+        if !config.local_storage_isolation {
+            capacity.remove("ephemeral-storage");
+        }
         for (size, bytes) in &self.huge_pages {
             capacity.insert(format!("hugepages-{size}"), Quantity::from_bytes(*bytes));
         }

@@ -205,6 +205,12 @@ async fn report(shared: &Shared, status: &NodeStatus) -> Result<(), Status> {
         // Addresses merge by type; what another kubelet left must not stay.
         addresses.insert(0, json!({"$patch": "replace"}));
     }
+    if !shared.config.local_storage_isolation {
+        // What another kubelet said of it must not stay.
+        for of in ["capacity", "allocatable"] {
+            tree[of]["ephemeral-storage"] = serde_json::Value::Null;
+        }
+    }
     let nodes = shared.client.all::<Node>();
     let patch = Patch::Strategic(json!({"status": tree}));
     let name = &shared.config.node_name;

@@ -9,6 +9,7 @@ use node_api::{ContainerState, RuntimeError};
 use tokio::sync::Notify;
 
 use crate::labels;
+use crate::log_links;
 use crate::shared::Shared;
 
 /// Grace of a container that does not say how long it needs, in seconds.
@@ -87,7 +88,11 @@ async fn sweep(shared: &Shared) -> bool {
             clean = false;
         }
     }
-    remove_logs(shared) && clean
+    let clean = remove_logs(shared) && clean;
+    if let Some(links) = &shared.config.log_links {
+        log_links::remove_dead(links, &containers);
+    }
+    clean
 }
 
 /// Removes the log folders (`namespace_name_uid`) of unknown pods, if it can.

@@ -11,6 +11,7 @@ use node_api::{ContainerState, ContainerStatus, PodSandboxStatus, SandboxState};
 use tokio::time::Instant;
 
 use crate::backoff::CrashBackoff;
+use crate::dead_containers::DeadContainers;
 use crate::labels;
 use crate::pod::{PodExt, Role, init_role};
 use crate::resize::{self, ByContainer, Change};
@@ -68,6 +69,9 @@ pub(crate) struct Scene<'a> {
     pub(crate) hold_until: Option<Instant>,
     /// When containers (by id) ended.
     pub(crate) ended: &'a HashMap<String, Instant>,
+    /// Which ended containers stay, and those (by id) of which the node has too many.
+    pub(crate) dead: DeadContainers,
+    pub(crate) surplus: &'a HashSet<String>,
     pub(crate) now: Instant,
 }
 
@@ -522,8 +526,8 @@ fn kill(scene: &Scene<'_>, ending: &Ending, status: &ContainerStatus, plan: &mut
     }));
 }
 
-/// Removes ended containers beyond the newest two of a name, and sandboxes whose containers all
-/// have successors.
+/// Removes ended containers beyond those that are to stay, and sandboxes whose containers all have
+/// successors.
 fn plan_garbage(scene: &Scene<'_>, plan: &mut Plan) {
     let mut by_name: HashMap<&str, Vec<&ContainerStatus>> = HashMap::new();
     for status in scene.containers.values() {
@@ -531,10 +535,22 @@ fn plan_garbage(scene: &Scene<'_>, plan: &mut Plan) {
     }
     for statuses in by_name.values_mut() {
         statuses.sort_by_key(|c| std::cmp::Reverse((c.config.attempt, c.created_at)));
-        let old = statuses.iter().skip(2);
-        for status in old.filter(|c| !is_alive(c) && !scene.busy.removing.contains(&c.id)) {
-            let id = status.id.clone();
-            plan.actions.push(Action::RemoveContainer { id });
+        for (place, status) in statuses.iter().enumerate().skip(1) {
+            let is_beyond = scene
+                .dead
+                .per_container_max
+                .is_some_and(|most| place > most);
+            let may_go = is_beyond || scene.surplus.contains(&status.id);
+            if !may_go || is_alive(status) || scene.busy.removing.contains(&status.id) {
+                continue;
+            }
+            let ended = scene.ended.get(&status.id).copied();
+            match ended.map(|at| at + scene.dead.age_min) {
+                Some(until) if until > scene.now => plan.wake(until),
+                _ => plan.actions.push(Action::RemoveContainer {
+                    id: status.id.clone(),
+                }),
+            }
         }
     }
     let Some(newest) = scene.sandbox() else {

@@ -25,8 +25,9 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -39,6 +40,8 @@ use streaming::Body;
 
 /// Connections at one time.
 const CONNECTIONS_MAX: usize = 1_024;
+/// A request without TLS comes within this time.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A handshake takes at most so long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -52,6 +55,42 @@ pub(crate) async fn serve(
     let acceptor = TlsAcceptor::from(config.tls.clone());
     let work = move |tcp| connection(shared.clone(), config.clone(), acceptor.clone(), tcp);
     base::listener::serve(listener, CONNECTIONS_MAX, stop, work).await;
+}
+
+/// Answers everybody who asks what there is, without TLS; ends when the process stops.
+pub(crate) async fn serve_read_only(shared: Arc<Shared>, listener: TcpListener, stop: Stop) {
+    let work = move |tcp: TcpStream| {
+        let shared = shared.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let shared = shared.clone();
+            async move {
+                let path = request.uri().path().to_owned();
+                Ok::<_, Infallible>(match path.as_str() {
+                    path if path::is_debugging(path) => debugging_is_off(),
+                    path if path::is_for_everybody(path) => respond(&shared, request).await,
+                    _ => text(StatusCode::NOT_FOUND, "404 page not found\n".into()),
+                })
+            }
+        });
+        async move {
+            let served = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .serve_connection(TokioIo::new(tcp), service)
+                .await;
+            if let Err(error) = served {
+                tracing::debug!(%error, "connection ended");
+            }
+        }
+    };
+    base::listener::serve(listener, CONNECTIONS_MAX, stop, work).await;
+}
+
+fn debugging_is_off() -> Response<Body> {
+    text(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "Debug endpoints are disabled.\n".into(),
+    )
 }
 
 async fn connection(
@@ -81,10 +120,9 @@ async fn connection(
         async move {
             let answer = admit(&config, certificate.as_deref(), &request).await;
             Ok::<_, Infallible>(match answer {
-                Ok(()) if !config.debugging && path::is_debugging(request.uri().path()) => text(
-                    StatusCode::METHOD_NOT_ALLOWED,
-                    "Debug endpoints are disabled.\n".into(),
-                ),
+                Ok(()) if !config.debugging && path::is_debugging(request.uri().path()) => {
+                    debugging_is_off()
+                }
                 Ok(()) => respond(&shared, request).await,
                 Err(refusal) => refuse(&refusal),
             })

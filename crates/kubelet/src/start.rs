@@ -21,6 +21,7 @@ use crate::events::Kind;
 use crate::hooks;
 use crate::images::StartError;
 use crate::inbox::{Inbox, StartOutcome};
+use crate::log_links;
 use crate::logs;
 use crate::places;
 use crate::plan::Start;
@@ -122,6 +123,7 @@ impl StartJob {
             }
         })?;
         self.say(container, "Started", "Container started");
+        self.link_log(container, &created, attempt);
         // The processors that are left for all may be others than when it was created.
         if self.shared.placement.shared_cpus().is_some()
             && let Ok(status) = runtime.container_status(&created).await
@@ -129,6 +131,19 @@ impl StartJob {
             cpu_pool::pin(&self.shared, self.pod.uid(), &status).await;
         }
         self.post_start(container, &created).await
+    }
+
+    /// Links to the log for those who collect logs.
+    fn link_log(&self, container: &Container, id: &str, attempt: u32) {
+        if let Some(links) = &self.shared.config.log_links {
+            let names = (
+                self.pod.name(),
+                self.pod.namespace(),
+                container.name.as_str(),
+            );
+            let log = self.log_folder(container).join(format!("{attempt}.log"));
+            log_links::make(&log_links::path(links, names, id), &log);
+        }
     }
 
     fn log_folder(&self, container: &Container) -> PathBuf {

@@ -7,7 +7,7 @@ mod report;
 mod resize;
 mod view;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use base::{Backoff, Stop};
@@ -71,6 +71,8 @@ pub(crate) struct Worker {
     resizing: Resizing,
     /// Containers (by name) that we end to start them anew, and since when they are down.
     replacing: HashMap<String, Option<Instant>>,
+    /// Ended containers (by id) that are not to stay.
+    surplus: HashSet<String>,
     last: Last,
 }
 
@@ -116,6 +118,7 @@ impl Worker {
             ops: JoinSet::new(),
             resizing: Resizing::default(),
             replacing: HashMap::new(),
+            surplus: HashSet::new(),
             last: Last::default(),
         }
     }
@@ -204,6 +207,7 @@ impl Worker {
                 reason != Some("CreateContainerConfigError")
             });
         }
+        self.surplus.extend(news.surplus);
         for outcome in news.outcomes {
             self.note_outcome(outcome);
         }
@@ -214,6 +218,8 @@ impl Worker {
             true => self.look_at_all().await,
             false => self.look_at(news.dirty).await,
         }
+        let there = &self.view.containers;
+        self.surplus.retain(|id| there.contains_key(id));
     }
 
     /// Notes a deletion asked for by the API.
@@ -288,6 +294,8 @@ impl Worker {
             not_before: &self.not_before,
             hold_until: self.hold_until,
             ended: &self.view.ended,
+            dead: self.shared.config.dead_containers,
+            surplus: &self.surplus,
             now,
         })
     }

@@ -28,6 +28,8 @@ pub struct Settings {
     pub address: String,
     pub port: i32,
     #[serde(default)]
+    pub read_only_port: i32,
+    #[serde(default)]
     pub tls_cert_file: String,
     #[serde(default)]
     pub tls_private_key_file: String,
@@ -154,6 +156,7 @@ pub struct Settings {
     #[serde(default)]
     pub register_with_taints: Vec<Taint>,
     pub register_node: bool,
+    pub local_storage_capacity_isolation: bool,
     #[serde(rename = "failCgroupV1")]
     pub fail_cgroup_v1: bool,
 }

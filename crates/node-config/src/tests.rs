@@ -172,7 +172,10 @@ fn checks_are_upstreams() {
             "`imagePullCredentialsVerificationPolicy` must not be set if \
              KubeletEnsureSecretPulledImages feature gate is not enabled",
         ),
-        ("readOnlyPort: 10255", "readOnlyPort 10255 is not supported"),
+        (
+            "readOnlyPort: 70000",
+            "readOnlyPort (--read-only-port) 70000 must be between 0 and 65535, inclusive",
+        ),
         (
             "tracing: {samplingRatePerMillion: 1}",
             "tracing {\"samplingRatePerMillion\":1} is not supported",

@@ -190,6 +190,8 @@ fn numbers(faults: &mut Faults, settings: &Settings) {
         settings.pods_per_core.into(),
     );
     faults.range("port (--port)", settings.port, 1, 65_535);
+    let read_only = settings.read_only_port;
+    faults.range("readOnlyPort (--read-only-port)", read_only, 0, 65_535);
 }
 
 fn images(faults: &mut Faults, settings: &Settings) {

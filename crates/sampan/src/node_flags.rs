@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use kubelet::{CredentialProviders, ProblemConfig, ProblemMonitor};
-use node_config::{CredentialProvider, Source};
+use kubelet::{CredentialProviders, DeadContainers, ProblemConfig, ProblemMonitor};
+use node_config::{CredentialProvider, GoDuration, Source};
 use serde::{Deserialize, Serialize};
 
 /// The flags.
@@ -38,6 +38,15 @@ pub(crate) struct NodeArgs {
     /// Folder of these programs
     #[arg(long)]
     image_credential_provider_bin_dir: Option<PathBuf>,
+    /// Ended containers that stay on the node; below zero: all [default: -1]
+    #[arg(long, allow_hyphen_values = true)]
+    maximum_dead_containers: Option<i32>,
+    /// Ended containers that stay beside the newest of a name; below zero: all [default: 1]
+    #[arg(long, allow_hyphen_values = true)]
+    maximum_dead_containers_per_container: Option<i32>,
+    /// An ended container stays at least so long, such as 10s [default: 0s]
+    #[arg(long, allow_hyphen_values = true)]
+    minimum_container_ttl_duration: Option<String>,
     /// Those that stand for a field of the KubeletConfiguration.
     #[arg(skip)]
     #[serde(skip)]
@@ -119,6 +128,25 @@ impl NodeArgs {
         }))
     }
 
+    /// Which ended containers stay.
+    pub(crate) fn dead_containers(&self) -> Result<DeadContainers> {
+        let most = |number: i32| usize::try_from(number).ok();
+        let age = self
+            .minimum_container_ttl_duration
+            .as_deref()
+            .unwrap_or("0");
+        let age = GoDuration::parse(age).map_err(anyhow::Error::msg);
+        let age = age.context("minimum-container-ttl-duration")?;
+        if age.nanos < 0 {
+            bail!("invalid minimum garbage collection age: {age}");
+        }
+        Ok(DeadContainers {
+            per_container_max: most(self.maximum_dead_containers_per_container.unwrap_or(1)),
+            in_all_max: most(self.maximum_dead_containers.unwrap_or(-1)),
+            age_min: age.time(),
+        })
+    }
+
     /// Whether every SIGTERM is the machine's end.
     pub(crate) fn ends_with_sigterm(&self) -> bool {
         self.shutdown_on_sigterm == Some(true)
@@ -164,6 +192,30 @@ mod tests {
         let fields: Vec<_> = fields.map(|(n, v)| (n.as_str(), v.as_str())).collect();
         assert_eq!(fields[0], ("max-pods", "5"));
         assert!(NodeArgs::of_words(&["no-such-flag=1".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn ended_containers_stay_as_told() {
+        let read = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            NodeArgs::of_words(&words)?.dead_containers()
+        };
+        assert_eq!(read(&[]).unwrap(), DeadContainers::default());
+        let told = read(&[
+            "maximum-dead-containers=40",
+            "maximum-dead-containers-per-container=-1",
+            "minimum-container-ttl-duration=1m30s",
+        ]);
+        let expected = DeadContainers {
+            per_container_max: None,
+            in_all_max: Some(40),
+            age_min: std::time::Duration::from_secs(90),
+        };
+        assert_eq!(told.unwrap(), expected);
+        for bad in ["soon", "-1s"] {
+            let word = format!("minimum-container-ttl-duration={bad}");
+            assert!(read(&[&word]).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -41,6 +41,9 @@ pub(crate) fn apply(settings: &Settings, root: &Path, config: &mut kubelet::Conf
     config.static_pod_path = (!manifests.is_empty()).then(|| manifests.into());
     config.static_pod_url = static_pod_url(settings)?;
     config.log_dir = settings.pod_logs_dir.clone().into();
+    // `/var/log/containers` beside `/var/log/pods`.
+    config.log_links = Some(config.log_dir.with_file_name("containers"));
+    config.local_storage_isolation = settings.local_storage_capacity_isolation;
     config.cluster_dns = cluster_dns(settings)?;
     config.cluster_domain = settings.cluster_domain.clone();
     config.resolv_conf = settings.resolv_conf.clone().into();

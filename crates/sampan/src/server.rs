@@ -590,7 +590,11 @@ async fn start_kubelet(
         let above = engine_config(&config.data_dir).cgroup_root;
         settings.cgroup_root = format!("{above}{}", settings.cgroup_root);
     }
+    if told.read_only_port != 0 {
+        settings.read_only = Some(node_settings::address(&address, told.read_only_port)?);
+    }
     settings.problems = config.kubelet_arg.problems()?;
+    settings.dead_containers = config.kubelet_arg.dead_containers()?;
     let tokens = told.gate("KubeletServiceAccountTokenForCredentialProviders");
     settings.credential_providers = config.kubelet_arg.credential_providers(tokens)?;
     settings.shutdown = shutdown_config(config, crews);

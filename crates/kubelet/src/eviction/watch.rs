@@ -73,7 +73,9 @@ async fn synchronize(shared: &Arc<Shared>, pressure: &mut Pressure) -> Option<St
         tracing::warn!(?conditions, "pressure on the node changed");
         shared.pressure.send_replace(conditions);
     }
-    if let Some(uid) = over_own_limit(shared).await {
+    if shared.config.local_storage_isolation
+        && let Some(uid) = over_own_limit(shared).await
+    {
         return Some(uid);
     }
     let threshold = crossed.first()?;

@@ -15,6 +15,8 @@ struct Stage {
     backoffs: HashMap<String, CrashBackoff>,
     not_before: HashMap<String, Instant>,
     ended: HashMap<String, Instant>,
+    dead: DeadContainers,
+    surplus: HashSet<String>,
     actuated: ByContainer,
     ending: Option<Ending>,
     volumes_ready: bool,
@@ -38,6 +40,8 @@ fn stage(spec: serde_json::Value) -> Stage {
         backoffs: HashMap::new(),
         not_before: HashMap::new(),
         ended: HashMap::new(),
+        dead: DeadContainers::default(),
+        surplus: HashSet::new(),
         actuated: ByContainer::new(),
         ending: None,
         volumes_ready: true,
@@ -137,6 +141,8 @@ impl Stage {
             actuated: &self.actuated,
             hold_until: None,
             ended: &self.ended,
+            dead: self.dead,
+            surplus: &self.surplus,
             now: self.now,
         })
     }
@@ -492,4 +498,40 @@ fn one_container_may_have_all_started_anew() {
     assert_eq!(next("main", None), "");
     assert_eq!(next("main", Some(42)), "kill side#1 in 1s");
     assert_eq!(next("main", Some(1)), "");
+}
+
+#[test]
+fn as_many_ended_containers_stay_as_are_wished() {
+    let crashed = |dead: DeadContainers| {
+        let mut stage = stage(json!({"containers": [{"name": "a"}]})).ready();
+        for attempt in 0..3 {
+            stage = stage.container("a", attempt, Some(1));
+        }
+        stage.dead = dead;
+        stage.container("a", 3, None)
+    };
+    let usual = DeadContainers::default();
+    crashed(usual).check("remove a#1, remove a#0");
+    let none = DeadContainers {
+        per_container_max: Some(0),
+        ..usual
+    };
+    crashed(none).check("remove a#2, remove a#1, remove a#0");
+    let all = DeadContainers {
+        per_container_max: None,
+        ..usual
+    };
+    crashed(all).check("");
+    let mut too_many = crashed(all);
+    too_many.surplus = HashSet::from(["a#1".to_owned(), "a#3".to_owned()]);
+    too_many.check("remove a#1");
+    let mut young = crashed(DeadContainers {
+        age_min: Duration::from_secs(60),
+        ..usual
+    });
+    young.now = at(59);
+    assert_eq!(young.plan().wake_at, Some(at(60)));
+    let mut old = young.check("");
+    old.now = at(60);
+    old.check("remove a#1, remove a#0");
 }

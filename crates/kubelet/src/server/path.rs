@@ -12,6 +12,9 @@ const DEBUGGING: [&str; 8] = [
     "debug",
 ];
 
+/// What the server without TLS shows.
+const FOR_EVERYBODY: [&str; 4] = ["healthz", "pods", "stats", "metrics"];
+
 /// The subresources of `nodes` that a path stands for.
 pub(super) fn subresources(path: &str) -> &'static [&'static str] {
     match path.trim_start_matches('/').split('/').next() {
@@ -30,6 +33,12 @@ pub(super) fn subresources(path: &str) -> &'static [&'static str] {
 pub(super) fn is_debugging(path: &str) -> bool {
     let first = path.trim_start_matches('/').split('/').next();
     first.is_some_and(|first| DEBUGGING.contains(&first))
+}
+
+/// Whether a path is shown to everybody, where there is a server for them.
+pub(super) fn is_for_everybody(path: &str) -> bool {
+    let first = path.trim_start_matches('/').split('/').next();
+    first.is_some_and(|first| FOR_EVERYBODY.contains(&first))
 }
 
 /// Undoes percent-encoding.

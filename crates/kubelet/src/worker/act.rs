@@ -127,11 +127,10 @@ impl Worker {
     fn remove(&mut self, id: String, sandbox: bool) {
         self.busy.removing.insert(id.clone());
         let runtime = self.shared.runtime.clone();
-        let log = self
-            .view
-            .containers
-            .get(&id)
-            .map(|status| status.log_path.clone());
+        let all = self.view.containers.values();
+        let gone = all.filter(|c| c.id == id || (sandbox && c.sandbox_id == id));
+        let gone: Vec<_> = gone.cloned().collect();
+        let links = self.shared.config.log_links.clone();
         self.ops.spawn(async move {
             let removed = match sandbox {
                 true => runtime.remove_pod_sandbox(&id).await,
@@ -139,8 +138,11 @@ impl Worker {
             };
             match removed {
                 Ok(()) => {
-                    if let Some(log) = log {
-                        crate::logs::remove(&log);
+                    if let Some(links) = links {
+                        crate::log_links::remove(&links, gone.iter());
+                    }
+                    for status in gone.iter().filter(|_| !sandbox) {
+                        crate::logs::remove(&status.log_path);
                     }
                 }
                 Err(error) => {

@@ -173,6 +173,7 @@ impl Worker {
         }
         let shared = self.shared.clone();
         let sandboxes: Vec<String> = self.view.sandboxes.keys().cloned().collect();
+        let containers: Vec<_> = self.view.containers.values().cloned().collect();
         let logs = shared.config.log_dir.join(self.pod.log_folder());
         self.ops.spawn(async move {
             for id in sandboxes {
@@ -180,6 +181,9 @@ impl Worker {
                 if let Err(error) = removed {
                     return Done::Cleaned(Err(error.to_string()));
                 }
+            }
+            if let Some(links) = &shared.config.log_links {
+                crate::log_links::remove(links, containers.iter());
             }
             match tokio::fs::remove_dir_all(&logs).await {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

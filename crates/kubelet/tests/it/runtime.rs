@@ -28,6 +28,8 @@ struct State {
     /// Who may pull images whose names begin so: `user:password`.
     logins: HashMap<String, String>,
     sandbox_error: Option<String>,
+    /// Containers write logs.
+    logs: bool,
     /// How far the machine's clock was set forward.
     ahead: SignedDuration,
 }
@@ -124,6 +126,11 @@ impl FakeRuntime {
 
     pub(crate) fn set_pull_error(&self, error: Option<&str>) {
         self.state.lock().pull_error = error.map(str::to_owned);
+    }
+
+    /// Whether containers write logs.
+    pub(crate) fn set_logs(&self, on: bool) {
+        self.state.lock().logs = on;
     }
 
     /// Images whose names begin so can be pulled by `user:password` only.
@@ -297,9 +304,13 @@ impl RuntimeService for FakeRuntime {
         let status = state.containers.get(id).ok_or_else(|| missing(id))?;
         let name = status.config.name.clone();
         state.calls.push(format!("start {name}"));
-        let ends = state.ends.get(&name).copied();
+        let (ends, logs) = (state.ends.get(&name).copied(), state.logs);
         let now = state.now();
         let status = state.containers.get_mut(id).unwrap();
+        if logs {
+            std::fs::create_dir_all(status.log_path.parent().unwrap()).unwrap();
+            std::fs::write(&status.log_path, "said\n").unwrap();
+        }
         status.state = ContainerState::Running;
         status.started_at = now;
         status.pid = 4242;

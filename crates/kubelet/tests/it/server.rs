@@ -475,3 +475,54 @@ async fn pods_and_numbers_can_be_read() {
     assert!(text.contains(counted), "{text}");
     front.finish().await;
 }
+
+#[tokio::test]
+async fn who_may_not_log_in_reads_where_there_is_a_port_for_it() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let front = Front::with(|config, _| config.read_only = Some(address)).await;
+    front.rig.create("web", json!({}));
+    front.rig.wait_phase("web", "Running").await;
+    let ask = |line: &'static str| async move {
+        let mut tcp = TcpStream::connect(address).await.unwrap();
+        let request = format!("{line} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
+        tcp.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tcp.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    for (line, code, text) in [
+        ("GET /healthz", 200, "ok"),
+        ("GET /pods", 200, "\"name\":\"web\""),
+        ("GET /stats/summary", 200, "\"nodeName\":\"node-1\""),
+        ("GET /metrics", 200, "kubelet_running_pods 1"),
+        (
+            "GET /metrics/cadvisor",
+            200,
+            "container_cpu_usage_seconds_total",
+        ),
+        ("GET /metrics/resource", 200, "node_cpu_usage_seconds_total"),
+        (
+            "GET /containerLogs/default/web/main",
+            405,
+            "Debug endpoints are disabled.",
+        ),
+        (
+            "POST /exec/default/web/main?command=id&output=1",
+            405,
+            "Debug endpoints are disabled.",
+        ),
+        ("GET /logs/", 405, "Debug endpoints are disabled."),
+        ("GET /configz", 404, "404 page not found"),
+        ("GET /", 404, "404 page not found"),
+    ] {
+        let answer = ask(line).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {code} ")),
+            "{line}: {answer}"
+        );
+        assert!(answer.contains(text), "{line}: {answer}");
+    }
+    front.finish().await;
+}
