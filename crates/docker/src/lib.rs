@@ -47,6 +47,7 @@ use base::Crew;
 use node_api::RuntimeService;
 use runtime::Engine;
 
+pub use daemon::NAMESPACE;
 pub use switch::Switch;
 
 /// Where docker's front listens and keeps its records.

@@ -93,6 +93,13 @@ impl Hooks {
         self.0.entry(moment).or_default().push(hook);
     }
 
+    /// All of them, moment by moment.
+    pub fn iter(&self) -> impl Iterator<Item = (Moment, &Hook)> {
+        self.0
+            .iter()
+            .flat_map(|(moment, hooks)| hooks.iter().map(|hook| (*moment, hook)))
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -12,8 +12,9 @@ mod time;
 mod units;
 
 pub use engine::{
-    Config, Engine, Extras, OpenError, SandboxExtras, cdi_kinds, clean_up, open, registries,
+    Config, Engine, Extras, Gate, OpenError, Outline, SandboxExtras, cdi_kinds, clean_up, open,
+    propagation, registries,
 };
 pub use hooks::{Hook, Hooks, Moment};
-pub use linux::cgroup::DeviceRule;
-pub use spec::{ExecOptions, LogRotation, Rlimit, Tmpfs};
+pub use linux::cgroup::{DeviceRule, RareLimits};
+pub use spec::{DeviceNode, ExecOptions, LogRotation, Rlimit, Tmpfs};

@@ -167,6 +167,8 @@ pub(crate) struct ContainerSpec {
     pub(crate) shm_of: Option<i32>,
     #[serde(default)]
     pub(crate) device_rules: Vec<DeviceRule>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) device_nodes: Vec<DeviceNode>,
     #[serde(default)]
     pub(crate) writable_cgroups: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -196,6 +198,43 @@ pub struct Rlimit {
     pub name: String,
     pub soft: u64,
     pub hard: u64,
+}
+
+/// A device by its numbers, whether or not the node has a file of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceNode {
+    /// In the container.
+    pub path: PathBuf,
+    /// `c` or `b`.
+    pub kind: char,
+    pub major: u64,
+    pub minor: u64,
+    /// What of it its owner, its group and others may do.
+    pub mode: u32,
+    /// Owners as the container sees them.
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl DeviceNode {
+    /// What a device of the node is in a container; `None` where it is not there.
+    pub(crate) fn of(device: &Device) -> Option<DeviceNode> {
+        use std::os::unix::fs::{FileTypeExt, MetadataExt};
+        let found = std::fs::metadata(&device.host_path).ok()?;
+        let kind = match found.file_type().is_block_device() {
+            true => 'b',
+            false => 'c',
+        };
+        Some(DeviceNode {
+            path: device.container_path.clone(),
+            kind,
+            major: nix::sys::stat::major(found.rdev()),
+            minor: nix::sys::stat::minor(found.rdev()),
+            mode: found.mode() & 0o777,
+            uid: found.uid(),
+            gid: found.gid(),
+        })
+    }
 }
 
 /// One more process in a container.

@@ -123,6 +123,10 @@ pub(crate) struct ServerArgs {
     /// Unix socket that serves the node's container engine by CRI v1 [default: none]
     #[arg(long)]
     cri_socket: Option<PathBuf>,
+    /// Unix socket for NRI plugins, which adjust the node's containers; plugins in /opt/nri/plugins are
+    /// started then [default: none]
+    #[arg(long)]
+    nri_socket: Option<PathBuf>,
     /// Unix socket of somebody else's container runtime (CRI v1), to be used instead of our own
     /// engine; pods then have that runtime's network
     #[arg(long)]
@@ -232,6 +236,7 @@ pub(crate) struct Config {
     pub kubelet: node_config::Configuration,
     pub resolv_conf: PathBuf,
     pub cri_socket: Option<PathBuf>,
+    pub nri_socket: Option<PathBuf>,
     pub container_runtime_endpoint: Option<PathBuf>,
     pub image_service_endpoint: Option<PathBuf>,
     pub private_registry: Option<PathBuf>,
@@ -322,6 +327,7 @@ impl ServerArgs {
             pod_manifest_path: self.pod_manifest_path.or(file.pod_manifest_path),
             resolv_conf: self.resolv_conf.or(file.resolv_conf),
             cri_socket: self.cri_socket.or(file.cri_socket),
+            nri_socket: self.nri_socket.or(file.nri_socket),
             container_runtime_endpoint: self
                 .container_runtime_endpoint
                 .or(file.container_runtime_endpoint),
@@ -443,10 +449,16 @@ impl ServerArgs {
         let container_runtime_endpoint = endpoint("container-runtime-endpoint", runtime);
         let images = &settings.image_service_endpoint;
         let image_service_endpoint = endpoint("image-service-endpoint", images);
-        if container_runtime_endpoint.is_some() && self.cri_socket.is_some() {
-            faults.push(
-                "cri-socket: our own engine does not run with container-runtime-endpoint".into(),
-            );
+        for (name, socket) in [
+            ("cri-socket", &self.cri_socket),
+            ("nri-socket", &self.nri_socket),
+        ] {
+            if container_runtime_endpoint.is_none() || socket.is_none() {
+                continue;
+            }
+            faults.push(format!(
+                "{name}: our own engine does not run with container-runtime-endpoint"
+            ));
         }
         let config = Config {
             role,
@@ -482,6 +494,7 @@ impl ServerArgs {
             kubelet_arg,
             kubelet,
             cri_socket: self.cri_socket,
+            nri_socket: self.nri_socket,
             container_runtime_endpoint,
             image_service_endpoint,
             private_registry: self.private_registry,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use base::{Crew, Ipv4Cidr};
 use clap::Args;
-use node_api::CgroupDriver;
+use node_api::{CgroupDriver, RuntimeService};
 use runtime::Engine;
 
 use crate::config::ServiceManager;
@@ -26,6 +26,10 @@ pub(crate) struct EngineArgs {
     /// Unix socket of CRI v1
     #[arg(long, default_value = "/run/sampan/cri.sock")]
     cri_socket: PathBuf,
+    /// Unix socket for NRI plugins, which adjust containers made by CRI; plugins in /opt/nri/plugins
+    /// are started then; without it there are none
+    #[arg(long)]
+    nri_socket: Option<PathBuf>,
     /// Unix socket of the Docker Engine API; without it docker is not served
     #[arg(long)]
     docker_socket: Option<PathBuf>,
@@ -101,7 +105,8 @@ async fn start(args: &EngineArgs, crew: &Crew) -> Result<()> {
         streaming: args.stream_address,
         ..cri_config(&args.cri_socket, &data_dir)
     };
-    serve(engine, config, crew).await
+    let runtime = plugged(engine.clone(), args.nri_socket.as_deref(), crew).await?;
+    serve(runtime, engine, config, crew).await
 }
 
 /// The one option of execution there is.
@@ -127,11 +132,29 @@ pub(crate) fn cri_config(socket: &Path, data_dir: &Path) -> cri::Config {
     }
 }
 
-/// Serves CRI in front of an engine.
-pub(crate) async fn serve(engine: Arc<Engine>, config: cri::Config, crew: &Crew) -> Result<()> {
-    let parts = cri::Parts {
-        runtime: engine.clone(),
-        images: engine,
+/// The engine as kubelets see it: with plugins in between, where there is a socket for them.
+pub(crate) async fn plugged(
+    engine: Arc<Engine>,
+    socket: Option<&Path>,
+    crew: &Crew,
+) -> Result<Arc<dyn RuntimeService>> {
+    let Some(socket) = socket else {
+        return Ok(engine);
     };
+    let config = nri::Config {
+        hidden_namespace: Some(docker::NAMESPACE.to_owned()),
+        ..nri::Config::new(socket.to_owned())
+    };
+    nri::open(engine, config, crew).await.context("NRI")
+}
+
+/// Serves CRI in front of an engine.
+pub(crate) async fn serve(
+    runtime: Arc<dyn RuntimeService>,
+    images: Arc<Engine>,
+    config: cri::Config,
+    crew: &Crew,
+) -> Result<()> {
+    let parts = cri::Parts { runtime, images };
     cri::serve(parts, config, crew).await.context("CRI")
 }

@@ -1,7 +1,6 @@
 //! What hooks read of a container beyond the state they are told: `config.json` of an OCI bundle,
 //! with as much as is known before the container is made.
 
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use node_api::{Device, Mount, NamespaceMode, NamespaceOptions, PodSandboxConfig, RuntimeError};
@@ -9,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{ContainerRecord, Pod, internal, translate};
 use crate::hooks::{Hooks, OCI_VERSION, Plan};
-use crate::spec::{ContainerSpec, PidScope, file, write_json};
+use crate::spec::{ContainerSpec, DeviceNode, PidScope, file, write_json};
 
 /// Gives the container its hooks, and writes what they read.
 pub(super) fn write(
@@ -42,7 +41,9 @@ fn config(spec: &ContainerSpec, plan: &Plan, pod: &PodSandboxConfig) -> Value {
         "linux": {
             "cgroupsPath": spec.cgroup,
             "namespaces": namespaces(spec, &pod.namespaces),
-            "devices": spec.devices.iter().filter_map(device).collect::<Vec<_>>(),
+            "devices": (spec.devices.iter().filter_map(device))
+                .chain(spec.device_nodes.iter().map(node_json))
+                .collect::<Vec<_>>(),
             "timeOffsets": spec.time,
             "maskedPaths": spec.masked_paths,
             "readonlyPaths": spec.readonly_paths,
@@ -106,19 +107,17 @@ fn namespaces(spec: &ContainerSpec, pod: &NamespaceOptions) -> Vec<Value> {
 
 /// One that is not there fails the start, which says so.
 fn device(device: &Device) -> Option<Value> {
-    let found = std::fs::metadata(&device.host_path).ok()?;
-    let kind = match found.file_type().is_block_device() {
-        true => "b",
-        false => "c",
-    };
-    let number = found.rdev();
-    Some(json!({
-        "path": device.container_path,
-        "type": kind,
-        "major": nix::sys::stat::major(number),
-        "minor": nix::sys::stat::minor(number),
-        "fileMode": found.mode() & 0o777,
-        "uid": found.uid(),
-        "gid": found.gid(),
-    }))
+    DeviceNode::of(device).map(|node| node_json(&node))
+}
+
+fn node_json(node: &DeviceNode) -> Value {
+    json!({
+        "path": node.path,
+        "type": node.kind,
+        "major": node.major,
+        "minor": node.minor,
+        "fileMode": node.mode,
+        "uid": node.uid,
+        "gid": node.gid,
+    })
 }

@@ -213,19 +213,28 @@ impl Hooked {
     }
 }
 
+/// How a mount with options as `mount` takes them shares its events.
+pub fn propagation(options: &[String]) -> MountPropagation {
+    let has = |words: [&str; 2]| {
+        options
+            .iter()
+            .any(|option| words.contains(&option.as_str()))
+    };
+    if has(["rshared", "shared"]) {
+        MountPropagation::Bidirectional
+    } else if has(["rslave", "slave"]) {
+        MountPropagation::HostToContainer
+    } else {
+        MountPropagation::Private
+    }
+}
+
 impl Bind {
     fn mount(self) -> Mount {
         let has = |word: &str| self.options.iter().any(|option| option == word);
-        let propagation = if has("rshared") || has("shared") {
-            MountPropagation::Bidirectional
-        } else if has("rslave") || has("slave") {
-            MountPropagation::HostToContainer
-        } else {
-            MountPropagation::Private
-        };
         Mount {
             readonly: has("ro"),
-            propagation,
+            propagation: propagation(&self.options),
             host_path: self.host_path,
             container_path: self.container_path,
             ..Mount::default()

@@ -68,9 +68,12 @@ impl Engine {
             .map(|mount| super::volumes::find(&self.store, mount))
             .collect();
         let volumes = volumes?;
-        let first = pod.first.lock().take();
+        let first = match extras.id {
+            Some(_) => None,
+            None => pod.first.lock().take(),
+        };
         let has_cgroup = first.is_some();
-        let id = first.unwrap_or_else(fresh_id);
+        let id = extras.id.or(first).unwrap_or_else(fresh_id);
         let log = config.log_path.as_os_str();
         let log = (!log.is_empty()).then(|| pod.record.config.log_directory.join(log));
         let mapped = pod.record.config.namespaces.user.is_some();
@@ -86,12 +89,16 @@ impl Engine {
             rlimits: extras.rlimits,
             shm_of: extras.shm_of,
             device_rules: extras.device_rules,
+            device_nodes: extras.device_nodes,
             log_rotation: extras.log_rotation,
             has_cgroup,
             writable_cgroups: extras.writable_cgroups,
             ..translate::container(&id, &config, pod, &image, places)?
         };
         spec.user.groups = extras.groups;
+        let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
+        (spec.env).retain(|pair| !extras.without_env.contains(&name(pair)));
+        (spec.mounts).retain(|mount| !extras.without_mounts.contains(&mount.container_path));
         spec.limits.oom_kill_disable = extras.oom_kill_disable;
         spec.limits.rare = extras.rare;
         if let Some(pid) = extras.pids_of {

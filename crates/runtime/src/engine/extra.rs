@@ -2,17 +2,19 @@
 //! signals, pauses, sessions that begin before the program does.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use async_trait::async_trait;
 use linux::cgroup::{Abilities, DeviceRule, RareLimits};
 use node_api::{
     ContainerConfig, ContainerState, ExecRequest, ExecSession, LinuxResources, PodSandboxConfig,
-    RuntimeError,
+    PodSandboxStatus, RuntimeError,
 };
 
 use super::{Engine, blocking, fresh_id, internal};
 use crate::hooks::Hooks;
 use crate::protocol::Call;
-use crate::spec::{ExecOptions, LogRotation, Rlimit, Tmpfs};
+use crate::spec::{DeviceNode, ExecOptions, LogRotation, Rlimit, Tmpfs};
 
 /// Leases whose names begin so belong to a front, which renews and ends them itself.
 pub(super) const FOREIGN_LEASE: &str = "front-";
@@ -45,6 +47,19 @@ pub struct Extras {
     pub writable_cgroups: bool,
     /// Before those that its devices bring along.
     pub hooks: Hooks,
+    /// Its id, told before by [`Engine::draft_container`].
+    pub id: Option<String>,
+    pub device_nodes: Vec<DeviceNode>,
+    /// Variables and mount points that image and engine would give it, and it does not get.
+    pub without_env: Vec<String>,
+    pub without_mounts: Vec<PathBuf>,
+}
+
+/// Who is asked of a sandbox that is up, before anybody sees it. A refusal takes it down again.
+#[async_trait]
+pub trait Gate: Send + Sync + std::fmt::Debug {
+    /// `pid` is that of a process in the sandbox's namespaces.
+    async fn pass(&self, sandbox: &PodSandboxStatus, pid: i32) -> Result<(), RuntimeError>;
 }
 
 /// What a sandbox may have beyond CRI's words.
@@ -55,6 +70,7 @@ pub struct SandboxExtras {
     pub ipc_of: Option<String>,
     /// The node's host name.
     pub node_hostname: bool,
+    pub gate: Option<Arc<dyn Gate>>,
 }
 
 impl Engine {

@@ -11,6 +11,7 @@ mod extra;
 mod hooked;
 mod images;
 mod link;
+mod outline;
 mod registries;
 mod sandbox;
 mod service;
@@ -40,9 +41,10 @@ use tokio::sync::{oneshot, watch};
 use crate::spec::{Status, file};
 use link::Link;
 
-pub use cdi::kinds as cdi_kinds;
+pub use cdi::{kinds as cdi_kinds, propagation};
 pub use cleanup::clean_up;
-pub use extra::{Extras, SandboxExtras};
+pub use extra::{Extras, Gate, SandboxExtras};
+pub use outline::Outline;
 pub use registries::read as registries;
 
 /// Where the engine keeps what, and how it starts supervisors.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use linux::cgroup::{Cgroup, DeviceRule};
 use node_api::{
     ContainerEventKind, ContainerState, LinuxResources, NamespaceMode, PodNetworkConfig,
-    PodNetworkResult, PodSandboxConfig, RuntimeError, SandboxState,
+    PodNetworkResult, PodSandboxConfig, PodSandboxStatus, RuntimeError, SandboxState,
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -96,7 +96,14 @@ impl Engine {
             change: Default::default(),
         });
         let _change = pod.change.lock().await;
-        let up = self.bring_up(&pod, &extras, spare, has_place).await;
+        let mut up = self.bring_up(&pod, &extras, spare, has_place).await;
+        if let (Ok(()), Some(gate)) = (&up, &extras.gate) {
+            let status = PodSandboxStatus {
+                state: SandboxState::Ready,
+                ..pod.status()
+            };
+            up = gate.pass(&status, pod.pid()).await;
+        }
         if let (Some(place), Some(engine)) = (unused, self.me.upgrade()) {
             // The supervisor has left its cgroups by now.
             tokio::task::spawn_blocking(move || engine.discard(&place.id));

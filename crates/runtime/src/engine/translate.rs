@@ -140,6 +140,7 @@ pub(super) fn container(
         rlimits: Vec::new(),
         shm_of: None,
         device_rules: Vec::new(),
+        device_nodes: Vec::new(),
         user_namespace: pod.record.config.namespaces.user.clone(),
         devices: config.devices.clone(),
         masked_paths: masked,

@@ -13,7 +13,7 @@ use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
 use node_api::{Mount, MountPropagation};
 
-use crate::spec::{ContainerSpec, on_node};
+use crate::spec::{ContainerSpec, DeviceNode, on_node};
 use crate::supervisor::{Step, layers};
 
 /// Character devices every container has.
@@ -102,6 +102,10 @@ pub(crate) fn build(
     for device in &spec.devices {
         let name = device.container_path.display().to_string();
         copy_device(&root, &device.host_path, &device.container_path).step(&name)?;
+    }
+    for node in &spec.device_nodes {
+        let name = node.path.display().to_string();
+        make_device(&root, spec, node).step(&name)?;
     }
     if !spec.cwd.is_empty() {
         let folder = root.make_folders(Path::new(&spec.cwd), 0o755);
@@ -306,17 +310,43 @@ fn copy_device(root: &Root, host: &Path, path: &Path) -> io::Result<()> {
             "not a device node",
         ));
     };
+    let owner = (metadata.uid(), metadata.gid());
+    make_node(root, path, kind, metadata.mode(), metadata.rdev(), owner)
+}
+
+/// A device that the node need not have a file of.
+fn make_device(root: &Root, spec: &ContainerSpec, node: &DeviceNode) -> io::Result<()> {
+    let kind = match node.kind {
+        'b' => SFlag::S_IFBLK,
+        _ => SFlag::S_IFCHR,
+    };
+    let owner = match &spec.user_namespace {
+        Some(user) => on_node(&user.uids, node.uid).zip(on_node(&user.gids, node.gid)),
+        None => Some((node.uid, node.gid)),
+    };
+    let unknown = || io::Error::new(io::ErrorKind::InvalidInput, "its owner is not in the pod");
+    let owner = owner.ok_or_else(unknown)?;
+    let number = makedev(node.major, node.minor);
+    make_node(root, &node.path, kind, node.mode, number, owner)
+}
+
+fn make_node(
+    root: &Root,
+    path: &Path,
+    kind: SFlag,
+    mode: u32,
+    number: u64,
+    owner: (u32, u32),
+) -> io::Result<()> {
     let (parent, name) = split(path)?;
     let folder = root.make_folders(parent, 0o755)?;
-    let mode = Mode::from_bits_truncate(metadata.mode());
-    match mknodat(&folder, name, kind, mode, metadata.rdev()) {
+    match mknodat(&folder, name, kind, Mode::from_bits_truncate(mode), number) {
         Ok(()) => {
-            let owner = (Some(metadata.uid().into()), Some(metadata.gid().into()));
             nix::unistd::fchownat(
                 &folder,
                 name,
-                owner.0,
-                owner.1,
+                Some(owner.0.into()),
+                Some(owner.1.into()),
                 nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW,
             )?;
             Ok(())

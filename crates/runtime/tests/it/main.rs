@@ -1,6 +1,7 @@
 //! The engine as the kubelet sees it, with real containers. Needs root.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod adjusted;
 mod basics;
 mod clocks;
 mod comeback;
