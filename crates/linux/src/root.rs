@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 use nix::sys::stat::{Mode, mkdirat};
 
 /// How often a lookup that raced with a rename is tried again.
@@ -18,18 +18,31 @@ const LINK_LIMIT: usize = 40;
 
 /// A tree, held by a descriptor of its root.
 #[derive(Debug)]
-pub struct Root(OwnedFd);
+pub struct Root {
+    folder: OwnedFd,
+    /// Whose everything is that is made in it: user and group.
+    owner: Option<(u32, u32)>,
+}
 
 impl Root {
     /// The tree at `path`, resolved in the ordinary way.
     pub fn open(path: &Path) -> io::Result<Root> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        Ok(Root(nix::fcntl::open(path, flags, Mode::empty())?))
+        let folder = nix::fcntl::open(path, flags, Mode::empty())?;
+        Ok(Root::from_descriptor(folder))
     }
 
     /// The tree below an open folder.
     pub fn from_descriptor(folder: OwnedFd) -> Root {
-        Root(folder)
+        Root {
+            folder,
+            owner: None,
+        }
+    }
+
+    /// The same tree, where what is made belongs to this user and this group, if any.
+    pub fn owned_by(self, owner: Option<(u32, u32)>) -> Root {
+        Root { owner, ..self }
     }
 
     /// Opens `path` inside the tree. Links are followed within it.
@@ -44,7 +57,7 @@ impl Root {
             path
         };
         for _ in 0..RACE_LIMIT {
-            match openat2(self.0.as_fd(), path, how) {
+            match openat2(self.folder.as_fd(), path, how) {
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
                 other => return Ok(other?),
             }
@@ -69,6 +82,7 @@ impl Root {
             && let Ok(parent) = self.lookup(parent, folder, 0)
             && mkdirat(&parent, name, Mode::from_bits_truncate(mode)).is_ok()
         {
+            self.give(&parent, name)?;
             return self.lookup(path, folder, 0);
         }
         let resolved = self.walk(path, mode)?;
@@ -89,7 +103,10 @@ impl Root {
             }
             let parent = self.lookup(&resolved, OFlag::O_PATH | OFlag::O_DIRECTORY, 0)?;
             match mkdirat(&parent, name.as_os_str(), Mode::from_bits_truncate(mode)) {
-                Ok(()) => resolved.push(name),
+                Ok(()) => {
+                    self.give(&parent, &name)?;
+                    resolved.push(name);
+                }
                 Err(Errno::EEXIST) => match readlinkat(&parent, name.as_os_str()) {
                     Ok(target) => {
                         links += 1;
@@ -109,6 +126,16 @@ impl Root {
         Ok(resolved)
     }
 
+    /// What was just made gets its owner.
+    fn give(&self, parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
+        let Some((user, group)) = self.owner else {
+            return Ok(());
+        };
+        let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+        let (user, group) = (Some(user.into()), Some(group.into()));
+        Ok(nix::unistd::fchownat(parent, name, user, group, flags)?)
+    }
+
     /// A place to mount a folder (or, for `file`, a file) on, created where missing.
     pub fn mount_point(&self, path: &Path, file: bool) -> io::Result<OwnedFd> {
         if !file {
@@ -125,7 +152,10 @@ impl Root {
             let parent = self.lookup(&folder, OFlag::O_PATH | OFlag::O_DIRECTORY, 0)?;
             let flags = OFlag::O_RDONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
             match nix::fcntl::openat(&parent, name, flags, Mode::from_bits_truncate(0o644)) {
-                Ok(_) => return self.handle(&folder.join(name)),
+                Ok(_) => {
+                    self.give(&parent, name)?;
+                    return self.handle(&folder.join(name));
+                }
                 // A link that leads nowhere: its target is to be created.
                 Err(Errno::EEXIST) => path = folder.join(readlinkat(&parent, name)?),
                 Err(error) => return Err(error.into()),
@@ -137,7 +167,7 @@ impl Root {
 
 impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.folder.as_fd()
     }
 }
 
@@ -162,6 +192,34 @@ pub fn split(path: &Path) -> io::Result<(&Path, &OsStr)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_made_has_its_owner() {
+        use std::os::unix::fs::MetadataExt;
+        let tree = tempfile::tempdir().unwrap();
+        let mine = std::fs::metadata(tree.path()).unwrap();
+        // Only root may give anything away.
+        let (uid, gid) = match mine.uid() {
+            0 => (4711, 4712),
+            uid => (uid, mine.gid()),
+        };
+        let root = Root::open(tree.path()).unwrap();
+        root.make_folders(Path::new("before"), 0o755).unwrap();
+        let root = root.owned_by(Some((uid, gid)));
+        root.make_folders(Path::new("before/one"), 0o755).unwrap();
+        root.make_folders(Path::new("a/b"), 0o755).unwrap();
+        root.mount_point(Path::new("c/d"), true).unwrap();
+        for (name, owner) in [
+            ("before", (mine.uid(), mine.gid())),
+            ("before/one", (uid, gid)),
+            ("a", (uid, gid)),
+            ("a/b", (uid, gid)),
+            ("c/d", (uid, gid)),
+        ] {
+            let made = std::fs::metadata(tree.path().join(name)).unwrap();
+            assert_eq!((made.uid(), made.gid()), owner, "{name}");
+        }
+    }
 
     #[test]
     fn links_and_dots_stay_inside() {

@@ -61,6 +61,69 @@ pub struct UserNamespace {
     pub gids: Vec<IdMapping>,
 }
 
+impl IdMapping {
+    /// What an id of a user namespace is on the node; `None` for one that it does not have.
+    pub fn on_node(mappings: &[IdMapping], id: u32) -> Option<u32> {
+        let within = |mapping: &IdMapping| {
+            let offset = id.checked_sub(mapping.container_id)?;
+            (offset < mapping.length).then_some(mapping.host_id + offset)
+        };
+        mappings.iter().find_map(within)
+    }
+
+    /// What an id of the node is in a user namespace, where it is anything.
+    pub fn inside(mappings: &[IdMapping], id: u32) -> Option<u32> {
+        let within = |mapping: &IdMapping| {
+            let offset = id.checked_sub(mapping.host_id)?;
+            (offset < mapping.length).then_some(mapping.container_id + offset)
+        };
+        mappings.iter().find_map(within)
+    }
+}
+
+impl UserNamespace {
+    /// What a user and a group of it are on the node.
+    pub fn on_node(&self, (uid, gid): (u32, u32)) -> Option<(u32, u32)> {
+        IdMapping::on_node(&self.uids, uid).zip(IdMapping::on_node(&self.gids, gid))
+    }
+
+    /// Why ids cannot be these.
+    pub fn check(&self) -> Result<(), String> {
+        for (what, mappings) in [("uid", &self.uids), ("gid", &self.gids)] {
+            if let Some(fault) = fault_of(mappings) {
+                return Err(format!("user namespace: the {what} mapping {fault}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn fault_of(mappings: &[IdMapping]) -> Option<&'static str> {
+    let mut next = 0u32;
+    for one in mappings {
+        match one.container_id == next {
+            true => {}
+            false if next == 0 => return Some("does not map id 0"),
+            false => return Some("has ranges that do not follow one another"),
+        }
+        if one.length == 0 {
+            return Some("is empty");
+        }
+        if one.host_id.checked_add(one.length).is_none() {
+            return Some("ends beyond the last id");
+        }
+        next = next.saturating_add(one.length);
+    }
+    let mut outside: Vec<_> = mappings.iter().map(|m| (m.host_id, m.length)).collect();
+    outside.sort_unstable();
+    let overlap = outside.windows(2).any(|two| two[0].0 + two[0].1 > two[1].0);
+    match mappings {
+        [] => Some("is missing"),
+        _ if overlap => Some("gives an id of the node twice"),
+        _ => None,
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamespaceOptions {
     pub network: NamespaceMode,

@@ -56,6 +56,9 @@ pub(crate) struct SandboxSpec {
     pub(crate) network_of: Option<PathBuf>,
     #[serde(default)]
     pub(crate) ipc_of: Option<PathBuf>,
+    /// The file of another's user namespace, of the same ids, to be in that one.
+    #[serde(default)]
+    pub(crate) user_of: Option<PathBuf>,
 }
 
 /// Whose process ids a container sees.
@@ -104,13 +107,30 @@ pub struct LogRotation {
     pub files: u32,
 }
 
-/// What an id of a user namespace is on the node; `None` for one that it does not have.
-pub(crate) fn on_node(mappings: &[IdMapping], id: u32) -> Option<u32> {
-    let within = |mapping: &IdMapping| {
-        let offset = id.checked_sub(mapping.container_id)?;
-        (offset < mapping.length).then_some(mapping.host_id + offset)
-    };
-    mappings.iter().find_map(within)
+/// How ids on disk are shown where a user namespace has the ranges of `mappings`, so that its
+/// processes see and store theirs as they are inside: what is on disk, what it is on the node, how
+/// many. Every id has its place, for the node's root, who has none inside, makes files there, too.
+pub(crate) fn stored(mappings: &[IdMapping]) -> Vec<(u32, u32, u32)> {
+    let mut ranges: Vec<_> = mappings
+        .iter()
+        .map(|one| (one.container_id, one.host_id, one.length))
+        .collect();
+    let mut outside: Vec<_> = mappings
+        .iter()
+        .map(|one| (one.host_id, one.length))
+        .collect();
+    outside.sort_unstable();
+    // Those behind the last one inside share what is left of the node's.
+    let mut next = mappings.iter().map(|one| one.length).sum();
+    let mut begin = 0;
+    for (start, length) in outside.into_iter().chain([(u32::MAX, 0)]) {
+        let gap = start - begin;
+        if gap > 0 {
+            ranges.push((next, begin, gap));
+        }
+        (next, begin) = (next + gap, start + length);
+    }
+    ranges
 }
 
 /// A container, ready to be made.
@@ -237,6 +257,13 @@ impl DeviceNode {
     }
 }
 
+impl ContainerSpec {
+    /// Who root inside is on the node, where that is another.
+    pub(crate) fn root_on_node(&self) -> Option<(u32, u32)> {
+        self.user_namespace.as_ref()?.on_node((0, 0))
+    }
+}
+
 /// One more process in a container.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ExecSpec {
@@ -353,4 +380,59 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
 pub(crate) fn now_nanos() -> i64 {
     let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mappings(ranges: &[(u32, u32, u32)]) -> Vec<IdMapping> {
+        let mapping = |&(container_id, host_id, length): &(u32, u32, u32)| IdMapping {
+            host_id,
+            container_id,
+            length,
+        };
+        ranges.iter().map(mapping).collect()
+    }
+
+    #[test]
+    fn every_stored_id_has_one_place_on_the_node() {
+        for (inside, expect) in [
+            (
+                vec![(0, 100_000, 65_536)],
+                vec![
+                    (0, 100_000, 65_536),
+                    (65_536, 0, 100_000),
+                    (165_536, 165_536, u32::MAX - 165_536),
+                ],
+            ),
+            // Ids that are among those on disk, and two ranges out of order.
+            (
+                vec![(0, 1000, 10), (10, 5, 10)],
+                vec![
+                    (0, 1000, 10),
+                    (10, 5, 10),
+                    (20, 0, 5),
+                    (25, 15, 985),
+                    (1010, 1010, u32::MAX - 1010),
+                ],
+            ),
+            (vec![(0, 0, 7)], vec![(0, 0, 7), (7, 7, u32::MAX - 7)]),
+        ] {
+            let found = stored(&mappings(&inside));
+            assert_eq!(found, expect);
+            for side in [0, 1] {
+                let mut all: Vec<_> = found
+                    .iter()
+                    .map(|one| ([one.0, one.1][side], one.2))
+                    .collect();
+                all.sort_unstable();
+                let end = all.iter().fold(0, |end, (start, length)| {
+                    assert_eq!(end, *start);
+                    start + length
+                });
+                assert_eq!(end, u32::MAX);
+            }
+        }
+    }
 }

@@ -16,9 +16,7 @@ use super::translate::{self, Places};
 use super::{ContainerRecord, Engine, Entry, Pod, blocking, fresh_id, internal};
 use crate::hooks::Moment;
 use crate::protocol::{Call, Refusal};
-use crate::spec::{
-    ContainerSpec, PidScope, Status, file, now_nanos, on_node, read_json, write_json,
-};
+use crate::spec::{ContainerSpec, PidScope, Status, file, now_nanos, read_json, write_json};
 use crate::units;
 
 const KILL: i32 = 9;
@@ -76,10 +74,9 @@ impl Engine {
         let id = extras.id.or(first).unwrap_or_else(fresh_id);
         let log = config.log_path.as_os_str();
         let log = (!log.is_empty()).then(|| pod.record.config.log_directory.join(log));
-        let mapped = pod.record.config.namespaces.user.is_some();
         let places = Places {
             layers: self.store.layers_folder(),
-            skeleton: self.skeleton.clone().filter(|_| !mapped),
+            skeleton: self.skeleton.clone(),
             writable: extras.writable.unwrap_or_else(|| self.writable(&id)),
             log: log.clone(),
             images: volumes.iter().map(|(volume, _)| volume.clone()).collect(),
@@ -379,11 +376,7 @@ fn make_writable(spec: &ContainerSpec) -> std::io::Result<()> {
             .mode(0o755)
             .create(spec.writable.join(name))?;
     }
-    let Some(user) = &spec.user_namespace else {
-        return Ok(());
-    };
-    let (uid, gid) = (on_node(&user.uids, 0), on_node(&user.gids, 0));
-    std::os::unix::fs::chown(spec.writable.join("upper"), uid, gid)
+    Ok(())
 }
 
 /// What is set in `new` wins over `old`.

@@ -68,6 +68,8 @@ pub struct SandboxExtras {
     /// Sandboxes whose namespaces it joins instead of having its own.
     pub network_of: Option<String>,
     pub ipc_of: Option<String>,
+    /// A process whose user namespace it joins, one with the ids that its configuration says.
+    pub user_of: Option<i32>,
     /// The node's host name.
     pub node_hostname: bool,
     pub gate: Option<Arc<dyn Gate>>,

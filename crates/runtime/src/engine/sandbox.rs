@@ -249,6 +249,9 @@ impl Engine {
             user: config.namespaces.user.clone(),
             network_of: self.namespace_of(extras.network_of.as_deref(), "net")?,
             ipc_of: self.namespace_of(extras.ipc_of.as_deref(), "ipc")?,
+            user_of: extras
+                .user_of
+                .map(|pid| PathBuf::from(format!("/proc/{pid}/ns/user"))),
         };
         let is_unit = systemd::is_unit(&leaf);
         let (whole, leaf) = (self.own_pod_cgroup(config)?, self.group(&leaf)?);

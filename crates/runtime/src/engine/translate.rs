@@ -244,19 +244,7 @@ pub(super) fn check_sandbox(config: &PodSandboxConfig) -> Result<(), RuntimeErro
     let Some(user) = &config.namespaces.user else {
         return Ok(());
     };
-    for (what, mappings) in [("uid", &user.uids), ("gid", &user.gids)] {
-        let fault = match mappings.as_slice() {
-            [one] if one.length == 0 => "is empty",
-            [one] if one.container_id != 0 => "does not map id 0",
-            [one] if one.host_id.checked_add(one.length).is_none() => "ends beyond the last id",
-            [_] => continue,
-            [] => "is missing",
-            _ => "has more than one range",
-        };
-        return Err(RuntimeError::InvalidArgument(format!(
-            "user namespace: the {what} mapping {fault}"
-        )));
-    }
+    user.check().map_err(RuntimeError::InvalidArgument)?;
     if config.namespaces.pid == NamespaceMode::Node || config.namespaces.ipc == NamespaceMode::Node
     {
         return Err(RuntimeError::InvalidArgument(

@@ -123,7 +123,7 @@ impl Child {
         }
         drop(root);
         if let Some(user) = &outside.user {
-            nix::sched::setns(user, CloneFlags::CLONE_NEWUSER)
+            nix::sched::setns(&user.namespace, CloneFlags::CLONE_NEWUSER)
                 .step("joining the user namespace")?;
             become_root_inside()?;
             // A copy that belongs to the user namespace; what was mounted before stays as it is.

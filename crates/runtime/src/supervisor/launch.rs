@@ -18,7 +18,7 @@ use crate::spec::{ContainerSpec, ExecSpec, PidScope, file, read_json};
 use crate::supervisor::container::{Container, Exec, Starting};
 use crate::supervisor::init::{self, GO, Stdio};
 use crate::supervisor::log::Log;
-use crate::supervisor::rootfs::Outside;
+use crate::supervisor::rootfs::{Mapped, Outside};
 use crate::supervisor::{Step, Supervisor};
 use crate::units;
 
@@ -102,7 +102,9 @@ impl Supervisor {
             .step("shared memory")?,
             cgroups: cgroup.mounts(),
             pure_cgroup2: cgroup.is_pure_unified(),
-            user: self.user_namespace().step("user namespace")?,
+            user: (self.user.as_ref().map(Mapped::try_clone))
+                .transpose()
+                .step("user namespace")?,
         };
         let mut flags = CloneFlags::CLONE_NEWNS;
         let pids = self.pids_of(spec)?;
@@ -212,10 +214,6 @@ impl Supervisor {
             false => PathBuf::from("/dev/shm"),
         };
         Detached::copy(AT_FDCWD.as_fd(), &attached, false)
-    }
-
-    fn user_namespace(&self) -> io::Result<Option<OwnedFd>> {
-        self.user.as_ref().map(OwnedFd::try_clone).transpose()
     }
 
     fn pids_of<'a>(&'a self, spec: &ContainerSpec) -> Result<PidsOf<'a>, String> {

@@ -2,7 +2,7 @@
 //! namespace each layer is first mounted with the ids it has there.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use linux::mount::{Detached, Filesystem, attribute};
@@ -11,10 +11,11 @@ use nix::fcntl::AT_FDCWD;
 
 use crate::spec::{ContainerSpec, ImageVolume};
 use crate::supervisor::Step;
-use crate::supervisor::rootfs::{Outside, Source};
+use crate::supervisor::rootfs::{Mapped, Outside, Source};
 
 /// Folders in a container's own, as mount points that only its mount namespace sees filled.
 const MAPPED: &str = "mapped";
+const OWN: &str = "own";
 const IMAGES: &str = "images";
 
 /// Layers by names relative to the working directory, topmost first.
@@ -33,13 +34,22 @@ pub(super) fn overlay(
 ) -> io::Result<OwnedFd> {
     // Hides what it is made of, in our mount namespace only: nobody goes there by path any more.
     let target = &spec.writable;
-    let mut names = enter_layers(spec, &spec.layers, "root", outside)?;
-    if let Some(skeleton) = &spec.skeleton {
-        names.push(skeleton.clone());
-    }
+    let skeleton = spec.skeleton.iter();
+    let layers: Vec<String> = spec.layers.iter().chain(skeleton).cloned().collect();
+    let names = enter_layers(spec, &layers, "root", outside)?;
+    let own = match &outside.user {
+        // What is written is stored with the ids it has inside.
+        Some(user) => {
+            let place = spec.writable.join(MAPPED).join(OWN);
+            std::fs::create_dir_all(&place)?;
+            mount_mapped(&spec.writable, user, &place)?;
+            place
+        }
+        None => spec.writable.clone(),
+    };
     let stack = Stack {
         names: &names,
-        writable: Some(&spec.writable),
+        writable: Some(&own),
     };
     if let Err(error) = stack.mount(target) {
         // Some file systems, another overlay among them, cannot hold the upper part.
@@ -107,7 +117,7 @@ fn image<'a>(
     })
 }
 
-/// Goes where the layers are, and tells their names there.
+/// Goes where the layers are, by names or whole paths, and tells their names there.
 fn enter_layers(
     spec: &ContainerSpec,
     layers: &[String],
@@ -123,15 +133,15 @@ fn enter_layers(
     for (layer, name) in layers.iter().zip(&names) {
         let place = folder.join(name);
         std::fs::create_dir_all(&place)?;
-        mount_mapped(&spec.layers_folder.join(layer), user.as_fd(), &place)?;
+        mount_mapped(&spec.layers_folder.join(layer), user, &place)?;
     }
     nix::unistd::chdir(&folder)?;
     Ok(names)
 }
 
-fn mount_mapped(layer: &Path, user: BorrowedFd<'_>, place: &Path) -> io::Result<()> {
+fn mount_mapped(layer: &Path, user: &Mapped, place: &Path) -> io::Result<()> {
     let tree = Detached::copy(AT_FDCWD.as_fd(), layer, false)?;
-    tree.map_ids(user).map_err(|error| {
+    tree.map_ids(user.storage.as_fd()).map_err(|error| {
         io::Error::new(
             error.kind(),
             format!("mapping ids of {}: {error}", layer.display()),

@@ -94,7 +94,7 @@ pub(crate) struct Supervisor {
     /// First process of the shared process id namespace, or holder of the user namespace.
     pause: Option<Pause>,
     /// The pod's user namespace.
-    user: Option<OwnedFd>,
+    user: Option<rootfs::Mapped>,
     /// The pod's shared memory; where the kernel cannot copy it from nowhere, it is in the folder.
     shm: Option<Detached>,
     clients: BTreeMap<u64, Channel>,

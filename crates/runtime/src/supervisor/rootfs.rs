@@ -11,9 +11,9 @@ use linux::mount::{Detached, Filesystem, Propagation, attribute, make_all_privat
 use linux::root::{Root, split};
 use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
-use node_api::{Mount, MountPropagation};
+use node_api::{IdMapping, Mount, MountPropagation};
 
-use crate::spec::{ContainerSpec, DeviceNode, on_node};
+use crate::spec::{ContainerSpec, DeviceNode};
 use crate::supervisor::{Step, layers};
 
 /// Character devices every container has.
@@ -54,8 +54,25 @@ pub(crate) struct Outside {
     /// The container's cgroup: controller (empty for version 2) and folder.
     pub(crate) cgroups: Vec<(String, PathBuf)>,
     pub(crate) pure_cgroup2: bool,
-    /// The pod's user namespace.
-    pub(crate) user: Option<OwnedFd>,
+    pub(crate) user: Option<Mapped>,
+}
+
+/// The pod's user namespace.
+#[derive(Debug)]
+pub(crate) struct Mapped {
+    pub(crate) namespace: OwnedFd,
+    /// Another one, which no process is in, by whose ids the container's own files are mounted: ids on
+    /// disk are those inside, and the node's root, who has none inside, has one of the others there.
+    pub(crate) storage: OwnedFd,
+}
+
+impl Mapped {
+    pub(crate) fn try_clone(&self) -> io::Result<Mapped> {
+        Ok(Mapped {
+            namespace: self.namespace.try_clone()?,
+            storage: self.storage.try_clone()?,
+        })
+    }
 }
 
 /// Something to be mounted; what comes from the node is caught before the namespace is cut off
@@ -91,10 +108,12 @@ pub(crate) fn build(
     sources.extend(layers::volumes(spec, outside)?);
     sources.sort_by_key(|source| source.path.components().count());
     let handle = layers::overlay(spec, outside, warn).step("overlay")?;
-    let root = Root::from_descriptor(handle.try_clone().step("overlay")?);
+    // What we make is the node's root's, who is nobody in a user namespace.
+    let root =
+        Root::from_descriptor(handle.try_clone().step("overlay")?).owned_by(spec.root_on_node());
     standard_mounts(spec, &root, &outside.shm, cgroups)?;
     for memory in &spec.tmpfs {
-        in_memory(&root, memory)?;
+        in_memory(spec, &root, memory)?;
     }
     for source in sources {
         bind(&root, source)?;
@@ -108,8 +127,8 @@ pub(crate) fn build(
         make_device(&root, spec, node).step(&name)?;
     }
     if !spec.cwd.is_empty() {
-        let folder = root.make_folders(Path::new(&spec.cwd), 0o755);
-        give_to_root_inside(spec, folder).step("working directory")?;
+        root.make_folders(Path::new(&spec.cwd), 0o755)
+            .step("working directory")?;
     }
     cover(spec, &root)?;
     Ok(handle)
@@ -126,7 +145,7 @@ fn catch<'a>(mount: &'a Mount, outside: &Outside) -> Result<Source<'a>, String> 
         false => below(&mount.host_path, &mount.sub_path).step(&name())?,
     };
     if let (true, Some(user)) = (mount.mapped, &outside.user) {
-        tree.map_ids(user.as_fd())
+        tree.map_ids(user.namespace.as_fd())
             .step(&format!("{}: mapping ids", name()))?;
     }
     Ok(Source {
@@ -147,26 +166,6 @@ fn below(folder: &Path, sub_path: &Path) -> io::Result<(Detached, bool)> {
     Ok((tree, kind != SFlag::S_IFDIR.bits()))
 }
 
-/// What we have just made is the node's root's, who is nobody in a user namespace.
-fn give_to_root_inside(spec: &ContainerSpec, made: io::Result<OwnedFd>) -> io::Result<()> {
-    let made = made?;
-    let Some(user) = &spec.user_namespace else {
-        return Ok(());
-    };
-    if nix::sys::stat::fstat(&made)?.st_uid != 0 {
-        return Ok(());
-    }
-    let (uid, gid) = (on_node(&user.uids, 0), on_node(&user.gids, 0));
-    nix::unistd::fchownat(
-        &made,
-        "",
-        uid.map(Into::into),
-        gid.map(Into::into),
-        nix::fcntl::AtFlags::AT_EMPTY_PATH,
-    )?;
-    Ok(())
-}
-
 fn standard_mounts(
     spec: &ContainerSpec,
     root: &Root,
@@ -181,14 +180,16 @@ fn standard_mounts(
     };
     let proc = Filesystem::open("proc").and_then(|fs| fs.mount(quiet));
     attach(root, "/proc", proc)?;
-    let dev = tmpfs(attribute::NO_SUID, b"755", b"65536k").step("mount /dev")?;
-    attach(root, "/dev", Ok(dev))?;
     // Its own root adds to it, a console first of all.
-    give_to_root_inside(spec, root.make_folders(Path::new("/dev"), 0o755)).step("mount /dev")?;
+    let dev = memory(spec).and_then(|context| {
+        context.set("mode", b"755")?.set("size", b"65536k")?;
+        context.mount(attribute::NO_SUID)
+    });
+    attach(root, "/dev", dev)?;
     populate_dev(spec, root).step("populate /dev")?;
     let terminals = Filesystem::open("devpts").and_then(|fs| {
         let group = match &spec.user_namespace {
-            Some(user) => on_node(&user.gids, TERMINAL_GROUP),
+            Some(user) => IdMapping::on_node(&user.gids, TERMINAL_GROUP),
             None => Some(TERMINAL_GROUP),
         };
         fs.flag("newinstance")?
@@ -236,7 +237,17 @@ fn tmpfs(attributes: u64, mode: &[u8], size: &[u8]) -> io::Result<Detached> {
     context.mount(attributes)
 }
 
-fn in_memory(root: &Root, wish: &crate::spec::Tmpfs) -> Result<(), String> {
+/// A file system in memory, whose root folder is the container's own root's.
+fn memory(spec: &ContainerSpec) -> io::Result<Filesystem> {
+    let context = Filesystem::open("tmpfs")?;
+    if let Some((uid, gid)) = spec.root_on_node() {
+        context.set("uid", uid.to_string().as_bytes())?;
+        context.set("gid", gid.to_string().as_bytes())?;
+    }
+    Ok(context)
+}
+
+fn in_memory(spec: &ContainerSpec, root: &Root, wish: &crate::spec::Tmpfs) -> Result<(), String> {
     let mut attributes = attribute::NO_SUID | attribute::NO_DEVICES;
     if !wish.exec {
         attributes |= attribute::NO_EXEC;
@@ -245,7 +256,7 @@ fn in_memory(root: &Root, wish: &crate::spec::Tmpfs) -> Result<(), String> {
         attributes |= attribute::READ_ONLY;
     }
     let made = || -> io::Result<Detached> {
-        let context = Filesystem::open("tmpfs")?;
+        let context = memory(spec)?;
         let mode = match wish.mode.as_str() {
             "" => "1777",
             mode => mode,
@@ -321,7 +332,7 @@ fn make_device(root: &Root, spec: &ContainerSpec, node: &DeviceNode) -> io::Resu
         _ => SFlag::S_IFCHR,
     };
     let owner = match &spec.user_namespace {
-        Some(user) => on_node(&user.uids, node.uid).zip(on_node(&user.gids, node.gid)),
+        Some(user) => user.on_node((node.uid, node.gid)),
         None => Some((node.uid, node.gid)),
     };
     let unknown = || io::Error::new(io::ErrorKind::InvalidInput, "its owner is not in the pod");

@@ -1,8 +1,8 @@
 //! The first moments of a supervisor: away from its parent, into the pod's
 //! cgroup and namespaces.
 
-use std::io;
-use std::os::fd::AsFd;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
@@ -14,9 +14,10 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use node_api::{IdMapping, UserNamespace};
 
-use crate::spec::{SandboxSpec, file};
+use crate::spec::{SandboxSpec, file, stored};
+use crate::supervisor::rootfs::Mapped;
 use crate::supervisor::spare::{Taken, shared_memory};
-use crate::supervisor::{Pause, Step, Supervisor};
+use crate::supervisor::{Pause, READY, Step, Supervisor};
 
 /// The supervisor is the last of the pod to be killed for memory.
 const OOM_SCORE: &str = "-998";
@@ -59,10 +60,13 @@ pub(super) fn supervisor(
     signals.thread_block().step("signal mask")?;
     let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
     let signals = SignalFd::with_flags(&signals, flags).step("signal descriptor")?;
-    let user = holder
-        .as_ref()
-        .map(|(pid, _)| linux::namespace::of(*pid, "user"));
-    let user = user.transpose().step("user namespace")?;
+    let user = match (&holder, &spec.user) {
+        (Some((pid, _)), Some(user)) => Some(Mapped {
+            namespace: linux::namespace::of(*pid, "user").step("user namespace")?,
+            storage: storage(user)?,
+        }),
+        _ => None,
+    };
     let pause = match holder {
         None if spec.shared_pids => Some(start_pause(CloneFlags::CLONE_NEWPID)?),
         holder => holder,
@@ -123,9 +127,14 @@ pub(super) fn shared_namespaces(spec: &SandboxSpec) -> CloneFlags {
 /// A process that holds the pod's user namespace, and has made the others in it, so that they are
 /// its own. We ourselves stay with the node's user ids.
 fn hold_user(user: &UserNamespace, spec: &SandboxSpec) -> Result<Pause, String> {
-    let mut flags = shared_namespaces(spec) | CloneFlags::CLONE_NEWUSER;
+    let shared = shared_namespaces(spec);
+    let mut flags = CloneFlags::empty();
     flags.set(CloneFlags::CLONE_NEWPID, spec.shared_pids);
-    let (pid, pidfd) = start_pause(flags)?;
+    if let Some(path) = &spec.user_of {
+        let other = std::fs::File::open(path).step(&path.display().to_string())?;
+        return start_pause_in(flags, &other, shared);
+    }
+    let (pid, pidfd) = start_pause(flags | shared | CloneFlags::CLONE_NEWUSER)?;
     let ranges = |mappings: &[IdMapping]| -> Vec<(u32, u32, u32)> {
         let range = |one: &IdMapping| (one.container_id, one.host_id, one.length);
         mappings.iter().map(range).collect()
@@ -133,6 +142,17 @@ fn hold_user(user: &UserNamespace, spec: &SandboxSpec) -> Result<Pause, String> 
     linux::namespace::user_mappings(pid, [&ranges(&user.uids), &ranges(&user.gids)])
         .step("ids of the user namespace")?;
     Ok((pid, pidfd))
+}
+
+/// A user namespace that nobody lives in: mounts show by it what is on disk.
+fn storage(user: &UserNamespace) -> Result<OwnedFd, String> {
+    let (pid, pidfd) = start_pause(CloneFlags::CLONE_NEWUSER)?;
+    let made = linux::namespace::user_mappings(pid, [&stored(&user.uids), &stored(&user.gids)])
+        .and_then(|()| linux::namespace::of(pid, "user"));
+    let ended = linux::process::signal_pidfd(pidfd.as_fd(), 9)
+        .and_then(|()| Ok(nix::sys::wait::waitpid(pid, None)?));
+    ended.step("ids on disk")?;
+    made.step("ids on disk")
 }
 
 fn namespaces(spec: &SandboxSpec, holder: Option<&Pause>, made: CloneFlags) -> Result<(), String> {
@@ -179,17 +199,51 @@ fn mount_shm(path: &Path) -> io::Result<()> {
 fn start_pause(namespaces: CloneFlags) -> Result<Pause, String> {
     match clone_process(namespaces, None).step("pause process")? {
         Forked::Parent { pid, pidfd } => Ok((pid, pidfd)),
-        Forked::Child => {
-            let _ = prctl::set_pdeathsig(Signal::SIGKILL);
-            let _ = prctl::set_name(c"pause");
-            let _ = close_from(0);
-            // The kernel reaps the children of who ignores their signal.
-            ignore_signal(Signal::SIGCHLD);
-            loop {
-                nix::unistd::pause();
+        Forked::Child => pause(),
+    }
+}
+
+/// The same in a user namespace that is there, where it makes the namespaces of `inside`.
+fn start_pause_in(
+    namespaces: CloneFlags,
+    user: &std::fs::File,
+    inside: CloneFlags,
+) -> Result<Pause, String> {
+    let (mut done, tell) = io::pipe().step("pause process")?;
+    match clone_process(namespaces, None).step("pause process")? {
+        Forked::Parent { pid, pidfd } => {
+            drop(tell);
+            let mut fault = String::new();
+            done.read_to_string(&mut fault).step("pause process")?;
+            match fault.as_str() {
+                READY => Ok((pid, pidfd)),
+                fault => Err(format!("another's user namespace: {fault}")),
             }
-            #[allow(unreachable_code)]
-            exit_now(0)
         }
+        Forked::Child => {
+            let entered = nix::sched::setns(user, CloneFlags::CLONE_NEWUSER)
+                .and_then(|()| nix::sched::unshare(inside));
+            let word = match entered {
+                Ok(()) => READY.to_owned(),
+                Err(error) => error.to_string(),
+            };
+            // Whoever waits sees the end of the pipe in any case.
+            let _ = nix::unistd::write(&tell, word.as_bytes());
+            match entered {
+                Ok(()) => pause(),
+                Err(_) => exit_now(1),
+            }
+        }
+    }
+}
+
+fn pause() -> ! {
+    let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+    let _ = prctl::set_name(c"pause");
+    let _ = close_from(0);
+    // The kernel reaps the children of who ignores their signal.
+    ignore_signal(Signal::SIGCHLD);
+    loop {
+        nix::unistd::pause();
     }
 }

@@ -47,7 +47,7 @@ async fn root_inside_is_nobody_outside() {
             .unwrap();
         let mut config = host.shell(
             "cat /proc/self/uid_map; id -u; touch /mine /volume/mine; ls -ln /volume/mine; \
-             ls -lnd /volume /bin; hostname inside && hostname; mount -t tmpfs x /mnt2 && echo mounted; \
+             ls -lnd /volume /bin /mnt2 /; hostname inside && hostname; mount -t tmpfs x /mnt2 && echo mounted; \
              echo x > /dev/null && echo device; touch /done; while :; do sleep 1; done",
         );
         config.security.namespaces.pid = pid;
@@ -96,6 +96,12 @@ async fn root_inside_is_nobody_outside() {
         }
         let written = std::fs::metadata(volume.join("mine")).unwrap();
         assert_eq!((written.uid(), written.gid()), (0, 0));
+        // As on disk as inside: the container's own files, and what was made for it.
+        let own = host.engine().root().join("containers").join(&id);
+        for name in ["upper", "upper/mine", "upper/mnt2", "upper/volume"] {
+            let stored = std::fs::metadata(own.join(name)).unwrap();
+            assert_eq!((stored.uid(), stored.gid()), (0, 0), "{name}");
+        }
         host.engine().remove_pod_sandbox(&pod).await.unwrap();
     }
     host.close().await;
@@ -130,6 +136,7 @@ async fn what_cannot_be_mapped_is_refused() {
         vec![range(1, 10)],
         vec![range(0, 0)],
         vec![range(0, 10), range(0, 10)],
+        vec![range(0, 10), range(10, 10)],
         vec![range(0, u32::MAX)],
     ] {
         let mut pod = mapped(&host, NamespaceMode::Container);
