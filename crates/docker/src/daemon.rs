@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
-use node_api::{ContainerEventKind, ExecSession, RuntimeService};
+use node_api::{ContainerEventKind, ExecSession, RuntimeService, UserNamespace};
 use parking_lot::{Mutex, RwLock};
 use runtime::Engine;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -147,10 +147,31 @@ pub(crate) struct Daemon {
     pub(crate) builds: Builds,
     /// Which limits this machine has.
     pub(crate) able: linux::cgroup::Abilities,
+    /// What `--userns-remap` says.
+    pub(crate) remap: Option<crate::remap::Remap>,
     pub(crate) stop: base::Stop,
 }
 
 impl Daemon {
+    /// The user namespace that a container has when it starts.
+    pub(crate) fn user_namespace(&self, record: &Record) -> Option<UserNamespace> {
+        let remap = self.remap.as_ref();
+        let remap = remap.filter(|_| record.host.userns_mode != "host");
+        remap.map(|remap| remap.namespace().clone())
+    }
+
+    /// That of a container that is up, which may have been started by an engine told otherwise.
+    pub(crate) async fn present_user_namespace(
+        &self,
+        record: &Record,
+    ) -> Result<Option<UserNamespace>, Fault> {
+        if !record.state.is_up() {
+            return Ok(None);
+        }
+        let sandbox = self.engine.pod_sandbox_status(&record.state.sandbox);
+        Ok(sandbox.await?.config.namespaces.user)
+    }
+
     /// The container of this id, beginning of an id, or name.
     pub(crate) fn find(&self, name: &str) -> Result<Arc<Container>, Fault> {
         let containers = self.containers.read();

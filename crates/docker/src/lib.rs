@@ -31,6 +31,7 @@ mod networks;
 mod peer;
 mod quotas;
 mod record;
+mod remap;
 mod routes;
 mod server;
 mod shipping;
@@ -48,6 +49,7 @@ use node_api::RuntimeService;
 use runtime::Engine;
 
 pub use daemon::NAMESPACE;
+pub use remap::{Remap, RemapError};
 pub use switch::Switch;
 
 /// Where docker's front listens and keeps its records.
@@ -55,6 +57,8 @@ pub use switch::Switch;
 pub struct Config {
     pub socket: PathBuf,
     pub folder: PathBuf,
+    /// Who containers' users are on the node, where they are others.
+    pub remap: Option<Remap>,
 }
 
 /// Why it does not start.
@@ -76,7 +80,8 @@ pub async fn serve(
     let fault = |error: String| ServeError::Records(config.folder.clone(), error);
     std::fs::create_dir_all(config.folder.join("containers"))
         .map_err(|error| fault(error.to_string()))?;
-    let volumes = volumes::Volumes::open(&config.folder.join("volumes"))
+    let ids = config.remap.as_ref().map(Remap::namespace);
+    let volumes = volumes::Volumes::open(&config.folder.join("volumes"), remap::root_of(ids))
         .map_err(|error| fault(error.to_string()))?;
     let networks = networks::Networks::open(&config.folder.join("networks"))
         .await
@@ -102,6 +107,7 @@ pub async fn serve(
         networks,
         builds,
         able,
+        remap: config.remap,
         stop: crew.stop(),
     });
     daemon.builds.serve(Arc::downgrade(&daemon));

@@ -96,6 +96,10 @@ pub(crate) async fn info(call: Call) -> Answer {
     let unified = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let able = &daemon.able;
+    let mut security = vec!["name=seccomp,profile=builtin"];
+    if daemon.remap.is_some() {
+        security.push("name=userns");
+    }
     answer::ok(&json!({
         "ID": "sampan", "Containers": total, "ContainersRunning": running,
         "ContainersPaused": paused, "ContainersStopped": total - running - paused,
@@ -126,7 +130,7 @@ pub(crate) async fn info(call: Call) -> Answer {
             "ControlAvailable": false, "Error": "", "RemoteManagers": null},
         "LiveRestoreEnabled": true, "Isolation": "", "InitBinary": "",
         "ContainerdCommit": {"ID": ""}, "RuncCommit": {"ID": ""}, "InitCommit": {"ID": ""},
-        "SecurityOptions": ["name=seccomp,profile=builtin"], "Warnings": null,
+        "SecurityOptions": security, "Warnings": null,
     }))
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use node_api::{
     ContainerConfig, Device, ImageMount, LinuxResources, Mount, MountPropagation, NamespaceMode,
-    NamespaceOptions, PodSandboxConfig, SeccompProfile, SecurityContext,
+    NamespaceOptions, PodSandboxConfig, SeccompProfile, SecurityContext, UserNamespace,
 };
 use runtime::{DeviceRule, Extras, Rlimit, Tmpfs};
 
@@ -32,8 +32,15 @@ pub(crate) fn port_and_protocol(text: &str) -> Result<(u16, String), Fault> {
 }
 
 /// The sandbox of a container.
-pub(crate) fn sandbox(record: &Record, folder: &Path) -> Result<PodSandboxConfig, Fault> {
+pub(crate) fn sandbox(
+    record: &Record,
+    folder: &Path,
+    user: Option<UserNamespace>,
+) -> Result<PodSandboxConfig, Fault> {
     let host = &record.host;
+    if user.is_some() {
+        refuse_mapped(record)?;
+    }
     Ok(PodSandboxConfig {
         name: record.name.clone(),
         uid: record.id.clone(),
@@ -51,11 +58,41 @@ pub(crate) fn sandbox(record: &Record, folder: &Path) -> Result<PodSandboxConfig
                 "host" => NamespaceMode::Node,
                 _ => NamespaceMode::Pod,
             },
-            user: None,
+            user,
         },
         sysctls: host.sysctls.clone(),
         ..PodSandboxConfig::default()
     })
+}
+
+/// What docker does not let into a user namespace.
+fn refuse_mapped(record: &Record) -> Result<(), Fault> {
+    let host = &record.host;
+    // Builds may have the node's network, as long as they get no rights to it.
+    let on_node = record.network_mode() == "host" && record.making.is_none();
+    for (wished, message) in [
+        (
+            host.privileged,
+            "privileged mode is incompatible with user namespaces.  You must run the container in the host namespace when running privileged mode",
+        ),
+        (
+            on_node,
+            "cannot share the host's network namespace when user namespaces are enabled",
+        ),
+        (
+            host.pid_mode == "host",
+            "cannot share the host PID namespace when user namespaces are enabled",
+        ),
+        (
+            host.ipc_mode == "host",
+            "cannot share the host IPC namespace when user namespaces are enabled",
+        ),
+    ] {
+        if wished {
+            return Err(Fault::bad(message));
+        }
+    }
+    Ok(())
 }
 
 /// With `--init` the pod's own first process reaps what the program leaves.
@@ -68,11 +105,13 @@ fn pids(host: &HostConfig) -> NamespaceMode {
 }
 
 /// The container itself.
-/// `etc` holds the files of `/etc` that docker looks after.
+/// `etc` holds the files of `/etc` that docker looks after; `mapped` tells that it is in a user
+/// namespace.
 pub(crate) fn container(
     record: &Record,
     folder: &Path,
     etc: &Path,
+    mapped: bool,
 ) -> Result<ContainerConfig, Fault> {
     let (config, host) = (&record.config, &record.host);
     let split = |pair: &String| {
@@ -86,7 +125,7 @@ pub(crate) fn container(
         command: record.args(),
         working_dir: config.working_dir.clone(),
         envs: config.env.iter().map(split).collect(),
-        mounts: mounts(record, etc),
+        mounts: mounts(record, etc, mapped),
         devices: devices(host),
         cdi_devices: crate::devices::wanted(host)?,
         labels: config.labels.clone(),
@@ -105,7 +144,7 @@ pub(crate) fn container(
     })
 }
 
-fn mounts(record: &Record, etc: &Path) -> Vec<Mount> {
+fn mounts(record: &Record, etc: &Path, mapped: bool) -> Vec<Mount> {
     let mut mounts = Vec::new();
     for point in record.mounts.iter().filter(|point| point.kind != "tmpfs") {
         mounts.push(Mount {
@@ -123,6 +162,8 @@ fn mounts(record: &Record, etc: &Path) -> Vec<Mount> {
                 "rslave" | "slave" => MountPropagation::HostToContainer,
                 _ => MountPropagation::Private,
             },
+            // A builder's own folders have the ids that steps see.
+            mapped: mapped && record.making.is_some() && point.kind == "bind",
             ..Mount::default()
         });
     }
@@ -132,6 +173,7 @@ fn mounts(record: &Record, etc: &Path) -> Vec<Mount> {
             mounts.push(Mount {
                 container_path: path,
                 host_path: etc.join(name),
+                mapped,
                 ..Mount::default()
             });
         }

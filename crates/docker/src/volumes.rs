@@ -41,6 +41,7 @@ impl Volume {
 /// All volumes; each has a folder with its record and its data.
 pub(crate) struct Volumes {
     folder: PathBuf,
+    root: Option<(u32, u32)>,
     known: Mutex<BTreeMap<String, Volume>>,
     /// One change of what is mounted at a time.
     mounting: tokio::sync::Mutex<()>,
@@ -49,7 +50,8 @@ pub(crate) struct Volumes {
 }
 
 impl Volumes {
-    pub(crate) fn open(folder: &Path) -> io::Result<Volumes> {
+    /// `root` is who containers' root is on the node, where that is somebody else.
+    pub(crate) fn open(folder: &Path, root: Option<(u32, u32)>) -> io::Result<Volumes> {
         std::fs::create_dir_all(folder)?;
         let mut known = BTreeMap::new();
         for entry in std::fs::read_dir(folder)? {
@@ -70,6 +72,7 @@ impl Volumes {
         }
         Ok(Volumes {
             folder: folder.to_owned(),
+            root,
             known: Mutex::new(known),
             mounting: Default::default(),
             starting: Mutex::default(),
@@ -134,6 +137,9 @@ impl Volumes {
         };
         let folder = self.folder.join(&name);
         std::fs::create_dir_all(folder.join(DATA))?;
+        if let Some((uid, gid)) = self.root {
+            std::os::unix::fs::chown(folder.join(DATA), Some(uid), Some(gid))?;
+        }
         if let Some(size) = size {
             crate::quotas::limit(&folder.join(DATA), size)?;
         }

@@ -37,4 +37,4 @@ pub use reference::Reference;
 pub use registry::{Auth, Credentials, Mirror, RegistryOptions, Server, Tls};
 pub use save::save;
 pub use store::{ImageRecord, LayerRecord, Store};
-pub use view::{View, forget_mount};
+pub use view::{Owner, View, forget_mount};

@@ -9,16 +9,21 @@ use std::path::{Path, PathBuf};
 use linux::mount::{Filesystem, attribute};
 use linux::root::Root;
 
+/// What a user and a group become.
+pub type Owner<'a> = &'a dyn Fn((u32, u32)) -> io::Result<(u32, u32)>;
+
 /// Files below one root.
 pub struct View {
     root: Root,
 }
 
 impl View {
-    /// What a running process sees.
-    pub fn of_process(pid: i32) -> io::Result<View> {
+    /// What a running process sees; folders that are made in it belong to `owner`.
+    pub fn of_process(pid: i32, owner: Option<(u32, u32)>) -> io::Result<View> {
         let root = Root::open(Path::new(&format!("/proc/{pid}/root")))?;
-        Ok(View { root })
+        Ok(View {
+            root: root.owned_by(owner),
+        })
     }
 
     /// What a container of these layers (the lowest first) and these own files would see.
@@ -84,8 +89,9 @@ impl View {
         Ok((handle, name))
     }
 
-    /// Copies what is in a folder of ours to a folder outside; nothing where there is none.
-    pub fn copy_out(&self, path: &Path, target: &Path) -> io::Result<()> {
+    /// Copies what is in a folder of ours to a folder outside; nothing where there is none. `owner`
+    /// tells whose the copies are.
+    pub fn copy_out(&self, path: &Path, target: &Path, owner: Owner<'_>) -> io::Result<()> {
         let (_handle, source) = match self.open(path) {
             Ok(found) => found,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -95,8 +101,8 @@ impl View {
         if !metadata.is_dir() {
             return Ok(());
         }
-        copy_folder(&source, target)?;
-        take_owner(target, &metadata)
+        copy_folder(&source, target, owner)?;
+        take_owner(target, &metadata, owner)
     }
 }
 
@@ -113,7 +119,7 @@ pub fn forget_mount(writable: &Path) -> io::Result<()> {
     }
 }
 
-fn copy_folder(source: &Path, target: &Path) -> io::Result<()> {
+fn copy_folder(source: &Path, target: &Path, owner: Owner<'_>) -> io::Result<()> {
     for entry in fs::read_dir(source)? {
         let entry = entry?;
         let (from, to) = (entry.path(), target.join(entry.file_name()));
@@ -121,24 +127,26 @@ fn copy_folder(source: &Path, target: &Path) -> io::Result<()> {
         let kind = metadata.file_type();
         if kind.is_symlink() {
             std::os::unix::fs::symlink(fs::read_link(&from)?, &to)?;
-            std::os::unix::fs::lchown(&to, Some(metadata.uid()), Some(metadata.gid()))?;
+            let (uid, gid) = owner((metadata.uid(), metadata.gid()))?;
+            std::os::unix::fs::lchown(&to, Some(uid), Some(gid))?;
             continue;
         }
         if kind.is_dir() {
             fs::create_dir(&to)?;
-            copy_folder(&from, &to)?;
+            copy_folder(&from, &to, owner)?;
         } else if kind.is_file() {
             fs::copy(&from, &to)?;
         } else {
             // Devices, pipes and sockets are no contents.
             continue;
         }
-        take_owner(&to, &metadata)?;
+        take_owner(&to, &metadata, owner)?;
     }
     Ok(())
 }
 
-fn take_owner(path: &Path, metadata: &fs::Metadata) -> io::Result<()> {
-    std::os::unix::fs::chown(path, Some(metadata.uid()), Some(metadata.gid()))?;
+fn take_owner(path: &Path, metadata: &fs::Metadata, owner: Owner<'_>) -> io::Result<()> {
+    let (uid, gid) = owner((metadata.uid(), metadata.gid()))?;
+    std::os::unix::fs::chown(path, Some(uid), Some(gid))?;
     fs::set_permissions(path, fs::Permissions::from_mode(metadata.mode() & 0o7777))
 }

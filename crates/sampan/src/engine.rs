@@ -33,6 +33,10 @@ pub(crate) struct EngineArgs {
     /// Unix socket of the Docker Engine API; without it docker is not served
     #[arg(long)]
     docker_socket: Option<PathBuf>,
+    /// Whose subordinate ids (/etc/subuid, /etc/subgid) docker's containers get instead of the node's:
+    /// "default" (dockremap), or a user and perhaps a group
+    #[arg(long, value_name = "USER[:GROUP]", requires = "docker_socket")]
+    userns_remap: Option<String>,
     /// Where streams of exec, attach and port-forward are served
     #[arg(long, default_value = "127.0.0.1:0")]
     stream_address: SocketAddr,
@@ -70,6 +74,11 @@ pub(crate) async fn run(args: EngineArgs) -> Result<()> {
 }
 
 async fn start(args: &EngineArgs, crew: &Crew) -> Result<()> {
+    // Before anything is made or adopted.
+    let remap = match args.userns_remap.as_deref() {
+        Some("") | None => None,
+        Some(wish) => docker::Remap::find(wish, Path::new("/etc"))?,
+    };
     let data_dir = std::path::absolute(&args.data_dir)?;
     std::fs::create_dir_all(&data_dir)
         .with_context(|| format!("cannot create {}", data_dir.display()))?;
@@ -96,6 +105,7 @@ async fn start(args: &EngineArgs, crew: &Crew) -> Result<()> {
         let config = docker::Config {
             socket: socket.clone(),
             folder: data_dir.join("docker"),
+            remap,
         };
         docker::serve(engine.clone(), switch, config, crew)
             .await

@@ -1,5 +1,6 @@
 //! The engine with docker's front and nothing else, for tests: `docker-engine <folder> <socket>
-//! <cgroup root>`. It writes a line when it serves, and ends with its standard input.
+//! <cgroup root> [folder with subuid and subgid]`; with the last one the ids of containers are remapped. It
+//! writes a line when it serves, and ends with its standard input.
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -14,13 +15,20 @@ fn main() {
 }
 
 fn run(args: &[String]) -> i32 {
-    let [folder, socket, cgroup] = args else {
-        eprintln!("usage: docker-engine <folder> <socket> <cgroup root>");
-        return 2;
+    let (folder, socket, cgroup, etc) = match args {
+        [folder, socket, cgroup] => (folder, socket, cgroup, None),
+        [folder, socket, cgroup, etc] => (folder, socket, cgroup, Some(etc)),
+        _ => {
+            eprintln!("usage: docker-engine <folder> <socket> <cgroup root> [etc]");
+            return 2;
+        }
     };
     let served = tokio::runtime::Runtime::new()
         .map_err(|error| error.to_string())
-        .and_then(|runtime| runtime.block_on(serve(folder.into(), socket.into(), cgroup)));
+        .and_then(|runtime| {
+            let etc = etc.map(String::as_str);
+            runtime.block_on(serve(folder.into(), socket.into(), cgroup, etc))
+        });
     match served {
         Ok(()) => 0,
         Err(error) => {
@@ -30,7 +38,12 @@ fn run(args: &[String]) -> i32 {
     }
 }
 
-async fn serve(folder: PathBuf, socket: PathBuf, cgroup: &str) -> Result<(), String> {
+async fn serve(
+    folder: PathBuf,
+    socket: PathBuf,
+    cgroup: &str,
+    etc: Option<&str>,
+) -> Result<(), String> {
     let crew = base::Crew::new();
     let words = |error: &dyn std::error::Error| error.to_string();
     network::bring_up_loopback()
@@ -47,6 +60,12 @@ async fn serve(folder: PathBuf, socket: PathBuf, cgroup: &str) -> Result<(), Str
     let config = docker::Config {
         socket,
         folder: folder.join("docker"),
+        remap: match etc {
+            Some(etc) => {
+                docker::Remap::find("default", etc.as_ref()).map_err(|error| words(&error))?
+            }
+            None => None,
+        },
     };
     docker::serve(engine, switch, config, &crew)
         .await

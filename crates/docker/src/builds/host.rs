@@ -155,6 +155,9 @@ async fn remove(daemon: &Daemon, container: &Arc<Container>) {
 async fn run(daemon: &Arc<Daemon>, command: Command, say: &Say) -> Result<Ran, Fault> {
     let mut host = beyond(&command.wishes).map_or_else(HostConfig::default, |b| b.host.clone());
     host.network_mode.clone_from(&command.network);
+    if host.privileged {
+        host.userns_mode = "host".to_owned();
+    }
     let mount = |bind: &build::Bind| MountWish {
         kind: "bind".to_owned(),
         source: bind.source.display().to_string(),

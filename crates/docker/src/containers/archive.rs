@@ -1,21 +1,25 @@
 //! Files in and out of containers (`docker cp`), all of them (`export`), and what has changed.
 
+use std::fs::Permissions;
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderValue, StatusCode};
+use nix::sys::stat::{major, minor};
+use node_api::UserNamespace;
 use oci::View;
 use serde_json::{Value, json};
 
 use crate::answer::{self, Answer, Fault, PiecesWriter};
 use crate::call::Call;
 use crate::daemon::{Container, Daemon};
-use crate::record::moment;
+use crate::record::{Record, moment};
+use crate::remap;
 use crate::translate::WRITABLE;
 
 const STAT_HEADER: &str = "x-docker-container-path-stat";
@@ -36,10 +40,14 @@ pub(crate) fn our_places() -> Vec<PathBuf> {
 }
 
 /// A container's files, now. A stopped one is mounted for as long as the view is held.
-fn view(daemon: &Daemon, container: &Container) -> Result<View, Fault> {
-    let record = container.snapshot();
+fn view(
+    daemon: &Daemon,
+    container: &Container,
+    record: &Record,
+    ids: Option<&UserNamespace>,
+) -> Result<View, Fault> {
     if record.state.is_up() && record.state.pid > 0 {
-        return Ok(View::of_process(record.state.pid)?);
+        return Ok(View::of_process(record.state.pid, remap::root_of(ids))?);
     }
     let store = daemon.engine.images();
     let image = store.get(&record.image_id)?;
@@ -54,16 +62,20 @@ fn view(daemon: &Daemon, container: &Container) -> Result<View, Fault> {
     )?)
 }
 
-/// Runs work that blocks on a container's files; no start comes in between.
+/// Runs work that blocks on a container's files, which may show owners as they are on the node and
+/// not as the container sees them; no start comes in between.
 async fn with_view<T: Send + 'static>(
     daemon: &Arc<Daemon>,
     container: &Arc<Container>,
-    work: impl FnOnce(View) -> Result<T, Fault> + Send + 'static,
+    work: impl FnOnce(View, Option<UserNamespace>) -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
     let (daemon, container) = (Arc::clone(daemon), Arc::clone(container));
     let disposal = Arc::clone(&container.disposal).lock_owned().await;
+    let record = container.snapshot();
+    let ids = daemon.present_user_namespace(&record).await?;
     let run = move || {
-        let result = work(view(&daemon, &container)?);
+        let view = view(&daemon, &container, &record, ids.as_ref())?;
+        let result = work(view, ids);
         drop(disposal);
         result
     };
@@ -145,7 +157,7 @@ pub(crate) async fn head(call: Call, name: &str) -> Answer {
     let container = call.daemon.find(name)?;
     let path = wanted(&call)?;
     let fault = missing(&container, &path);
-    let stat = with_view(&call.daemon, &container, move |view| {
+    let stat = with_view(&call.daemon, &container, move |view, _| {
         stat(&view, &path).map_err(fault)
     });
     let mut response = answer::empty(StatusCode::OK);
@@ -159,7 +171,7 @@ pub(crate) async fn get(call: Call, name: &str) -> Answer {
     let container = call.daemon.find(name)?;
     let path = wanted(&call)?;
     let (asked, fault) = (path.clone(), missing(&container, &path));
-    let stat = with_view(&call.daemon, &container, move |view| {
+    let stat = with_view(&call.daemon, &container, move |view, _| {
         stat(&view, &asked).map_err(fault)
     });
     let header = stat_header(&stat.await?)?;
@@ -168,13 +180,13 @@ pub(crate) async fn get(call: Call, name: &str) -> Answer {
     let daemon = Arc::clone(&call.daemon);
     tokio::spawn(async move {
         let writer = PiecesWriter(pieces.clone());
-        let packed = with_view(&daemon, &container, move |view| {
+        let packed = with_view(&daemon, &container, move |view, ids| {
             let (_parent, source) = link_name(&view, &path)?;
             let name = match path.file_name() {
                 Some(name) => PathBuf::from(name),
                 None => PathBuf::from("."),
             };
-            Ok(pack(&source, &name, writer)?)
+            Ok(pack(&source, &name, writer, ids.as_ref())?)
         });
         tell(packed.await, &pieces).await;
     });
@@ -189,25 +201,73 @@ async fn tell(result: Result<(), Fault>, pieces: &answer::Pieces) {
     }
 }
 
-fn pack(source: &Path, name: &Path, writer: PiecesWriter) -> io::Result<()> {
+fn pack(
+    source: &Path,
+    name: &Path,
+    writer: PiecesWriter,
+    ids: Option<&UserNamespace>,
+) -> io::Result<()> {
     let mut archive = tar::Builder::new(io::BufWriter::with_capacity(64 << 10, writer));
-    archive.follow_symlinks(false);
-    if name.as_os_str().is_empty() {
+    match name.as_os_str().is_empty() {
         // All that is in the root, without a name for the root itself.
-        for entry in std::fs::read_dir(source)? {
-            let entry = entry?;
-            let name = PathBuf::from(entry.file_name());
-            match entry.file_type()?.is_dir() {
-                true => archive.append_dir_all(name, entry.path())?,
-                false => archive.append_path_with_name(entry.path(), name)?,
-            }
-        }
-    } else if std::fs::symlink_metadata(source)?.is_dir() {
-        archive.append_dir_all(name, source)?;
-    } else {
-        archive.append_path_with_name(source, name)?;
+        true => append_folder(&mut archive, source, name, ids)?,
+        false => append(&mut archive, source, name, ids)?,
     }
     io::Write::flush(&mut archive.into_inner()?)
+}
+
+fn append_folder(
+    archive: &mut tar::Builder<impl io::Write>,
+    source: &Path,
+    name: &Path,
+    ids: Option<&UserNamespace>,
+) -> io::Result<()> {
+    for entry in std::fs::read_dir(source)? {
+        let entry = entry?;
+        append(archive, &entry.path(), &name.join(entry.file_name()), ids)?;
+    }
+    Ok(())
+}
+
+fn append(
+    archive: &mut tar::Builder<impl io::Write>,
+    source: &Path,
+    name: &Path,
+    ids: Option<&UserNamespace>,
+) -> io::Result<()> {
+    let metadata = std::fs::symlink_metadata(source)?;
+    let kind = metadata.file_type();
+    let mut header = tar::Header::new_gnu();
+    header.set_metadata(&metadata);
+    header.set_size(0);
+    let (uid, gid) = remap::inside(ids, (metadata.uid(), metadata.gid()));
+    header.set_uid(uid.into());
+    header.set_gid(gid.into());
+    if kind.is_dir() {
+        archive.append_data(&mut header, name, io::empty())?;
+        return append_folder(archive, source, name, ids);
+    }
+    if kind.is_symlink() {
+        return archive.append_link(&mut header, name, std::fs::read_link(source)?);
+    }
+    if kind.is_file() {
+        let (file, length) = (std::fs::File::open(source)?, metadata.len());
+        header.set_size(length);
+        // One that changes meanwhile takes the room that was told all the same.
+        let content = file.chain(io::repeat(0)).take(length);
+        return archive.append_data(&mut header, name, content);
+    }
+    // A socket is nothing without its program.
+    if kind.is_socket() {
+        return Ok(());
+    }
+    if !kind.is_fifo() {
+        header
+            .set_device_major(u32::try_from(major(metadata.rdev())).map_err(io::Error::other)?)?;
+        header
+            .set_device_minor(u32::try_from(minor(metadata.rdev())).map_err(io::Error::other)?)?;
+    }
+    archive.append_data(&mut header, name, io::empty())
 }
 
 /// `GET /containers/{id}/export`.
@@ -223,7 +283,7 @@ pub(crate) async fn export(call: Call, name: &str) -> Answer {
         let store = daemon.engine.images().clone();
         let work = {
             let container = Arc::clone(&container);
-            move |_: View| {
+            move |_: View, _| {
                 // Without what is mounted over it, also while it runs.
                 let image = store.get(&container.record.read().image_id.clone())?;
                 let mut folders: Vec<PathBuf> = image
@@ -234,7 +294,7 @@ pub(crate) async fn export(call: Call, name: &str) -> Answer {
                 folders.push(container.folder.join(WRITABLE).join("upper"));
                 let view = View::of_layers(&folders, None)?;
                 let (_handle, root) = view.open(Path::new("/"))?;
-                Ok(pack(&root, Path::new(""), writer)?)
+                Ok(pack(&root, Path::new(""), writer, None)?)
             }
         };
         tell(with_view(&daemon, &container, work).await, &pieces).await;
@@ -256,7 +316,7 @@ pub(crate) async fn put(call: Call, name: &str) -> Answer {
     let keep_kinds = call.query.flag("noOverwriteDirNonDir");
     let fault = missing(&container, &path);
     let reader = call.reader();
-    with_view(&daemon, &container, move |view| {
+    with_view(&daemon, &container, move |view, ids| {
         let (_handle, folder) = view.open(&path).map_err(&fault)?;
         if !std::fs::metadata(&folder)?.is_dir() {
             return Err(Fault::bad(format!(
@@ -264,14 +324,20 @@ pub(crate) async fn put(call: Call, name: &str) -> Answer {
                 path.display()
             )));
         }
-        Ok(unpack(&view, &path, reader, keep_kinds)?)
+        Ok(unpack(&view, &path, reader, keep_kinds, ids.as_ref())?)
     })
     .await?;
     Ok(answer::empty(StatusCode::OK))
 }
 
 /// Unpacks an archive (plain or gzip) below a folder of the container. Every path is resolved inside.
-fn unpack(view: &View, base: &Path, reader: impl Read, keep_kinds: bool) -> io::Result<()> {
+fn unpack(
+    view: &View,
+    base: &Path,
+    reader: impl Read,
+    keep_kinds: bool,
+    ids: Option<&UserNamespace>,
+) -> io::Result<()> {
     let mut reader = io::BufReader::new(reader);
     let start = io::BufRead::fill_buf(&mut reader)?;
     let plain: Box<dyn Read> = match start.starts_with(&[0x1f, 0x8b]) {
@@ -280,7 +346,7 @@ fn unpack(view: &View, base: &Path, reader: impl Read, keep_kinds: bool) -> io::
     };
     let mut archive = tar::Archive::new(plain);
     archive.set_preserve_permissions(true);
-    archive.set_preserve_ownerships(true);
+    archive.set_preserve_ownerships(ids.is_none());
     for entry in archive.entries()? {
         let mut entry = entry?;
         let name = inside(&entry.path()?);
@@ -288,6 +354,7 @@ fn unpack(view: &View, base: &Path, reader: impl Read, keep_kinds: bool) -> io::
         let Some(last) = path.file_name().filter(|_| !name.as_os_str().is_empty()) else {
             continue;
         };
+        let owner = mapped_owner(entry.header(), ids)?;
         let parent = path.parent().unwrap_or(Path::new("/"));
         let folder = view.root().make_folders(parent, 0o755)?;
         let target = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(last);
@@ -312,9 +379,33 @@ fn unpack(view: &View, base: &Path, reader: impl Read, keep_kinds: bool) -> io::
             std::fs::hard_link(source, &target)?;
         } else {
             entry.unpack(&target)?;
+            if let Some(owner) = owner {
+                give(&target, entry.header(), owner)?;
+            }
         }
     }
     Ok(())
+}
+
+/// Who an entry is to belong to, where that is not what it says.
+fn mapped_owner(
+    header: &tar::Header,
+    ids: Option<&UserNamespace>,
+) -> io::Result<Option<(u32, u32)>> {
+    if ids.is_none() {
+        return Ok(None);
+    }
+    let id = |id: u64| u32::try_from(id).map_err(io::Error::other);
+    remap::on_node(ids, (id(header.uid()?)?, id(header.gid()?)?)).map(Some)
+}
+
+/// What was unpacked gets its owner, which takes some bits of the mode away.
+fn give(path: &Path, header: &tar::Header, (uid, gid): (u32, u32)) -> io::Result<()> {
+    std::os::unix::fs::lchown(path, Some(uid), Some(gid))?;
+    if header.entry_type().is_symlink() {
+        return Ok(());
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(header.mode()? & 0o7777))
 }
 
 fn remove_any(path: &Path, folder: bool) -> io::Result<()> {
@@ -425,7 +516,7 @@ mod tests {
         }
         let bytes = archive.into_inner().unwrap();
         let view = View::of_layers(std::slice::from_ref(&root), None).unwrap();
-        unpack(&view, Path::new("/data"), bytes.as_slice(), false).unwrap();
+        unpack(&view, Path::new("/data"), bytes.as_slice(), false, None).unwrap();
         assert_eq!(std::fs::read(root.join("data/plain")).unwrap(), b"hi");
         // The link leads to the container's own root, not ours.
         assert_eq!(std::fs::read(root.join("outside")).unwrap(), b"hi");

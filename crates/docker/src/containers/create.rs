@@ -117,7 +117,7 @@ impl Daemon {
         }
         // Whatever cannot be translated is told now, not first at the start.
         let folder = self.folder.join("containers").join(&id);
-        translate::sandbox(&record, &folder)?;
+        translate::sandbox(&record, &folder, self.user_namespace(&record))?;
         crate::networks::check_ports(&record.host)?;
         for (wish, endpoint) in std::mem::take(&mut record.networks) {
             // Known by their names, whatever they were called by. One that is not there is missed
@@ -156,7 +156,7 @@ impl Daemon {
         folder: &std::path::Path,
     ) -> Result<(), Fault> {
         crate::quotas::make_writable(&folder.join(translate::WRITABLE), &record.host)?;
-        translate::container(record, folder, folder)?;
+        translate::container(record, folder, folder, false)?;
         self.fill_volumes(record, image).await?;
         // The record comes last: without it the folder is an unfinished one.
         let saved = match record.host.auto_remove {
@@ -280,7 +280,7 @@ fn check(host: &mut HostConfig) -> Result<(), Fault> {
         return Err(Fault::bad(message));
     }
     if !["", "host"].contains(&host.userns_mode.as_str()) {
-        return unable(format!("user namespace mode {:?}", host.userns_mode));
+        return Err(Fault::bad("--userns: invalid USER mode"));
     }
     let shared = |mode: &str| super::share::other(mode).is_some();
     if !["", "host"].contains(&host.pid_mode.as_str()) && !shared(&host.pid_mode) {

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::{Component, Path};
 
+use linux::root::Root;
 use oci::{ImageRecord, View};
 
 use crate::answer::Fault;
 use crate::daemon::Daemon;
 use crate::record::Record;
+use crate::remap::{self, Remap};
 use crate::volumes::CreateRequest;
 use crate::wire::{MountPoint, MountWish};
 
@@ -85,7 +87,7 @@ impl Daemon {
         }
         // As ever: a source that is not there becomes a folder.
         if !Path::new(source).exists() {
-            std::fs::create_dir_all(source)?;
+            self.make_source(source)?;
         }
         Ok(MountPoint {
             kind: "bind".to_owned(),
@@ -103,6 +105,14 @@ impl Daemon {
         })
     }
 
+    /// A folder of the machine for containers; what is missing of it belongs to their root.
+    fn make_source(&self, source: &str) -> Result<(), Fault> {
+        let ids = self.remap.as_ref().map(Remap::namespace);
+        let machine = Root::open(Path::new("/"))?.owned_by(remap::root_of(ids));
+        machine.make_folders(Path::new(source), 0o755)?;
+        Ok(())
+    }
+
     fn mount(&self, wish: &MountWish) -> Result<MountPoint, Fault> {
         let target = clean(&wish.target)?;
         match wish.kind.as_str() {
@@ -115,7 +125,7 @@ impl Daemon {
                             wish.source
                         )));
                     }
-                    std::fs::create_dir_all(&wish.source)?;
+                    self.make_source(&wish.source)?;
                 }
                 let propagation = match options.propagation.as_str() {
                     "" => "rprivate",
@@ -229,10 +239,16 @@ impl Daemon {
             .iter()
             .map(|layer| self.engine.images().layer_folder(&layer.diff_id))
             .collect();
+        let ids = self.user_namespace(record);
         let work = move || -> Result<(), Fault> {
             let view = View::of_layers(&layers, None)?;
+            let owner = |owner| remap::on_node(ids.as_ref(), owner);
             for point in wanted {
-                view.copy_out(Path::new(&point.destination), Path::new(&point.source))?;
+                let target = Path::new(&point.source);
+                if let Some((uid, gid)) = remap::root_of(ids.as_ref()) {
+                    std::os::unix::fs::chown(target, Some(uid), Some(gid))?;
+                }
+                view.copy_out(Path::new(&point.destination), target, &owner)?;
             }
             Ok(())
         };

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use node_api::UserNamespace;
 use runtime::SandboxExtras;
 
 use crate::answer::Fault;
@@ -69,7 +70,12 @@ impl Daemon {
     }
 
     /// What a container that starts has of others, who have to be up.
-    pub(super) fn shares(&self, record: &Record) -> Result<Shares, Fault> {
+    /// Where it has a user namespace, it is in theirs: only there it has rights to what it joins.
+    pub(super) async fn shares(
+        &self,
+        record: &Record,
+        user: Option<&UserNamespace>,
+    ) -> Result<Shares, Fault> {
         let host = &record.host;
         let mut shares = Shares {
             sandbox: SandboxExtras {
@@ -80,13 +86,16 @@ impl Daemon {
         };
         if let Some(id) = other(&host.network_mode) {
             let target = self.target(id, "network")?;
+            self.join_user(&target, user, &mut shares).await?;
             if target.id == record.id {
                 return Err(Fault::bad("cannot join own network"));
             }
             shares.sandbox.network_of = Some(target.state.sandbox);
         }
         if let Some(id) = other(&host.pid_mode) {
-            shares.pids_of = Some(self.target(id, "PID namespace")?.state.pid);
+            let target = self.target(id, "PID namespace")?;
+            self.join_user(&target, user, &mut shares).await?;
+            shares.pids_of = Some(target.state.pid);
         }
         if let Some(id) = other(&host.ipc_mode) {
             let target = self.target(id, "IPC")?;
@@ -95,10 +104,31 @@ impl Daemon {
                     "can't join IPC of container {id}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
                 )));
             }
+            self.join_user(&target, user, &mut shares).await?;
             shares.sandbox.ipc_of = Some(target.state.sandbox);
             shares.shm_of = Some(target.state.pid);
         }
         Ok(shares)
+    }
+
+    async fn join_user(
+        &self,
+        target: &Record,
+        user: Option<&UserNamespace>,
+        shares: &mut Shares,
+    ) -> Result<(), Fault> {
+        let theirs = self.present_user_namespace(target).await?;
+        if theirs.as_ref() != user {
+            return Err(Fault::bad(format!(
+                "cannot join the namespaces of container {}: only one of both is in the host's                  user namespace (--userns=host)",
+                target.id
+            )));
+        }
+        // Of several the first one counts.
+        if user.is_some() && shares.sandbox.user_of.is_none() {
+            shares.sandbox.user_of = Some(target.state.pid);
+        }
+        Ok(())
     }
 
     fn target(&self, id: &str, what: &str) -> Result<Record, Fault> {

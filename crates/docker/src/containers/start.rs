@@ -126,8 +126,9 @@ impl Daemon {
     ) -> Result<(String, String, i32), Fault> {
         let folder = &container.folder;
         forget_mount(&folder.join(translate::WRITABLE))?;
-        let config = translate::sandbox(record, folder)?;
-        let shares = self.shares(record)?;
+        let user = self.user_namespace(record);
+        let shares = self.shares(record, user.as_ref()).await?;
+        let config = translate::sandbox(record, folder, user)?;
         let extras = shares.sandbox.clone();
         let sandbox = self.engine.run_pod_sandbox_with(config, extras).await?;
         let inside = self.fill_sandbox(container, record, &sandbox, shares).await;
@@ -161,7 +162,9 @@ impl Daemon {
         if let Some(netns) = &netns {
             self.start_resolver(container, netns).await;
         }
-        let mut config = translate::container(record, folder, &self.etc(record, folder))?;
+        let mapped = self.user_namespace(record).is_some();
+        let etc = self.etc(record, folder);
+        let mut config = translate::container(record, folder, &etc, mapped)?;
         config.envs.splice(0..0, self.link_env(record)?);
         let extras = Extras {
             pids_of: shares.pids_of,

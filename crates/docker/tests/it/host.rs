@@ -13,11 +13,16 @@ const LINKS: [&str; 14] = [
     "sh", "sleep", "cat", "echo", "true", "ls", "touch", "id", "env", "rm", "nc", "nslookup",
     "netstat", "grep",
 ];
+/// Who root of a remapped container is on the machine.
+pub(crate) const FIRST_USER: u32 = 300_000;
+pub(crate) const FIRST_GROUP: u32 = 400_000;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Host {
     folder: tempfile::TempDir,
     engine: Option<Child>,
+    /// Whether the engine gives containers ids of their own.
+    pub(crate) remaps: bool,
 }
 
 /// An answer: status, head and body.
@@ -40,6 +45,15 @@ impl Answer {
 impl Host {
     /// Starts an engine with an image called `busybox`.
     pub(crate) fn new() -> Host {
+        Host::telling(false)
+    }
+
+    /// The same with `--userns-remap`: users from [`FIRST_USER`] on, groups from [`FIRST_GROUP`] on.
+    pub(crate) fn remapping() -> Host {
+        Host::telling(true)
+    }
+
+    fn telling(remaps: bool) -> Host {
         assert!(
             nix::unistd::getuid().is_root() && Path::new(BUSYBOX).exists(),
             "needs root and a static {BUSYBOX}, which `make setup-test` installs"
@@ -47,7 +61,12 @@ impl Host {
         let mut host = Host {
             folder: tempfile::tempdir().unwrap(),
             engine: None,
+            remaps,
         };
+        for (name, first) in [("subuid", FIRST_USER), ("subgid", FIRST_GROUP)] {
+            let line = format!("dockremap:{first}:65536\n");
+            std::fs::write(host.folder.path().join(name), line).unwrap();
+        }
         host.boot();
         let loaded = host.send("POST", "/images/load", "application/x-tar", &image());
         assert_eq!(loaded.status, 200, "{}", loaded.text());
@@ -81,6 +100,7 @@ impl Host {
             .arg(self.folder.path())
             .arg(self.socket())
             .arg(self.cgroup())
+            .args(self.remaps.then_some(self.folder.path()))
             // It ends with this process, should that come to no orderly end.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

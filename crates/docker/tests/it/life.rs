@@ -105,7 +105,7 @@ fn commands_that_cannot_start_have_their_codes() {
             "Image": "busybox", "Cmd": ["true"], "HostConfig": {"UsernsMode": "private"},
         }),
     );
-    assert_eq!(unable.status, 501, "{}", unable.text());
+    assert_eq!(unable.status, 400, "{}", unable.text());
 }
 
 #[test]

@@ -13,3 +13,4 @@ mod registries;
 mod registry;
 mod share;
 mod ships;
+mod userns;

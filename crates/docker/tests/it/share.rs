@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::host::Host;
 use crate::nets::exec;
 
-fn with(host: Value) -> Value {
+pub(crate) fn with(host: Value) -> Value {
     let mut all = json!({"NetworkMode": "none"});
     for (key, value) in host.as_object().unwrap() {
         all[key] = value.clone();
@@ -15,7 +15,7 @@ fn with(host: Value) -> Value {
 
 impl Host {
     /// What a script prints in a container with these wishes.
-    fn said(&self, script: &str, more: Value) -> String {
+    pub(crate) fn said(&self, script: &str, more: Value) -> String {
         self.create("probe", script, more);
         self.start("probe");
         self.wait("probe");
@@ -26,7 +26,7 @@ impl Host {
     }
 
     /// How a creation and a start of a container with these wishes are refused.
-    fn refused(&self, more: Value) -> (u16, String) {
+    pub(crate) fn refused(&self, more: Value) -> (u16, String) {
         let mut body = json!({"Image": "busybox", "Cmd": ["true"]});
         for (key, value) in more.as_object().unwrap() {
             body[key] = value.clone();
