@@ -152,6 +152,14 @@ pub(crate) fn disk(path: &Path) -> Option<Disk> {
     })
 }
 
+/// Where a block device is below `/dev`; its numbers where it is not, as of file systems without one.
+pub(crate) fn device(major: u64, minor: u64) -> String {
+    let numbers = format!("{major}:{minor}");
+    let text = fs::read_to_string(format!("/sys/dev/block/{numbers}/uevent")).unwrap_or_default();
+    let name = text.lines().find_map(|line| line.strip_prefix("DEVNAME="));
+    name.map_or(numbers, |name| format!("/dev/{name}"))
+}
+
 fn huge_pages() -> BTreeMap<String, i64> {
     let folders = fs::read_dir("/sys/kernel/mm/hugepages")
         .into_iter()

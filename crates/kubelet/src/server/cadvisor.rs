@@ -2,12 +2,17 @@
 
 mod families;
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
 use http::{Response, StatusCode};
+use nix::sys::stat;
 use node_api::{ContainerFigures, ContainerStats, InterfaceStats, LinuxResources};
 
 use super::gather::{self, PodUse};
 use super::page::{PROMETHEUS, Page, labels};
 use super::{Body, with_type};
+use crate::machine::{self, Disk};
 use crate::pod::PodExt;
 use crate::resources;
 use crate::shared::Shared;
@@ -27,6 +32,28 @@ struct Row {
     figures: Option<ContainerFigures>,
     spec: Option<LinuxResources>,
     interfaces: Vec<InterfaceStats>,
+    space: Option<Space>,
+}
+
+/// What something takes of a file system, and how large that is.
+struct Space {
+    device: String,
+    used: i64,
+    disk: Disk,
+}
+
+impl Space {
+    /// Of the file system a path is on; `used` tells what of it counts.
+    fn of(path: &Path, used: impl FnOnce(&Disk) -> i64) -> Option<Space> {
+        let disk = machine::disk(path)?;
+        let number = std::fs::metadata(path).ok()?.dev();
+        let (major, minor) = (stat::major(number), stat::minor(number));
+        Some(Space {
+            device: machine::device(major, minor),
+            used: used(&disk),
+            disk,
+        })
+    }
 }
 
 impl Row {
@@ -51,6 +78,7 @@ pub(super) async fn answer(shared: &Shared) -> Response<Body> {
     let mut rows = vec![Row {
         id: "/".to_owned(),
         stats: gather::machine(),
+        space: Space::of(&shared.config.root_dir, |disk| disk.total - disk.available),
         ..Row::default()
     }];
     let mut failed = false;
@@ -78,7 +106,7 @@ pub(super) async fn answer(shared: &Shared) -> Response<Body> {
         f64::from(u8::from(failed)),
         None,
     );
-    machine(&mut page, shared);
+    whole_machine(&mut page, shared);
     with_type(StatusCode::OK, page.into_text(), PROMETHEUS)
 }
 
@@ -103,6 +131,8 @@ async fn container(shared: &Shared, pod: &PodUse, stats: &ContainerStats) -> Row
     let view = &pod.view;
     let status = pod.status(stats);
     let parent = resources::cgroup_parent(&view.pod, &shared.config);
+    let layer = shared.measures.layer(shared, &stats.id).await;
+    let used = i64::try_from(layer.used_bytes).unwrap_or(i64::MAX);
     Row {
         id: format!("{parent}/{}", stats.id),
         name: stats.id.clone(),
@@ -116,28 +146,30 @@ async fn container(shared: &Shared, pod: &PodUse, stats: &ContainerStats) -> Row
         figures: shared.runtime.container_figures(&stats.id).await.ok(),
         spec: status.map(|own| own.config.resources.clone()),
         interfaces: Vec::new(),
+        // It has no place where the runtime does not tell.
+        space: Space::of(&layer.mountpoint, |_| used),
     }
 }
 
 /// What the machine has.
-fn machine(page: &mut Page, shared: &Shared) {
-    let machine = &shared.machine;
+fn whole_machine(page: &mut Page, shared: &Shared) {
+    let all = &shared.machine;
     let about = labels(&[
-        ("boot_id", machine.boot_id.as_str()),
-        ("machine_id", &machine.machine_id),
-        ("system_uuid", &machine.system_uuid),
+        ("boot_id", all.boot_id.as_str()),
+        ("machine_id", &all.machine_id),
+        ("system_uuid", &all.system_uuid),
     ]);
-    let swap = crate::machine::memory("SwapTotal:");
+    let swap = machine::memory("SwapTotal:");
     for (name, help, value) in [
         (
             "machine_cpu_cores",
             "Number of logical CPU cores.",
-            machine.milli_cpus / 1_000,
+            all.milli_cpus / 1_000,
         ),
         (
             "machine_memory_bytes",
             "Amount of memory installed on the machine.",
-            machine.memory_bytes,
+            all.memory_bytes,
         ),
         (
             "machine_swap_bytes",

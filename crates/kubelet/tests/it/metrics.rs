@@ -68,6 +68,18 @@ async fn cadvisor_tells_of_cgroups() {
     ] {
         has(&page, wanted);
     }
+    // Space is told by device, whatever this machine's is called.
+    let value = |family: &str, container: &str| {
+        let start = format!("container_fs_{family}{{container=\"{container}\",device=\"");
+        let mut lines = page.lines().filter(|line| line.starts_with(&start));
+        let words = lines.next().unwrap_or_else(|| panic!("{start} in {page}"));
+        let value = words.rsplit(' ').nth(1).unwrap();
+        value.parse::<f64>().unwrap()
+    };
+    assert_eq!(value("usage_bytes", "main"), 4711.0);
+    assert!(value("limit_bytes", "main") >= 4711.0);
+    assert!(value("limit_bytes", "") >= value("usage_bytes", ""));
+    assert!(value("inodes_total", "") >= value("inodes_free", ""));
     front.finish().await;
 }
 

@@ -484,8 +484,12 @@ impl RuntimeService for FakeRuntime {
         })
     }
 
-    async fn writable_layer(&self, id: &str) -> Result<FilesystemUsage, RuntimeError> {
-        Err(missing(id))
+    async fn writable_layer(&self, _id: &str) -> Result<FilesystemUsage, RuntimeError> {
+        Ok(FilesystemUsage {
+            mountpoint: "/".into(),
+            used_bytes: 4711,
+            inodes_used: 7,
+        })
     }
 
     async fn pod_sandbox_stats(&self, id: &str) -> Result<PodSandboxStats, RuntimeError> {

@@ -2,7 +2,8 @@
 
 use node_api::{ContainerFigures, LinuxResources, TrafficStats};
 
-use super::{Page, Row};
+use super::{Page, Row, Space};
+use crate::machine;
 
 /// Name, type, help.
 type Head = (&'static str, &'static str, &'static str);
@@ -334,7 +335,7 @@ fn spec(row: &Row, of: fn(&LinuxResources) -> i64, min: i64) -> Option<f64> {
 type Sample = (String, f64, i64);
 
 /// Writes a family unless it is empty.
-fn family(page: &mut Page, (name, kind, help): Head, samples: Vec<Sample>) {
+fn family(page: &mut Page, (name, kind, help): (&str, &str, &str), samples: Vec<Sample>) {
     if samples.is_empty() {
         return;
     }
@@ -419,7 +420,50 @@ pub(super) fn write(page: &mut Page, rows: &[Row]) {
     pressure(page, rows);
 }
 
+/// A figure of a file system.
+type OfSpace = (Head, fn(&Space) -> i64);
+
+const SPACES: [OfSpace; 4] = [
+    (
+        (
+            "container_fs_inodes_free",
+            "gauge",
+            "Number of available Inodes",
+        ),
+        |own| own.disk.inodes_free,
+    ),
+    (
+        ("container_fs_inodes_total", "gauge", "Number of Inodes"),
+        |own| own.disk.inodes,
+    ),
+    (
+        (
+            "container_fs_limit_bytes",
+            "gauge",
+            "Number of bytes that can be consumed by the container on this filesystem.",
+        ),
+        |own| own.disk.total,
+    ),
+    (
+        (
+            "container_fs_usage_bytes",
+            "gauge",
+            "Number of bytes that are consumed by the container on this filesystem.",
+        ),
+        |own| own.used,
+    ),
+];
+
 fn disks(page: &mut Page, rows: &[Row]) {
+    for (head, of) in SPACES {
+        let sample = |row: &Row| {
+            let own = row.space.as_ref()?;
+            let labels = row.labels(&[("device", &own.device)]);
+            Some((labels, of(own) as f64, row.stats.timestamp))
+        };
+        family(page, head, rows.iter().filter_map(sample).collect());
+    }
+
     let heads: [(Head, bool, bool); 4] = [
         (
             (
@@ -464,7 +508,7 @@ fn disks(page: &mut Page, rows: &[Row]) {
             let all = row.figures.iter().flat_map(|own| &own.block_io);
             for io in all.filter(|io| io.write == write) {
                 let value = if bytes { io.bytes } else { io.operations };
-                let device = format!("{}:{}", io.major, io.minor);
+                let device = machine::device(io.major, io.minor);
                 let labels = row.labels(&[("device", &device)]);
                 samples.push((labels, value as f64, row.stats.timestamp));
             }
@@ -491,14 +535,8 @@ fn pressure(page: &mut Page, rows: &[Row]) {
                 let waited = if full { all } else { some };
                 Some((row.labels(&[]), *waited as f64 / 1e6, row.stats.timestamp))
             };
-            let samples: Vec<Sample> = rows.iter().filter_map(found).collect();
-            if samples.is_empty() {
-                continue;
-            }
-            page.family(&name, "counter", &help);
-            for (labels, value, at) in samples {
-                page.sample(&name, &labels, value, (at > 0).then_some(at));
-            }
+            let samples = rows.iter().filter_map(found).collect();
+            family(page, (&name, "counter", &help), samples);
         }
     }
 }
