@@ -74,7 +74,14 @@ pub fn load_stream(store: &Store, reader: impl Read) -> Result<Vec<ImageRecord>,
     load_from(store, &Source::index(file)?)
 }
 
+/// The archive may be gone afterwards, so what is in it is on the disk then.
 fn load_from(store: &Store, source: &Source) -> Result<Vec<ImageRecord>, ImageError> {
+    let loaded = load_all(store, source)?;
+    store.settle()?;
+    Ok(loaded)
+}
+
+fn load_all(store: &Store, source: &Source) -> Result<Vec<ImageRecord>, ImageError> {
     if let Some(reader) = source.open("manifest.json")? {
         let entries: Vec<DockerEntry> = from_json(
             &read_document(reader).context("manifest.json")?,

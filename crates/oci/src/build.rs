@@ -83,7 +83,9 @@ pub fn image_from_binary(
     let config_blob = ingest.document(&config_bytes, OCI_CONFIG, None)?;
     let manifest = manifest_bytes(config_blob, vec![layer.0.blob.clone()])?;
     let digest: Digest = ingest.document(&manifest, OCI_MANIFEST, None)?.digest;
-    ingest.commit(&config_bytes, &digest, &digest, vec![layer], &[name])
+    let record = ingest.commit(&config_bytes, &digest, &digest, vec![layer], &[name])?;
+    store.settle_behind();
+    Ok(record)
 }
 
 /// The manifest of an image whose parts are known.

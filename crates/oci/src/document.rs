@@ -154,7 +154,8 @@ impl crate::Store {
 }
 
 impl Ingest {
-    /// Makes an image of a document and its layers, whose own digests go into the document.
+    /// Makes an image of a document and its layers, whose own digests go into the document. It is on
+    /// the disk afterwards, for nobody else may have it.
     pub fn image(
         self,
         mut document: ImageDocument,
@@ -168,6 +169,9 @@ impl Ingest {
         let manifest = manifest_bytes(config_blob, blobs)?;
         let digest = self.document(&manifest, OCI_MANIFEST, None)?.digest;
         let layers = layers.into_iter().map(Layer).collect();
-        self.commit_local(&config, &digest, layers, names)
+        let store = self.store().clone();
+        let record = self.commit_local(&config, &digest, layers, names)?;
+        store.settle()?;
+        Ok(record)
     }
 }

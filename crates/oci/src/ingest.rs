@@ -102,6 +102,19 @@ impl Ingest {
         self.present_layer(&known.blob, diff_id)
     }
 
+    /// What an interrupted ingest had of a blob, and how many bytes that is: for [`Ingest::layer`] to
+    /// begin with. It is nobody else's from now on.
+    pub(crate) fn begun(&self, blob: &Descriptor) -> Result<Option<(File, u64)>, ImageError> {
+        let (from, to) = (self.store.begun_path(blob.digest.hex()), self.fresh_path());
+        match fs::rename(&from, &to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.at(&from)?,
+        }
+        let file = File::open(&to).at(&to)?;
+        let length = file.metadata().at(&to)?.len();
+        Ok((length <= blob.size).then_some((file, length)))
+    }
+
     /// Takes a layer: hashes, keeps and unpacks it in one pass. `expected` is the digest of the
     /// bytes as they come, `diff_id` that of the archive inside; both are checked where given.
     pub fn layer(
@@ -111,7 +124,10 @@ impl Ingest {
         expected: Option<&Digest>,
         diff_id: Option<&Digest>,
     ) -> Result<Layer, ImageError> {
-        let blob_path = self.fresh_path();
+        let mut blob_path = self.fresh_path();
+        if let Some(expected) = expected {
+            blob_path.set_extension(expected.hex());
+        }
         let blob_file = File::create_new(&blob_path).at(&blob_path)?;
         let tree = self.fresh_path();
         fs::create_dir(&tree).at(&tree)?;
@@ -136,7 +152,8 @@ impl Ingest {
         }))
     }
 
-    /// Makes the image visible under `names`, durably. `config` and `manifest` must have been
+    /// Makes the image visible under `names`. Whether a crash of the machine may take it is for
+    /// [`Store::settle`] or [`Store::settle_behind`] to see to. `config` and `manifest` must have been
     /// taken as documents, the layers be in the order of the configuration. `known_as` is the
     /// digest its registry knows it by: the manifest's, or that of an index above it.
     pub fn commit(
@@ -183,8 +200,7 @@ impl Ingest {
             let message = "the layers are not those of the configuration".to_owned();
             return Err(ImageError::Corrupt(message));
         }
-        // Contents first, names after: a record never points at what a crash could undo.
-        self.flush()?;
+        // Contents first, names after: a record never points at what a crash of ours could undo.
         self.store.change(|images| {
             self.move_all()?;
             for layer in &layers {
@@ -229,12 +245,6 @@ impl Ingest {
             .at(&path)
     }
 
-    /// Everything taken so far is on the disk afterwards.
-    pub(crate) fn flush(&self) -> Result<(), ImageError> {
-        let folder = File::open(&self.folder).at(&self.folder)?;
-        nix::unistd::syncfs(&folder).context("flushing the image")
-    }
-
     pub(crate) fn store(&self) -> &Store {
         &self.store
     }
@@ -247,14 +257,6 @@ impl Ingest {
                 continue;
             }
             fs::rename(&from, &to).at(&to)?;
-        }
-        for folder in [
-            self.store.layers_folder(),
-            self.store.root().join("blobs/sha256"),
-        ] {
-            File::open(&folder)
-                .and_then(|folder| folder.sync_all())
-                .at(&folder)?;
         }
         Ok(())
     }

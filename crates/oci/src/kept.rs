@@ -114,10 +114,12 @@ impl Store {
 impl Ingest {
     /// Keeps a result whose layer this ingest has taken.
     pub fn keep(self, key: &str, kept: &Kept) -> Result<(), ImageError> {
-        self.flush()?;
         let store = self.store().clone();
-        let _lock = store.lock()?;
+        let lock = store.lock()?;
         self.move_all()?;
-        store.write_kept(key, kept)
+        store.write_kept(key, kept)?;
+        drop(lock);
+        store.settle_behind();
+        Ok(())
     }
 }

@@ -17,6 +17,7 @@ mod push;
 mod reference;
 mod registry;
 mod save;
+mod settle;
 mod store;
 mod unpack;
 mod view;

@@ -130,10 +130,11 @@ impl Puller {
             .ok_or_else(|| ImageError::Conflict("ingest still in use".to_owned()))?;
         let names = [name.clone()];
         let commit = move || ingest.commit(&config_bytes, &manifest_digest, &top, layers, &names);
-        tokio::task::spawn_blocking(commit)
-            .await
-            .map_err(io::Error::other)
-            .context("commit")?
+        let committed = tokio::task::spawn_blocking(commit).await;
+        let record = committed.map_err(io::Error::other).context("commit")??;
+        // A registry has it still, should the machine go down now.
+        self.store.settle_behind();
+        Ok(record)
     }
 }
 
@@ -248,15 +249,24 @@ async fn fetch_layer(
 ) -> Result<Layer, ImageError> {
     let (sender, receiver) = mpsc::channel(PIECES);
     let (media_type, digest) = (blob.media_type.clone(), blob.digest.clone());
+    let begun = ingest.begun(blob)?;
+    let done = begun.as_ref().map_or(0, |(_, length)| *length);
+    if done > 0 {
+        report(Progress::Arrived(blob.digest.clone(), done));
+    }
     let unpacking = tokio::task::spawn_blocking(move || {
-        let reader = Pieces {
+        let pieces = Pieces {
             receiver,
             current: Bytes::new(),
         };
-        ingest.layer(reader, &media_type, Some(&digest), Some(&diff_id))
+        let (media_type, digest, diff_id) = (&media_type, Some(&digest), Some(&diff_id));
+        match begun {
+            None => ingest.layer(pieces, media_type, digest, diff_id),
+            Some((file, _)) => ingest.layer(file.chain(pieces), media_type, digest, diff_id),
+        }
     });
     let fetched = tokio::select! {
-        fetched = feed(client, name, blob, &sender, report) => fetched,
+        fetched = feed(client, name, blob, done, &sender, report) => fetched,
         () = stop.raised() => Err(ImageError::Conflict("another layer failed".to_owned())),
     };
     if let Err(error) = fetched {
@@ -272,17 +282,20 @@ async fn fetch_layer(
     Ok(layer)
 }
 
-/// Sends a blob's bytes on as they come; resumes where the connection breaks.
+/// Sends a blob's bytes on as they come, from `done` on; resumes where the connection breaks.
 async fn feed(
     client: &Client,
     name: &Reference,
     blob: &Descriptor,
+    mut done: u64,
     sender: &mpsc::Sender<io::Result<Bytes>>,
     report: &Report,
 ) -> Result<(), ImageError> {
-    let mut done = 0u64;
     let mut last = String::new();
     for _ in 0..=RESUMES {
+        if done > 0 && done == blob.size {
+            return Ok(());
+        }
         let response = match client.blob(name, blob.digest.as_str(), done).await {
             Err(ImageError::Registry(message)) => {
                 last = message;
@@ -302,7 +315,12 @@ async fn feed(
                     last = "nothing came for a minute".to_owned();
                     break;
                 }
-                Ok(None) => return Ok(()),
+                // Whether it is too much is for its digest to say.
+                Ok(None) if done >= blob.size => return Ok(()),
+                Ok(None) => {
+                    last = format!("only {done} of {} bytes came", blob.size);
+                    break;
+                }
                 Ok(Some(Err(error))) => {
                     last = error.to_string();
                     break;

@@ -5,16 +5,19 @@
 //! images.json          what is an image              leases/<name>             layers a container stands on
 //! kept/<key>           layers a builder keeps
 //! tmp/<id>/, <id>.lock a running ingest              lock                      held while images.json changes
+//! begun/<hex>          blobs as far as they came     boot                      the last boot's id
 //! ```
 //!
-//! `images.json` is the truth; it is replaced whole. Content is flushed to disk
-//! before a record names it, so after a crash there is only surplus, and
-//! [`Store::open`] and [`Store::collect`] take that away.
+//! `images.json` is the truth; it is replaced whole. Content has its place before
+//! a record names it, so after a crash of ours there is only surplus, and
+//! [`Store::open`] and [`Store::collect`] take that away. A crash of the machine
+//! takes what has not reached the disk: see `settle`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +26,7 @@ use crate::error::{Context, ImageError};
 use crate::ingest::Ingest;
 use crate::manifest::{Descriptor, ImageConfig};
 use crate::reference::Reference;
+use crate::settle::Settling;
 
 /// An image in the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +68,10 @@ impl ImageRecord {
 /// By id.
 type Images = BTreeMap<Digest, ImageRecord>;
 
+/// Where content as it came is in the store's folder.
+const BLOBS: &str = "blobs/sha256";
+/// Where what crashed pulls had of blobs is.
+pub(crate) const BEGUN: &str = "begun";
 /// Shortest beginning of an id that is looked up.
 const SHORTEST_ID: usize = 6;
 
@@ -71,25 +79,27 @@ const SHORTEST_ID: usize = 6;
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
+    pub(crate) settling: Arc<Settling>,
 }
 
 impl Store {
-    /// Opens the store, creates it where missing, and removes what crashed ingests left.
+    /// Opens the store, creates it where missing, and removes what crashes left.
     pub fn open(root: &Path) -> Result<Store, ImageError> {
-        let store = Store { root: root.into() };
-        for folder in [
-            "blobs/sha256",
-            "layers",
-            "tmp",
-            "leases",
-            crate::kept::FOLDER,
-        ] {
+        let store = Store {
+            root: root.into(),
+            settling: Arc::default(),
+        };
+        for folder in [BLOBS, BEGUN, "layers", "tmp", "leases", crate::kept::FOLDER] {
             let path = root.join(folder);
             fs::create_dir_all(&path).at(&path)?;
         }
         use std::os::unix::fs::PermissionsExt;
         fs::set_permissions(root, fs::Permissions::from_mode(0o700)).at(root)?;
+        store.forget_torn()?;
         store.remove_leftovers()?;
+        if !store.unsettled()?.is_empty() {
+            store.settle_behind();
+        }
         Ok(store)
     }
 
@@ -192,7 +202,8 @@ impl Store {
         names_in(&self.root.join("leases"))
     }
 
-    /// Removes blobs and layers that no image and no lease needs.
+    /// Removes blobs and layers that no image and no lease needs, and what is left of pulls that did
+    /// not end.
     pub fn collect(&self) -> Result<(), ImageError> {
         let _lock = self.lock()?;
         let (mut blobs, mut layers) = (BTreeSet::new(), BTreeSet::new());
@@ -216,7 +227,8 @@ impl Store {
             let parsed = text.lines().filter_map(|line| line.parse::<Digest>().ok());
             layers.extend(parsed.map(|digest| digest.hex().to_owned()));
         }
-        self.sweep("blobs/sha256", &blobs)?;
+        self.sweep(BEGUN, &BTreeSet::new())?;
+        self.sweep(BLOBS, &blobs)?;
         self.sweep("layers", &layers)
     }
 
@@ -227,7 +239,16 @@ impl Store {
 
     /// Where content is, or would be.
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.root.join("blobs/sha256").join(digest.hex())
+        self.blobs_folder().join(digest.hex())
+    }
+
+    /// Where the beginning of a blob is, or would be.
+    pub(crate) fn begun_path(&self, hex: &str) -> PathBuf {
+        self.root.join(BEGUN).join(hex)
+    }
+
+    pub(crate) fn blobs_folder(&self) -> PathBuf {
+        self.root.join(BLOBS)
     }
 
     /// The folder of all layers, which overlayfs' paths may be relative to.
@@ -283,12 +304,16 @@ impl Store {
         let _lock = self.lock()?;
         let mut images = self.read()?;
         let result = change(&mut images)?;
-        let bytes = serde_json::to_vec(&images)
+        self.write(&images).map(|()| result)
+    }
+
+    /// Replaces the records; who does it holds the lock.
+    pub(crate) fn write(&self, images: &Images) -> Result<(), ImageError> {
+        let bytes = serde_json::to_vec(images)
             .map_err(io::Error::other)
             .context("images.json")?;
         let path = self.root.join("images.json");
-        base::files::write_atomic(&path, &bytes, 0o600).at(&path)?;
-        Ok(result)
+        base::files::write_atomic(&path, &bytes, 0o600).at(&path)
     }
 
     pub(crate) fn lock(&self) -> Result<File, ImageError> {
@@ -310,7 +335,8 @@ impl Store {
         Ok(())
     }
 
-    /// A temporary folder whose lock nobody holds belongs to a process that is no more.
+    /// A temporary folder whose lock nobody holds belongs to a process that is no more. What it has of
+    /// blobs need not be fetched again.
     fn remove_leftovers(&self) -> Result<(), ImageError> {
         let tmp = self.root.join("tmp");
         for name in names_in(&tmp)? {
@@ -319,8 +345,22 @@ impl Store {
             };
             let lock = File::open(tmp.join(&name)).at(&tmp)?;
             if lock.try_lock().is_ok() {
+                self.keep_begun(&tmp.join(id))?;
                 remove_any(&tmp.join(id)).at(&tmp)?;
                 remove_any(&tmp.join(&name)).at(&tmp)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_begun(&self, folder: &Path) -> Result<(), ImageError> {
+        if !folder.is_dir() {
+            return Ok(());
+        }
+        for name in names_in(folder)? {
+            if let Some((_, hex)) = name.split_once('.') {
+                let (from, to) = (folder.join(&name), self.begun_path(hex));
+                fs::rename(&from, &to).at(&from)?;
             }
         }
         Ok(())

@@ -178,6 +178,8 @@ async fn pull(
     let pulled = Puller::new(store, &options)
         .pull(image, &credentials, Some(bars::report()))
         .await?;
+    // Nobody stays to see to it.
+    store.settle()?;
     println!("{}", pulled.id.as_str());
     Ok(())
 }

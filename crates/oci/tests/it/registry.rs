@@ -29,11 +29,15 @@ pub(crate) struct Registry {
     /// Path below `/v2/` → media type and bytes.
     pub(crate) content: HashMap<String, (String, Vec<u8>)>,
     pub(crate) requests: Mutex<Vec<String>>,
+    /// What only the rest was asked for of, and from where on.
+    pub(crate) ranges: Mutex<Vec<(String, usize)>>,
     pub(crate) wants_token: bool,
     /// Nothing is known unless it is asked for on behalf of this registry.
     pub(crate) mirror_of: Option<String>,
     /// Compressed blobs are cut after so many bytes unless a range is asked for.
     pub(crate) cut: Option<usize>,
+    /// No answer has more of a compressed blob than so many bytes, and none says that there is more.
+    pub(crate) truncates: Option<usize>,
     /// Compressed blobs stop after their first bytes, and who waits for the rest is told here.
     pub(crate) hangs: Option<tokio::sync::mpsc::UnboundedSender<()>>,
 }
@@ -94,15 +98,23 @@ impl Registry {
                 .body(BoxBody::new(StreamBody::new(pieces)))
                 .unwrap();
         }
+        let piece = self.truncates.filter(|_| compressed).unwrap_or(usize::MAX);
         if let Some(range) = header("range") {
             let start: usize = range
                 .trim_start_matches("bytes=")
                 .trim_end_matches('-')
                 .parse()
                 .unwrap();
+            self.ranges.lock().unwrap().push((path.clone(), start));
             return response
                 .status(206)
-                .body(full(bytes[start..].to_vec()))
+                .body(full(
+                    bytes[start..]
+                        .iter()
+                        .copied()
+                        .take(piece)
+                        .collect::<Vec<_>>(),
+                ))
                 .unwrap();
         }
         if let Some(cut) = self.cut.filter(|_| compressed) {
@@ -118,7 +130,8 @@ impl Registry {
                 .body(BoxBody::new(StreamBody::new(pieces)))
                 .unwrap();
         }
-        response.body(full(bytes.clone())).unwrap()
+        let sent: Vec<u8> = bytes.iter().copied().take(piece).collect();
+        response.body(full(sent)).unwrap()
     }
 }
 
@@ -332,6 +345,88 @@ async fn a_broken_connection_is_resumed() {
         4,
         "each layer in two pieces"
     );
+}
+
+#[tokio::test]
+async fn answers_that_end_early_are_resumed_but_not_for_ever() {
+    for (piece, enough) in [(60, true), (8, false)] {
+        let (registry, port) = serve(Registry {
+            truncates: Some(piece),
+            ..content()
+        })
+        .await;
+        let (folder, store) = store();
+        let puller = Puller::new(&store, &RegistryOptions::default());
+        let name = format!("127.0.0.1:{port}/team/app:v1");
+        let pulled = puller.pull(&name, &user(), None).await;
+        assert_eq!(pulled.is_ok(), enough, "{pulled:?}");
+        let ranges = registry.ranges.lock().unwrap();
+        assert!(
+            ranges.iter().any(|(_, start)| *start == piece),
+            "{ranges:?}"
+        );
+        if let Err(fault) = pulled {
+            assert!(fault.to_string().contains(" bytes came"), "{fault}");
+            assert_eq!(leftovers(&folder), Vec::<String>::new());
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_crashed_pull_had_is_not_fetched_again() {
+    let (registry, port) = serve(content()).await;
+    let (folder, store) = store();
+    let puller = Puller::new(&store, &RegistryOptions::default());
+    let name = format!("127.0.0.1:{port}/team/app:v1");
+    let image = puller.pull(&name, &user(), None).await.unwrap();
+    let blob = |index: usize| &image.layers[index].blob.digest;
+    let bytes = [0, 1].map(|index| std::fs::read(store.blob_path(blob(index))).unwrap());
+    assert!(store.remove(&name).unwrap());
+    // A process that is no more had half of the one and all of the other.
+    let tmp = folder.path().join("images/tmp");
+    std::fs::create_dir_all(tmp.join("dead/2")).unwrap();
+    std::fs::write(tmp.join("dead.lock"), "").unwrap();
+    let half = bytes[0].len() / 2;
+    let file = |number: usize, index| tmp.join(format!("dead/{number}.{}", blob(index).hex()));
+    std::fs::write(file(1, 0), &bytes[0][..half]).unwrap();
+    std::fs::write(file(3, 1), &bytes[1]).unwrap();
+    let store = oci::Store::open(&folder.path().join("images")).unwrap();
+    assert_eq!(leftovers(&folder), Vec::<String>::new());
+    registry.requests.lock().unwrap().clear();
+    let again = puller.pull(&name, &user(), None).await.unwrap();
+    assert_eq!(again, image);
+    for (index, bytes) in bytes.iter().enumerate() {
+        assert_eq!(&std::fs::read(store.blob_path(blob(index))).unwrap(), bytes);
+    }
+    let text = store.layer_folder(&image.layers[1].diff_id).join("b");
+    assert_eq!(std::fs::read_to_string(text).unwrap(), "two");
+    let path = |index| format!("/v2/team/app/blobs/{}", blob(index));
+    assert_eq!(*registry.ranges.lock().unwrap(), [(path(0), half)]);
+    assert!(!registry.requests.lock().unwrap().contains(&path(1)));
+    let begun = folder.path().join("images/begun");
+    assert_eq!(std::fs::read_dir(begun).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn what_a_crashed_pull_had_is_checked_with_the_rest() {
+    let (_registry, port) = serve(content()).await;
+    let (folder, store) = store();
+    let puller = Puller::new(&store, &RegistryOptions::default());
+    let name = format!("127.0.0.1:{port}/team/app:v1");
+    let image = puller.pull(&name, &user(), None).await.unwrap();
+    let blob = &image.layers[0].blob;
+    assert!(store.remove(&name).unwrap());
+    let begun = folder.path().join("images/begun").join(blob.digest.hex());
+    // Not its bytes, and more than it has.
+    for (length, refused) in [(9, true), (blob.size + 1, false)] {
+        let mut bytes = vec![0; usize::try_from(length).unwrap()];
+        bytes[..2].copy_from_slice(&[0x1f, 0x8b]);
+        std::fs::write(&begun, bytes).unwrap();
+        let pulled = puller.pull(&name, &user(), None).await;
+        assert_eq!(pulled.is_err(), refused, "{pulled:?}");
+        assert!(!begun.exists());
+    }
+    assert_eq!(store.list().unwrap(), [image]);
 }
 
 #[tokio::test]
