@@ -168,9 +168,11 @@ impl Puller {
         let message = format!("Pulling image {wanted:?}");
         self.recorder
             .pod(pod, Some(name), Kind::Normal, "Pulling", message);
+        // Before there is a place for the pull: a provider may take its time.
+        let credentials = self.credentials(pod, image).await;
         let permit = self.slots.acquire().await;
         let pulling = Instant::now();
-        let pulled = self.pull_and_note(pod, wanted, image).await;
+        let pulled = self.pull_and_note(wanted, image, credentials).await;
         drop(permit);
         match pulled {
             Ok(found) => {
@@ -249,11 +251,10 @@ impl Puller {
     /// Pulls, and notes who may use the image from now on.
     async fn pull_and_note(
         &self,
-        pod: &Pod,
         wanted: &str,
         image: &str,
+        credentials: Vec<Credentials>,
     ) -> Result<Image, RuntimeError> {
-        let credentials = self.credentials(pod, image).await;
         if self.verification.is_none() {
             return Ok(self.pull_with(image, credentials).await?.0);
         }

@@ -26,7 +26,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -72,18 +72,24 @@ pub(crate) async fn serve_read_only(shared: Arc<Shared>, listener: TcpListener, 
                 })
             }
         });
-        async move {
-            let served = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .serve_connection(TokioIo::new(tcp), service)
-                .await;
-            if let Err(error) = served {
-                tracing::debug!(%error, "connection ended");
-            }
-        }
+        serve_plainly(tcp, service)
     };
     base::listener::serve(listener, CONNECTIONS_MAX, stop, work).await;
+}
+
+/// Answers one connection without TLS.
+async fn serve_plainly<S>(tcp: TcpStream, service: S)
+where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+{
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(tcp), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "connection ended");
+    }
 }
 
 fn debugging_is_off() -> Response<Body> {

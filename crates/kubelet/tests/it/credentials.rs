@@ -185,15 +185,7 @@ async fn secrets_come_first_and_then_programs_in_their_order() {
     programs.answer("second", closer);
     let config = programs.config();
     rig.restart_with(config).await;
-    let auths = json!({"auths": {"a.test": {"username": "own", "password": "pw"}}});
-    use base64::Engine;
-    let auths = base64::engine::general_purpose::STANDARD.encode(auths.to_string());
-    let secret = json!({
-        "metadata": {"name": "login", "namespace": "default"},
-        "type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": auths},
-    });
-    rig.api
-        .put("/api/v1/namespaces/default/secrets/login", secret);
+    rig.put_login("login", "a.test", "own", "pw");
     rig.runtime.set_login("a.test", "first:secret");
     let secrets = json!({"imagePullSecrets": [{"name": "login"}]});
     run(&rig, "web", "a.test/app:1", secrets).await;
@@ -248,15 +240,28 @@ async fn a_program_that_hangs_is_ended() {
     wait("its end", || (!process.exists()).then_some(())).await;
 }
 
-#[tokio::test]
-async fn who_asks_the_same_waits_for_one_answer() {
-    let mut rig = Rig::new().await;
-    let mut programs = Programs::of(&rig);
+/// A program that says nothing until its gate is opened.
+fn add_waiting(programs: &mut Programs<'_>) -> PathBuf {
     let waiting = format!("cat \"$0.gate\" > /dev/null\n{ANSWERING}");
     programs.add("waiting", &waiting, json!({}));
     programs.answer("waiting", json!({}));
     let gate = programs.file("waiting.gate");
     nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    gate
+}
+
+/// Waits until the program is at its gate, and opens it.
+async fn open(gate: PathBuf) {
+    let open = tokio::task::spawn_blocking(move || std::fs::write(gate, "open"));
+    let opened = tokio::time::timeout(Duration::from_secs(30), open).await;
+    opened.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn who_asks_the_same_waits_for_one_answer() {
+    let mut rig = Rig::new().await;
+    let mut programs = Programs::of(&rig);
+    let gate = add_waiting(&mut programs);
     let config = programs.config();
     rig.restart_with(config).await;
     let containers = json!([
@@ -269,17 +274,32 @@ async fn who_asks_the_same_waits_for_one_answer() {
         (rig.api.events_of("Pulling").len() == 3).then_some(())
     })
     .await;
-    let open = tokio::task::spawn_blocking(move || std::fs::write(gate, "open"));
-    tokio::time::timeout(Duration::from_secs(30), open)
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    open(gate).await;
     for pod in ["one", "two", "three"] {
         rig.wait_phase(pod, "Running").await;
     }
     assert_eq!(noted(&rig, "waiting.runs").len(), 1);
     assert_eq!(rig.runtime.pulls(), ["a.test/app:1 waiting:secret"; 3]);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_program_holds_up_nobody_elses_pull() {
+    let mut rig = Rig::new().await;
+    let mut programs = Programs::of(&rig);
+    let gate = add_waiting(&mut programs);
+    let mut config = programs.config();
+    config.image_pulls_max = 1;
+    rig.restart_with(config).await;
+    let container = json!({"name": "main", "image": "a.test/app:1"});
+    rig.create("slow", json!({"containers": [container]}));
+    wait("its pull", || {
+        (rig.api.events_of("Pulling").len() == 1).then_some(())
+    })
+    .await;
+    run(&rig, "quick", "a.example/app:1", json!({})).await;
+    assert_eq!(rig.runtime.pulls(), ["a.example/app:1 -"]);
+    open(gate).await;
+    rig.wait_phase("slow", "Running").await;
 }
 
 #[tokio::test]

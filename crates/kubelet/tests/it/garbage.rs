@@ -17,11 +17,7 @@ async fn one_dead_container_of_a_name_is_kept() {
     rig.restart_with(config).await;
     rig.runtime.set_ends("main", Some(1));
     rig.create("web", json!({"restartPolicy": "OnFailure"}));
-    rig.wait_pod("web", "crashes", |pod| {
-        let count = &pod["status"]["containerStatuses"][0]["restartCount"];
-        count.as_i64().is_some_and(|count| count >= 3)
-    })
-    .await;
+    wait_restarts(&rig, "web", 3).await;
     rig.runtime.set_ends("main", None);
     wait("running", || rig.runtime.running("main")).await;
     wait("one dead beside it", || {

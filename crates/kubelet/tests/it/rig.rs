@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::Crew;
+use base64::Engine;
 use kubelet::{Config, Parts};
 use serde_json::{Value, json};
 
@@ -109,6 +110,19 @@ impl Rig {
 
     pub(crate) fn pod(&self, name: &str) -> Value {
         self.api.get(&pod_path(name)).unwrap_or(Value::Null)
+    }
+
+    /// Puts a pull secret for a registry.
+    pub(crate) fn put_login(&self, name: &str, registry: &str, user: &str, password: &str) {
+        let auths = json!({"auths": {registry: {"username": user, "password": password}}});
+        let auths = base64::engine::general_purpose::STANDARD.encode(auths.to_string());
+        let uid = format!("uid-of-{name}");
+        let secret = json!({
+            "metadata": {"name": name, "namespace": "default", "uid": uid},
+            "type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": auths},
+        });
+        let path = format!("/api/v1/namespaces/default/secrets/{name}");
+        self.api.put(&path, secret);
     }
 
     /// Asks for a graceful deletion, as the API server notes it.

@@ -3,27 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use base64::Engine;
 use kubelet::ImageVerification;
 use serde_json::{Value, json};
 
 use crate::rig::{IMAGE, Rig, wait};
 
 const PRIVATE: &str = "private.test/app:1";
-
-/// Puts a pull secret for `private.test`.
-fn put_secret(rig: &Rig, namespace: &str, name: &str, password: &str) {
-    let auths = json!({"auths": {"private.test": {"username": "u", "password": password}}});
-    let auths = base64::engine::general_purpose::STANDARD.encode(auths.to_string());
-    let secret = json!({
-        "metadata": {"name": name, "namespace": namespace, "uid": format!("uid-of-{name}")},
-        "type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": auths},
-    });
-    rig.api.put(
-        &format!("/api/v1/namespaces/{namespace}/secrets/{name}"),
-        secret,
-    );
-}
 
 /// A pod of an image; `secret` may be empty.
 fn create(rig: &Rig, name: &str, image: &str, policy: &str, secret: &str) {
@@ -70,9 +55,9 @@ fn files(rig: &Rig, folder: &str) -> Vec<(PathBuf, Value)> {
 async fn an_image_is_for_those_with_its_credentials() {
     let mut rig = Rig::new().await;
     rig.runtime.set_login("private.test", "u:right");
-    put_secret(&rig, "default", "login", "right");
-    put_secret(&rig, "default", "twin", "right");
-    put_secret(&rig, "default", "wrong", "guess");
+    rig.put_login("login", "private.test", "u", "right");
+    rig.put_login("twin", "private.test", "u", "right");
+    rig.put_login("wrong", "private.test", "u", "guess");
     create(&rig, "owner", PRIVATE, "IfNotPresent", "login");
     assert_eq!(pulls_when_running(&rig, "owner").await, 1);
     // Without the credentials the registry decides, and it says no.
@@ -105,7 +90,7 @@ async fn an_image_is_for_those_with_its_credentials() {
         }
     }
     // The secret's own pods may use it after its password changed, too.
-    put_secret(&rig, "default", "login", "new");
+    rig.put_login("login", "private.test", "u", "new");
     create(&rig, "changed", PRIVATE, "IfNotPresent", "login");
     assert_eq!(pulls_when_running(&rig, "changed").await, before);
     let records = files(&rig, "pulled");
@@ -174,7 +159,7 @@ async fn who_does_not_verify_gives_images_to_all() {
         config.image_verification = verification;
         rig.restart_with(config).await;
         rig.runtime.set_login("private.test", "u:right");
-        put_secret(&rig, "default", "login", "right");
+        rig.put_login("login", "private.test", "u", "right");
         create(&rig, "owner", PRIVATE, "IfNotPresent", "login");
         rig.wait_phase("owner", "Running").await;
         for (name, policy) in [("stranger", "IfNotPresent"), ("never", "Never")] {
@@ -190,7 +175,7 @@ async fn a_pull_that_nobody_saw_end_is_verified() {
     for spelling in ["private.test/app:1", "private.test/app"] {
         let mut rig = Rig::new().await;
         rig.runtime.set_login("private.test", "u:right");
-        put_secret(&rig, "default", "login", "right");
+        rig.put_login("login", "private.test", "u", "right");
         create(&rig, "owner", spelling, "IfNotPresent", "login");
         rig.wait_phase("owner", "Running").await;
         let (path, _) = files(&rig, "pulled").remove(0);
