@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use schema::openapi::{KindDoc, ROOTS};
 use serde_json::{Map, Value, json};
 
+use crate::aggregate::Delegate;
 use crate::chain::Call;
 use crate::discovery;
 use crate::dispatch::no_such_resource;
@@ -131,6 +132,14 @@ impl Place {
         Place { path, tag }
     }
 
+    /// That of a group and version that another part of this process answers for: the same.
+    fn delegate(core: &Core, delegate: &Delegate) -> Place {
+        Place::root(
+            core,
+            format!("apis/{}/{}", delegate.group, delegate.version),
+        )
+    }
+
     fn url(&self) -> String {
         format!("/openapi/v3/{}?hash={}", self.path, self.tag)
     }
@@ -157,8 +166,11 @@ fn index(core: &Core, resources: &Resources, call: &Call) -> Result<Answer, Stat
         let url = place.url();
         paths.insert(place.path, json!({"serverRelativeURL": url}));
     }
-    for path in roots(resources) {
-        let place = Place::root(core, path);
+    let roots = roots(resources).into_iter();
+    let roots = roots.map(|path| Place::root(core, path));
+    let delegates = core.aggregate.described().into_iter();
+    let delegates = delegates.map(|own| Place::delegate(core, &own));
+    for place in roots.chain(delegates) {
         let url = place.url();
         paths.insert(place.path, json!({"serverRelativeURL": url}));
     }
@@ -197,6 +209,8 @@ async fn all(core: &Core, call: &Call, resources: Arc<Resources>) -> Result<Answ
     let group_versions: Vec<GroupVersion> = resources.group_versions().collect();
     let tags = group_versions.iter().map(|own| tag(core, &resources, own));
     let others = core.aggregate.swaggers();
+    let delegates = core.aggregate.described();
+    let tags = tags.chain(delegates.iter().map(|own| Place::delegate(core, own).tag));
     let tags = tags.chain(others.iter().map(|other| other.tag.clone()));
     let tag = discovery::hash(tags.collect::<String>().as_bytes());
     let own = tag.clone();
@@ -214,6 +228,9 @@ async fn all(core: &Core, call: &Call, resources: Arc<Resources>) -> Result<Answ
             schema::openapi::root(&path)
                 .into_iter()
                 .for_each(|root| builder.add(root));
+        }
+        for delegate in delegates {
+            builder.add(delegate.document());
         }
         for other in others {
             builder.add_other(other.read()?);
@@ -241,7 +258,11 @@ async fn versioned(
         version: version.into(),
     };
     if resources.of(group, version).is_none() {
-        return Err(no_such_resource());
+        let mut delegates = core.aggregate.described().into_iter();
+        let found = delegates.find(|own| own.group == group && own.version == version);
+        let delegate = found.ok_or_else(no_such_resource)?;
+        let place = Place::delegate(core, &delegate);
+        return one(core, call, place, move || delegate.document()).await;
     }
     let place = Place::of(core, &resources, &group_version);
     let make = move || {

@@ -11,6 +11,7 @@
 
 mod answer;
 mod sampler;
+mod schemas;
 mod scrape;
 mod tables;
 
@@ -24,6 +25,7 @@ use meta::{Reason, Status};
 use serde_json::{Value, json};
 
 use sampler::Sampler;
+pub use schemas::schemas;
 
 /// The group that is answered for.
 pub const GROUP: &str = "metrics.k8s.io";

@@ -285,6 +285,7 @@ fn measured(metrics: &metrics::Metrics) -> apiserver::Delegate {
         version: metrics::VERSION.into(),
         priority: (100, 100),
         resources: metrics.resources(),
+        schemas: metrics::schemas(),
         service: metrics.service(),
     }
 }

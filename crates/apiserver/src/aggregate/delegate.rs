@@ -1,11 +1,15 @@
 //! Groups and versions that another part of this process answers for, as a server behind an
 //! APIService does; until an APIService names such a server.
 
+use std::sync::Arc;
+
 use client::{Body, BoxError, Transport};
 use futures::future::BoxFuture;
 use http::Request;
 use http::request::Parts;
-use meta::Status;
+use meta::{GroupVersion, Names, Status};
+use schema::openapi::KindDoc;
+use schema::{Kind, Type, TypeRef};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -23,6 +27,9 @@ pub struct Delegate {
     pub priority: (i64, i64),
     /// Its `APIResourceList`.
     pub resources: Value,
+    /// Its kinds with their schemas, as a CustomResourceDefinition has them; without one it has no
+    /// document of OpenAPI.
+    pub schemas: Vec<(String, Value)>,
     /// Answers requests of those who may ask.
     pub service: Transport,
 }
@@ -34,6 +41,45 @@ impl Delegate {
             "version": self.version, "freshness": "Current",
             "resources": discover::resources(&self.resources, &self.group, &self.version),
         })
+    }
+
+    /// Its document of OpenAPI v3.
+    pub(crate) fn document(&self) -> Value {
+        let group_version = GroupVersion {
+            group: self.group.clone(),
+            version: self.version.clone(),
+        };
+        let resources = self.resources["resources"].as_array();
+        let kinds: Vec<(Names, Vec<&str>)> = resources
+            .into_iter()
+            .flatten()
+            .filter_map(|resource| {
+                let (plural, kind) = (resource["name"].as_str()?, resource["kind"].as_str()?);
+                let names = match resource["namespaced"] == true {
+                    true => Names::namespaced(&self.group, &self.version, kind, plural),
+                    false => Names::cluster(&self.group, &self.version, kind, plural),
+                };
+                let verbs = resource["verbs"].as_array().into_iter().flatten();
+                Some((names, verbs.filter_map(Value::as_str).collect()))
+            })
+            .collect();
+        let kinds = kinds.iter().map(|(names, verbs)| KindDoc {
+            names,
+            subresources: &[],
+            verbs,
+        });
+        let type_of = |names: &Names| {
+            let (_, schema) = self.schemas.iter().find(|(kind, _)| *kind == names.kind)?;
+            let kind = Kind {
+                group: names.group.clone().into(),
+                version: names.version.clone().into(),
+                kind: names.kind.clone().into(),
+            };
+            let described = Type::from_openapi(kind, schema);
+            Some(TypeRef::Owned(Arc::new(described)))
+        };
+        let kinds: Vec<KindDoc<'_>> = kinds.collect();
+        schema::openapi::document_with(&group_version, &kinds, &type_of)
     }
 
     /// What says in the API that there is this group and version; users may let it name a service.
@@ -78,11 +124,24 @@ impl Delegate {
 impl Aggregate {
     /// Who of this process answers a request; asked when there is no route.
     pub(crate) fn delegate(&self, call: &Call) -> Option<&Delegate> {
-        if self.delegates.is_empty() {
+        // Their documents are made from what they say, as our own are.
+        if self.delegates.is_empty() || call.info.path.starts_with("/openapi/") {
             return None;
         }
         let (group, version) = super::group_version(call)?;
         self.delegate_of(group, version)
+    }
+
+    /// Those that say what they are in OpenAPI, but for those whose place another server has.
+    pub(crate) fn described(&self) -> Vec<Delegate> {
+        let routes = self.routes.load();
+        let taken = |own: &Delegate| {
+            let mut routes = routes.iter();
+            routes.any(|route| route.group == own.group && route.version == own.version)
+        };
+        let delegates = self.delegates.iter();
+        let described = delegates.filter(|own| !own.schemas.is_empty() && !taken(own));
+        described.cloned().collect()
     }
 
     pub(super) fn delegate_of(&self, group: &str, version: &str) -> Option<&Delegate> {

@@ -343,6 +343,12 @@ async fn a_part_of_the_process_answers_until_a_service_does() {
         priority: (100, 100),
         resources: json!({"resources": [{"name": "flunders", "singularName": "flunder",
             "namespaced": true, "kind": "Flunder", "verbs": ["get", "list"]}]}),
+        schemas: vec![(
+            "Flunder".into(),
+            json!({"type": "object", "properties": {
+                "size": {"type": "string", "description": "How large it is."},
+            }}),
+        )],
         service: client::Transport::new(tower::service_fn(asked)),
     };
     let crew = base::Crew::new();
@@ -359,6 +365,22 @@ async fn a_part_of_the_process_answers_until_a_service_does() {
     assert!(groups["groups"].as_array().unwrap().iter().any(named));
     let group = cluster.get("/apis/wardle.example.com").await.unwrap();
     assert_eq!(group["preferredVersion"]["version"], "v1alpha1");
+    // What it says of itself is told with the rest.
+    let index = cluster.get("/openapi/v3").await.unwrap();
+    let url = &index["paths"]["apis/wardle.example.com/v1alpha1"]["serverRelativeURL"];
+    let document = cluster.get(url.as_str().unwrap()).await.unwrap();
+    let name = "com.example.wardle.v1alpha1.Flunder";
+    let described = &document["components"]["schemas"][name];
+    let size = "/properties/size/description";
+    assert_eq!(described.pointer(size).unwrap(), "How large it is.");
+    let kinds = &described["x-kubernetes-group-version-kind"];
+    assert_eq!(kinds[0]["kind"], "Flunder");
+    let shown = "/apis/wardle.example.com/v1alpha1/namespaces/{namespace}/flunders";
+    let operations = &document["paths"][shown];
+    assert!(operations["get"].is_object() && operations.get("post").is_none());
+    let swagger = cluster.get("/openapi/v2").await.unwrap();
+    let described = &swagger["definitions"][name];
+    assert_eq!(described.pointer(size).unwrap(), "How large it is.");
     let service = loop {
         match cluster.get(&format!("{SERVICES}/{NAME}")).await {
             Ok(service) => break service,
