@@ -1,11 +1,10 @@
 //! Containers: created, started, waited for and removed, beside other runtimes in the same minute;
-//! what a thousand of them leave behind; how fast a layer is unpacked.
+//! what a thousand of them leave behind.
 
 mod engine;
 mod inside;
 mod leaks;
 mod runtimes;
-mod unpack;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -72,8 +71,7 @@ async fn all(
     let measured = beside(engine, &mut inside, folder, program, peers, table).await;
     let closed = inside.close().await;
     measured.and(closed)?;
-    leaks::measure(engine, peers.cycles, table).await?;
-    unpack::measure(folder, table).await
+    leaks::measure(engine, peers.cycles, table).await
 }
 
 /// Ours and theirs in turns, so that whatever else the machine does meets all alike.

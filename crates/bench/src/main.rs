@@ -12,6 +12,7 @@ mod pods;
 mod process;
 mod start;
 mod table;
+mod unpack;
 mod watchers;
 mod wire;
 
@@ -56,7 +57,7 @@ struct Args {
     #[command(flatten)]
     runtimes: containers::Peers,
     /// Only the parts named: start, idle, pods, node, restart, creates, list, watchers, peers,
-    /// containers, beside
+    /// unpack, containers, beside
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
@@ -64,7 +65,7 @@ struct Args {
 impl Args {
     /// Whether anything is to be measured that takes a node.
     fn wants_cluster(&self) -> bool {
-        let needs_none = |one: &String| one == "beside" || one == "containers";
+        let needs_none = |one: &String| ["beside", "containers", "unpack"].contains(&one.as_str());
         self.only.is_empty() || !self.only.iter().all(needs_none)
     }
 
@@ -113,9 +114,17 @@ async fn run(args: Args) -> Result<()> {
         .prefix("sampan-bench-")
         .tempdir_in(&args.folder)?;
     let mut table = Table::default();
-    let measured = match args.wants_cluster() {
-        true => in_cluster(&args, folder.path(), &mut table).await,
+    // First, before others have removed much.
+    let measured = match args.wants("unpack") {
+        true => {
+            let work = unpack::measure(folder.path(), &mut table);
+            unless_ended(part("unpack", work)).await
+        }
         false => Ok(()),
+    };
+    let measured = match measured.is_ok() && args.wants_cluster() {
+        true => in_cluster(&args, folder.path(), &mut table).await,
+        false => measured,
     };
     let measured = match measured.is_ok() && args.wants("containers") {
         true => {
@@ -125,7 +134,7 @@ async fn run(args: Args) -> Result<()> {
         false => measured,
     };
     // What was measured is worth reading even when a later part failed.
-    if args.wants_cluster() || args.wants("containers") {
+    if args.wants_cluster() || args.wants("containers") || args.wants("unpack") {
         table.print();
     }
     let compared = match measured.is_ok() && args.wants("beside") {
