@@ -22,6 +22,11 @@ pub(crate) struct Content {
     pub(crate) context: Vec<u8>,
     /// The next piece is taken, but its sender is not told.
     pub(crate) break_piece: bool,
+    /// Of the next blob that has more only so many bytes are sent; then its reader waits as long as
+    /// it lives.
+    pub(crate) holds: Option<usize>,
+    /// From where on blobs were asked for, and how long they are.
+    pub(crate) starts: Vec<(usize, usize)>,
 }
 
 /// Listens as long as the test runs.
@@ -132,7 +137,7 @@ impl Registry {
         let (repository, rest) = rest.split_once("/blobs/")?;
         match rest.strip_prefix("uploads/") {
             Some(id) => content.upload(request, repository, id, query),
-            None => Some(content.blob(repository, rest)),
+            None => Some(content.blob(request, repository, rest)),
         }
     }
 }
@@ -148,6 +153,7 @@ struct Reply {
     status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
+    held_after: Option<usize>,
 }
 
 impl Reply {
@@ -156,6 +162,7 @@ impl Reply {
             status,
             headers: Vec::new(),
             body: Vec::new(),
+            held_after: None,
         }
     }
 
@@ -176,6 +183,12 @@ impl Reply {
         }
         text += &format!("Content-Length: {}\r\n\r\n", self.body.len());
         stream.write_all(text.as_bytes())?;
+        if let Some(length) = self.held_after {
+            stream.write_all(&self.body[..length])?;
+            // The other side says nothing more: this is its end.
+            stream.read_to_end(&mut Vec::new())?;
+            return Ok(());
+        }
         if !head_only {
             stream.write_all(&self.body)?;
         }
@@ -201,14 +214,23 @@ impl Content {
         }
     }
 
-    fn blob(&self, repository: &str, digest: &str) -> Reply {
+    fn blob(&mut self, request: &Request, repository: &str, digest: &str) -> Reply {
         let owned = self
             .owned
             .contains(&(repository.to_owned(), digest.to_owned()));
-        match self.blobs.get(digest).filter(|_| owned) {
-            Some(bytes) => Reply::new(200).body("application/octet-stream", bytes),
-            None => Reply::new(404),
+        let Some(bytes) = self.blobs.get(digest).filter(|_| owned) else {
+            return Reply::new(404);
+        };
+        let range = request.headers.get("range");
+        let start = range.and_then(|text| text.strip_prefix("bytes=")?.strip_suffix('-'));
+        let start: usize = start.map_or(0, |text| text.parse().unwrap());
+        let reply = Reply::new(if range.is_some() { 206 } else { 200 });
+        let mut reply = reply.body("application/octet-stream", &bytes[start..]);
+        if request.method == "GET" {
+            self.starts.push((start, bytes.len()));
+            reply.held_after = self.holds.take_if(|holds| *holds < bytes.len() - start);
         }
+        reply
     }
 
     fn upload(

@@ -52,11 +52,11 @@ impl Engine {
         engine
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
         self.folder.path().join(name)
     }
 
-    fn boot(&mut self) {
+    pub(crate) fn boot(&mut self) {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -82,7 +82,7 @@ impl Engine {
         });
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let mut process = self.process.take().unwrap();
         process.kill().unwrap();
         process.wait().unwrap();

@@ -15,6 +15,7 @@ mod kubectl;
 #[path = "../../../systemd/tests/machine/mod.rs"]
 mod machine;
 mod matrix;
+mod pulls;
 #[path = "../../../docker/tests/it/registry.rs"]
 mod registry;
 mod roles;
