@@ -19,7 +19,7 @@ use crate::switch::Switch;
 use crate::volumes::Volumes;
 
 /// Pod namespace of docker's sandboxes.
-pub const NAMESPACE: &str = "docker";
+pub(crate) const NAMESPACE: &str = "docker";
 
 /// Somebody who wants the streams of a container that has not started.
 pub(crate) struct Waiting {

@@ -48,7 +48,6 @@ use base::Crew;
 use node_api::RuntimeService;
 use runtime::Engine;
 
-pub use daemon::NAMESPACE;
 pub use remap::{Remap, RemapError};
 pub use switch::Switch;
 

@@ -51,8 +51,8 @@ pub struct Config {
     pub programs: PathBuf,
     /// What they are told at their start.
     pub drop_ins: PathBuf,
-    /// Pods in this namespace are not Kubernetes', and not shown to plugins.
-    pub hidden_namespace: Option<String>,
+    /// Pods that log below this folder are not Kubernetes', and not shown to plugins.
+    pub hidden_logs: Option<PathBuf>,
 }
 
 impl Config {
@@ -62,7 +62,7 @@ impl Config {
             socket,
             programs: "/opt/nri/plugins".into(),
             drop_ins: "/etc/nri/conf.d".into(),
-            hidden_namespace: None,
+            hidden_logs: None,
         }
     }
 }
@@ -89,7 +89,7 @@ pub async fn open(
         .map_err(|error| ListenError::Io(config.socket.clone(), error))?;
     let found = launch::discover(&config.programs, &config.drop_ins)
         .map_err(|error| OpenError::Programs(config.programs, error))?;
-    let plugins = Arc::new(Plugins::new(engine, config.hidden_namespace));
+    let plugins = Arc::new(Plugins::new(engine, config.hidden_logs));
     let mut awaited = Vec::new();
     for (path, given) in found {
         let (stream, child) = match launch::start(&path, &given) {

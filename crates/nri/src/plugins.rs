@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -62,8 +63,9 @@ impl Plugin {
 /// All of them.
 pub(crate) struct Plugins {
     pub(crate) engine: Arc<dyn Engine>,
-    /// Pods in this namespace are somebody else's, and not shown to plugins.
-    hidden: Option<String>,
+    /// Pods that log below this folder are somebody else's, and not shown to plugins. No user of
+    /// Kubernetes chooses where pods log.
+    hidden: Option<PathBuf>,
     list: RwLock<Vec<Arc<Plugin>>>,
     /// Whether there are some.
     any: AtomicBool,
@@ -74,7 +76,7 @@ pub(crate) struct Plugins {
 }
 
 impl Plugins {
-    pub(crate) fn new(engine: Arc<dyn Engine>, hidden: Option<String>) -> Plugins {
+    pub(crate) fn new(engine: Arc<dyn Engine>, hidden: Option<PathBuf>) -> Plugins {
         Plugins {
             engine,
             hidden,
@@ -121,7 +123,8 @@ impl Plugins {
 
     /// Whether plugins are told of a pod.
     pub(crate) fn shows(&self, pod: &PodSandboxStatus) -> bool {
-        self.hidden.as_ref() != Some(&pod.config.namespace)
+        let logs = &pod.config.log_directory;
+        !(self.hidden.as_ref()).is_some_and(|hidden| logs.starts_with(hidden))
     }
 
     /// A pod that plugins are told of.

@@ -32,7 +32,7 @@ impl World {
         let socket = folder.path().join("nri.sock");
         let config = crate::Config {
             programs: folder.path().join("programs"),
-            hidden_namespace: Some("other".to_owned()),
+            hidden_logs: Some("/other".into()),
             ..crate::Config::new(socket.clone())
         };
         let runtime = crate::open(engine.clone(), config, &crew).await.unwrap();
@@ -299,7 +299,7 @@ async fn nothing_is_made_while_a_plugin_learns_what_there_is() {
     let pod = world.pod().await;
     let before = world.container(&pod).await;
     let hidden = PodSandboxConfig {
-        namespace: "other".to_owned(),
+        log_directory: "/other/pod".into(),
         ..PodSandboxConfig::default()
     };
     let hidden = world.runtime.run_pod_sandbox(hidden).await.unwrap();
@@ -419,4 +419,32 @@ async fn only_root_reaches_the_socket() {
         .mode();
     assert_eq!(mode & 0o777, 0o600);
     world.end().await;
+}
+
+#[tokio::test]
+async fn a_program_that_is_no_plugin_hinders_nobody() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (programs, told) = (folder.path().join("programs"), folder.path().join("told"));
+    std::fs::create_dir(&programs).unwrap();
+    let script = format!(
+        "#!/bin/sh\n[ -S /dev/stdin ] && echo \"$NRI_PLUGIN_IDX $NRI_PLUGIN_NAME $NRI_PLUGIN_SOCKET\" > {}\n",
+        told.display()
+    );
+    let program = programs.join("10-a");
+    std::fs::write(&program, script).unwrap();
+    let executable = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(&program, executable).unwrap();
+    let crew = Crew::new();
+    let config = crate::Config {
+        programs,
+        ..crate::Config::new(folder.path().join("nri.sock"))
+    };
+    let engine = Arc::new(Fake::default());
+    let runtime = crate::open(engine, config, &crew).await.unwrap();
+    assert_eq!(std::fs::read_to_string(told).unwrap(), "10 a 0\n");
+    let made = runtime.run_pod_sandbox(PodSandboxConfig::default());
+    made.await.unwrap();
+    crew.stop().raise();
+    crew.finished().await.unwrap();
 }

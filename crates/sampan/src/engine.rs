@@ -101,10 +101,11 @@ async fn start(args: &EngineArgs, crew: &Crew) -> Result<()> {
     let engine = runtime::open(config, switch.clone(), crew)
         .await
         .context("container engine")?;
+    let docker_folder = data_dir.join("docker");
     if let Some(socket) = &args.docker_socket {
         let config = docker::Config {
             socket: socket.clone(),
-            folder: data_dir.join("docker"),
+            folder: docker_folder.clone(),
             remap,
         };
         docker::serve(engine.clone(), switch, config, crew)
@@ -115,7 +116,13 @@ async fn start(args: &EngineArgs, crew: &Crew) -> Result<()> {
         streaming: args.stream_address,
         ..cri_config(&args.cri_socket, &data_dir)
     };
-    let runtime = plugged(engine.clone(), args.nri_socket.as_deref(), crew).await?;
+    let runtime = plugged(
+        engine.clone(),
+        args.nri_socket.as_deref(),
+        Some(docker_folder),
+        crew,
+    )
+    .await?;
     serve(runtime, engine, config, crew).await
 }
 
@@ -142,17 +149,19 @@ pub(crate) fn cri_config(socket: &Path, data_dir: &Path) -> cri::Config {
     }
 }
 
-/// The engine as kubelets see it: with plugins in between, where there is a socket for them.
+/// The engine as kubelets see it: with plugins in between, where there is a socket for them. Pods
+/// that log below `hidden_logs` are not shown to those.
 pub(crate) async fn plugged(
     engine: Arc<Engine>,
     socket: Option<&Path>,
+    hidden_logs: Option<PathBuf>,
     crew: &Crew,
 ) -> Result<Arc<dyn RuntimeService>> {
     let Some(socket) = socket else {
         return Ok(engine);
     };
     let config = nri::Config {
-        hidden_namespace: Some(docker::NAMESPACE.to_owned()),
+        hidden_logs,
         ..nri::Config::new(socket.to_owned())
     };
     nri::open(engine, config, crew).await.context("NRI")

@@ -51,7 +51,7 @@ pub(crate) async fn open(
     let engine = runtime::open(settings, pods, crew)
         .await
         .context("container engine")?;
-    let runtime = engine::plugged(engine.clone(), config.nri_socket.as_deref(), crew).await?;
+    let runtime = engine::plugged(engine.clone(), config.nri_socket.as_deref(), None, crew).await?;
     if let Some(socket) = &config.cri_socket {
         let cri = engine::cri_config(socket, &config.data_dir);
         engine::serve(runtime.clone(), engine.clone(), cri, crew).await?;
