@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Taint;
 use meta::Quantity;
 use node_api::{ImageService, RuntimeService};
 
+use crate::cgroup_facts::CgroupFacts;
 use crate::clock::Clock;
 use crate::dead_containers::DeadContainers;
 use crate::eviction::EvictionConfig;
@@ -96,6 +97,10 @@ pub struct Config {
     pub cgroup_root: String,
     /// How the runtime wants pods' cgroups to be named.
     pub cgroup_driver: node_api::CgroupDriver,
+    /// What limits can be set here.
+    pub cgroups: CgroupFacts,
+    /// Burstable containers have a part of the machine's swap, where version 2 limits it.
+    pub limited_swap: bool,
     /// Containers get a CPU quota by their limit.
     pub cpu_cfs_quota: bool,
     /// Over which time a quota counts, in microseconds.
@@ -243,6 +248,8 @@ impl Config {
             image_verification: Some(crate::ImageVerification::NeverPreloaded),
             cgroup_root: "/kubepods".into(),
             cgroup_driver: node_api::CgroupDriver::Cgroupfs,
+            cgroups: CgroupFacts::default(),
+            limited_swap: false,
             cpu_cfs_quota: true,
             cpu_period: 100_000,
             restart_pause_first: Duration::from_secs(10),

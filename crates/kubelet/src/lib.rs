@@ -4,6 +4,7 @@
 mod admission;
 mod allocations;
 mod backoff;
+mod cgroup_facts;
 mod clock;
 mod config;
 mod container_config;
@@ -43,6 +44,7 @@ mod start;
 mod static_pods;
 mod static_url;
 mod status;
+mod swap;
 mod user_namespaces;
 mod web;
 mod worker;
@@ -59,6 +61,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use volumes::{Sources, Volumes};
 
+pub use cgroup_facts::CgroupFacts;
 pub use clock::Clock;
 pub use config::{Config, Features, Guard, GuardRequest, Parts, Refusal, ServerConfig, SystemLogs};
 pub use dead_containers::DeadContainers;

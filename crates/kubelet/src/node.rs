@@ -10,7 +10,7 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
     NodeFeatures, NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus,
-    NodeSystemInfo,
+    NodeSwapStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
@@ -398,6 +398,7 @@ async fn images(shared: &Shared) -> Vec<ContainerImage> {
 fn info(shared: &Shared) -> NodeSystemInfo {
     let (name, version) = shared.runtime.version();
     let machine = &shared.machine;
+    let swap = shared.config.cgroups.swap_bytes;
     NodeSystemInfo {
         architecture: architecture().to_owned(),
         boot_id: machine.boot_id.clone(),
@@ -409,7 +410,9 @@ fn info(shared: &Shared) -> NodeSystemInfo {
         operating_system: "linux".to_owned(),
         os_image: machine.os_image.clone(),
         system_uuid: machine.system_uuid.clone(),
-        swap: None,
+        swap: (swap != 0).then_some(NodeSwapStatus {
+            capacity: Some(swap),
+        }),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::plan::newest_container;
 use crate::pod::{PodExt, Role};
 use crate::resources::{self, Qos};
+use crate::swap;
 
 /// What a running container was given.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -67,9 +68,13 @@ pub(crate) fn change(pod: &Pod, container: &Container, has: &Given) -> Change {
     change
 }
 
-/// Why other resources cannot be had at all: managers that give whole processors and memory of
+/// Why other resources cannot be had at all: a part of the swap is as large as it was at the start;
+/// managers that give whole processors and memory of
 /// their own to guaranteed containers do so once.
 pub(crate) fn infeasible(wished: &Pod, has: &Pod, config: &Config) -> Option<String> {
+    if swap::hinders_resize(wished, has, config) {
+        return Some("In-place resize of containers with swap is not supported.".to_owned());
+    }
     if resources::qos(wished) != Qos::Guaranteed {
         return None;
     }

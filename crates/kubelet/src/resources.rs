@@ -10,6 +10,7 @@ use node_api::{CgroupDriver, LinuxResources};
 use crate::allocations::Amounts;
 use crate::config::Config;
 use crate::pod::{PodExt, Role};
+use crate::swap;
 
 /// Period of CPU quotas, in microseconds.
 /// The kernel's smallest quota per period.
@@ -42,7 +43,11 @@ impl Qos {
 }
 
 /// One amount out of limits or requests, if it is set and not zero.
-fn amount(resources: Option<&ResourceRequirements>, limits: bool, name: &str) -> Option<Quantity> {
+pub(crate) fn amount(
+    resources: Option<&ResourceRequirements>,
+    limits: bool,
+    name: &str,
+) -> Option<Quantity> {
     let resources = resources?;
     let map = match limits {
         true => resources.limits.as_ref()?,
@@ -181,6 +186,7 @@ pub(crate) fn of_container(
         resources.cpu_period = config.cpu_period;
         resources.cpu_quota = quota(cpu.milli(), config.cpu_period);
     }
+    swap::limit(&mut resources, pod, container, config, memory_capacity);
     resources
 }
 
@@ -213,6 +219,10 @@ pub(crate) fn of_pod(pod: &Pod, config: &Config) -> LinuxResources {
     };
     if qos(pod) == Qos::BestEffort {
         resources.cpu_shares = SHARES_MIN;
+    }
+    if config.cgroups.unified && resources.memory_limit_bytes > 0 {
+        // Its containers say who has swap.
+        resources.memory_swap_limit_bytes = -1;
     }
     if config.cpu_cfs_quota
         && let Some(milli) = cpu_limit.filter(|milli| *milli > 0)

@@ -124,6 +124,8 @@ pub struct Settings {
     #[serde(default)]
     pub(crate) feature_gates: BTreeMap<String, bool>,
     pub fail_swap_on: bool,
+    #[serde(default)]
+    pub memory_swap: MemorySwap,
     pub container_log_max_size: String,
     pub container_log_max_files: i32,
     pub(crate) container_log_max_workers: i32,
@@ -214,6 +216,14 @@ pub struct AuthorizationWebhook {
 #[serde(rename_all = "camelCase")]
 pub struct CrashLoopBackOff {
     pub max_container_restart_period: GoDuration,
+}
+
+/// What containers have of the machine's swap.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemorySwap {
+    #[serde(default)]
+    pub swap_behavior: String,
 }
 
 /// The time that pods from a priority on have to end.

@@ -139,7 +139,7 @@ pub const FIELDS: &[Row] = &[
     row("iptablesDropBit", "*int32", "15", "", Idle),
     row("featureGates", "map[string]bool", "", "feature-gates", Used),
     row("failSwapOn", "*bool", "true", "fail-swap-on", Used),
-    row("memorySwap.swapBehavior", "string", "", "", Missing),
+    row("memorySwap.swapBehavior", "string", "", "", Used),
     row("containerLogMaxSize", "string", r#""10Mi""#, "container-log-max-size", Used),
     row("containerLogMaxFiles", "*int32", "5", "container-log-max-files", Used),
     row("containerLogMaxWorkers", "*int32", "1", "", Idle),

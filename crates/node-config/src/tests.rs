@@ -177,6 +177,11 @@ fn checks_are_upstreams() {
             "readOnlyPort (--read-only-port) 70000 must be between 0 and 65535, inclusive",
         ),
         (
+            "memorySwap: {swapBehavior: UnlimitedSwap}",
+            "memorySwap.swapBehavior \"UnlimitedSwap\" must be one of: \"\", \"LimitedSwap\" or \
+             \"NoSwap\"",
+        ),
+        (
             "tracing: {samplingRatePerMillion: 1}",
             "tracing {\"samplingRatePerMillion\":1} is not supported",
         ),

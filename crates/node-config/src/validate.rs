@@ -76,6 +76,12 @@ pub(crate) fn faults(tree: &Value, settings: &Settings) -> Vec<String> {
             )
         },
     );
+    let swap = settings.memory_swap.swap_behavior.as_str();
+    faults.when(!["", "LimitedSwap", "NoSwap"].contains(&swap), || {
+        format!(
+            "memorySwap.swapBehavior {swap:?} must be one of: \"\", \"LimitedSwap\" or \"NoSwap\""
+        )
+    });
     enforcement(&mut faults, tree, settings);
     let hairpins = ["none", "hairpin-veth", "promiscuous-bridge"];
     faults.option(

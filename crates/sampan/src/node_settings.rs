@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use k8s_openapi::api::core::v1::Taint;
 use kubelet::{
-    CpuConfig, CpuSet, EvictionConfig, Features, ImageVerification, MemoryConfig, NODES_MAX,
-    PlacementConfig, ShutdownConfig, ShutdownPeriod, StaticPodUrl, SystemLogs, Threshold,
-    TopologyPolicy, TopologyScope,
+    CgroupFacts, CpuConfig, CpuSet, EvictionConfig, Features, ImageVerification, MemoryConfig,
+    NODES_MAX, PlacementConfig, ShutdownConfig, ShutdownPeriod, StaticPodUrl, SystemLogs,
+    Threshold, TopologyPolicy, TopologyScope,
 };
 use meta::Quantity;
 use node_api::CgroupDriver;
@@ -69,6 +69,8 @@ pub(crate) fn apply(settings: &Settings, root: &Path, config: &mut kubelet::Conf
         "" => "/kubepods".into(),
         below => format!("/{below}/kubepods"),
     };
+    config.cgroups = CgroupFacts::look();
+    config.limited_swap = limited_swap(settings);
     config.cpu_cfs_quota = settings.cpu_cfs_quota;
     config.cpu_period = settings.cpu_cfs_quota_period.nanos / 1_000;
     config.system_logs = settings.enable_system_log_handler.then(|| SystemLogs {
@@ -145,13 +147,22 @@ pub(crate) fn check_machine(settings: &Settings) -> Result<()> {
             );
         }
     }
-    if settings.fail_cgroup_v1 && !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+    let unified = CgroupFacts::look().unified;
+    if limited_swap(settings) && !unified {
+        bail!("swap feature is enabled and LimitedSwap but it is only supported with cgroupv2");
+    }
+    if settings.fail_cgroup_v1 && !unified {
         bail!(
             "kubelet is configured to not run on a host using cgroup v1. cgroup v1 support is \
              unsupported and will be removed in a future release"
         );
     }
     Ok(())
+}
+
+/// Whether containers have a part of the machine's swap.
+fn limited_swap(settings: &Settings) -> bool {
+    settings.memory_swap.swap_behavior == "LimitedSwap"
 }
 
 /// The first and the longest wait before a container that keeps ending is started again.

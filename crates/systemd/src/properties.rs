@@ -11,6 +11,15 @@ const USUAL_PERIOD: i64 = 100_000;
 /// systemd knows quotas in steps of this many microseconds a second.
 const QUOTA_STEP: u64 = 10_000;
 const SECOND: u64 = 1_000_000;
+const SWAP_FILE: &str = "memory.swap.max";
+/// Files of version 2 that units have words for.
+const FILES: [(&str, &str); 5] = [
+    (SWAP_FILE, "MemorySwapMax"),
+    ("memory.high", "MemoryHigh"),
+    ("memory.low", "MemoryLow"),
+    ("memory.max", "MemoryMax"),
+    ("memory.min", "MemoryMin"),
+];
 
 /// Properties of a unit by name.
 pub(crate) type Properties = Vec<(&'static str, Value)>;
@@ -41,7 +50,7 @@ pub(crate) fn of(limits: &Limits, unified: bool) -> Properties {
     if limits.memory_bytes != 0 {
         let name = if unified { "MemoryMax" } else { "MemoryLimit" };
         add(name, number(limits.memory_bytes));
-        if unified {
+        if unified && !limits.unified.contains_key(SWAP_FILE) {
             let swap = match limits.swap_bytes {
                 0 => 0,
                 sum if sum < 0 => -1,
@@ -63,6 +72,11 @@ pub(crate) fn of(limits: &Limits, unified: bool) -> Properties {
         ] {
             if let Some(bits) = bits(list) {
                 add(name, Value::bytes(&bits));
+            }
+        }
+        for (file, name) in FILES {
+            if let Some(text) = limits.unified.get(file) {
+                add(name, Value::U64(text.trim().parse().unwrap_or(INFINITY)));
             }
         }
     }
@@ -134,6 +148,17 @@ mod tests {
         assert_eq!(find("MemoryMax"), Value::U64(64 << 20));
         assert_eq!(find("MemorySwapMax"), Value::U64(0));
         assert_eq!(find("AllowedCPUs"), Value::bytes(&[3, 2]));
+        let files = [("memory.swap.max", "4096"), ("memory.high", "max")];
+        let named = Limits {
+            unified: files.map(|(file, text)| (file.into(), text.into())).into(),
+            ..limits
+        };
+        assert_eq!(of(&named, false), expected);
+        let all = of(&named, true);
+        let find = |name: &str| all.iter().filter(|one| one.0 == name).collect::<Vec<_>>();
+        let swap = ("MemorySwapMax", Value::U64(4096));
+        assert_eq!(find("MemorySwapMax"), [&swap]);
+        assert_eq!(find("MemoryHigh"), [&("MemoryHigh", Value::U64(u64::MAX))]);
     }
 
     #[test]

@@ -7,20 +7,21 @@ use nix::mount::{MntFlags, MsFlags};
 
 use crate::VolumeError;
 
-/// Mounts a tmpfs on `path` unless there is a mount already.
+/// Mounts a tmpfs on `path` unless there is a mount already. What is in it is not written to swap,
+/// where the kernel can be told so.
 pub(crate) fn tmpfs(path: &Path, limit_bytes: Option<i64>) -> Result<(), VolumeError> {
     if is_mount(path)? {
         return Ok(());
     }
     let options = limit_bytes.map_or("mode=0777".to_owned(), |n| format!("mode=0777,size={n}"));
-    nix::mount::mount(
-        Some("tmpfs"),
-        path,
-        Some("tmpfs"),
-        MsFlags::empty(),
-        Some(options.as_str()),
-    )
-    .map_err(|errno| VolumeError::io("mount tmpfs on", path)(errno.into()))
+    let mount = |options: &str| {
+        let kind = Some("tmpfs");
+        nix::mount::mount(kind, path, kind, MsFlags::empty(), Some(options))
+    };
+    // Kernels before 6.4 and those of other user namespaces do not take it.
+    mount(&format!("{options},noswap"))
+        .or_else(|_| mount(&options))
+        .map_err(|errno| VolumeError::io("mount tmpfs on", path)(errno.into()))
 }
 
 /// Binds `source` onto `target`.

@@ -90,6 +90,7 @@ fn limits(resources: &LinuxResources) -> Limits {
         cpu_quota: resources.cpu_quota,
         cpu_shares: resources.cpu_shares,
         memory_bytes: resources.memory_limit_bytes,
+        swap_bytes: resources.memory_swap_limit_bytes,
         pids: resources.pids_limit,
         huge_pages: resources.hugepage_limits.clone(),
         unified: resources.unified.clone(),

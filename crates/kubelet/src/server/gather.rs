@@ -9,6 +9,7 @@ use crate::machine;
 use crate::pod::PodExt;
 use crate::pods::PodView;
 use crate::shared::Shared;
+use crate::swap;
 
 /// Clock ticks a second, in which the kernel counts for everybody.
 const TICK_NANOS: u64 = 10_000_000;
@@ -47,6 +48,11 @@ impl PodUse {
     pub(super) fn memory_limit(&self, stats: &ContainerStats) -> Option<u64> {
         let limit = self.status(stats)?.config.resources.memory_limit_bytes;
         u64::try_from(limit).ok().filter(|limit| *limit > 0)
+    }
+
+    /// How much swap a container may have, if that is limited.
+    pub(super) fn swap_limit(&self, stats: &ContainerStats) -> Option<u64> {
+        swap::limit_of(&self.status(stats)?.config.resources)
     }
 
     /// What the runtime says of a container.

@@ -122,8 +122,6 @@ fn of_pod(pod: &PodUse) -> Vec<Row> {
     let (namespace, name) = (pod.view.pod.namespace(), pod.view.pod.name());
     let row = |stats: &ContainerStats| {
         let status = pod.status(stats);
-        let limits = status.map(|status| &status.config.resources);
-        let limit = limits.map(|own| own.memory_swap_limit_bytes - own.memory_limit_bytes);
         Row {
             labels: labels(&[
                 ("container", stats.name.as_str()),
@@ -132,9 +130,7 @@ fn of_pod(pod: &PodUse) -> Vec<Row> {
             ]),
             stats: stats.clone(),
             begun: status.map_or(0, |status| status.started_at),
-            swap_limit: limit
-                .and_then(|limit| u64::try_from(limit).ok())
-                .filter(|_| limits.is_some_and(|own| own.memory_swap_limit_bytes > 0)),
+            swap_limit: pod.swap_limit(stats),
         }
     };
     pod.containers.iter().map(row).collect()

@@ -33,6 +33,10 @@ async fn of_pod(shared: &Shared, pod: &PodUse, brief: bool) -> Value {
     let mut containers = Vec::new();
     for stats in &pod.containers {
         let mut tree = measured(shared, &stats.id, stats, pod.memory_limit(stats));
+        if let Some(limit) = pod.swap_limit(stats) {
+            let left = limit.saturating_sub(stats.swap_bytes);
+            tree["swap"]["swapAvailableBytes"] = left.into();
+        }
         tree["name"] = stats.name.as_str().into();
         let begun = pod.status(stats).map_or(0, |status| status.started_at);
         tree["startTime"] = time(begun).into();

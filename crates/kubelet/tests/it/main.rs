@@ -4,6 +4,7 @@
 
 mod admission;
 mod api;
+mod cgroups;
 mod changes;
 mod clock;
 mod cpus;

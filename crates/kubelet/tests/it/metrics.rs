@@ -114,11 +114,19 @@ async fn probes_are_counted_while_their_pod_is_there() {
 
 #[tokio::test]
 async fn the_summary_is_complete() {
-    let front = Front::new().await;
+    let front = Front::with(|config, _| {
+        config.limited_swap = true;
+        config.cgroups = kubelet::CgroupFacts {
+            unified: true,
+            limits_swap: true,
+            swap_bytes: 1 << 40,
+        };
+    })
+    .await;
     front.rig.create(
         "web",
         json!({"containers": [{"name": "main", "image": "demo:1",
-                "resources": {"limits": {"memory": "1Mi"}},
+                "resources": {"requests": {"memory": "512Ki"}, "limits": {"memory": "1Mi"}},
                 "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}]}],
             "volumes": [{"name": "scratch", "emptyDir": {}}]}),
     );
@@ -146,6 +154,7 @@ async fn the_summary_is_complete() {
     ] {
         assert!(number(path).is_some(), "{path} in {text}");
     }
+    assert!(number("/pods/0/containers/0/swap/swapAvailableBytes") > Some(0));
     let own = &summary["pods"][0];
     assert_eq!(own["podRef"]["uid"], pod["metadata"]["uid"]);
     assert_eq!(own["network"]["name"], "eth0");

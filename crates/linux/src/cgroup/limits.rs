@@ -215,7 +215,8 @@ fn memory_v2(folder: &Path, limits: &Limits) -> io::Result<()> {
         ("memory.swap.max", swap.as_str()),
         ("memory.oom.group", together),
     ] {
-        if folder.join(file).exists() {
+        // What is named by its file is not to be something else in between.
+        if folder.join(file).exists() && !limits.unified.contains_key(file) {
             write(folder, file, value)?;
         }
     }
@@ -307,5 +308,18 @@ mod tests {
         assert_eq!(read("cpu.max"), "50000 100000");
         assert_eq!(read("memory.max"), "67108864");
         assert_eq!(read("memory.swap.max"), "0");
+        let named = ("memory.swap.max".to_owned(), "4096".to_owned());
+        let with_swap = Limits {
+            unified: BTreeMap::from([named]),
+            ..limits()
+        };
+        group.limit(&with_swap).unwrap();
+        assert_eq!(read("memory.swap.max"), "4096");
+        let unlimited = Limits {
+            swap_bytes: -1,
+            ..limits()
+        };
+        group.limit(&unlimited).unwrap();
+        assert_eq!(read("memory.swap.max"), "max");
     }
 }

@@ -3,7 +3,7 @@
 use node_api::{ContainerFigures, LinuxResources, TrafficStats};
 
 use super::{Page, Row, Space};
-use crate::machine;
+use crate::{machine, swap};
 
 /// Name, type, help.
 type Head = (&'static str, &'static str, &'static str);
@@ -207,7 +207,7 @@ const SINGLES: [Single; 28] = [
             "gauge",
             "Memory swap limit for the container.",
         ),
-        |row| spec(row, |own| own.memory_swap_limit_bytes, 0),
+        |row| spec(row, swap::written, 0),
     ),
     (
         (
