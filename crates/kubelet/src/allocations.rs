@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 use k8s_openapi::api::core::v1::Pod;
 use meta::Quantity;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
+use crate::node_cgroups::Asked;
 use crate::pod::{HostPort, PodExt};
 use crate::resources::{self, Qos};
 
@@ -71,11 +73,13 @@ pub(crate) struct Denial {
 #[derive(Debug, Default)]
 pub(crate) struct Allocations {
     table: Mutex<Table>,
+    changed: watch::Sender<()>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Grant {
     amounts: Amounts,
+    qos: Qos,
     /// Bytes by resource.
     huge_pages: BTreeMap<String, i64>,
     ports: Vec<HostPort>,
@@ -150,6 +154,7 @@ impl Table {
 fn wish_of(pod: &Pod) -> Grant {
     Grant {
         amounts: resources::requests(pod),
+        qos: resources::qos(pod),
         huge_pages: resources::huge_pages_of(pod),
         ports: pod.host_ports(),
     }
@@ -170,6 +175,7 @@ impl Allocations {
             None => {
                 table.granted.insert(uid.to_owned(), wish);
                 table.waiting.remove(uid);
+                self.changed.send_replace(());
                 Ok(())
             }
         }
@@ -189,6 +195,24 @@ impl Allocations {
     pub(crate) fn note(&self, uid: &str, pod: &Pod) {
         let has = wish_of(pod);
         self.table.lock().granted.insert(uid.to_owned(), has);
+        self.changed.send_replace(());
+    }
+
+    /// Tells when grants change.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// What pods were granted, by their class.
+    pub(crate) fn asked(&self) -> Asked {
+        let table = self.table.lock();
+        let mut asked = Asked::default();
+        for grant in table.granted.values() {
+            if grant.qos == Qos::Burstable {
+                asked.burstable_milli_cpu += grant.amounts.milli_cpu;
+            }
+        }
+        asked
     }
 
     /// Whether a pod has anything of the node.
@@ -220,6 +244,7 @@ impl Allocations {
         let mut table = self.table.lock();
         table.granted.remove(uid);
         table.waiting.remove(uid);
+        self.changed.send_replace(());
     }
 
     /// Puts room aside for those who wait, the most important first, then those of guaranteed
@@ -241,6 +266,7 @@ impl Allocations {
             };
             let wish = Grant {
                 amounts: *amounts,
+                qos: had.qos,
                 huge_pages: had.huge_pages,
                 ports: had.ports,
             };

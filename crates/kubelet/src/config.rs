@@ -15,11 +15,13 @@ use crate::cgroup_facts::CgroupFacts;
 use crate::clock::Clock;
 use crate::dead_containers::DeadContainers;
 use crate::eviction::EvictionConfig;
+use crate::machine_cgroups::Cgroups;
 use crate::shutdown::ShutdownConfig;
 
 /// What a kubelet stands on.
 #[derive(Clone)]
 pub struct Parts {
+    pub cgroups: Arc<dyn Cgroups>,
     pub runtime: Arc<dyn RuntimeService>,
     pub images: Arc<dyn ImageService>,
 }
@@ -93,8 +95,14 @@ pub struct Config {
     /// Which images that are there a pod must have the credentials for; `None`: none, and nobody
     /// notes who pulled them.
     pub image_verification: Option<crate::ImageVerification>,
-    /// Parent of all pods' cgroups, such as `/kubepods`.
+    /// Parent of all pods' cgroups, such as `/kubepods`; empty: the runtime's own.
     pub cgroup_root: String,
+    /// Each pod has a group, in that of its quality of service.
+    pub cgroups_per_qos: bool,
+    /// Pods together have no more than the capacity without what is reserved.
+    pub enforce_allocatable: bool,
+    /// The machine's services that have no more than what is reserved for them.
+    pub reserved_groups: Vec<ReservedGroup>,
     /// How the runtime wants pods' cgroups to be named.
     pub cgroup_driver: node_api::CgroupDriver,
     /// What limits can be set here.
@@ -152,6 +160,18 @@ pub struct Config {
     pub clock: Clock,
     /// Reported as `nodeInfo.kubeletVersion`.
     pub version: String,
+}
+
+/// A group of services of the machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReservedGroup {
+    /// `System` or `Kube`.
+    pub name: &'static str,
+    /// Such as `/system.slice`; it must be there.
+    pub path: String,
+    pub amounts: BTreeMap<String, Quantity>,
+    /// Only what can be taken away again is limited: processors.
+    pub compressible: bool,
 }
 
 /// Logs of the machine itself.
@@ -247,6 +267,9 @@ impl Config {
             credential_providers: None,
             image_verification: Some(crate::ImageVerification::NeverPreloaded),
             cgroup_root: "/kubepods".into(),
+            cgroups_per_qos: true,
+            enforce_allocatable: true,
+            reserved_groups: Vec::new(),
             cgroup_driver: node_api::CgroupDriver::Cgroupfs,
             cgroups: CgroupFacts::default(),
             limited_swap: false,

@@ -23,9 +23,11 @@ mod last_words;
 mod log_links;
 mod logs;
 mod machine;
+mod machine_cgroups;
 mod measures;
 mod names;
 mod node;
+mod node_cgroups;
 mod node_problems;
 mod orphans;
 mod places;
@@ -63,10 +65,13 @@ use volumes::{Sources, Volumes};
 
 pub use cgroup_facts::CgroupFacts;
 pub use clock::Clock;
-pub use config::{Config, Features, Guard, GuardRequest, Parts, Refusal, ServerConfig, SystemLogs};
+pub use config::{
+    Config, Features, Guard, GuardRequest, Parts, Refusal, ReservedGroup, ServerConfig, SystemLogs,
+};
 pub use dead_containers::DeadContainers;
 pub use eviction::{Amount, EvictionConfig, Signal, Threshold, ThresholdError};
 pub use images::{CredentialProviders, ImageVerification};
+pub use machine_cgroups::{Cgroups, MachineCgroups};
 pub use placement::{
     Config as PlacementConfig, CpuConfig, CpuSet, Machine as MachineTopology, MemoryConfig,
     NODES_MAX, Policy as TopologyPolicy, Scope as TopologyScope,
@@ -96,6 +101,8 @@ pub enum Error {
         address: SocketAddr,
         source: std::io::Error,
     },
+    #[error("{0}")]
+    Enforcement(String),
     #[error(transparent)]
     Placement(#[from] placement::OpenError),
     #[error("failed to register CRI auth plugins: {0}")]
@@ -146,6 +153,8 @@ pub async fn run(client: Client, parts: Parts, config: Config, crew: &Crew) -> R
     // Subscribed before the first look at the runtime, so that nothing happens unseen.
     let events = parts.runtime.events();
     let shared = share(client, parts, config, &hub, crew)?;
+    let enforced = node_cgroups::enforce_reserved(&shared).await;
+    enforced.map_err(Error::Enforcement)?;
     let stop = crew.stop();
     let statics = static_pods(&shared, &informer, crew);
     spawn_until_stop(
@@ -164,6 +173,11 @@ pub async fn run(client: Client, parts: Parts, config: Config, crew: &Crew) -> R
         image_gc::keep_space(shared.clone(), stop.clone()),
     );
     spawn_until_stop(crew, "node problems", node_problems::watch(shared.clone()));
+    spawn_until_stop(
+        crew,
+        "node cgroups",
+        node_cgroups::keep_limits(shared.clone()),
+    );
     spawn_until_stop(crew, "cpu pool", cpu_pool::keep_shared(shared.clone()));
     spawn_until_stop(crew, "shutdown", shutdown::go_down(shared.clone()));
     spawn_until_stop(
@@ -293,6 +307,7 @@ fn share(
     Ok(Arc::new(Shared {
         runtime: parts.runtime,
         images: parts.images,
+        cgroups: parts.cgroups,
         puller,
         volumes,
         sources,

@@ -109,10 +109,12 @@ fn qos_of(containers: &[&Container]) -> Qos {
 }
 
 /// The cgroup of a pod, as the runtime's driver names it: `/kubepods/burstable/pod<uid>`, or
-/// `kubepods-burstable-pod<uid>.slice`.
+/// `kubepods-burstable-pod<uid>.slice`. Without classes it is the same for all pods.
 pub(crate) fn cgroup_parent(pod: &Pod, config: &Config) -> String {
     let path = cgroup_path(pod, config);
     match config.cgroup_driver {
+        // Nowhere in particular.
+        _ if path.is_empty() => path,
         CgroupDriver::Cgroupfs => path,
         CgroupDriver::Systemd => systemd::slice_of(&path),
     }
@@ -120,6 +122,9 @@ pub(crate) fn cgroup_parent(pod: &Pod, config: &Config) -> String {
 
 fn cgroup_path(pod: &Pod, config: &Config) -> String {
     let root = &config.cgroup_root;
+    if !config.cgroups_per_qos {
+        return root.clone();
+    }
     match qos(pod) {
         Qos::Guaranteed => format!("{root}/pod{}", pod.uid()),
         Qos::Burstable => format!("{root}/burstable/pod{}", pod.uid()),
@@ -127,7 +132,7 @@ fn cgroup_path(pod: &Pod, config: &Config) -> String {
     }
 }
 
-fn shares(milli_cpu: i64) -> i64 {
+pub(crate) fn shares(milli_cpu: i64) -> i64 {
     (milli_cpu * SHARES_PER_CPU / 1_000).clamp(SHARES_MIN, SHARES_MAX)
 }
 
@@ -197,8 +202,12 @@ fn cpu_request(container: &Container, counted: &Container) -> i64 {
         .map_or(0, Quantity::milli)
 }
 
-/// Limits of the pod as a whole: the sum of its containers', where all have one.
+/// Limits of the pod as a whole, where it has a group: the sum of its containers', where all have
+/// one.
 pub(crate) fn of_pod(pod: &Pod, config: &Config) -> LinuxResources {
+    if !config.cgroups_per_qos {
+        return LinuxResources::default();
+    }
     let whole = pod.spec().resources.as_ref();
     let pod_limit = |name: &str| amount(whole, true, name);
     let cpu_request =
@@ -316,10 +325,14 @@ fn hugepages(container: &Container) -> BTreeMap<String, i64> {
         .filter_map(|(name, quantity)| {
             let size = name.strip_prefix(HUGE_PAGES)?;
             let bytes = Quantity::parse(&quantity.0).ok()?.value();
-            // The kernel's files say MB where the API says Mi.
-            Some((format!("{size}B").replace("iB", "B"), bytes))
+            Some((page_size(size), bytes))
         })
         .collect()
+}
+
+/// The kernel's files say MB where the API says Mi.
+pub(crate) fn page_size(size: &str) -> String {
+    format!("{size}B").replace("iB", "B")
 }
 
 /// Burstable containers are killed the sooner, the smaller their request of the node's memory. What

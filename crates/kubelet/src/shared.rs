@@ -18,6 +18,7 @@ use crate::env::service_variables;
 use crate::events::Recorder;
 use crate::images::Puller;
 use crate::machine::Machine;
+use crate::machine_cgroups::Cgroups;
 use crate::measures::Measures;
 use crate::pod::PodExt;
 use crate::pods::Pods;
@@ -28,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) client: Client,
     pub(crate) runtime: Arc<dyn RuntimeService>,
     pub(crate) images: Arc<dyn ImageService>,
+    /// Groups that are no pod's.
+    pub(crate) cgroups: Arc<dyn Cgroups>,
     pub(crate) puller: Puller,
     pub(crate) config: Config,
     pub(crate) volumes: Volumes,

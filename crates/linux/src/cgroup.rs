@@ -192,6 +192,23 @@ impl Cgroup {
         self.folders().any(|(_, folder)| folder.exists())
     }
 
+    /// Its folders that are not there, of controllers that limit.
+    pub fn missing(&self) -> Vec<PathBuf> {
+        const LIMITING: [&str; 6] = ["cpu", "cpuacct", "cpuset", "memory", "pids", "hugetlb"];
+        let alone = self.is_pure_unified();
+        let limits = |hierarchy: &Hierarchy| match hierarchy.unified {
+            true => alone,
+            false => {
+                let mut own = hierarchy.controllers.iter();
+                own.any(|name| LIMITING.contains(&name.as_str()))
+            }
+        };
+        let all = self.folders().filter(|(hierarchy, _)| limits(hierarchy));
+        all.map(|(_, folder)| folder)
+            .filter(|folder| !folder.exists())
+            .collect()
+    }
+
     /// The version 2 folder to start a process in, if there is one.
     pub fn unified_handle(&self) -> io::Result<Option<OwnedFd>> {
         let Some((_, folder)) = self.folders().find(|(h, _)| h.unified) else {

@@ -278,7 +278,11 @@ pub(crate) fn complete(mut tree: Value, own: &Value) -> Result<Value, String> {
     for row in FIELDS {
         let pointer = row.go.starts_with('*');
         let said = at(&tree, row.path).filter(|value| !value.is_null());
-        let said = said.filter(|value| pointer || !(is_zero(value) || row.is_no_time(value)));
+        let said = said.filter(|value| {
+            // A list that says nothing is not the same as no list.
+            let list = value.is_array() && !row.default.is_empty();
+            pointer || list || !(is_zero(value) || row.is_no_time(value))
+        });
         let value = match said {
             Some(Value::String(text)) if row.go.ends_with("Duration") => {
                 Value::String(GoDuration::parse(text)?.to_string())

@@ -74,7 +74,7 @@ pub struct Settings {
     pub cgroup_root: String,
     pub cgroup_driver: String,
     #[serde(rename = "cgroupsPerQOS")]
-    pub(crate) cgroups_per_qos: bool,
+    pub cgroups_per_qos: bool,
     pub cpu_manager_policy: String,
     #[serde(default)]
     pub cpu_manager_policy_options: BTreeMap<String, String>,
@@ -137,9 +137,11 @@ pub struct Settings {
     #[serde(default, rename = "reservedSystemCPUs")]
     pub reserved_system_cpus: String,
     #[serde(default)]
-    pub(crate) system_reserved_cgroup: String,
+    pub system_reserved_cgroup: String,
     #[serde(default)]
-    pub(crate) kube_reserved_cgroup: String,
+    pub kube_reserved_cgroup: String,
+    #[serde(default)]
+    pub enforce_node_allocatable: Vec<String>,
     #[serde(default)]
     pub allowed_unsafe_sysctls: Vec<String>,
     #[serde(default, rename = "providerID")]

@@ -182,6 +182,28 @@ fn checks_are_upstreams() {
              \"NoSwap\"",
         ),
         (
+            "enforceNodeAllocatable: [system-reserved]",
+            "systemReservedCgroup (--system-reserved-cgroup) must be specified when \
+             \"system-reserved\" or \"system-reserved-compressible\" included in \
+             enforceNodeAllocatable (--enforce-node-allocatable)",
+        ),
+        (
+            "enforceNodeAllocatable: [kube-reserved, kube-reserved-compressible]\n\
+             kubeReservedCgroup: /kube",
+            "both \"kube-reserved\" and \"kube-reserved-compressible\" cannot be specified together \
+             in enforceNodeAllocatable (--enforce-node-allocatable)",
+        ),
+        (
+            "enforceNodeAllocatable: [none, pods]",
+            "enforceNodeAllocatable (--enforce-node-allocatable) may not contain additional \
+             enforcements when \"none\" is specified",
+        ),
+        (
+            "cgroupsPerQOS: false",
+            "cgroupsPerQOS (--cgroups-per-qos) must be set to true when \"pods\" contained in \
+             enforceNodeAllocatable (--enforce-node-allocatable)",
+        ),
+        (
             "tracing: {samplingRatePerMillion: 1}",
             "tracing {\"samplingRatePerMillion\":1} is not supported",
         ),
@@ -217,6 +239,19 @@ fn checks_are_upstreams() {
     let gate = fault("featureGates: {SidecarContainers: false}");
     let why = "cannot set feature gate SidecarContainers to false, feature is locked to true";
     assert!(gate.ends_with(why), "{gate}");
+}
+
+#[test]
+fn a_list_that_says_nothing_is_none() {
+    let of = |text: &str| {
+        let config = read(text).unwrap();
+        config.settings().enforce_node_allocatable.clone()
+    };
+    assert_eq!(of(""), ["pods"]);
+    assert_eq!(of("enforceNodeAllocatable: null"), ["pods"]);
+    assert!(of("enforceNodeAllocatable: []\ncgroupsPerQOS: false").is_empty());
+    let both = "enforceNodeAllocatable: [pods, system-reserved]\nsystemReservedCgroup: /system";
+    assert_eq!(of(both), ["pods", "system-reserved"]);
 }
 
 #[test]

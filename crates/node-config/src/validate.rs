@@ -82,7 +82,7 @@ pub(crate) fn faults(tree: &Value, settings: &Settings) -> Vec<String> {
             "memorySwap.swapBehavior {swap:?} must be one of: \"\", \"LimitedSwap\" or \"NoSwap\""
         )
     });
-    enforcement(&mut faults, tree, settings);
+    enforcement(&mut faults, settings);
     let hairpins = ["none", "hairpin-veth", "promiscuous-bridge"];
     faults.option(
         "hairpinMode (--hairpin-mode)",
@@ -407,7 +407,7 @@ fn requirements(faults: &mut Faults, tree: &Value, settings: &Settings) {
     );
 }
 
-fn enforcement(faults: &mut Faults, tree: &Value, settings: &Settings) {
+fn enforcement(faults: &mut Faults, settings: &Settings) {
     const ALL: [&str; 6] = [
         "pods",
         "system-reserved",
@@ -417,12 +417,18 @@ fn enforcement(faults: &mut Faults, tree: &Value, settings: &Settings) {
         "none",
     ];
     let name = "enforceNodeAllocatable (--enforce-node-allocatable)";
-    let listed = at(tree, "enforceNodeAllocatable").and_then(Value::as_array);
-    let listed: Vec<&str> = listed
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
+    let listed: Vec<&str> = settings
+        .enforce_node_allocatable
+        .iter()
+        .map(String::as_str)
         .collect();
+    for one in ["system-reserved", "kube-reserved"] {
+        let both = format!("{one}-compressible");
+        faults.when(
+            listed.contains(&one) && listed.contains(&both.as_str()),
+            || format!("both {one:?} and {both:?} cannot be specified together in {name}"),
+        );
+    }
     let mut seen = BTreeSet::new();
     for one in &listed {
         if !seen.insert(*one) {
@@ -434,6 +440,26 @@ fn enforcement(faults: &mut Faults, tree: &Value, settings: &Settings) {
         faults.when(*one == "none" && listed.len() > 1, || {
             format!("{name} may not contain additional enforcements when \"none\" is specified")
         });
+        for (who, group, place) in [
+            (
+                "system-reserved",
+                &settings.system_reserved_cgroup,
+                "systemReservedCgroup (--system-reserved-cgroup)",
+            ),
+            (
+                "kube-reserved",
+                &settings.kube_reserved_cgroup,
+                "kubeReservedCgroup (--kube-reserved-cgroup)",
+            ),
+        ] {
+            let compressible = format!("{who}-compressible");
+            let meant = *one == who || **one == compressible;
+            faults.when(meant && group.is_empty(), || {
+                format!(
+                    "{place} must be specified when {who:?} or {compressible:?} included in {name}"
+                )
+            });
+        }
         if !ALL.contains(one) {
             let [a, b, c, d, e, f] = ALL;
             faults.when(true, || {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use base::Crew;
-use node_api::PodNetwork;
+use node_api::{PodNetwork, RuntimeService};
 
 use crate::config::Config;
 use crate::engine;
@@ -38,6 +38,7 @@ pub(crate) async fn open(
         };
         let remote = cri::Remote::connect(endpoints, crew).await?;
         return Ok(kubelet::Parts {
+            cgroups: cgroups(&*remote, "")?,
             runtime: remote.clone(),
             images: remote,
         });
@@ -57,7 +58,14 @@ pub(crate) async fn open(
         engine::serve(runtime.clone(), engine.clone(), cri, crew).await?;
     }
     Ok(kubelet::Parts {
+        cgroups: cgroups(&*engine, &engine_config(&config.data_dir).cgroup_root)?,
         runtime,
         images: engine,
     })
+}
+
+/// The groups above pods', which lie below `above` where the runtime makes them by files.
+fn cgroups(runtime: &dyn RuntimeService, above: &str) -> Result<Arc<dyn kubelet::Cgroups>> {
+    let opened = kubelet::MachineCgroups::open(runtime.cgroup_driver(), above);
+    Ok(Arc::new(opened.context("control groups")?))
 }

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use k8s_openapi::api::core::v1::Taint;
 use kubelet::{
     CgroupFacts, CpuConfig, CpuSet, EvictionConfig, Features, ImageVerification, MemoryConfig,
-    NODES_MAX, PlacementConfig, ShutdownConfig, ShutdownPeriod, StaticPodUrl, SystemLogs,
-    Threshold, TopologyPolicy, TopologyScope,
+    NODES_MAX, PlacementConfig, ReservedGroup, ShutdownConfig, ShutdownPeriod, StaticPodUrl,
+    SystemLogs, Threshold, TopologyPolicy, TopologyScope,
 };
 use meta::Quantity;
 use node_api::CgroupDriver;
@@ -65,10 +65,18 @@ pub(crate) fn apply(settings: &Settings, root: &Path, config: &mut kubelet::Conf
     };
     config.image_verification = image_verification(settings);
     let root_of_cgroups = settings.cgroup_root.trim_matches('/');
-    config.cgroup_root = match root_of_cgroups {
-        "" => "/kubepods".into(),
-        below => format!("/{below}/kubepods"),
+    let pods = if settings.cgroups_per_qos {
+        "/kubepods"
+    } else {
+        ""
     };
+    config.cgroup_root = match root_of_cgroups {
+        "" => pods.into(),
+        below => format!("/{below}{pods}"),
+    };
+    config.cgroups_per_qos = settings.cgroups_per_qos;
+    config.enforce_allocatable = enforces(settings, "pods");
+    config.reserved_groups = reserved_groups(settings)?;
     config.cgroups = CgroupFacts::look();
     config.limited_swap = limited_swap(settings);
     config.cpu_cfs_quota = settings.cpu_cfs_quota;
@@ -399,11 +407,52 @@ fn reserved_cpus(settings: &Settings) -> Result<CpuSet> {
     })
 }
 
+fn enforces(settings: &Settings, what: &str) -> bool {
+    let mut all = settings.enforce_node_allocatable.iter();
+    all.any(|one| one == what)
+}
+
+/// The services that are limited to what is reserved for them.
+fn reserved_groups(settings: &Settings) -> Result<Vec<ReservedGroup>> {
+    let (kube, system) = (&settings.kube_reserved, &settings.system_reserved);
+    let mut groups = Vec::new();
+    for (word, compressible) in [("", false), ("-compressible", true)] {
+        for (name, path, texts) in [
+            ("System", &settings.system_reserved_cgroup, system),
+            ("Kube", &settings.kube_reserved_cgroup, kube),
+        ] {
+            if enforces(settings, &format!("{}-reserved{word}", name.to_lowercase())) {
+                groups.push(ReservedGroup {
+                    name,
+                    path: path.clone(),
+                    amounts: amounts(texts)?,
+                    compressible,
+                });
+            }
+        }
+    }
+    Ok(groups)
+}
+
 /// What pods cannot have of the node.
 fn reserved(settings: &Settings) -> Result<BTreeMap<String, Quantity>> {
-    let mut all: BTreeMap<String, Quantity> = BTreeMap::new();
-    let (kube, system) = (&settings.kube_reserved, &settings.system_reserved);
-    for (name, text) in kube.iter().chain(system) {
+    let mut all = amounts(&settings.kube_reserved)?;
+    for (name, amount) in amounts(&settings.system_reserved)? {
+        let known = all.entry(name).or_insert(Quantity::ZERO);
+        *known = *known + amount;
+    }
+    if !settings.reserved_system_cpus.is_empty() {
+        let count = reserved_cpus(settings)?.len();
+        let count = Quantity::from_units(i64::try_from(count)?);
+        all.insert("cpu".to_owned(), count);
+    }
+    Ok(all)
+}
+
+/// Amounts of resources that can be kept from pods.
+fn amounts(texts: &BTreeMap<String, String>) -> Result<BTreeMap<String, Quantity>> {
+    let mut all = BTreeMap::new();
+    for (name, text) in texts {
         if !["cpu", "memory", "ephemeral-storage", "pid"].contains(&name.as_str()) {
             bail!("cannot reserve {name:?} resource");
         }
@@ -413,13 +462,7 @@ fn reserved(settings: &Settings) -> Result<BTreeMap<String, Quantity>> {
         if amount.is_negative() {
             bail!("resource quantity for {name:?} cannot be negative: {text}");
         }
-        let known = all.entry(name.clone()).or_insert(Quantity::ZERO);
-        *known = *known + amount;
-    }
-    if !settings.reserved_system_cpus.is_empty() {
-        let count = reserved_cpus(settings)?.len();
-        let count = Quantity::from_units(i64::try_from(count)?);
-        all.insert("cpu".to_owned(), count);
+        all.insert(name.clone(), amount);
     }
     Ok(all)
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use kubelet::{Config, CredentialProviders, Parts};
+use kubelet::{Config, CredentialProviders};
 use node_config::{CredentialProvider, Source};
 use serde_json::{Value, json};
 
@@ -365,17 +365,13 @@ async fn a_kubelet_whose_programs_are_missing_does_not_start() {
     let rig = Rig::new().await;
     let mut programs = Programs::of(&rig);
     programs.add("gone", ANSWERING, json!({}));
-    let parts = || Parts {
-        runtime: std::sync::Arc::new(rig.runtime.clone()),
-        images: std::sync::Arc::new(rig.runtime.clone()),
-    };
     std::fs::remove_file(programs.file("gone")).unwrap();
     let crew = base::Crew::new();
-    let started = kubelet::run(rig.api.client(), parts(), programs.config(), &crew).await;
+    let started = kubelet::run(rig.api.client(), rig.parts(), programs.config(), &crew).await;
     let fault = started.unwrap_err().to_string();
     assert!(fault.ends_with("bin/gone did not exist"), "{fault}");
     std::fs::remove_dir(rig.folder.path().join("bin")).unwrap();
-    let started = kubelet::run(rig.api.client(), parts(), programs.config(), &crew).await;
+    let started = kubelet::run(rig.api.client(), rig.parts(), programs.config(), &crew).await;
     let fault = started.unwrap_err().to_string();
     assert!(fault.ends_with("bin did not exist"), "{fault}");
 }

@@ -70,12 +70,16 @@ impl Rig {
         self.start_with(self.config(), crew).await;
     }
 
-    pub(crate) async fn start_with(&self, config: Config, crew: &Crew) {
-        let parts = Parts {
+    pub(crate) fn parts(&self) -> Parts {
+        Parts {
+            cgroups: Arc::new(self.runtime.clone()),
             runtime: Arc::new(self.runtime.clone()),
             images: Arc::new(self.runtime.clone()),
-        };
-        kubelet::run(self.api.client(), parts, config, crew)
+        }
+    }
+
+    pub(crate) async fn start_with(&self, config: Config, crew: &Crew) {
+        kubelet::run(self.api.client(), self.parts(), config, crew)
             .await
             .unwrap();
     }

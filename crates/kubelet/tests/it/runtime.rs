@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
+use linux::cgroup::Limits;
 use node_api::*;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -30,6 +31,10 @@ struct State {
     sandbox_error: Option<String>,
     /// Containers write logs.
     logs: bool,
+    /// What groups that are no pod's were limited to last.
+    groups: BTreeMap<String, Limits>,
+    /// Why groups cannot be limited, by their paths.
+    stubborn: HashMap<String, String>,
     /// How far the machine's clock was set forward.
     ahead: SignedDuration,
 }
@@ -146,6 +151,21 @@ impl FakeRuntime {
 
     pub(crate) fn set_sandbox_error(&self, error: Option<&str>) {
         self.state.lock().sandbox_error = error.map(str::to_owned);
+    }
+
+    /// What a group that is no pod's was limited to last.
+    pub(crate) fn group(&self, path: &str) -> Option<Limits> {
+        self.state.lock().groups.get(path).cloned()
+    }
+
+    pub(crate) fn forget_groups(&self) {
+        self.state.lock().groups.clear();
+    }
+
+    /// Has a group refuse its limits.
+    pub(crate) fn set_stubborn(&self, path: &str, why: &str) {
+        let mut state = self.state.lock();
+        state.stubborn.insert(path.into(), why.into());
     }
 
     /// The running container of a name.
@@ -533,6 +553,26 @@ impl RuntimeService for FakeRuntime {
 
     async fn status(&self) -> RuntimeStatus {
         RuntimeStatus::default()
+    }
+}
+
+#[async_trait]
+impl kubelet::Cgroups for FakeRuntime {
+    async fn limit_pods(&self, path: &str, limits: &Limits) -> Result<(), String> {
+        let mut state = self.state.lock();
+        if let Some(why) = state.stubborn.get(path) {
+            return Err(why.clone());
+        }
+        state.groups.insert(path.to_owned(), limits.clone());
+        Ok(())
+    }
+
+    async fn memory_of_pods(&self, _: &str) -> Result<i64, String> {
+        Ok(3 << 30)
+    }
+
+    async fn limit_reserved(&self, path: &str, limits: &Limits) -> Result<(), String> {
+        self.limit_pods(path, limits).await
     }
 }
 
