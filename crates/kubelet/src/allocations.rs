@@ -208,8 +208,14 @@ impl Allocations {
         let table = self.table.lock();
         let mut asked = Asked::default();
         for grant in table.granted.values() {
-            if grant.qos == Qos::Burstable {
-                asked.burstable_milli_cpu += grant.amounts.milli_cpu;
+            let amounts = &grant.amounts;
+            match grant.qos {
+                Qos::Guaranteed => asked.guaranteed_memory += amounts.memory_bytes,
+                Qos::Burstable => {
+                    asked.burstable_milli_cpu += amounts.milli_cpu;
+                    asked.burstable_memory += amounts.memory_bytes;
+                }
+                Qos::BestEffort => {}
             }
         }
         asked

@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::dead_containers::DeadContainers;
 use crate::eviction::EvictionConfig;
 use crate::machine_cgroups::Cgroups;
+use crate::memory_qos::MemoryQos;
 use crate::shutdown::ShutdownConfig;
 
 /// What a kubelet stands on.
@@ -109,6 +110,13 @@ pub struct Config {
     pub cgroups: CgroupFacts,
     /// Burstable containers have a part of the machine's swap, where version 2 limits it.
     pub limited_swap: bool,
+    /// Where memory runs out, all processes of a container end, not one; on version 2.
+    pub die_together: bool,
+    /// The percentage of the memory that pods of better classes ask for which those of others cannot
+    /// have; `None`: they have all there is.
+    pub qos_reserved_memory: Option<i64>,
+    /// What is kept of memory, and who is slowed down; on version 2.
+    pub memory_qos: Option<MemoryQos>,
     /// Containers get a CPU quota by their limit.
     pub cpu_cfs_quota: bool,
     /// Over which time a quota counts, in microseconds.
@@ -273,6 +281,9 @@ impl Config {
             cgroup_driver: node_api::CgroupDriver::Cgroupfs,
             cgroups: CgroupFacts::default(),
             limited_swap: false,
+            die_together: true,
+            qos_reserved_memory: None,
+            memory_qos: None,
             cpu_cfs_quota: true,
             cpu_period: 100_000,
             restart_pause_first: Duration::from_secs(10),

@@ -25,6 +25,7 @@ mod logs;
 mod machine;
 mod machine_cgroups;
 mod measures;
+mod memory_qos;
 mod names;
 mod node;
 mod node_cgroups;
@@ -72,6 +73,7 @@ pub use dead_containers::DeadContainers;
 pub use eviction::{Amount, EvictionConfig, Signal, Threshold, ThresholdError};
 pub use images::{CredentialProviders, ImageVerification};
 pub use machine_cgroups::{Cgroups, MachineCgroups};
+pub use memory_qos::MemoryQos;
 pub use placement::{
     Config as PlacementConfig, CpuConfig, CpuSet, Machine as MachineTopology, MemoryConfig,
     NODES_MAX, Policy as TopologyPolicy, Scope as TopologyScope,

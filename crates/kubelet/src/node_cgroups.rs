@@ -11,6 +11,7 @@ use meta::Quantity;
 use crate::config::{Config, ReservedGroup};
 use crate::events::{Kind, node_reference};
 use crate::machine::{self, Machine};
+use crate::memory_qos;
 use crate::resources;
 use crate::shared::Shared;
 
@@ -23,6 +24,8 @@ const NOT_ENFORCED: &str = "FailedNodeAllocatableEnforcement";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Asked {
     pub(crate) burstable_milli_cpu: i64,
+    pub(crate) burstable_memory: i64,
+    pub(crate) guaranteed_memory: i64,
 }
 
 /// Amounts of a node as limits of one group.
@@ -73,14 +76,60 @@ fn plan(machine: &Machine, config: &Config, asked: Asked) -> [(String, Limits); 
         cpu_shares: resources::shares(milli_cpu),
         ..Limits::default()
     };
+    let mut all = of_all(machine, config);
+    let (mut burstable, mut best_effort) = (weight(asked.burstable_milli_cpu), weight(0));
+    if let Some(percent) = config.qos_reserved_memory {
+        let part = |bytes: i64| bytes.saturating_mul(percent) / 100;
+        let memory = machine.unreserved(config).get("memory").copied();
+        let left = memory.map_or(0, Quantity::value) - part(asked.guaranteed_memory);
+        for (limits, left) in [
+            (&mut burstable, left),
+            (&mut best_effort, left - part(asked.burstable_memory)),
+        ] {
+            // No limit is another matter than none.
+            limits.memory_bytes = left.max(1);
+            limits.swap_bytes = -1;
+        }
+    }
+    if let Some(settings) = memory_qos::in_force(config) {
+        let kept = |bytes: i64| if settings.tiered { bytes } else { 0 };
+        // A group protects what is below it no more than itself is protected.
+        let whole = kept(asked.guaranteed_memory + asked.burstable_memory);
+        keep(&mut all, memory_qos::MIN, whole);
+        keep(
+            &mut burstable,
+            memory_qos::LOW,
+            kept(asked.burstable_memory),
+        );
+    }
     [
-        (root.clone(), of_all(machine, config)),
-        (
-            format!("{root}/burstable"),
-            weight(asked.burstable_milli_cpu),
-        ),
-        (format!("{root}/besteffort"), weight(0)),
+        (root.clone(), all),
+        (format!("{root}/burstable"), burstable),
+        (format!("{root}/besteffort"), best_effort),
     ]
+}
+
+fn keep(limits: &mut Limits, file: &str, bytes: i64) {
+    limits.unified.insert(file.to_owned(), bytes.to_string());
+}
+
+/// Sets limits of a group above pods'. What its pods use already must be enough for them, if they
+/// do not give some of it back.
+async fn limit(shared: &Shared, path: &str, limits: &Limits) -> Result<(), String> {
+    let by_class = shared.config.cgroup_root != path && limits.memory_bytes != 0;
+    // Version 2 would end processes there and then.
+    if !(by_class && shared.config.cgroups.unified) {
+        let limited = shared.cgroups.limit_pods(path, limits).await;
+        if limited.is_ok() || !by_class {
+            return limited;
+        }
+    }
+    let used = shared.cgroups.memory_of_pods(path).await.unwrap_or(0);
+    let limits = Limits {
+        memory_bytes: limits.memory_bytes.max(used),
+        ..limits.clone()
+    };
+    shared.cgroups.limit_pods(path, &limits).await
 }
 
 /// Keeps the limits of groups above pods' as they should be.
@@ -97,7 +146,7 @@ pub(crate) async fn keep_limits(shared: Arc<Shared>) {
             if set.get(&path) == Some(&limits) {
                 continue;
             }
-            let limited = shared.cgroups.limit_pods(&path, &limits).await;
+            let limited = limit(&shared, &path, &limits).await;
             tell(&shared, &path, &limited, set.contains_key(&path));
             match limited {
                 Ok(()) => drop(set.insert(path, limits)),
@@ -146,7 +195,7 @@ pub(crate) async fn enforce_reserved(shared: &Shared) -> Result<(), String> {
         let limited = match group.amounts.is_empty() {
             true => Err(format!("{path:?} cgroup is not configured properly")),
             false => {
-                let limits = of_reserved(group);
+                let limits = of_reserved(group, &shared.config);
                 shared.cgroups.limit_reserved(path, &limits).await
             }
         };
@@ -171,8 +220,13 @@ pub(crate) async fn enforce_reserved(shared: &Shared) -> Result<(), String> {
     Ok(())
 }
 
-fn of_reserved(group: &ReservedGroup) -> Limits {
-    limits_of(&group.amounts, group.compressible)
+fn of_reserved(group: &ReservedGroup, config: &Config) -> Limits {
+    let mut limits = limits_of(&group.amounts, group.compressible);
+    let memory = limits.memory_bytes;
+    if memory_qos::in_force(config).is_some() && memory != 0 {
+        keep(&mut limits, memory_qos::MIN, memory);
+    }
+    limits
 }
 
 #[cfg(test)]

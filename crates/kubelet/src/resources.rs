@@ -10,7 +10,7 @@ use node_api::{CgroupDriver, LinuxResources};
 use crate::allocations::Amounts;
 use crate::config::Config;
 use crate::pod::{PodExt, Role};
-use crate::swap;
+use crate::{memory_qos, swap};
 
 /// Period of CPU quotas, in microseconds.
 /// The kernel's smallest quota per period.
@@ -23,6 +23,9 @@ const NODE_CRITICAL: &str = "system-node-critical";
 pub(crate) const HUGE_PAGES: &str = "hugepages-";
 const OOM_ADJ_GUARANTEED: i64 = -997;
 const OOM_ADJ_BEST_EFFORT: i64 = 1_000;
+
+/// The file of version 2 that says whether a container's processes end together.
+const OOM_GROUP: &str = "memory.oom.group";
 
 /// Upstream's quality of service classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,7 +194,12 @@ pub(crate) fn of_container(
         resources.cpu_period = config.cpu_period;
         resources.cpu_quota = quota(cpu.milli(), config.cpu_period);
     }
+    if config.cgroups.unified {
+        let together = i64::from(config.die_together).to_string();
+        resources.unified.insert(OOM_GROUP.to_owned(), together);
+    }
     swap::limit(&mut resources, pod, container, config, memory_capacity);
+    memory_qos::of_container(&mut resources, pod, container, config, memory_capacity);
     resources
 }
 
@@ -233,6 +241,7 @@ pub(crate) fn of_pod(pod: &Pod, config: &Config) -> LinuxResources {
         // Its containers say who has swap.
         resources.memory_swap_limit_bytes = -1;
     }
+    memory_qos::of_pod(&mut resources, pod, config);
     if config.cpu_cfs_quota
         && let Some(milli) = cpu_limit.filter(|milli| *milli > 0)
     {

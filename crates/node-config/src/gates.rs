@@ -90,7 +90,7 @@ const LOCKED_OFF: [&str; 3] = [
 ];
 
 /// Those that switch something here.
-const SWITCHES: [&str; 14] = [
+const SWITCHES: [&str; 16] = [
     "CPUManagerPolicyAlphaOptions",
     "CPUManagerPolicyBetaOptions",
     "CustomCPUCFSQuotaPeriod",
@@ -100,7 +100,9 @@ const SWITCHES: [&str; 14] = [
     "KubeletCrashLoopBackOffMax",
     "KubeletEnsureSecretPulledImages",
     "KubeletServiceAccountTokenForCredentialProviders",
+    "MemoryQoS",
     "PodReadyToStartContainersCondition",
+    "QOSReserved",
     "ReduceDefaultCrashLoopBackOffDecay",
     "ResourceHealthStatus",
     "RotateKubeletServerCertificate",

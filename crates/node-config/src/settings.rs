@@ -73,6 +73,10 @@ pub struct Settings {
     #[serde(default)]
     pub cgroup_root: String,
     pub cgroup_driver: String,
+    #[serde(default, rename = "singleProcessOOMKill")]
+    pub single_process_oom_kill: Option<bool>,
+    #[serde(default, rename = "qosReserved")]
+    pub qos_reserved: BTreeMap<String, String>,
     #[serde(rename = "cgroupsPerQOS")]
     pub cgroups_per_qos: bool,
     pub cpu_manager_policy: String,
@@ -156,7 +160,8 @@ pub struct Settings {
     #[serde(default)]
     pub reserved_memory: Vec<MemoryReservation>,
     pub seccomp_default: bool,
-    pub(crate) memory_throttling_factor: f64,
+    pub memory_throttling_factor: f64,
+    pub memory_reservation_policy: String,
     #[serde(default)]
     pub register_with_taints: Vec<Taint>,
     pub register_node: bool,

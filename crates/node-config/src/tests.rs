@@ -204,6 +204,16 @@ fn checks_are_upstreams() {
              enforceNodeAllocatable (--enforce-node-allocatable)",
         ),
         (
+            "memoryReservationPolicy: TieredReservation",
+            "memoryReservationPolicy \"TieredReservation\" requires MemoryQoS feature gate to be \
+             enabled",
+        ),
+        (
+            "memoryReservationPolicy: Some",
+            "option \"Some\" specified for memoryReservationPolicy. Valid options are \"None\" or \
+             \"TieredReservation\"",
+        ),
+        (
             "tracing: {samplingRatePerMillion: 1}",
             "tracing {\"samplingRatePerMillion\":1} is not supported",
         ),
@@ -257,13 +267,13 @@ fn a_list_that_says_nothing_is_none() {
 #[test]
 fn what_changes_nothing_is_named() {
     let text = "registryBurst: 3\nregistryPullQPS: 9\nsyncFrequency: 60s\n\
-                featureGates: {MemoryQoS: true, NoSuch: true, PodLevelResources: true}\n";
+                featureGates: {GenericWorkload: true, NoSuch: true, PodLevelResources: true}\n";
     assert_eq!(
         read(text).unwrap().warnings(),
         [
             "registryPullQPS has no effect here",
             "registryBurst has no effect here",
-            "featureGates.MemoryQoS has no effect here: it is false",
+            "featureGates.GenericWorkload has no effect here: it is false",
             "unrecognized feature gate: NoSuch",
         ]
     );

@@ -96,6 +96,19 @@ pub(crate) fn faults(tree: &Value, settings: &Settings) -> Vec<String> {
             "memoryThrottlingFactor {factor} must be greater than 0 and less than or equal to 1.0"
         )
     });
+    let (policy, tiered) = (
+        settings.memory_reservation_policy.as_str(),
+        "TieredReservation",
+    );
+    faults.when(policy == tiered && !settings.gate("MemoryQoS"), || {
+        format!("memoryReservationPolicy {tiered:?} requires MemoryQoS feature gate to be enabled")
+    });
+    faults.when(!["None", tiered].contains(&policy), || {
+        format!(
+            "option {policy:?} specified for memoryReservationPolicy. Valid options are \"None\" or \
+             {tiered:?}"
+        )
+    });
     logs(&mut faults, settings);
     faults.0
 }

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use k8s_openapi::api::core::v1::Taint;
 use kubelet::{
     CgroupFacts, CpuConfig, CpuSet, EvictionConfig, Features, ImageVerification, MemoryConfig,
-    NODES_MAX, PlacementConfig, ReservedGroup, ShutdownConfig, ShutdownPeriod, StaticPodUrl,
-    SystemLogs, Threshold, TopologyPolicy, TopologyScope,
+    MemoryQos, NODES_MAX, PlacementConfig, ReservedGroup, ShutdownConfig, ShutdownPeriod,
+    StaticPodUrl, SystemLogs, Threshold, TopologyPolicy, TopologyScope,
 };
 use meta::Quantity;
 use node_api::CgroupDriver;
@@ -23,6 +23,8 @@ pub(crate) fn check(settings: &Settings) -> Result<()> {
     placement(settings, Path::new("/"), Path::new("/"))?;
     cluster_dns(settings)?;
     static_pod_url(settings)?;
+    qos_reserved(settings)?;
+    reserved_groups(settings)?;
     let text = &settings.container_log_max_size;
     Quantity::parse(text).with_context(|| format!("containerLogMaxSize {text:?}"))?;
     address(&settings.address, settings.port).context("address")?;
@@ -79,6 +81,12 @@ pub(crate) fn apply(settings: &Settings, root: &Path, config: &mut kubelet::Conf
     config.reserved_groups = reserved_groups(settings)?;
     config.cgroups = CgroupFacts::look();
     config.limited_swap = limited_swap(settings);
+    config.die_together = !settings.single_process_oom_kill.unwrap_or(false);
+    config.qos_reserved_memory = qos_reserved(settings)?;
+    config.memory_qos = settings.gate("MemoryQoS").then(|| MemoryQos {
+        throttling: settings.memory_throttling_factor,
+        tiered: settings.memory_reservation_policy == "TieredReservation",
+    });
     config.cpu_cfs_quota = settings.cpu_cfs_quota;
     config.cpu_period = settings.cpu_cfs_quota_period.nanos / 1_000;
     config.system_logs = settings.enable_system_log_handler.then(|| SystemLogs {
@@ -158,6 +166,12 @@ pub(crate) fn check_machine(settings: &Settings) -> Result<()> {
     let unified = CgroupFacts::look().unified;
     if limited_swap(settings) && !unified {
         bail!("swap feature is enabled and LimitedSwap but it is only supported with cgroupv2");
+    }
+    if settings.single_process_oom_kill == Some(false) && !unified {
+        bail!(
+            "invalid configuration: singleProcessOOMKill must not be explicitly set to false when \
+             using cgroup v1"
+        );
     }
     if settings.fail_cgroup_v1 && !unified {
         bail!(
@@ -407,6 +421,28 @@ fn reserved_cpus(settings: &Settings) -> Result<CpuSet> {
     })
 }
 
+/// The percentage of the memory that better pods ask for which others cannot have.
+fn qos_reserved(settings: &Settings) -> Result<Option<i64>> {
+    let mut reserved = None;
+    for (name, text) in &settings.qos_reserved {
+        let failed = "--qos-reserved value failed to parse";
+        if name != "memory" {
+            bail!("{failed}: cannot reserve {name:?} resource");
+        }
+        let why = match text.strip_suffix('%').map(str::parse) {
+            None => format!("percentage expected, got '{text}'"),
+            Some(Err(_)) => format!("invalid number in percentage '{text}'"),
+            Some(Ok(percent @ 0..=100)) => {
+                reserved = Some(percent);
+                continue;
+            }
+            Some(Ok(_)) => "percentage must be between 0 and 100".to_owned(),
+        };
+        bail!("{failed}: failed to parse percentage {text:?} for {name:?} resource: {why}");
+    }
+    Ok(reserved.filter(|_| settings.gate("QOSReserved")))
+}
+
 fn enforces(settings: &Settings, what: &str) -> bool {
     let mut all = settings.enforce_node_allocatable.iter();
     all.any(|one| one == what)
@@ -609,6 +645,68 @@ mod tests {
         ] {
             assert!(read(&[bad]).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn memory_of_better_pods_is_reserved_by_percentage() {
+        let read = |words: &[&str]| {
+            let reserved = settings(words).and_then(|settings| qos_reserved(&settings));
+            reserved.map_err(|error| error.to_string())
+        };
+        let gate = "feature-gates=QOSReserved=true";
+        assert_eq!(read(&["qos-reserved=memory=40%"]), Ok(None));
+        assert_eq!(read(&["qos-reserved=memory=40%", gate]), Ok(Some(40)));
+        let failed = "--qos-reserved value failed to parse: ";
+        for (text, why) in [
+            ("cpu=1%", "cannot reserve \"cpu\" resource"),
+            (
+                "memory=40",
+                "failed to parse percentage \"40\" for \"memory\" resource: percentage expected, \
+                 got '40'",
+            ),
+            (
+                "memory=x%",
+                "failed to parse percentage \"x%\" for \"memory\" resource: invalid number in \
+                 percentage 'x%'",
+            ),
+            (
+                "memory=101%",
+                "failed to parse percentage \"101%\" for \"memory\" resource: percentage must be \
+                 between 0 and 100",
+            ),
+        ] {
+            let fault = read(&[&format!("qos-reserved={text}")]);
+            assert_eq!(fault, Err(format!("{failed}{why}")));
+        }
+    }
+
+    #[test]
+    fn services_are_limited_to_what_is_reserved_for_them() {
+        let read = |words: &[&str]| reserved_groups(&settings(words).unwrap()).unwrap();
+        assert!(read(&[]).is_empty());
+        let groups = read(&[
+            "enforce-node-allocatable=pods,kube-reserved-compressible,system-reserved",
+            "system-reserved-cgroup=/system.slice",
+            "system-reserved=memory=1Gi",
+            "kube-reserved-cgroup=/kube",
+            "kube-reserved=cpu=500m",
+        ]);
+        let shown = groups.iter().map(|one| {
+            let amounts = one.amounts.keys().map(String::as_str).collect::<Vec<_>>();
+            (
+                one.name,
+                one.path.as_str(),
+                amounts.join(" "),
+                one.compressible,
+            )
+        });
+        assert_eq!(
+            shown.collect::<Vec<_>>(),
+            [
+                ("System", "/system.slice", "memory".to_owned(), false),
+                ("Kube", "/kube", "cpu".to_owned(), true),
+            ]
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kubelet::{CgroupFacts, ReservedGroup};
+use kubelet::{CgroupFacts, MemoryQos, ReservedGroup};
 use serde_json::json;
 
 use crate::rig::{IMAGE, NODE, Rig, condition, pod_path, wait};
@@ -192,4 +192,54 @@ async fn without_classes_pods_have_no_groups() {
     assert_eq!(sandbox.cgroup_parent, "/here");
     assert_eq!(sandbox.resources, Some(node_api::LinuxResources::default()));
     assert_eq!(rig.runtime.group("/here"), None);
+}
+
+#[tokio::test]
+async fn memory_of_better_pods_is_kept() {
+    let mut rig = Rig::new().await;
+    let mut config = unified(&rig);
+    config.qos_reserved_memory = Some(100);
+    config.memory_qos = Some(MemoryQos {
+        throttling: 0.9,
+        tiered: true,
+    });
+    rig.restart_with(config).await;
+    let whole = wait("all", || rig.runtime.group("/kubepods"))
+        .await
+        .memory_bytes;
+    let group = |class: &str| rig.runtime.group(&format!("/kubepods/{class}"));
+    let asking = |resources: serde_json::Value| json!({"containers": [{"name": "main", "image": IMAGE, "resources": resources}]});
+    let all = json!({"cpu": "10m", "memory": "2Gi"});
+    rig.create("best", asking(json!({"requests": all, "limits": all})));
+    rig.create("some", asking(json!({"requests": {"memory": "1Gi"}})));
+    // The last of the three that is written.
+    wait("both", || {
+        (group("besteffort")?.memory_bytes == whole - (3 << 30)).then_some(())
+    })
+    .await;
+    let all = rig.runtime.group("/kubepods").unwrap();
+    assert_eq!(all.unified["memory.min"], (3_i64 << 30).to_string());
+    let burstable = group("burstable").unwrap();
+    assert_eq!(burstable.memory_bytes, whole - (2 << 30));
+    assert_eq!(burstable.swap_bytes, -1);
+    assert_eq!(burstable.unified["memory.low"], (1 << 30).to_string());
+    let files = |pod: &'static str| {
+        let runtime = rig.runtime.clone();
+        async move {
+            let running = wait("container", || runtime.running_of(pod)).await;
+            running.config.resources.unified
+        }
+    };
+    let best = files("best").await;
+    assert_eq!(best["memory.min"], (2_i64 << 30).to_string());
+    assert!(!best.contains_key("memory.high"));
+    assert_eq!(files("some").await["memory.low"], (1 << 30).to_string());
+    // What is in use already is not taken away by force.
+    let left = (whole - (4 << 30)) >> 20;
+    let much = json!({"cpu": "10m", "memory": format!("{left}Mi")});
+    rig.create("more", asking(json!({"requests": much, "limits": much})));
+    wait("what is used", || {
+        (group("besteffort")?.memory_bytes == 3 << 30).then_some(())
+    })
+    .await;
 }
