@@ -1,7 +1,7 @@
 //! Figures of containers and pods.
 
 use node_api::{
-    ContainerStats, ContainerStatus, FilesystemUsage, InterfaceStats, PodSandboxStatus,
+    ContainerStats, ContainerStatus, FilesystemUsage, InterfaceStats, PodSandboxStatus, Waits,
 };
 use tonic::Status;
 
@@ -34,8 +34,26 @@ fn cpu(stats: &ContainerStats) -> wire::CpuUsage {
     wire::CpuUsage {
         timestamp: stats.timestamp,
         usage_core_nano_seconds: value(stats.cpu_usage_core_nanos),
+        psi: psi(stats, "cpu"),
         ..wire::CpuUsage::default()
     }
+}
+
+fn psi(stats: &ContainerStats, resource: &str) -> Option<wire::PsiStats> {
+    let own = stats.pressure.iter().find(|one| one.resource == resource)?;
+    let data = |waits: Waits| {
+        let [avg10, avg60, avg300] = waits.averages.map(|one| f64::from(one) / 100.0);
+        wire::PsiData {
+            total: waits.total_micros,
+            avg10,
+            avg60,
+            avg300,
+        }
+    };
+    Some(wire::PsiStats {
+        full: Some(data(own.full)),
+        some: Some(data(own.some)),
+    })
 }
 
 fn memory(stats: &ContainerStats, limit: i64) -> wire::MemoryUsage {
@@ -49,7 +67,7 @@ fn memory(stats: &ContainerStats, limit: i64) -> wire::MemoryUsage {
         rss_bytes: value(stats.memory_rss_bytes),
         page_faults: value(stats.page_faults),
         major_page_faults: value(stats.major_page_faults),
-        psi: None,
+        psi: psi(stats, "memory"),
     }
 }
 
@@ -85,7 +103,10 @@ impl Service {
                 swap_available_bytes: None,
                 swap_usage_bytes: value(stats.swap_bytes),
             }),
-            io: None,
+            io: psi(&stats, "io").map(|psi| wire::IoUsage {
+                timestamp: stats.timestamp,
+                psi: Some(psi),
+            }),
         })
     }
 

@@ -184,6 +184,10 @@ async fn lists_come_whole_or_in_parts() {
         server.one("RuntimeService/ListContainerStats", &()).await;
     let cpu = list.stats[0].cpu.as_ref().unwrap();
     assert_eq!(cpu.usage_core_nano_seconds.unwrap().value, 7);
+    assert_eq!(cpu.psi, None);
+    let waits = list.stats[0].io.as_ref().and_then(|io| io.psi.clone());
+    let some = waits.unwrap().some.unwrap();
+    assert_eq!((some.total, some.avg10, some.avg60), (9, 1.5, 0.25));
     let list: wire::ListPodSandboxMetricsResponse = server
         .one("RuntimeService/ListPodSandboxMetrics", &())
         .await;

@@ -18,7 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 pub use block::{Abilities, BlockRate, RareLimits};
-pub use detail::{BlockIo, Detail, HugePages, Pressure};
+pub use detail::{BlockIo, Detail, HugePages, Pressure, Waits};
 pub use devices::DeviceRule;
 pub use limits::Limits;
 pub use memory_watch::MemoryWatch;

@@ -457,6 +457,27 @@ pub struct ContainerStats {
     pub major_page_faults: u64,
     /// Swap in use.
     pub swap_bytes: u64,
+    /// Where the kernel counts it.
+    pub pressure: Vec<Pressure>,
+}
+
+/// How long processes waited for a resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    /// `cpu`, `memory` or `io`.
+    pub resource: &'static str,
+    /// Some of them.
+    pub some: Waits,
+    /// All of them.
+    pub full: Waits,
+}
+
+/// Times of waiting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    pub total_micros: u64,
+    /// Hundredths of a percent of the last 10, 60 and 300 seconds.
+    pub averages: [u32; 3],
 }
 
 /// Figures of a pod as a whole.

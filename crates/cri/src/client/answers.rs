@@ -4,7 +4,7 @@
 use node_api::{
     ContainerConfig, ContainerState, ContainerStats, ContainerStatus, ContainerUser,
     FilesystemUsage, Image, ImageMount, InterfaceStats, Mount, MountPropagation, PodSandboxConfig,
-    PodSandboxStats, PodSandboxStatus, SandboxState, TrafficStats,
+    PodSandboxStats, PodSandboxStatus, Pressure, SandboxState, TrafficStats, Waits,
 };
 
 use super::requests::{CGROUP_PARENT, HOSTNAME, LOG_DIRECTORY};
@@ -174,6 +174,14 @@ pub(super) fn stats(told: &wire::ContainerStats) -> ContainerStats {
         name: name.unwrap_or_default(),
         pod_uid: pod_uid(&about.labels),
         swap_bytes: number(told.swap.as_ref().and_then(|swap| swap.swap_usage_bytes)),
+        pressure: figures
+            .pressure
+            .into_iter()
+            .chain(pressure(
+                "io",
+                told.io.as_ref().and_then(|io| io.psi.as_ref()),
+            ))
+            .collect(),
         ..figures
     }
 }
@@ -191,8 +199,30 @@ fn figures(cpu: Option<&wire::CpuUsage>, memory: Option<&wire::MemoryUsage>) -> 
         memory_rss_bytes: number(memory.rss_bytes),
         page_faults: number(memory.page_faults),
         major_page_faults: number(memory.major_page_faults),
+        pressure: [("cpu", &cpu.psi), ("memory", &memory.psi)]
+            .into_iter()
+            .filter_map(|(resource, psi)| pressure(resource, psi.as_ref()))
+            .collect(),
         ..ContainerStats::default()
     }
+}
+
+fn pressure(resource: &'static str, told: Option<&wire::PsiStats>) -> Option<Pressure> {
+    let waits = |data: &Option<wire::PsiData>| {
+        let data = data.clone().unwrap_or_default();
+        let averages = [data.avg10, data.avg60, data.avg300];
+        Waits {
+            total_micros: data.total,
+            // Of no more than 100 percent.
+            averages: averages.map(|one| (one.clamp(0.0, 100.0) * 100.0).round() as u32),
+        }
+    };
+    let told = told?;
+    Some(Pressure {
+        resource,
+        some: waits(&told.some),
+        full: waits(&told.full),
+    })
 }
 
 pub(super) fn sandbox_stats(told: wire::PodSandboxStats) -> PodSandboxStats {

@@ -213,6 +213,14 @@ impl RuntimeService for Fake {
         Ok(ContainerStats {
             id: id.to_owned(),
             cpu_usage_core_nanos: 7,
+            pressure: vec![Pressure {
+                resource: "io",
+                some: Waits {
+                    total_micros: 9,
+                    averages: [150, 25, 0],
+                },
+                full: Waits::default(),
+            }],
             ..ContainerStats::default()
         })
     }

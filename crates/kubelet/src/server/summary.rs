@@ -3,7 +3,7 @@
 mod node;
 
 use http::{Response, StatusCode};
-use node_api::{ContainerStats, FilesystemUsage, InterfaceStats};
+use node_api::{ContainerStats, FilesystemUsage, InterfaceStats, Waits};
 use serde_json::{Map, Value, json};
 
 use super::gather::{self, PodUse};
@@ -136,7 +136,18 @@ fn measured(shared: &Shared, key: &str, stats: &ContainerStats, limit: Option<u6
         memory["availableBytes"] = limit.saturating_sub(stats.memory_working_set_bytes).into();
     }
     let swap = json!({"time": at, "swapUsageBytes": stats.swap_bytes});
-    json!({"cpu": cpu, "memory": memory, "swap": swap})
+    let mut tree = json!({"cpu": cpu, "memory": memory, "swap": swap});
+    for own in &stats.pressure {
+        tree[own.resource]["time"] = at.as_str().into();
+        tree[own.resource]["psi"] = json!({"some": psi(own.some), "full": psi(own.full)});
+    }
+    tree
+}
+
+/// How long something waited.
+fn psi(waits: Waits) -> Value {
+    let [avg10, avg60, avg300] = waits.averages.map(|one| f64::from(one) / 100.0);
+    json!({"total": waits.total_micros, "avg10": avg10, "avg60": avg60, "avg300": avg300})
 }
 
 fn time(nanos: i64) -> String {

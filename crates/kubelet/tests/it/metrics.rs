@@ -165,6 +165,13 @@ async fn the_summary_is_complete() {
         own["containers"][0]["memory"]["availableBytes"],
         (1 << 20) - 4096
     );
+    let waits = |resource: &str| own["containers"][0][resource]["psi"].clone();
+    let some = json!({"total": 12, "avg10": 1.5, "avg60": 0.25, "avg300": 0.0});
+    assert_eq!(
+        (waits("io")["some"].clone(), waits("memory")),
+        (some, Value::Null)
+    );
+    assert_eq!(waits("cpu")["full"]["total"], 0);
     let (_, text) = front.get("/stats/summary?only_cpu_and_memory=true").await;
     let brief: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(

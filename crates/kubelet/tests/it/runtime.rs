@@ -50,6 +50,17 @@ pub(crate) struct FakeRuntime {
     state: Arc<Mutex<State>>,
 }
 
+fn waits(resource: &'static str) -> Pressure {
+    Pressure {
+        resource,
+        some: Waits {
+            total_micros: 12,
+            averages: [150, 25, 0],
+        },
+        full: Waits::default(),
+    }
+}
+
 fn missing(id: &str) -> RuntimeError {
     RuntimeError::NotFound(format!("{id} not found"))
 }
@@ -492,6 +503,7 @@ impl RuntimeService for FakeRuntime {
             memory_usage_bytes: 8_192,
             memory_working_set_bytes: 4_096,
             process_count: 2,
+            pressure: ["cpu", "io"].map(waits).into(),
             ..ContainerStats::default()
         };
         Ok(running.map(stats).collect())

@@ -57,10 +57,19 @@ pub struct BlockIo {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pressure {
     pub resource: &'static str,
-    /// Microseconds some of them waited.
-    pub some: u64,
-    /// Microseconds all of them did.
-    pub full: u64,
+    /// Some of them.
+    pub some: Waits,
+    /// All of them.
+    pub full: Waits,
+}
+
+/// Times of waiting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// Microseconds.
+    pub total: u64,
+    /// Hundredths of a percent of the last 10, 60 and 300 seconds.
+    pub averages: [u32; 3],
 }
 
 impl Cgroup {
@@ -74,15 +83,20 @@ impl Cgroup {
             detail.tasks_max = number(&folder, "pids.max");
         }
         self.block_io_detail(&mut detail);
-        for resource in PRESSURES {
-            let text = self.v2().and_then(|folder| {
-                fs::read_to_string(folder.join(format!("{resource}.pressure"))).ok()
-            });
-            if let Some(text) = text {
-                detail.pressure.push(pressure(resource, &text));
-            }
-        }
+        detail.pressure = self.pressure();
         detail
+    }
+
+    /// How long its processes waited, where the kernel counts that.
+    pub fn pressure(&self) -> Vec<Pressure> {
+        let Some(folder) = self.v2() else {
+            return Vec::new();
+        };
+        let read = |resource| {
+            let text = fs::read_to_string(folder.join(format!("{resource}.pressure"))).ok()?;
+            Some(Pressure::parse(resource, &text))
+        };
+        PRESSURES.into_iter().filter_map(read).collect()
     }
 
     fn cpu_detail(&self, detail: &mut Detail) {
@@ -218,17 +232,38 @@ fn huge_page_sizes(folder: &Path, suffix: &str) -> Vec<String> {
     sizes
 }
 
-fn pressure(resource: &'static str, text: &str) -> Pressure {
-    let total = |kind: &str| {
-        let line = text.lines().find(|line| line.starts_with(kind))?;
-        let total = line.split(' ').find_map(|word| word.strip_prefix("total="));
-        total?.parse().ok()
-    };
-    Pressure {
-        resource,
-        some: total("some").unwrap_or(0),
-        full: total("full").unwrap_or(0),
+impl Pressure {
+    /// Reads a file of the kernel's: a line `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, and
+    /// one of `full`.
+    pub fn parse(resource: &'static str, text: &str) -> Pressure {
+        let waits = |kind: &str| {
+            let line = text.lines().find(|line| line.starts_with(kind));
+            let mut waits = Waits::default();
+            let words = line.unwrap_or_default().split(' ');
+            for (name, value) in words.filter_map(|word| word.split_once('=')) {
+                match name {
+                    "avg10" => waits.averages[0] = hundredths(value),
+                    "avg60" => waits.averages[1] = hundredths(value),
+                    "avg300" => waits.averages[2] = hundredths(value),
+                    "total" => waits.total = value.parse().unwrap_or(0),
+                    _ => {}
+                }
+            }
+            waits
+        };
+        Pressure {
+            resource,
+            some: waits("some"),
+            full: waits("full"),
+        }
     }
+}
+
+/// A number with two places after its point.
+fn hundredths(text: &str) -> u32 {
+    let (whole, rest) = text.split_once('.').unwrap_or((text, "0"));
+    let number = |text: &str| text.parse::<u32>().unwrap_or(0);
+    number(whole).saturating_mul(100) + number(rest).min(99)
 }
 
 #[cfg(test)]
@@ -255,7 +290,7 @@ mod tests {
             ),
             (
                 "io.pressure",
-                "some avg10=0.00 avg60=0.00 avg300=0.00 total=11\nfull avg10=0.00 total=5\n",
+                "some avg10=0.50 avg60=1.00 avg300=12.25 total=11\nfull avg10=0.00 total=5\n",
             ),
             ("hugetlb.2MB.current", "4096\n"),
             ("hugetlb.2MB.rsvd.current", "1\n"),
@@ -282,8 +317,14 @@ mod tests {
         );
         let io = Pressure {
             resource: "io",
-            some: 11,
-            full: 5,
+            some: Waits {
+                total: 11,
+                averages: [50, 100, 1225],
+            },
+            full: Waits {
+                total: 5,
+                averages: [0; 3],
+            },
         };
         assert_eq!(detail.pressure, [io]);
     }

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use linux::cgroup::Usage;
+use linux::cgroup::{Cgroup, Usage};
 use node_api::{
     BlockIo, ContainerFigures, ContainerState, ContainerStats, FilesystemUsage, InterfaceStats,
-    NamespaceMode, PodSandboxStats, RuntimeError, TrafficStats,
+    NamespaceMode, PodSandboxStats, Pressure, RuntimeError, TrafficStats, Waits,
 };
 
 use super::{Engine, Entry, Pod, blocking, internal};
@@ -36,13 +36,14 @@ impl Engine {
 
     fn measure(&self, entry: &Entry) -> Result<ContainerStats, RuntimeError> {
         let record = entry.record.read();
-        let usage = self.group(&record.cgroup)?.usage();
+        let group = self.group(&record.cgroup)?;
         let pod = self.pod(&record.sandbox_id)?;
         Ok(ContainerStats {
             id: record.id.clone(),
             name: record.config.name.clone(),
             pod_uid: pod.record.config.uid.clone(),
-            ..stats(&usage)
+            pressure: pressure(&group),
+            ..stats(&group.usage())
         })
     }
 
@@ -57,11 +58,17 @@ impl Engine {
         blocking(move || {
             let mut usage = Usage::default();
             groups.iter().for_each(|(_, group)| usage += group.usage());
+            // Times of several do not add up.
+            let waits = match groups.as_slice() {
+                [(_, group)] => pressure(group),
+                _ => Vec::new(),
+            };
             Ok(PodSandboxStats {
                 total: ContainerStats {
                     id: pod.record.id.clone(),
                     name: pod.record.config.name.clone(),
                     pod_uid: pod.record.config.uid.clone(),
+                    pressure: waits,
                     ..stats(&usage)
                 },
                 interfaces: interfaces(&pod),
@@ -97,7 +104,9 @@ impl Engine {
             let pages = detail.huge_pages.into_iter();
             figures.huge_pages = pages.map(|p| (p.size, p.bytes, p.max_bytes)).collect();
             let waits = detail.pressure.into_iter();
-            figures.pressure = waits.map(|p| (p.resource, p.some, p.full)).collect();
+            figures.pressure = waits
+                .map(|p| (p.resource, p.some.total, p.full.total))
+                .collect();
             figures.block_io = detail.block_io.into_iter().map(block_io).collect();
             for process in group.processes() {
                 count_process(process.as_raw(), &mut figures);
@@ -157,6 +166,20 @@ fn stats(usage: &Usage) -> ContainerStats {
         swap_bytes: usage.swap_bytes,
         ..ContainerStats::default()
     }
+}
+
+fn pressure(group: &Cgroup) -> Vec<Pressure> {
+    let waits = |own: linux::cgroup::Waits| Waits {
+        total_micros: own.total,
+        averages: own.averages,
+    };
+    let all = group.pressure().into_iter();
+    all.map(|own| Pressure {
+        resource: own.resource,
+        some: waits(own.some),
+        full: waits(own.full),
+    })
+    .collect()
 }
 
 fn block_io(io: linux::cgroup::BlockIo) -> BlockIo {

@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use node_api::{ContainerStats, FilesystemUsage, InterfaceStats, TrafficStats};
+use node_api::{ContainerStats, FilesystemUsage, InterfaceStats, TrafficStats, Waits};
 use serde_json::{Value, json};
 
 use super::super::gather::{self, PodUse};
-use super::{file_system, measured, network, time};
+use super::{file_system, measured, network, psi, time};
 use crate::machine;
 use crate::shared::Shared;
 
@@ -31,12 +31,9 @@ pub(super) async fn node(shared: &Shared, pods: &[PodUse], brief: bool) -> Value
         ("memory", "/proc/pressure/memory"),
         ("io", "/proc/pressure/io"),
     ] {
-        if let Some(pressure) = fs::read_to_string(path)
-            .ok()
-            .and_then(|text| pressure(&text))
-        {
+        if let Ok(text) = fs::read_to_string(path) {
             tree[resource]["time"] = time(all.timestamp).into();
-            tree[resource]["psi"] = pressure;
+            tree[resource]["psi"] = pressure(resource, &text);
         }
     }
     if let Some(network) = network(interfaces(), all.timestamp) {
@@ -149,26 +146,16 @@ fn interface(line: &str) -> Option<InterfaceStats> {
     })
 }
 
-/// How long tasks waited for a resource (`some avg10=0.00 avg60=0.00 avg300=0.00 total=0`).
-fn pressure(text: &str) -> Option<Value> {
-    let line = |word: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(word));
-        let mut tree = json!({"total": 0, "avg10": 0.0, "avg60": 0.0, "avg300": 0.0});
-        for (key, value) in line?
-            .split_whitespace()
-            .filter_map(|pair| pair.split_once('='))
-        {
-            tree[key] = match key {
-                "total" => value.parse::<u64>().ok()?.into(),
-                _ => value.parse::<f64>().ok()?.into(),
-            };
-        }
-        Some(tree)
+/// How long tasks waited for a resource, as the kernel writes it.
+fn pressure(resource: &'static str, text: &str) -> Value {
+    let own = linux::cgroup::Pressure::parse(resource, text);
+    let shown = |waits: linux::cgroup::Waits| {
+        psi(Waits {
+            total_micros: waits.total,
+            averages: waits.averages,
+        })
     };
-    let some = line("some ")?;
-    let full = line("full ");
-    let none = json!({"total": 0, "avg10": 0.0, "avg60": 0.0, "avg300": 0.0});
-    Some(json!({"some": some, "full": full.unwrap_or(none)}))
+    json!({"some": shown(own.some), "full": shown(own.full)})
 }
 
 #[cfg(test)]
@@ -178,13 +165,12 @@ mod tests {
     #[test]
     fn pressure_is_read_as_the_kernel_writes_it() {
         let text = "some avg10=0.50 avg60=1.00 avg300=2.25 total=123\n";
-        let tree = pressure(text).unwrap();
+        let tree = pressure("cpu", text);
         assert_eq!(
             tree["some"],
             json!({"total": 123, "avg10": 0.5, "avg60": 1.0, "avg300": 2.25})
         );
         assert_eq!(tree["full"]["total"], 0);
-        assert_eq!(pressure(""), None);
     }
 
     #[test]
