@@ -15,7 +15,8 @@ pub fn clean_up(config: &Config) -> Result<(), OpenError> {
         let path = path.to_owned();
         move |error| OpenError::Io(path, error)
     };
-    let groups = linux::cgroup::Hierarchies::of_this_machine()
+    // Runtimes of others make groups in hierarchies that are nothing to us, too.
+    let groups = linux::cgroup::Hierarchies::all_of_this_machine()
         .map_err(fault("/proc/self/mountinfo".as_ref()))?;
     let group = groups
         .group(&config.cgroup_root)

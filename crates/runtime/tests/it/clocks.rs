@@ -21,7 +21,7 @@ async fn annotations_move_a_container_s_clocks() {
     pod.annotations.insert(BOOTTIME.to_owned(), "1h".to_owned());
     let pod = host.engine().run_pod_sandbox(pod).await.unwrap();
     let before = uptime(&std::fs::read_to_string("/proc/uptime").unwrap());
-    let script = "cat /proc/uptime /proc/self/timens_offsets; /bin/busybox readlink /proc/self/ns/time; read x";
+    let script = "cat /proc/uptime /proc/self/timens_offsets; /bin/busybox readlink /proc/self/ns/time; echo > /told; read x";
     let mut config = host.shell(script);
     config.stdin = true;
     let own = ("1000000h".to_owned(), "0.5s".to_owned());
@@ -29,7 +29,7 @@ async fn annotations_move_a_container_s_clocks() {
     config.annotations.insert(MONOTONIC.to_owned(), own.1);
     let id = host.start(&pod, config).await;
     // An exec is where its container is.
-    let script = "for of in self 1; do /bin/busybox readlink /proc/$of/ns/time; done";
+    let script = "until [ -e /told ]; do sleep 0.01; done; for of in self 1; do /bin/busybox readlink /proc/$of/ns/time; done";
     let command = ["sh", "-c", script].map(str::to_owned).to_vec();
     let said = host.engine().exec_sync(&id, command, None).await.unwrap();
     let said = String::from_utf8(said.stdout).unwrap();

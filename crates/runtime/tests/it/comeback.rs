@@ -223,7 +223,13 @@ async fn everything_can_be_taken_away() {
     let id = host.start(&pod, host.shell("sleep 1000")).await;
     let pid = host.engine().container_status(&id).await.unwrap().pid;
     host.lose_engine().await;
+    // As a runtime of somebody else leaves it, in hierarchies that are nothing to us, too.
+    let all = linux::cgroup::Hierarchies::all_of_this_machine().unwrap();
+    let theirs = all.group(&format!("{}/pods/x", host.config().cgroup_root));
+    theirs.unwrap().create().unwrap();
     runtime::clean_up(&host.config()).unwrap();
+    let root = all.group(&host.config().cgroup_root).unwrap();
+    assert!(!root.exists());
     let gone = || {
         std::fs::read_to_string(format!("/proc/{pid}/stat"))
             .map_or(true, |stat| stat.contains(") Z"))

@@ -70,7 +70,9 @@ async fn hooks_come_at_their_moments() {
         (Moment::Poststop, shell("exit 6")),
         (Moment::Poststop, note("poststop", &told)),
     ]);
-    let mut config = host.shell("cat /number; echo program >> /told/log");
+    // A program that ends sooner has no pid that could be told.
+    let waits = "until /bin/busybox grep -q poststart /told/log; do sleep 0.01; done";
+    let mut config = host.shell(&format!("cat /number; {waits}; echo program >> /told/log"));
     config
         .annotations
         .insert("vendor".to_owned(), "x".to_owned());
