@@ -272,7 +272,9 @@ impl Daemon {
             }
         }
         for sandbox in self.engine.list_pod_sandboxes().await? {
-            if sandbox.config.namespace == NAMESPACE && !sandboxes.contains(&sandbox.id) {
+            // Where a pod logs tells whose it is: a namespace may have any name.
+            let is_ours = sandbox.config.log_directory.starts_with(&self.folder);
+            if is_ours && !sandboxes.contains(&sandbox.id) {
                 self.engine.remove_pod_sandbox(&sandbox.id).await?;
             }
         }

@@ -9,13 +9,11 @@ use async_trait::async_trait;
 use node_api::{PodNetwork, PodNetworkConfig, PodNetworkResult, RuntimeError};
 use parking_lot::Mutex;
 
-use crate::daemon::NAMESPACE;
-
 /// Decides by the sandbox.
 pub struct Switch {
     others: Arc<dyn PodNetwork>,
-    /// Network namespaces of sandboxes that have just come up, by their containers.
-    fresh: Mutex<HashMap<String, PathBuf>>,
+    /// Containers whose sandbox comes up, with its network namespace as soon as it is there.
+    fresh: Mutex<HashMap<String, Option<PathBuf>>>,
 }
 
 impl Switch {
@@ -27,21 +25,25 @@ impl Switch {
         })
     }
 
+    /// The next sandbox with a container's id as its uid is docker's.
+    pub(crate) fn expect(&self, container: &str) {
+        self.fresh.lock().insert(container.to_owned(), None);
+    }
+
     /// The namespace of the sandbox that has just come up for a container; only once.
     pub(crate) fn take(&self, container: &str) -> Option<PathBuf> {
-        self.fresh.lock().remove(container)
+        self.fresh.lock().remove(container).flatten()
     }
 }
 
 #[async_trait]
 impl PodNetwork for Switch {
     async fn add(&self, config: &PodNetworkConfig) -> Result<PodNetworkResult, RuntimeError> {
-        if config.pod_namespace != NAMESPACE {
-            return self.others.add(config).await;
+        if let Some(netns) = self.fresh.lock().get_mut(&config.pod_uid) {
+            *netns = Some(config.netns.clone());
+            return Ok(PodNetworkResult::default());
         }
-        let (container, netns) = (config.pod_uid.clone(), config.netns.clone());
-        self.fresh.lock().insert(container, netns);
-        Ok(PodNetworkResult::default())
+        self.others.add(config).await
     }
 
     async fn del(&self, sandbox_id: &str) -> Result<(), RuntimeError> {
@@ -50,5 +52,55 @@ impl PodNetwork for Switch {
 
     async fn gc(&self, live_sandbox_ids: &[String]) -> Result<(), RuntimeError> {
         self.others.gc(live_sandbox_ids).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Has all answer from one address.
+    struct Others;
+
+    #[async_trait]
+    impl PodNetwork for Others {
+        async fn add(&self, _: &PodNetworkConfig) -> Result<PodNetworkResult, RuntimeError> {
+            Ok(PodNetworkResult {
+                ips: vec![std::net::Ipv4Addr::LOCALHOST.into()],
+                ..PodNetworkResult::default()
+            })
+        }
+
+        async fn del(&self, _: &str) -> Result<(), RuntimeError> {
+            Ok(())
+        }
+
+        async fn gc(&self, _: &[String]) -> Result<(), RuntimeError> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn only_what_docker_waits_for_comes_up_bare() {
+        let switch = Switch::new(Arc::new(Others));
+        let pod = |uid: &str| PodNetworkConfig {
+            sandbox_id: uid.to_owned(),
+            netns: "/proc/7/ns/net".into(),
+            interface: "eth0".to_owned(),
+            // A namespace of Kubernetes may have this name, too.
+            pod_namespace: "docker".to_owned(),
+            pod_name: "web".to_owned(),
+            pod_uid: uid.to_owned(),
+            port_mappings: Vec::new(),
+        };
+        switch.expect("ours");
+        let ours = switch.add(&pod("ours")).await.unwrap();
+        let theirs = switch.add(&pod("theirs")).await.unwrap();
+        assert_eq!((ours.ips.len(), theirs.ips.len()), (0, 1));
+        assert_eq!(switch.take("ours"), Some("/proc/7/ns/net".into()));
+        assert_eq!(switch.take("ours"), None);
+        assert_eq!(switch.add(&pod("ours")).await.unwrap().ips.len(), 1);
+        switch.expect("hosts");
+        assert_eq!(switch.take("hosts"), None);
     }
 }

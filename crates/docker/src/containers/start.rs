@@ -130,7 +130,9 @@ impl Daemon {
         let shares = self.shares(record, user.as_ref()).await?;
         let config = translate::sandbox(record, folder, user)?;
         let extras = shares.sandbox.clone();
-        let sandbox = self.engine.run_pod_sandbox_with(config, extras).await?;
+        self.switch.expect(&record.id);
+        let sandbox = (self.engine.run_pod_sandbox_with(config, extras).await)
+            .inspect_err(|_| drop(self.switch.take(&record.id)))?;
         let inside = self.fill_sandbox(container, record, &sandbox, shares).await;
         match inside {
             Ok((inner, pid)) => Ok((sandbox, inner, pid)),
