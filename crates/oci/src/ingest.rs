@@ -115,6 +115,11 @@ impl Ingest {
         Ok((length <= blob.size).then_some((file, length)))
     }
 
+    /// Keeps what came of blobs for another ingest, which [`Ingest::begun`] gives it to.
+    pub(crate) fn keep_begun(&self) -> Result<(), ImageError> {
+        self.store.keep_begun(&self.folder)
+    }
+
     /// Takes a layer: hashes, keeps and unpacks it in one pass. `expected` is the digest of the
     /// bytes as they come, `diff_id` that of the archive inside; both are checked where given.
     pub fn layer(

@@ -125,7 +125,14 @@ impl Puller {
             .into_iter()
             .zip(parsed.rootfs.diff_ids)
             .collect();
-        let layers = fetch_layers(&client, name, &ingest, wanted, &report).await?;
+        let layers = match fetch_layers(&client, name, &ingest, wanted, &report).await {
+            Err(error @ ImageError::Registry(_)) => {
+                // What has come need not come again, from there or from the next mirror.
+                ingest.keep_begun()?;
+                return Err(error);
+            }
+            ended => ended?,
+        };
         let ingest = Arc::into_inner(ingest)
             .ok_or_else(|| ImageError::Conflict("ingest still in use".to_owned()))?;
         let names = [name.clone()];

@@ -70,7 +70,7 @@ type Images = BTreeMap<Digest, ImageRecord>;
 
 /// Where content as it came is in the store's folder.
 const BLOBS: &str = "blobs/sha256";
-/// Where what crashed pulls had of blobs is.
+/// Where what unfinished pulls had of blobs is.
 pub(crate) const BEGUN: &str = "begun";
 /// Shortest beginning of an id that is looked up.
 const SHORTEST_ID: usize = 6;
@@ -353,7 +353,7 @@ impl Store {
         Ok(())
     }
 
-    fn keep_begun(&self, folder: &Path) -> Result<(), ImageError> {
+    pub(crate) fn keep_begun(&self, folder: &Path) -> Result<(), ImageError> {
         if !folder.is_dir() {
             return Ok(());
         }
