@@ -1,9 +1,14 @@
-//! Extended attributes of files.
+//! Attributes of files: extended ones, and flags of their file system.
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::Path;
+
+/// `FS_TOPDIR_FL`: what lies in this folder has nothing to do with each other.
+const TOPDIR: libc::c_int = 0x2_0000;
 
 /// The kernel's own limit for values and for lists of names.
 const VALUE_LIMIT: usize = 64 << 10;
@@ -70,10 +75,53 @@ pub fn names(file: BorrowedFd<'_>) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+/// Has each folder that is made in `folder` lie somewhere else on the disk, as `chattr +T` does. ext4
+/// makes a file near its folder, and looks at all inodes that were freed there in the last minutes
+/// each time: who fills a folder right after many files were removed would wait for that. File
+/// systems that know no such thing refuse (`ENOTTY`, `EOPNOTSUPP`).
+pub fn spread_folders(folder: &Path) -> io::Result<()> {
+    let file = File::open(folder)?;
+    let mut flags: libc::c_int = 0;
+    // SAFETY: an open file, and room for the number that the kernel writes.
+    let got = unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS, &raw mut flags) };
+    if got == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    if flags & TOPDIR != 0 {
+        return Ok(());
+    }
+    flags |= TOPDIR;
+    // SAFETY: an open file, and a number that the kernel reads.
+    let set = unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS, &raw const flags) };
+    if set == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// File systems and kinds of files without attributes have none.
 fn absent(error: io::Error) -> io::Result<()> {
     match error.raw_os_error() {
         Some(libc::ENODATA | libc::EOPNOTSUPP | libc::EPERM) => Ok(()),
         _ => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_spread_where_the_file_system_can() {
+        let folder = tempfile::tempdir().unwrap();
+        let is_ext4 = nix::sys::statfs::statfs(folder.path())
+            .unwrap()
+            .filesystem_type()
+            == nix::sys::statfs::EXT4_SUPER_MAGIC;
+        for _ in 0..2 {
+            assert!(spread_folders(folder.path()).is_ok() || !is_ext4);
+        }
+        let refused = spread_folders(Path::new("/proc/self")).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::ENOTTY));
     }
 }

@@ -95,6 +95,10 @@ impl Store {
         }
         use std::os::unix::fs::PermissionsExt;
         fs::set_permissions(root, fs::Permissions::from_mode(0o700)).at(root)?;
+        // Layers come to be there.
+        if let Err(error) = linux::attributes::spread_folders(&root.join("tmp")) {
+            tracing::debug!(%error, "layers lie where the file system puts them");
+        }
         store.forget_torn()?;
         store.remove_leftovers()?;
         if !store.unsettled()?.is_empty() {
